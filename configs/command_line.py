@@ -1,0 +1,92 @@
+"""Reads `--config` and its overrides; every mistake becomes one line that says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The job: a file of configs/, e.g. configs/quickstart.py", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/default", "The folder for everything that is written; an old one is continued"
+)
+EXAMPLE = "python main.py --config=configs/quickstart.py --workdir=runs/quickstart"
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends the program with one line and exit status 2."""
+    print(f"main.py: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """For `app.run(main, flags_parser=parse)`: whatever is wrong is said before any work starts."""
+    given = [m.group(1) for a in argv if (m := re.fullmatch(r"--?config=(.*)", a))]
+    if given:
+        _check_file(given[-1].split(":", 1)[0])
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        refuse(_explain(error, argv, given))
+    if len(rest) > 1:
+        refuse(f"stray argument {rest[1]!r}: write an override as --config.FIELD=VALUE")
+    if not given:
+        refuse(f"--config is required, for example: {EXAMPLE}")
+    return rest
+
+
+def _check_file(file: str) -> None:
+    if Path(file).is_file():
+        return
+    known = sorted(str(path) for path in Path("configs").rglob("*.py"))
+    close = difflib.get_close_matches(file, known, n=3)
+    refuse(f"--config: there is no file {file!r}{_did_you_mean(close)}")
+
+
+def _explain(error: Exception, argv: list[str], given: list[str]) -> str:
+    """One line for what absl and ml_collections raise while they read the flags."""
+    for argument in argv[1:]:
+        if given and (match := re.match(r"--?(?:no)?config\.([\w.\[\]]+)", argument)):
+            if unknown := _unknown_field(given[-1], match.group(1)):
+                return f"{argument}: {unknown}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        close = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"])
+        return f"unknown flag --{error.flagname}{_did_you_mean(['--' + name for name in close])}"
+    message = " ".join(str(error).split())
+    return f"{message}; see the fields in hare_jax/config.py and data_pipeline/config.py"
+
+
+def _unknown_field(config: str, path: str) -> str | None:
+    """Walks `optim.peak_lr` down the config; says where it leaves it, or None where it does not."""
+    file, _, argument = config.partition(":")
+    node: Any = runpy.run_path(file)["get_config"](*[argument] if argument else [])
+    for name in re.findall(r"\w+", path):
+        if dataclasses.is_dataclass(node):
+            names = [field.name for field in dataclasses.fields(node)]
+        elif isinstance(node, dict):
+            names = [str(key) for key in node]
+        elif isinstance(node, list | tuple):
+            names = [str(i) for i in range(len(node))]
+        else:
+            return f"nothing lies below {type(node).__name__} {node!r}"
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint = _did_you_mean(close) or f"; there are: {', '.join(names)}"
+            return f"no field {name!r} in {type(node).__name__}{hint}"
+        node = node[int(name)] if isinstance(node, list | tuple) else (
+            node[name] if isinstance(node, dict) else getattr(node, name)
+        )
+    return None
+
+
+def _did_you_mean(names: list[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?" if names else ""

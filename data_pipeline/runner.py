@@ -1,0 +1,136 @@
+"""Runs one stage: names its directory, skips what is finished, makes the rest, signs it off."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from data_pipeline import manifest as manifests
+from data_pipeline.engine import LocalEngine
+from data_pipeline.manifest import Counts, Directory, Ledger, ShardFile
+from data_pipeline.progress import console, human_bytes, human_time, progress
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a worker needs to make one shard; picklable.
+
+    `inputs` are the files that the shard is made of, `side` further files by name (an index, a
+    decision table), `tiers` maps each source to its tier, `size` is what progress counts, in bytes.
+    """
+
+    shard: str
+    out: Path = Path()
+    inputs: tuple[ShardFile, ...] = ()
+    config: Any = None
+    side: dict[str, ShardFile] = field(default_factory=dict)
+    tiers: dict[str, str] = field(default_factory=dict)
+    size: int = 1
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs stages into `root`; `directories` lists what it made or found, in order."""
+
+    root: Path
+    engine: LocalEngine
+    directories: list[Directory] = field(default_factory=list)
+
+    def stage(
+        self,
+        name: str,
+        function: Callable[[Task], Ledger],
+        tasks: Sequence[Task],
+        *,
+        config: Any,
+        inputs: Sequence[Directory],
+        modules: Sequence[ModuleType],
+        libraries: Sequence[str] = (),
+        extra: Any = None,
+    ) -> Directory:
+        """The finished directory of this stage, made now unless its address is already there.
+
+        Args:
+          function: a module-level function, called in worker processes.
+          tasks: one a shard, with distinct names; `out` is filled in here.
+          config, inputs, modules, libraries, extra: all that determines the result; their hash is
+            the directory's address.
+
+        Raises:
+          DamagedInput: a finished directory's manifest or an input does not verify.
+          OSError: the disk is full or a file cannot be written; finished shards are kept.
+        """
+        made_by = {
+            "stage": name,
+            "schema": manifests.SCHEMA,
+            "config": manifests.plain(config),
+            "code": manifests.code_version(modules, libraries),
+            "inputs": {d.path.name: d.address for d in inputs},
+            "extra": manifests.plain(extra),
+        }
+        address = manifests.digest(made_by)
+        path = self.root / f"{name}-{address[:12]}"
+        directory = manifests.load(path)
+        if directory is not None:
+            self._announce(name, directory, "unchanged, served from cache")
+            self.directories.append(directory)
+            return directory
+
+        started = time.monotonic()
+        ledgers: dict[str, Ledger] = {}
+        todo = []
+        for task in tasks:
+            assert task.shard not in ledgers, f"two shards are named {task.shard!r}"
+            done = manifests.finished_ledger(path, task.shard)
+            if done is None:
+                todo.append(replace(task, out=path))
+            else:
+                ledgers[task.shard] = done
+        if ledgers:
+            console.print(f"  {name}: {len(ledgers)} of {len(tasks)} shards were finished before")
+        # The largest first, so that the last worker does not start the longest task at the end.
+        todo.sort(key=lambda task: (-task.size, task.shard))
+        with progress(name, sum(task.size for task in todo)) as advance:
+            for task, ledger in self.engine.run(function, todo):
+                ledgers[task.shard] = ledger
+                advance(task.size)
+
+        made = {
+            **made_by,
+            "address": address,
+            "shards": [ledgers[task.shard].to_json() for task in tasks],
+        }
+        manifests.write_atomically(path / "manifest.json", json.dumps(made, indent=1))
+        seconds = time.monotonic() - started
+        # Time is no part of the manifest: the same input must give the same bytes.
+        manifests.write_atomically(
+            path / "timing.json",
+            json.dumps({"seconds": round(seconds, 3), "workers": self.engine.workers}),
+        )
+        directory = Directory(path, made)
+        self._announce(name, directory, human_time(seconds))
+        self.directories.append(directory)
+        return directory
+
+    def _announce(self, name: str, directory: Directory, note: str) -> None:
+        """One line a stage: what came in, what was kept, and the most frequent reasons why not."""
+        total = Counts()
+        for counts in directory.counts().values():
+            total.add(counts)
+        parts = []
+        if total.documents_in or total.bad:
+            parts.append(f"{total.documents_in:,} in, {total.kept:,} kept")
+            parts.append(f"({human_bytes(total.bytes_in)} -> {human_bytes(total.bytes_kept)})")
+        reasons = total.dropped + total.bad
+        if reasons:
+            most = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(4))
+            parts.append(f"without: {most}" + (", ..." if len(reasons) > 4 else ""))
+        if total.changed:
+            most = ", ".join(f"{what} {count:,}" for what, count in total.changed.most_common(3))
+            parts.append(f"changed: {most}")
+        console.print(f"[bold]{name:<14}[/] {' '.join(parts)}  [dim]\\[{note}][/]")
