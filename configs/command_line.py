@@ -35,7 +35,9 @@ def parse(argv: list[str]) -> list[str]:
         _check_file(given[-1].split(":", 1)[0])
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        if given:
+            _ = CONFIG.value.data  # an error inside get_config shows at the first look
+    except (flags.Error, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         refuse(_explain(error, argv, given))
     if len(rest) > 1:
         refuse(f"stray argument {rest[1]!r}: write an override as --config.FIELD=VALUE")
@@ -47,22 +49,25 @@ def parse(argv: list[str]) -> list[str]:
 def _check_file(file: str) -> None:
     if Path(file).is_file():
         return
-    known = sorted(str(path) for path in Path("configs").rglob("*.py"))
-    close = difflib.get_close_matches(file, known, n=3)
+    house = {"__init__", "command_line", "experiment"}
+    known = sorted(str(p) for p in Path("configs").rglob("*.py") if p.stem not in house)
+    close = difflib.get_close_matches(file, known, n=1)
     refuse(f"--config: there is no file {file!r}{_did_you_mean(close)}")
 
 
 def _explain(error: Exception, argv: list[str], given: list[str]) -> str:
     """One line for what absl and ml_collections raise while they read the flags."""
     for argument in argv[1:]:
-        if given and (match := re.match(r"--?(?:no)?config\.([\w.\[\]]+)", argument)):
-            if unknown := _unknown_field(given[-1], match.group(1)):
-                return f"{argument}: {unknown}"
+        match = re.match(r"--?(?:no)?config\.([\w.\[\]]+)", argument)
+        if given and match and (unknown := _unknown_field(given[-1], match.group(1))):
+            return f"{argument}: {unknown}"
     if isinstance(error, flags.UnrecognizedFlagError):
         close = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"])
         return f"unknown flag --{error.flagname}{_did_you_mean(['--' + name for name in close])}"
     message = " ".join(str(error).split())
-    return f"{message}; see the fields in hare_jax/config.py and data_pipeline/config.py"
+    if isinstance(error, flags.Error):
+        return f"{message}; see the fields in hare_jax/config.py and data_pipeline/config.py"
+    return message
 
 
 def _unknown_field(config: str, path: str) -> str | None:
@@ -82,8 +87,10 @@ def _unknown_field(config: str, path: str) -> str | None:
             close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
             hint = _did_you_mean(close) or f"; there are: {', '.join(names)}"
             return f"no field {name!r} in {type(node).__name__}{hint}"
-        node = node[int(name)] if isinstance(node, list | tuple) else (
-            node[name] if isinstance(node, dict) else getattr(node, name)
+        node = (
+            node[int(name)]
+            if isinstance(node, list | tuple)
+            else (node[name] if isinstance(node, dict) else getattr(node, name))
         )
     return None
 

@@ -1,7 +1,6 @@
 """What a config returns: which jobs to run, in the order in which they run."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 from dataclasses import dataclass
 
 from data_pipeline.config import Recipe

@@ -4,8 +4,7 @@ A `Recipe` is built in Python (see configs/) and may be overridden from the comm
 `--config.data.dedup.threshold=0.8`. Lengths are counted in the unit that the field's name says.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 import enum
 from dataclasses import dataclass, field
 

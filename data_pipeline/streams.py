@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import zstandard
+
 CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 4096  # what is kept of a line that is too long
 
@@ -51,8 +53,8 @@ def split_lines(
 ) -> Iterator[tuple[int, bytes, int]]:
     r"""Yields (offset, line, length) with the newline taken off; offset and length in bytes.
 
-    Of a line longer than `max_bytes` only the first 4096 bytes are held, so `length > len(line)`
-    says that it was cut; memory stays below `max_bytes` and a chunk or two.
+    A line with `length > max_bytes` is cut to its first 4096 bytes; memory stays below `max_bytes`
+    and a chunk or two.
 
     >>> list(split_lines([b"one\ntw", b"o\n\nlonger"], max_bytes=5))
     [(0, b'one', 3), (4, b'two', 3), (8, b'', 0), (9, b'longer', 6)]
@@ -86,7 +88,7 @@ def _cut(line: bytes, length: int, max_bytes: int) -> bytes:
 def _message(name: str, what: str, done: int) -> str:
     return (
         f"{name} {what}, after {done:,} bytes of content. "
-        "Expected a complete file: copy or download it again."
+        "It has to be copied, downloaded or made again."
     )
 
 
@@ -118,29 +120,34 @@ class _ZstdDamage(Exception):
 
 
 def _check_zstd_end(file: BinaryIO) -> None:
-    """Walks headers only, frame by frame and block by block, to the end of the file (RFC 8878, 3)."""
+    """Walks the frames by their headers, without decompressing, to the end of the file."""
     size = file.seek(0, 2)
-    frame = end = 0
+    end = 0
     while end < size:
-        frame = end
-        head = _read_at(file, frame, 18)  # the longest frame header
-        if len(head) >= 8 and int.from_bytes(head[:4], "little") & ~15 == 0x184D2A50:
-            end = frame + 8 + int.from_bytes(head[4:8], "little")  # a skippable frame
-            continue
-        try:
-            parameters = zstandard.get_frame_parameters(head)
-            end = frame + zstandard.frame_header_size(head)
-        except zstandard.ZstdError as error:
-            raise _ZstdDamage(
-                f"ends inside the zstd frame header at byte {frame:,}", truncated=True
-            ) from error
-        last = False
-        while not last and end < size:
-            header = int.from_bytes(_read_at(file, end, 3), "little")
-            last, kind, length = bool(header & 1), header >> 1 & 3, header >> 3
-            end += 3 + (1 if kind == 1 else length)  # kind 1: one byte, repeated
-        end += 4 * parameters.has_checksum
-        if not last:
-            break
-    if end != size or not (size == 0 or last_frame_complete):
-        pass
+        frame, end = end, _frame_end(file, end)
+        if end > size:
+            what = f"ends inside the zstd frame that begins at byte {frame:,}"
+            raise _ZstdDamage(what, truncated=True)
+
+
+def _frame_end(file: BinaryIO, frame: int) -> int:
+    """Where the frame at byte `frame` ends (RFC 8878, 3.1), beyond the file's size if it is cut."""
+    file.seek(frame)
+    head = file.read(18)  # the longest header
+    if len(head) >= 8 and int.from_bytes(head[:4], "little") & ~15 == 0x184D2A50:  # skippable
+        return frame + 8 + int.from_bytes(head[4:8], "little")
+    try:
+        has_checksum = zstandard.get_frame_parameters(head).has_checksum
+        end = frame + zstandard.frame_header_size(head)
+    except zstandard.ZstdError:
+        return frame + 18  # the reader took all it had for a header, and it was not enough
+    last = False
+    while not last:
+        file.seek(end)
+        header = file.read(3)
+        if len(header) < 3:
+            return end + 3
+        bits = int.from_bytes(header, "little")
+        last, kind, length = bool(bits & 1), bits >> 1 & 3, bits >> 3
+        end += 3 + (1 if kind == 1 else length)  # kind 1 is one byte, repeated
+    return end + 4 * has_checksum

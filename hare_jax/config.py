@@ -4,8 +4,7 @@ Built in Python (see configs/) and overridden from the command line:
 `--config.training.optimizer.peak_lr=5e-4`. Nothing here is frozen, since overrides assign.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 import enum
 from dataclasses import dataclass, field
 
@@ -39,7 +38,7 @@ class Schedule(enum.Enum):
     CONSTANT = "constant"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # hashed as a part of the model's static graph
 class Model:
     """The Mistral architecture: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
 

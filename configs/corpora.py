@@ -1,0 +1,29 @@
+"""Any folder of text through the whole pipeline.
+
+    python main.py --config=configs/corpora.py:DIR --workdir=runs/mine
+
+DIR holds .jsonl, .json, .parquet, .txt, .md or .html, plain or as .gz or .zst. Each file or folder
+in it is a source, unless rows say their own `source`. Instruction data as D3, benchmarks to keep
+out (a folder for each, in it SPLIT.jsonl), and other field names:
+
+    '--config.data.sources[1].path=TASKS' --config.data.decontamination.folder=BENCHMARKS
+    "--config.data.sources[0].text_fields=('title', 'body')"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs import quickstart
+from configs.experiment import Experiment
+from data_pipeline.config import Source, Tier
+
+
+def get_config(folder: str = "") -> Experiment:
+    if not folder or not Path(folder).is_dir():
+        raise ValueError(f"configs/corpora.py:DIR needs a folder, got {folder or 'nothing'!r}")
+    config = quickstart.get_config()
+    assert config.data is not None
+    config.data.sources = [Source(path=folder), Source(path="", tier=Tier.D3)]
+    config.data.baking.sequence_length = 512
+    return config

@@ -1,0 +1,299 @@
+"""Raw files as rows: JSON Lines, a JSON array, Parquet, and text, Markdown or HTML as one row.
+
+What cannot be read as a row is yielded as `Bad` with its place and its first bytes, and reading
+goes on with the next line. What is wrong with a whole file, so that it is not known what is
+missing, raises: TruncatedInput, CorruptInput, or ValueError for a Parquet column.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.curation import web_pages
+from data_pipeline.document import Bad
+from data_pipeline.streams import (
+    HEAD_BYTES,
+    CorruptInput,
+    TruncatedInput,
+    read_chunks,
+    split_lines,
+)
+
+BOM = b"\xef\xbb\xbf"
+ROWS = (".jsonl", ".json", ".parquet")
+TEXTS = (".txt", ".md", ".html", ".htm")
+COMPRESSIONS = (".gz", ".zst")
+PARQUET_ROWS = 256  # held in memory at once
+
+
+@dataclass(slots=True)
+class Row:
+    """`number` counts from 1 and is 0 for a file that is one row; `place` finds the row again."""
+
+    number: int
+    fields: dict[str, Any]
+    place: dict[str, Any] = field(default_factory=dict)
+    raw: bytes = b""
+
+
+def kind(path: Path) -> str:
+    """The extension under a compression's: ".jsonl" of "a.jsonl.gz"; "" for what is not read."""
+    extension = path.suffix.lower()
+    if extension in COMPRESSIONS:
+        extension = Path(path.stem).suffix.lower()
+        return extension if extension in ROWS + TEXTS and extension != ".parquet" else ""
+    return extension if extension in ROWS + TEXTS else ""
+
+
+def read_file(
+    path: Path, name: str, max_bytes: int, text_columns: tuple[str, ...] = ()
+) -> Iterator[Row | Bad]:
+    """Yields the rows of one file; a text, Markdown or HTML file is {"text": ...}.
+
+    `name` stands for the file in `Bad` and errors. No line or text file longer than `max_bytes` is
+    held. `text_columns`: what a Parquet file must have as strings.
+    """
+    match kind(path):
+        case ".jsonl":
+            rows = _json_lines(read_chunks(path, name), name, max_bytes)
+        case ".json":
+            rows = _json(read_chunks(path, name), name, max_bytes)
+        case ".parquet":
+            rows = _parquet(path, name, text_columns)
+        case ".html" | ".htm":
+            rows = _whole(read_chunks(path, name), name, max_bytes, web_pages.main_text)
+        case _:
+            rows = _whole(read_chunks(path, name), name, max_bytes, bytes.decode)
+    first = next(rows, None)
+    yield Bad("empty_file", name, 0, "no rows in it", b"") if first is None else first
+    yield from rows
+
+
+def _json_lines(chunks: Iterable[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
+    lines = split_lines(chunks, max_bytes)
+    for number, (offset, line, length) in enumerate(lines, start=1):
+        if line and not line.isspace():  # a blank line holds nothing that could be lost
+            yield _json_row(number, offset, line, length, name, max_bytes)
+
+
+def _json_row(
+    number: int, offset: int, raw: bytes, length: int, name: str, max_bytes: int
+) -> Row | Bad:
+    """One JSON object with its place, or why it is none."""
+    if length > max_bytes:
+        return _too_long(name, offset, length, max_bytes, raw)
+    place: dict[str, Any] = {"offset": offset}
+    if raw.startswith(BOM):  # also inside a file: files with one are concatenated
+        raw = raw[len(BOM) :]
+        place["byte_order_mark"] = True
+    try:
+        fields = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return _invalid_utf8(name, offset, raw, error)
+    except (ValueError, RecursionError) as error:
+        if b"\0" in raw:
+            at = offset + raw.index(b"\0")
+            return Bad("nul_character", name, offset, f"a NUL at byte {at}", raw[:HEAD_BYTES])
+        return Bad("invalid_json", name, offset, str(error), raw[:HEAD_BYTES])
+    if not isinstance(fields, dict):
+        what = f"expected an object, got {type(fields).__name__}"
+        return Bad("not_an_object", name, offset, what, raw[:HEAD_BYTES])
+    return Row(number, fields, place, raw)
+
+
+def _json(chunks: Iterator[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
+    """A JSON array of objects, one object, or (a common misnomer) JSON Lines."""
+    head = next(chunks, b"")
+    start = head.removeprefix(BOM).lstrip()
+    chunks = itertools.chain([head], chunks)
+    if start.startswith(b"["):
+        elements = split_array(chunks, max_bytes, name)
+        for number, (offset, element, length) in enumerate(elements, start=1):
+            yield _json_row(number, offset, element, length, name, max_bytes)
+    elif _is_object(start.split(b"\n", 1)[0]):
+        yield from _json_lines(chunks, name, max_bytes)
+    else:
+        content, length = _gather(chunks, max_bytes)
+        if content.removeprefix(BOM).strip():
+            yield _json_row(1, 0, content, length, name, max_bytes)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+# What can end or open something: in a string; among an array's elements; deeper than that.
+_IN_STRING = re.compile(rb'["\\]')
+_BETWEEN = re.compile(rb'["{}\[\],]')
+_DEEPER = re.compile(rb'["{}\[\]]')
+
+
+def split_array(
+    chunks: Iterable[bytes], max_bytes: int, name: str
+) -> Iterator[tuple[int, bytes, int]]:
+    r"""Yields (offset, element, length) of a JSON array without holding the whole of it.
+
+    As with `split_lines`, an element with `length > max_bytes` is cut. Raises
+    TruncatedInput for an array that is never closed, CorruptInput for text after it.
+
+    >>> list(split_array([b'[{"a":', b' "]"}, 2]'], max_bytes=99, name="a.json"))
+    [(1, b'{"a": "]"}', 10), (13, b'2', 1)]
+    """
+    depth, base, closed = 0, 0, False
+    quoted = escaped = False
+    parts: list[bytes] = []  # of the element that goes on from chunk to chunk
+    start = length = 0
+    for chunk in chunks:
+        at, mark = int(escaped), 0
+        escaped = False
+        while not closed:
+            pattern = _IN_STRING if quoted else _BETWEEN if depth < 2 else _DEEPER
+            match = pattern.search(chunk, at)
+            if match is None:
+                break
+            symbol, at = match[0], match.end()
+            if symbol == b"\\":
+                escaped = at == len(chunk)
+                at += 1
+            elif symbol == b'"':
+                quoted = not quoted
+            elif symbol in b"{[":
+                depth += 1
+                if depth == 1:
+                    start, mark = base + at, at
+            else:
+                depth -= symbol in b"}]"
+                closed = depth == 0
+                if depth == 0 or symbol == b",":
+                    parts.append(chunk[mark : at - 1])
+                    length += at - 1 - mark
+                    element = b"".join(parts)
+                    if stripped := element.strip():
+                        offset = start + len(element) - len(element.lstrip())
+                        if length > max_bytes:
+                            yield offset, stripped[:HEAD_BYTES], length
+                        else:
+                            yield offset, stripped, len(stripped)
+                    start, mark, length, parts = base + at, at, 0, []
+        if closed:
+            if rest := chunk[mark:].strip():
+                raise CorruptInput(f"{name} goes on after its JSON array: {rest[:40]!r}")
+            mark = len(chunk)
+        elif depth:
+            parts.append(chunk[mark:])
+            length += len(chunk) - mark
+            if length > max_bytes:
+                parts = [b"".join(parts)[:HEAD_BYTES]]
+        base += len(chunk)
+    if not closed:
+        raise TruncatedInput(
+            f"{name} ends inside its JSON array, after {base:,} bytes of content. "
+            "It has to be copied, downloaded or made again."
+        )
+
+
+def _whole(
+    chunks: Iterable[bytes], name: str, max_bytes: int, to_text: Callable[[bytes], str]
+) -> Iterator[Row | Bad]:
+    """A file that is one document."""
+    content, length = _gather(chunks, max_bytes)
+    place: dict[str, Any] = {"offset": 0}
+    if content.startswith(BOM):
+        content = content[len(BOM) :]
+        place["byte_order_mark"] = True
+    if length > max_bytes:
+        yield _too_long(name, 0, length, max_bytes, content)
+    elif content.strip():
+        try:
+            yield Row(0, {"text": to_text(content)}, place, content[:HEAD_BYTES])
+        except UnicodeDecodeError as error:
+            yield _invalid_utf8(name, 0, content, error)
+        except web_pages.NoMainText as error:
+            yield Bad("no_main_text", name, 0, str(error), content[:HEAD_BYTES])
+
+
+def _gather(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:
+    """The content and its length; of a longer one than `max_bytes` no more than its head is held."""
+    parts: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        parts.append(chunk)
+        length += len(chunk)
+        if length > max_bytes:
+            parts = [b"".join(parts)[:HEAD_BYTES]]
+    return b"".join(parts), length
+
+
+def _parquet(path: Path, name: str, text_columns: tuple[str, ...]) -> Iterator[Row | Bad]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptInput(f"{name} is no complete Parquet file: {error}") from error
+    with file:
+        _check_columns(file.schema_arrow, name, text_columns)
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
+                for row in _batch_rows(batch, number, name):
+                    yield row
+                number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptInput(
+                f"{name} cannot be read beyond row {number:,} of {file.metadata.num_rows:,}: {error}"
+            ) from error
+
+
+def _check_columns(schema: Any, name: str, text_columns: tuple[str, ...]) -> None:
+    import pyarrow as pa
+
+    for column in text_columns:
+        if column not in schema.names:
+            raise ValueError(
+                f"{name} has no column {column!r}, only {', '.join(schema.names)}. "
+                "Name the columns that make the text in the source's text_fields."
+            )
+        kind = schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if str(kind) not in ("string", "large_string", "string_view", "null"):
+            raise ValueError(
+                f"{name}: column {column!r} holds {kind}, expected string. "
+                "Name the columns that make the text in the source's text_fields."
+            )
+
+
+def _batch_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
+    """Parquet rows have no byte offset: `place` and `Bad.offset` hold the row's number, from 0."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:  # Arrow does not check the UTF-8 it reads; find out which row it is
+        for i in range(batch.num_rows):
+            try:
+                fields = batch.slice(i, 1).to_pylist()[0]
+                yield Row(number + i + 1, fields, {"row": number + i})
+            except UnicodeDecodeError as error:
+                yield _invalid_utf8(name, number + i, error.object, error)
+        return
+    for i, fields in enumerate(rows, start=number):
+        yield Row(i + 1, fields, {"row": i})
+
+
+def _too_long(name: str, offset: int, length: int, max_bytes: int, raw: bytes) -> Bad:
+    detail = f"{length:,} bytes, reading.max_line_bytes is {max_bytes:,}"
+    return Bad("line_too_long", name, offset, detail, raw[:HEAD_BYTES])
+
+
+def _invalid_utf8(name: str, offset: int, raw: bytes, error: UnicodeDecodeError) -> Bad:
+    detail = f"byte 0x{error.object[error.start]:02x}, {error.start} bytes in: {error.reason}"
+    return Bad("invalid_utf8", name, offset, detail, raw[:HEAD_BYTES])

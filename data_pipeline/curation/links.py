@@ -1,0 +1,188 @@
+"""Web links: the address goes, the words that carried it stay (paper, section 2.1).
+
+>>> remove_links("See [the guide](https://a.org/g) or https://a.org/x (www.a.org).", Profile.PROSE)
+('See the guide or.', 3)
+"""
+
+from __future__ import annotations
+
+import re
+
+from data_pipeline.config import Profile
+
+# Stands where a link was until its line has been tidied; no normalised text holds a NUL.
+_GONE = "\x00"
+
+_SIGNS = ("://", "www.", "mailto:", "](", "]:", "<a ", "<img ")
+_FENCED_CODE = re.compile(r"(^[ \t]*(?:```|~~~)[^\n]*\n.*?^[ \t]*(?:```|~~~)[ \t]*$)", re.M | re.S)
+
+# A bare address. Not one in quotes or after "+" or "=": that is program text (git+https://...); and
+# not one that leads nowhere, as documentation uses them.
+_BARE = re.compile(
+    r"""(?<![\w"'`=+/@])(?:(?:https?|ftp)://|www\.(?=\w))"""
+    r"""(?!(?:[\w.-]+@)?(?:localhost|127\.0|0\.0\.0|(?:[\w-]+\.)*example\.(?:com|org|net)\b))"""
+    r"""(?:[^\s<>"'`(){}|\\^\[\]\x00]|\([^\s()\x00]*\))*(?<![.,;:!?*_])""",
+    re.IGNORECASE,
+)
+# A command or an inline code span keeps its addresses.
+_CODE_OR_BARE = re.compile(
+    r"^[ \t]*(?:\$|>>>|\.\.\.) [^\n]*|`[^`\n]+`|(" + _BARE.pattern + ")", re.M | re.IGNORECASE
+)
+# What follows the words of a Markdown link: (address "title") or (<address>).
+_DESTINATION = re.compile(
+    r"""\]\(\s*(?:<[^<>\n]*>|(?:[^\s()]|\([^\s()]*\))*)(?:\s+(?:"[^"\n]*"|'[^'\n]*'))?\s*\)"""
+)
+_MAX_WORDS = 600  # characters of a link's words
+_IMAGE_REFERENCE = re.compile(r"!\[[^\[\]]{0,200}\]\[[^\[\]\n]{0,80}\]")
+_EMPTY_REFERENCE = re.compile(r"\[\x00\]\[[^\[\]\n]{0,80}\]")
+_DEFINITION = re.compile(
+    r"""^[ ]{0,3}\[([^\[\]\n]+)\]:[ \t]*\n?[ \t]*<?[^\s<>]*[/.#][^\s<>]*>?"""
+    r"""(?:[ \t]+["'(][^\n]*["')])?[ \t]*$""",
+    re.M,
+)
+_REFERENCE = re.compile(r"\[([^\[\]]{1,200})\](?:\[([^\[\]\n]{0,80})\])?")
+_RST_TARGET = re.compile(r"^[ \t]*\.\. (?:_[^:\n]+|_`[^`\n]+`|_):[ \t]+\S+://\S+$", re.M)
+_RST_IMAGE = re.compile(r"^[ \t]*\.\. (?:\|[^|\n]+\| )?image::[^\n]*(?:\n[ \t]+:[^\n]*)*$", re.M)
+_RST_LINK = re.compile(r"`([^`<>]+?)\s*<(?:https?|ftp|mailto):[^<>`]*>`__?")
+_ANCHOR = re.compile(r"<a\b[^<>]*>(.*?)</a>", re.S | re.IGNORECASE)
+_HTML_IMAGE = re.compile(r"<img\b[^<>]*>", re.IGNORECASE)
+_AUTOLINK = re.compile(r"<(?:https?|ftp|mailto):[^<>\s]*>", re.IGNORECASE)
+_LATEX_LINK = re.compile(r"\\href\s*\{[^{}]*\}\s*\{([^{}]*)\}")
+_LATEX_URL = re.compile(r"\\url\s*\{[^{}]*\}")
+
+_BRACKETED = re.compile(r"[(\[<][\s,;]*\x00(?:[\s,;\x00]|and|or)*[)\]>]")
+_CODE_COMMENT = re.compile(r"^[ \t]*(?:#|//|\*(?!/))[^\n]*?://[^\n]*", re.M)
+_MAX_LABEL_WORDS = 4  # "Project home page: https://..." goes as a whole
+
+
+def remove_links(text: str, profile: Profile) -> tuple[str, int]:
+    """`text` without web addresses, and how many links there were.
+
+    Markdown, reStructuredText, HTML and LaTeX links keep their words; images and badges go; a line
+    that was nothing but links and a label goes. Fenced code stays as it is. In code, addresses go
+    from comment lines only: in a string literal they are part of the program.
+    """
+    if not any(sign in text for sign in _SIGNS):
+        return text, 0
+    if profile is Profile.CODE:
+        return _remove_from_comments(text)
+    if "```" not in text and "~~~" not in text:
+        return _remove(text)
+    pieces, count = _FENCED_CODE.split(text), 0  # prose, code, prose, ...
+    for i in range(0, len(pieces), 2):
+        pieces[i], found = _remove(pieces[i])
+        count += found
+    return "".join(pieces), count
+
+
+def _remove(text: str) -> tuple[str, int]:
+    count = 0
+
+    def substitute(pattern: re.Pattern[str], by: str) -> None:
+        nonlocal text, count
+        text, found = pattern.subn(by, text)
+        count += found
+
+    if "<a " in text or "<img " in text:
+        substitute(_HTML_IMAGE, _GONE)
+        substitute(_ANCHOR, r"\1")
+    if ".. " in text:
+        substitute(_RST_TARGET, _GONE)
+        substitute(_RST_IMAGE, _GONE)
+    if ">`_" in text:
+        substitute(_RST_LINK, r"\1")
+    if "<" in text:
+        substitute(_AUTOLINK, _GONE)
+    if "\\href" in text or "\\url" in text:
+        substitute(_LATEX_LINK, r"\1")
+        substitute(_LATEX_URL, _GONE)
+    names: set[str] = set()
+    if "]:" in text:
+        names = {name.casefold() for name in _DEFINITION.findall(text)}
+        substitute(_DEFINITION, _GONE)
+    if "](" in text or names:
+        text, images = _unwrap(text, images=True)
+        substitute(_IMAGE_REFERENCE, _GONE)
+        substitute(_EMPTY_REFERENCE, _GONE)  # a badge: an image that was a link
+        text, links = _unwrap(text, images=False)
+        count += images + links
+    if names:
+        text = _REFERENCE.sub(
+            lambda match: match[1] if (match[2] or match[1]).casefold() in names else match[0], text
+        )
+    pattern = _CODE_OR_BARE if "`" in text or "$ " in text or ">>> " in text else _BARE
+    if "://" in text or "www." in text:
+        text = pattern.sub(lambda match: match[0] if match[0][0] in "`$> \t" else _GONE, text)
+    return _tidy(text), count
+
+
+def _unwrap(text: str, *, images: bool) -> tuple[str, int]:
+    """`![words](address)` goes, or `[words](address)` becomes its words; and how many did.
+
+    Looks back from each "](": looking forward from each "[" is quadratic in texts full of them.
+    """
+    pieces, end, count = [], 0, 0
+    for match in _DESTINATION.finditer(text):
+        opening = _opening(text, max(end, match.start() - _MAX_WORDS), match.start())
+        if opening < 0:
+            continue
+        before = text[opening - 1] if opening > end else " "
+        if images != (before == "!"):
+            continue
+        # handlers[name](event) is a call and [0, 1](x) is mathematics: an address has one of these
+        address = match[0][2:-1]
+        if not images and (before.isalnum() or before in "_)]"):
+            continue
+        if not images and address and not any(sign in address for sign in "/.#:"):
+            continue
+        words = _GONE if images else text[opening + 1 : match.start()]
+        pieces += [text[end : opening - images], words or _GONE]
+        end = match.end()
+        count += 1
+    return "".join(pieces) + text[end:], count
+
+
+def _opening(text: str, start: int, close: int) -> int:
+    """Where the bracket opens that closes at `close`, or -1 if that is not after `start`."""
+    depth = 0
+    for i in range(close - 1, start - 1, -1):
+        if text[i] == "]":
+            depth += 1
+        elif text[i] == "[":
+            if depth == 0:
+                return i
+            depth -= 1
+        elif text[i] == "\n" and text[i - 1] == "\n":
+            break
+    return -1
+
+
+def _remove_from_comments(text: str) -> tuple[str, int]:
+    count = 0
+
+    def clean_line(match: re.Match[str]) -> str:
+        nonlocal count
+        line, found = _BARE.subn(_GONE, _AUTOLINK.sub(_GONE, match[0]))
+        count += max(found, line.count(_GONE))
+        return line
+
+    text = _CODE_COMMENT.sub(clean_line, text)
+    return _tidy(text), count
+
+
+def _tidy(text: str) -> str:
+    """Takes away what a removed link leaves: its brackets, its space, and its line if nothing else
+    is on it."""
+    if _GONE not in text:
+        return text
+    lines = [_tidy_line(line) if _GONE in line else line for line in text.split("\n")]
+    return "\n".join([line for line in lines if line is not None])
+
+
+def _tidy_line(line: str) -> str | None:
+    line = _BRACKETED.sub(_GONE, line)
+    ends_with_link = line.rstrip(" \t.").endswith(_GONE)
+    line = re.sub(r"[ \t]*\x00+", "", line)
+    label = line.strip()
+    is_label = ends_with_link and label.endswith(":") and len(label.split()) <= _MAX_LABEL_WORDS
+    return None if is_label or not any(map(str.isalnum, label)) else line

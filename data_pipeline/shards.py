@@ -1,0 +1,222 @@
+"""Shards on disk: `.jsonl.zst`, a document a line, written whole or not at all.
+
+The same documents give the same bytes: keys in one order, one compression level, one thread. A
+shard exists under its name only when it is complete; while it is written it has a name of its own
+beside it, so that two writers of one shard (a cluster runs work twice) cannot mix their bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zstandard
+
+from data_pipeline.document import Document, Dropped
+from data_pipeline.streams import TruncatedInput, read_chunks, split_lines
+
+LEVEL = 3
+BLOCK_BYTES = 1 << 20  # lines gathered before they are compressed
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class TruncatedShard(ValueError):
+    """A shard ends before its compressed frame does."""
+
+
+class DiskFull(OSError):
+    """A file could not be written for want of space; `filename` is the file, `errno` the reason."""
+
+
+class RowWriter:
+    """Writes JSON objects to `path`, one a line, compressed; the base of the two writers below.
+
+    A context manager: a clean exit flushes, syncs and renames the file into place and then sets
+    `sha256` (of the compressed bytes); an exception removes what was written. `rows` counts lines.
+    Raises DiskFull, and ValueError for a row that is not JSON (NaN, a lone surrogate).
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.sha256 = ""
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        self._partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.partial")
+        self._lines: list[bytes] = []
+        self._held = 0
+        self._hash = hashlib.sha256()
+        self._zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        with self._explained():
+            self._file = self._partial.open("xb", buffering=0)  # closing must have nothing to flush
+        return self
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        try:
+            line = _encode(row).encode() + b"\n"
+        except ValueError as error:  # UnicodeEncodeError is one
+            name = row.get("id", f"row {self.rows}")
+            raise ValueError(f"{self.path}: {name!r} cannot be written as JSON: {error}") from error
+        self._lines.append(line)
+        self._held += len(line)
+        self.rows += 1
+        if self._held >= BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._put(self._zstd.compress(b"".join(self._lines)))
+        self._lines, self._held = [], 0
+
+    def _put(self, compressed: bytes) -> None:
+        self._hash.update(compressed)
+        rest = memoryview(compressed)
+        with self._explained():
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._put(self._zstd.flush())
+                with self._explained():
+                    os.fsync(self._file.fileno())
+                self._file.close()
+                self._partial.replace(self.path)
+                self.sha256 = self._hash.hexdigest()
+        finally:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise DiskFull(
+                error.errno,
+                f"{error.strerror}. Finished shards are kept: free some space and the same "
+                "command goes on from here. It was writing",
+                str(self.path),
+            ) from error
+
+
+class ShardWriter(RowWriter):
+    r"""Writes documents; `documents` counts them, `bytes` their texts as UTF-8.
+
+    One line of a shard, before compression:
+
+        {"id":"web/7","text":"Hares are fast.","source":"web","category":"web","meta":{}}
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.bytes = 0
+
+    @property
+    def documents(self) -> int:
+        return self.rows
+
+    def write(self, document: Document) -> None:
+        self.write_row(_row(document))
+        text = document.text
+        self.bytes += len(text) if text.isascii() else len(text.encode())
+
+
+class DroppedWriter(RowWriter):
+    """Writes what a stage dropped: {"stage","reason","evidence","id","text","source",...}."""
+
+    def write(self, stage: str, dropped: Dropped) -> None:
+        why = {"stage": stage, "reason": dropped.reason, "evidence": dropped.evidence}
+        self.write_row(why | _row(dropped.document))
+
+
+def read_shard(path: str | Path) -> Iterator[Document]:
+    """Yields the documents that a ShardWriter wrote.
+
+    Raises TruncatedShard, or ValueError with path and line, before anything damaged is passed on.
+    """
+    for line, row in _numbered_rows(path):
+        yield _document(row, path, line)
+
+
+def read_dropped(path: str | Path) -> Iterator[tuple[str, Dropped]]:
+    """Yields (stage, dropped document) as a DroppedWriter wrote them; raises as `read_shard`."""
+    for line, row in _numbered_rows(path):
+        try:
+            stage, reason, evidence = row.pop("stage"), row.pop("reason"), row.pop("evidence")
+        except KeyError as error:
+            raise _damaged(path, line, f"it has no {error}") from None
+        yield stage, Dropped(_document(row, path, line), reason, evidence)
+
+
+def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yields the JSON objects that a RowWriter wrote; raises as `read_shard`."""
+    for _, row in _numbered_rows(path):
+        yield row
+
+
+def remove_partial(directory: str | Path) -> list[Path]:
+    """Removes what killed writers left in `directory`, and says what it was."""
+    left = sorted(Path(directory).glob(".*.partial"))
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+def _row(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "text": document.text,
+        "source": document.source,
+        "category": document.category,
+        "meta": document.meta,
+    }
+
+
+def _document(row: dict[str, Any], path: str | Path, line: int) -> Document:
+    try:
+        document = Document(**row)
+    except TypeError as error:  # names the key that is missing or too many
+        raise _damaged(path, line, str(error)) from error
+    if not isinstance(document.id, str) or not isinstance(document.text, str):
+        raise _damaged(path, line, "id and text must be strings")
+    return document
+
+
+def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    path = Path(path)
+    if path.stat().st_size == 0:
+        raise TruncatedShard(f"{path} is empty, while a shard without documents is an empty frame")
+    try:
+        for number, (_, line, _) in enumerate(split_lines(read_chunks(path)), start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise _damaged(path, number, str(error)) from error
+            if not isinstance(row, dict):
+                raise _damaged(path, number, f"expected an object, got {type(row).__name__}")
+            yield number, row
+    except TruncatedInput as error:
+        raise TruncatedShard(str(error)) from error
+
+
+def _damaged(path: str | Path, line: int, what: str) -> ValueError:
+    return ValueError(f"{path}, line {line}: {what}. The shard has to be made again.")

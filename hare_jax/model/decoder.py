@@ -1,0 +1,314 @@
+"""The Mistral architecture (arXiv 2310.06825): a decoder of tokens, layers stacked and scanned.
+
+Shapes, here and wherever a name ends in capitals:
+  B rows   T positions   S cached positions   L layers   D model width   V vocabulary
+  H query heads   G key-value heads   K numbers a head   F feed-forward width
+
+Split once into graph and arrays, the model is a pure function of its parameters:
+
+    graph, params = split(Decoder(config, rngs=nnx.Rngs(0)))
+    x_BTD = merge(graph, params)(tokens_BT, positions_BT, segment_ids_BT)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.sharding import PartitionSpec
+
+from hare_jax.config import AttentionKernel, Model, Remat
+from hare_jax.model.attention import attention, rope_tables, rotate
+
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
+Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}, ...}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(slots=True)
+class Cache:
+    """Keys and values of the tokens read so far, in slots 0 .. used - 1.
+
+    `segments_BS` is 1 for a token, 0 for padding and for empty slots; `positions_BS` counts tokens.
+    """
+
+    k_LBSGK: Array
+    v_LBSGK: Array
+    positions_BS: Array
+    segments_BS: Array
+    used: Array  # int32 []
+
+
+class RMSNorm(nnx.Module):
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x_BTD: Array) -> Array:
+        """x / rms(x) * scale, in float32; the dtype of `x_BTD` comes back."""
+        x = x_BTD.astype(jnp.float32)
+        inverse_rms = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        return (x * inverse_rms * self.scale[...][None, None, :]).astype(x_BTD.dtype)
+
+
+class Attention(nnx.Module):
+    def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        c, width = config, config.num_heads * config.head_dim
+        self.q_DHK = _matrix(rngs, (c.d_model, c.num_heads, c.head_dim), c.d_model)
+        self.k_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
+        self.v_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
+        self.o_HKD = _matrix(
+            rngs, (c.num_heads, c.head_dim, c.d_model), width * 2 * c.num_layers
+        )
+        self.config = config
+
+    def qkv(self, x_BTD: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        q_BTHK = jnp.einsum("btd,dhk->bthk", x_BTD, self.q_DHK[...].astype(x_BTD.dtype))
+        k_BTGK = jnp.einsum("btd,dgk->btgk", x_BTD, self.k_DGK[...].astype(x_BTD.dtype))
+        v_BTGK = jnp.einsum("btd,dgk->btgk", x_BTD, self.v_DGK[...].astype(x_BTD.dtype))
+        return rotate(q_BTHK, rope), rotate(k_BTGK, rope), v_BTGK
+
+    def out(self, mixed_BTHK: Array) -> Array:
+        return jnp.einsum("bthk,hkd->btd", mixed_BTHK, self.o_HKD[...].astype(mixed_BTHK.dtype))
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU (arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        c = config
+        self.gate_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
+        self.up_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
+        self.down_FD = _matrix(rngs, (c.d_ff, c.d_model), c.d_ff * 2 * c.num_layers)
+
+    def __call__(self, x_BTD: Array) -> Array:
+        dtype = x_BTD.dtype
+        gate_BTF = x_BTD @ self.gate_DF[...].astype(dtype)
+        up_BTF = x_BTD @ self.up_DF[...].astype(dtype)
+        return (jax.nn.silu(gate_BTF) * up_BTF) @ self.down_FD[...].astype(dtype)
+
+
+class Layer(nnx.Module):
+    def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.attention = Attention(config, rngs=rngs)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self, x_BTD: Array, rope: tuple[Array, Array], attend: Callable[..., Array]
+    ) -> Array:
+        """`attend`: what q, k and v become; with a cache it reads more keys than are given."""
+        q_BTHK, k_BTGK, v_BTGK = self.attention.qkv(self.attention_norm(x_BTD), rope)
+        x_BTD += self.attention.out(attend(q_BTHK, k_BTGK, v_BTGK))
+        x_BTD += self.feed_forward(self.feed_forward_norm(x_BTD))
+        return x_BTD
+
+
+class Decoder(nnx.Module):
+    """tokens, positions, segment ids, int32 [B, T] -> hidden states [B, T, D] after the last norm.
+
+    Parameters are float32, drawn with standard deviation 1/sqrt(inputs) (0.02 for embedding and
+    head), smaller by sqrt(2 L) where a layer adds to the residual stream.
+    """
+
+    def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        _check(config)
+        self.config = config
+        self.embedding_VD = _matrix(rngs, (config.vocab_size, config.d_model), 0.02**-2)
+
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> Layer:
+            return Layer(config, rngs=rngs)
+
+        self.layers = stack(rngs)
+        self.final_norm = RMSNorm(config.d_model, config.norm_eps)
+        if not config.tied_head:
+            self.head_DV = _matrix(rngs, (config.d_model, config.vocab_size), 0.02**-2)
+
+    def __call__(
+        self, tokens_BT: Array, positions_BT: Array, segment_ids_BT: Array | None
+    ) -> Array:
+        """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document."""
+        c = self.config
+        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
+        segments = None if segment_ids_BT is None else (segment_ids_BT, segment_ids_BT)
+
+        def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
+            return attention(
+                q_BTHK,
+                k_BTGK,
+                v_BTGK,
+                positions=(positions_BT, positions_BT),
+                segments=segments,
+                window=c.sliding_window,
+                kernel=c.attention,
+            )
+
+        graph, layers = nnx.split(self.layers)
+
+        def layer(x_BTD: Array, params: Params) -> tuple[Array, None]:
+            return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend)), None
+
+        x_BTD, _ = jax.lax.scan(_remat(layer, c.remat), self._embed(tokens_BT), layers)
+        return self.final_norm(x_BTD)
+
+    def head(self) -> Array:
+        """The output matrix [D, V] in the compute dtype."""
+        head_DV = self.embedding_VD[...].T if self.config.tied_head else self.head_DV[...]
+        return head_DV.astype(self.config.compute_dtype.value)
+
+    def logits(self, x: Array) -> Array:
+        """Hidden states [..., D] -> float32 [..., V]."""
+        return jnp.einsum("...d,dv->...v", x, self.head(), preferred_element_type=jnp.float32)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache of `length` slots for each of `batch` rows."""
+        c = self.config
+        shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_dim)
+        return Cache(
+            k_LBSGK=jnp.zeros(shape, c.compute_dtype.value),
+            v_LBSGK=jnp.zeros(shape, c.compute_dtype.value),
+            positions_BS=jnp.zeros((batch, length), jnp.int32),
+            segments_BS=jnp.zeros((batch, length), jnp.int32),
+            used=jnp.zeros((), jnp.int32),
+        )
+
+    def decode(self, tokens_BT: Array, positions_BT: Array, cache: Cache) -> tuple[Array, Cache]:
+        """Reads T more tokens of each row: hidden states [B, T, D], and the cache with them in it.
+
+        A negative position marks padding, which no token sees. More tokens than free slots is an
+        error that cannot be seen inside jit: the caller sizes the cache.
+        """
+        c = self.config
+        segments_BT = (positions_BT >= 0).astype(jnp.int32)
+        positions_BT = jnp.maximum(positions_BT, 0)
+        positions_BS = _write(cache.positions_BS, positions_BT, cache.used)
+        segments_BS = _write(cache.segments_BS, segments_BT, cache.used)
+        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
+        graph, layers = nnx.split(self.layers)
+
+        def layer(x_BTD: Array, scanned: tuple[Params, Array, Array]) -> tuple[Array, Any]:
+            params, *cached = scanned
+
+            def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
+                cached[0] = _write(cached[0], k_BTGK, cache.used)
+                cached[1] = _write(cached[1], v_BTGK, cache.used)
+                return attention(
+                    q_BTHK,
+                    cached[0],
+                    cached[1],
+                    positions=(positions_BT, positions_BS),
+                    segments=(segments_BT, segments_BS),
+                    window=c.sliding_window,
+                    kernel=AttentionKernel.XLA,  # fused kernels need as many queries as keys
+                )
+
+            x_BTD = nnx.merge(graph, params)(x_BTD, rope, attend)
+            return x_BTD, tuple(cached)
+
+        x_BTD, (k_LBSGK, v_LBSGK) = jax.lax.scan(
+            layer, self._embed(tokens_BT), (layers, cache.k_LBSGK, cache.v_LBSGK)
+        )
+        used = cache.used + tokens_BT.shape[1]
+        return self.final_norm(x_BTD), Cache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
+
+    def _embed(self, tokens_BT: Array) -> Array:
+        x_BTD = self.embedding_VD[...][tokens_BT]
+        return _share_rows(x_BTD.astype(self.config.compute_dtype.value))
+
+
+def split(decoder: Decoder) -> tuple[Any, Params]:
+    """(graph, params): a hashable description of the model, and its arrays in nested dicts."""
+    graph, state = nnx.split(decoder)
+    return graph, nnx.to_pure_dict(state)
+
+
+def merge(graph: Any, params: Params) -> Decoder:
+    """The model that `split` took apart, around other arrays of the same shapes."""
+    return nnx.merge(graph, params)
+
+
+def abstract(config: Model) -> tuple[Any, Params]:
+    """`split` of a model without arrays: its graph, and a jax.ShapeDtypeStruct a parameter."""
+    return split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+
+
+def init(config: Model, seed: int) -> Params:
+    """Initial parameters, a pure function of (config, seed), to be called under jit."""
+    return split(Decoder(config, rngs=nnx.Rngs(seed)))[1]
+
+
+def num_params(config: Model) -> int:
+    """Parameters of the model; 1,123,117,056 with the defaults (HARE-1.1B)."""
+    c = config
+    norms = (2 * c.num_layers + 1) * c.d_model
+    return c.vocab_size * c.d_model + norms + _matmul_params(c) - c.tied_head * _head_params(c)
+
+
+def flops_per_token(config: Model, sequence_length: int) -> int:
+    """FLOPs of a training step a token: 6 * parameters in matrix products + 6 * L * T * (H K).
+
+    The second term is attention counted causally: a token meets T/2 others on average. Neither what
+    remat computes again nor what packing leaves out is counted.
+    """
+    c = config
+    width = c.num_heads * c.head_dim
+    return 6 * _matmul_params(c) + 6 * c.num_layers * sequence_length * width
+
+
+def _matmul_params(config: Model) -> int:
+    c = config
+    attention_params = 2 * c.d_model * (c.num_heads + c.num_kv_heads) * c.head_dim
+    return c.num_layers * (attention_params + 3 * c.d_model * c.d_ff) + _head_params(c)
+
+
+def _head_params(config: Model) -> int:
+    return config.d_model * config.vocab_size
+
+
+def _check(config: Model) -> None:
+    c = config
+    if c.num_heads % c.num_kv_heads:
+        raise ValueError(
+            f"num_heads must be a multiple of num_kv_heads, got {c.num_heads} and {c.num_kv_heads}"
+        )
+    if c.head_dim % 2:
+        raise ValueError(f"head_dim must be even for rotary positions, got {c.head_dim}")
+    if c.sliding_window is not None and c.sliding_window < 1:
+        raise ValueError(
+            f"sliding_window must be at least 1 token, or None for all, got {c.sliding_window}"
+        )
+
+
+def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], inverse_variance: float) -> nnx.Param:
+    deviation = 1 / math.sqrt(inverse_variance)
+    return nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+def _share_rows(x_BTD: Array) -> Array:
+    """Keeps rows on the batch axes of the mesh, where there is one: the compiler may not move them."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x_BTD
+    return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(BATCH_AXES, None, None))
+
+
+def _remat(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    if remat is Remat.NONE:
+        return layer
+    policy = {
+        Remat.DOTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        Remat.FULL: jax.checkpoint_policies.nothing_saveable,
+    }[remat]
+    return jax.checkpoint(layer, policy=policy, prevent_cse=False)
+
+
+def _write(cached_BS: Array, new_BT: Array, at: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(cached_BS, new_BT, at, axis=1)

@@ -1,0 +1,105 @@
+"""The batch: what input hands to the train step, and nothing else.
+
+Shapes: B rows, T positions.
+
+| key           | shape  | dtype   | meaning                                                            |
+| ------------- | ------ | ------- | ------------------------------------------------------------------ |
+| tokens_BT     | [B, T] | int32   | inputs                                                             |
+| targets_BT    | [B, T] | int32   | the token after each input                                         |
+| loss_mask_BT  | [B, T] | float32 | 1 where input and target lie in the same segment, else 0           |
+| segment_ids_BT| [B, T] | int32   | 1, 2, ... for the documents of a row; 0 is padding                 |
+| positions_BT  | [B, T] | int32   | 0, 1, ... from the start of the segment                            |
+| record_id_B   | [B]    | int32   | number of the record within its source                             |
+| source_id_B   | [B]    | int32   | number of the source within mixture.json                           |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Batch = dict[str, Any]  # numpy arrays from input, jax arrays in the train step
+
+SPEC: dict[str, tuple[int, type]] = {  # key -> (dimensions, dtype)
+    "tokens_BT": (2, np.int32),
+    "targets_BT": (2, np.int32),
+    "loss_mask_BT": (2, np.float32),
+    "segment_ids_BT": (2, np.int32),
+    "positions_BT": (2, np.int32),
+    "record_id_B": (1, np.int32),
+    "source_id_B": (1, np.int32),
+}
+
+
+def check(batch: Batch) -> None:
+    """Raises ValueError where `batch` is not as the table above says: keys, dtypes, shapes."""
+    if set(batch) != set(SPEC):
+        raise ValueError(f"batch keys: got {sorted(batch)}, expected {sorted(SPEC)}")
+    shape = tuple(batch["tokens_BT"].shape)
+    for key, (dimensions, dtype) in SPEC.items():
+        got = (tuple(batch[key].shape), np.dtype(batch[key].dtype).name)
+        expected = (shape[:dimensions], np.dtype(dtype).name)
+        if got != expected or len(shape) != 2:
+            raise ValueError(f"batch[{key!r}]: got {got}, expected {expected} (shape, dtype)")
+
+
+def decode_record(record: bytes, tokens: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """A baked record -> its row of `tokens` tokens, and the lengths of its segments.
+
+    With 5 tokens of uint16, two documents `<1 7 2>` and `<1 2>` without padding are
+
+        01 00 07 00 02 00 01 00 02 00 | 03 00 00 00 02 00 00 00
+
+    Raises ValueError where the bytes cannot be such a record.
+    """
+    row_bytes = tokens * np.dtype(dtype).itemsize
+    tail = len(record) - row_bytes
+    if tail < 0 or tail % 4:
+        raise ValueError(
+            f"a record of {len(record)} bytes: expected {row_bytes} bytes for {tokens} tokens of "
+            f"{dtype}, then 4 bytes a segment; bake the data again"
+        )
+    row = np.frombuffer(record, np.dtype(dtype).newbyteorder("<"), tokens)
+    lengths = np.frombuffer(record, "<u4", offset=row_bytes)
+    if lengths.sum() > tokens:
+        raise ValueError(
+            f"a record whose segments {lengths.tolist()} are longer than its {tokens} tokens; "
+            "bake the data again"
+        )
+    return row, lengths
+
+
+def from_records(
+    records: Sequence[bytes],
+    *,
+    record_ids: Sequence[int],
+    source_ids: Sequence[int],
+    tokens_per_record: int,
+    dtype: str,
+) -> Batch:
+    """Decodes baked records into a batch of as many rows; T = tokens_per_record - 1.
+
+    The record above becomes tokens `1 7 2 1`, targets `7 2 1 2`, mask `1 1 0 1`, segments `1 1 1 2`
+    and positions `0 1 2 0`.
+    """
+    shape = (len(records), tokens_per_record)
+    rows, segments, positions = (np.zeros(shape, np.int32) for _ in range(3))
+    for index, record in enumerate(records):
+        row, lengths = decode_record(record, tokens_per_record, dtype)
+        filled = int(lengths.sum())
+        starts = np.cumsum(lengths) - lengths
+        rows[index] = row
+        segments[index, :filled] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        positions[index, :filled] = np.arange(filled) - np.repeat(starts, lengths)
+    same = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
+    return {
+        "tokens_BT": rows[:, :-1],
+        "targets_BT": rows[:, 1:],
+        "loss_mask_BT": same.astype(np.float32),
+        "segment_ids_BT": segments[:, :-1],
+        "positions_BT": positions[:, :-1],
+        "record_id_B": np.asarray(record_ids, np.int32),
+        "source_id_B": np.asarray(source_ids, np.int32),
+    }

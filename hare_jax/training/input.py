@@ -1,0 +1,197 @@
+"""Baked data -> the batch of step s.
+
+A baked directory holds mixture.json and, for each source, ArrayRecord files of packed rows. All that
+mixture.json says about them is checked when they are opened: nothing is trained on by mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+
+from hare_jax.config import Model
+from hare_jax.training.batch import Batch, from_records
+from hare_jax.training.order import Order
+
+SCHEMA = 1
+
+
+@dataclass(slots=True)
+class Source:
+    """One source as mixture.json has it; `tokens` counts targets, `records` rows."""
+
+    name: str
+    category: str
+    tier: str
+    documents: int
+    tokens: int
+    records: int
+    files: list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Span:
+    """A piece of a document in a batch: `length` tokens of it from token `offset` on."""
+
+    row: int
+    source: str
+    record_id: int
+    document_id: str
+    offset: int
+    length: int
+
+
+class Baked:
+    """A baked directory, verified: fingerprint, schema, and every file's presence, bytes and count.
+
+    Raises FileNotFoundError or ValueError at the first mismatch, naming the file and both values.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory)
+        manifest = _read_manifest(self.directory / "mixture.json")
+        self.fingerprint: str = manifest["fingerprint"]
+        self.tokenizer: dict[str, Any] = manifest["tokenizer"]
+        self.sequence_length: int = manifest["sequence_length"]
+        self.tokens_per_record: int = manifest["tokens_per_record"]
+        self.dtype: str = manifest["dtype"]
+        self.mixtures: dict[str, dict[str, float]] = manifest["mixtures"]
+        self.sources = [Source(**source) for source in manifest["sources"]]
+        _verify_tokenizer(self.directory, self.tokenizer)
+        _verify_bytes(self.directory, self.sources)
+        self._rows = [self._open(source, "file") for source in self.sources]
+        self._spans = [self._open(source, "spans") for source in self.sources]
+
+    def _open(self, source: Source, key: str) -> Any:
+        """Random access to all the records of a source, its files one after the other."""
+        for file in source.files:
+            path = self.directory / file[key]
+            got = len(grain.sources.ArrayRecordDataSource([str(path)]))
+            if got != file["records"]:
+                raise ValueError(f"{path}: got {got} records, mixture.json says {file['records']}")
+        got = sum(file["records"] for file in source.files)
+        if got != source.records:
+            raise ValueError(
+                f"{self.directory / 'mixture.json'}: the files of {source.name!r} have {got} "
+                f"records, the source says {source.records}"
+            )
+        paths = [str(self.directory / file[key]) for file in source.files]
+        return grain.sources.ArrayRecordDataSource(paths) if paths else ()
+
+    def check_model(self, model: Model) -> None:
+        """Raises ValueError where the model's vocabulary is not the tokenizer's."""
+        if self.tokenizer["vocab_size"] != model.vocab_size:
+            raise ValueError(
+                f"{self.directory / 'mixture.json'}: baked with a tokenizer of "
+                f"{self.tokenizer['vocab_size']} pieces, but the model has "
+                f"vocab_size={model.vocab_size}; set the one to the other, or bake again"
+            )
+
+    def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
+        """The records [(source_id, record_id), ...] as a batch of as many rows."""
+        return from_records(
+            [self._rows[source_id][record_id] for source_id, record_id in picks],
+            record_ids=[record_id for _, record_id in picks],
+            source_ids=[source_id for source_id, _ in picks],
+            tokens_per_record=self.tokens_per_record,
+            dtype=self.dtype,
+        )
+
+    def spans(self, picks: Sequence[tuple[int, int]]) -> list[Span]:
+        """The documents that lie in those records, in the order of rows."""
+        return [
+            Span(row, self.sources[source_id].name, record_id, *span)
+            for row, (source_id, record_id) in enumerate(picks)
+            for span in json.loads(self._spans[source_id][record_id])
+        ]
+
+
+def trace(baked: Baked, order: Order, step: int) -> list[Span]:
+    """The documents that the global batch of a step is made of."""
+    return baked.spans(order.picks(step))
+
+
+def batches(baked: Baked, order: Order, *, first_step: int, rows: slice) -> Iterator[Batch]:
+    """The batches of the steps from `first_step` on, read ahead by threads.
+
+    `rows`: the part of each global batch that this process needs.
+    """
+    steps = grain.MapDataset.source(_Steps(baked, order, rows))[first_step:]
+    threads = min(4, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(steps.to_iter_dataset(options))
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The batches of a run as a source with random access, which is all that grain asks for."""
+
+    baked: Baked
+    order: Order
+    rows: slice
+
+    def __len__(self) -> int:
+        return self.order.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.baked.batch(self.order.picks(step)[self.rows])
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); bake the data again") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        got = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ValueError(f"{path}: schema {got!r}, expected {SCHEMA}; bake the data again")
+    claimed = manifest.get("fingerprint")
+    got = fingerprint(manifest)
+    if got != claimed:
+        raise ValueError(
+            f"{path}: the contents have fingerprint {got}, but it says {claimed}; the file was "
+            "changed after it was baked: bake the data again"
+        )
+    return manifest
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON of all of mixture.json but its own `fingerprint`."""
+    body = {key: value for key, value in manifest.items() if key != "fingerprint"}
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _verify_tokenizer(directory: Path, tokenizer: dict[str, Any]) -> None:
+    _verify_file(directory / tokenizer["file"], tokenizer["sha256"])
+
+
+def _verify_bytes(directory: Path, sources: list[Source]) -> None:
+    expected = [
+        (directory / file[name], file[sha256])
+        for source in sources
+        for file in source.files
+        for name, sha256 in (("file", "sha256"), ("spans", "spans_sha256"))
+    ]
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to the other threads
+        for _ in pool.map(lambda pair: _verify_file(*pair), expected):
+            pass
+
+
+def _verify_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but mixture.json names it; bake again")
+    with path.open("rb") as file:
+        got = hashlib.file_digest(file, "sha256").hexdigest()
+    if got != expected:
+        raise ValueError(f"{path}: sha256 {got}, mixture.json says {expected}; bake the data again")

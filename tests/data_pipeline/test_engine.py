@@ -1,0 +1,101 @@
+"""The local engine: workers do not change results, and do not outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.engine import LocalEngine
+
+ROOT = Path(__file__).parents[2]
+
+
+def square(value: int) -> tuple[int, int]:
+    return value * value, os.getpid()
+
+
+def fail_at_three(value: int) -> int:
+    if value == 3:
+        raise ValueError("three is refused")
+    return value
+
+
+def die(value: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_do_not_depend_on_workers(workers: int) -> None:
+    with LocalEngine(workers) as engine:
+        answers = {task: result[0] for task, result in engine.run(square, range(20))}
+        assert answers == {i: i * i for i in range(20)}
+
+
+def test_work_is_done_elsewhere() -> None:
+    with LocalEngine(1) as engine:
+        ((_, (_, pid)),) = engine.run(square, [2])
+    assert pid != os.getpid()
+
+
+def test_the_first_error_is_raised_here() -> None:
+    with (
+        pytest.raises(ValueError, match="three is refused"),
+        LocalEngine(2) as engine,
+    ):
+        list(engine.run(fail_at_three, range(6)))
+
+
+def test_a_killed_worker_is_explained() -> None:
+    with (
+        pytest.raises(RuntimeError, match=r"worker process died.*run the same command again"),
+        LocalEngine(1) as engine,
+    ):
+        list(engine.run(die, [1]))
+
+
+def test_negative_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"workers: got -1, expected 0"):
+        LocalEngine(-1)
+
+
+def test_workers_leave_with_a_killed_parent(tmp_path: Path) -> None:
+    """kill -9 of the parent leaves no process behind that would write into the next run."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "from data_pipeline.engine import LocalEngine\n"
+        "def work(folder):\n"
+        "    pathlib.Path(folder, 'pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalEngine(1) as engine:\n"
+        "        list(engine.run(work, [sys.argv[1]]))\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    pid = tmp_path / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while alive(int(pid.read_text())):
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

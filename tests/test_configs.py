@@ -1,0 +1,67 @@
+"""The door: what is wrong with a command line is said in one line, before any work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_main(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+CONFIG = "--config=configs/quickstart.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--config is required, for example: python main.py --config=configs/quickstart.py"),
+        (["--config=configs/quickstrat.py"], "did you mean configs/quickstart.py?"),
+        (["--config=/no/such.py"], "there is no file '/no/such.py'"),
+        ([CONFIG, "--config.training.optimizer.peak_ler=1"], "did you mean peak_lr?"),
+        ([CONFIG, "--config.zebra=1"], "no field 'zebra' in Experiment; there are: data, model"),
+        ([CONFIG, "--config.data.dedup.threshold=high"], "--config.data.dedup.threshold=high"),
+        ([CONFIG, "--config.training.batch_size=1.5"], "--config.training.batch_size=1.5"),
+        ([CONFIG, "--config.model.attention=fast"], "<auto|xla|cudnn"),
+        ([CONFIG, "config.training.batch_size=4"], "stray argument 'config.training.batch_size=4'"),
+        ([CONFIG, "--wrokdir=x"], "unknown flag --wrokdir; did you mean --workdir?"),
+        (["--config=configs/corpora.py"], "needs a folder"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    result = run_main(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert result.stderr.strip().count("\n") == 0, result.stderr
+    assert result.stdout == ""
+
+
+def test_help_explains() -> None:
+    result = run_main("--help")
+    assert "python main.py --config=configs/quickstart.py" in result.stdout
+    assert "--workdir" in result.stdout
+
+
+def test_a_second_run_in_one_workdir_is_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run_main(CONFIG, f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "another run is at work" in result.stderr

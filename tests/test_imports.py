@@ -1,0 +1,113 @@
+"""The import rule: two leaves, one root (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What a part may import of the others. TensorFlow and SeqIO are allowed in two files, inside
+# functions; JAX never in data_pipeline.
+ALLOWED = {
+    "main.py": {"configs", "hare_jax", "data_pipeline"},
+    "configs": {"configs", "hare_jax.config", "data_pipeline.config"},
+    "hare_jax": {"hare_jax"},
+    "data_pipeline": {"data_pipeline"},
+}
+OURS = ("configs", "hare_jax", "data_pipeline", "main")
+JAX_SIDE = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
+TENSORFLOW_SIDE = {"tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "t5", "clu"}
+TENSORFLOW_ROOMS = {"data_pipeline/mixture/tasks.py", "data_pipeline/mixture/bake.py"}
+
+
+def imports(tree: ast.AST) -> list[tuple[str, int]]:
+    """(module, line) of every import, wherever in the file it stands."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import on line {node.lineno}"
+            # `from data_pipeline import config` imports data_pipeline.config.
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def broken_rules(file: str, source: str) -> list[str]:
+    """Each import of `source` that breaks the rule, as "file:line: reason"."""
+    tree = ast.parse(source)
+    room = file.split("/")[0]
+    top_level = {node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+    broken = []
+    for module, line in imports(tree):
+        root = module.split(".")[0]
+        if root in OURS and not any(
+            module == allowed or module.startswith(allowed + ".") for allowed in ALLOWED[room]
+        ):
+            broken.append(f"{file}:{line}: {room} must not import {module}")
+        if room != "hare_jax" and root in JAX_SIDE:
+            broken.append(f"{file}:{line}: JAX belongs to hare_jax, not to {room}")
+        if root in TENSORFLOW_SIDE and (file not in TENSORFLOW_ROOMS or line in top_level):
+            broken.append(f"{file}:{line}: {root} only inside functions of mixture/tasks, bake")
+    return broken
+
+
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for room in ALLOWED
+    for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
+)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_import_rule(file: str) -> None:
+    assert broken_rules(file, (ROOT / file).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("hare_jax/training/input.py", "from data_pipeline.document import Document"),
+        ("data_pipeline/stages.py", "import hare_jax.config"),
+        ("data_pipeline/stages.py", "import jax.numpy as jnp"),
+        ("data_pipeline/mixture/tasks.py", "import seqio"),
+        ("hare_jax/training/input.py", "def f():\n    import tensorflow as tf"),
+        ("configs/quickstart.py", "from hare_jax.training import train"),
+        ("configs/quickstart.py", "from data_pipeline import stages"),
+        ("data_pipeline/curation/clean.py", "import main"),
+    ],
+)
+def test_the_rule_sees_a_breach(file: str, line: str) -> None:
+    assert len(broken_rules(file, line)) == 1
+
+
+def cycles(package: str) -> list[str]:
+    """Modules of a package that import one another in a circle."""
+    graph: dict[str, set[str]] = {}
+    for path in (ROOT / package).rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        modules = {m for m, _ in imports(ast.parse(path.read_text(encoding="utf-8")))}
+        graph[name] = modules | {m.rpartition(".")[0] for m in modules}
+    state: dict[str, int] = {}
+    found = []
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        state[name] = 1
+        for other in sorted(graph[name] & graph.keys() - {name}):
+            if state.get(other) == 1:
+                found.append(" -> ".join([*way[way.index(other) :], other]))
+            elif other not in state:
+                visit(other, (*way, other))
+        state[name] = 2
+
+    for name in sorted(graph):
+        if name not in state:
+            visit(name, (name,))
+    return found
+
+
+@pytest.mark.parametrize("package", ["hare_jax", "data_pipeline", "configs"])
+def test_no_circles(package: str) -> None:
+    assert cycles(package) == []
