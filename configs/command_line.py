@@ -32,11 +32,9 @@ def parse(argv: list[str]) -> list[str]:
     """For `app.run(main, flags_parser=parse)`: whatever is wrong is said before any work starts."""
     given = [m.group(1) for a in argv if (m := re.fullmatch(r"--?config=(.*)", a))]
     if given:
-        _check_file(given[-1].split(":", 1)[0])
+        _check_file(given[-1])
     try:
         rest = flags.FLAGS(argv)
-        if given:
-            _ = CONFIG.value.data  # an error inside get_config shows at the first look
     except (flags.Error, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         refuse(_explain(error, argv, given))
     if len(rest) > 1:
@@ -46,8 +44,19 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _check_file(file: str) -> None:
+def _load(config: str) -> Any:
+    """What the file of `configs/corpora.py:DIR` returns, before any override."""
+    file, _, argument = config.partition(":")
+    return runpy.run_path(file)["get_config"](*[argument] if argument else [])
+
+
+def _check_file(config: str) -> None:
+    file = config.partition(":")[0]
     if Path(file).is_file():
+        try:
+            _load(config)
+        except Exception as error:  # whatever a config's own code may raise
+            refuse(f"{file}: {' '.join(str(error).split())} ({type(error).__name__})")
         return
     house = {"__init__", "command_line", "experiment"}
     known = sorted(str(p) for p in Path("configs").rglob("*.py") if p.stem not in house)
@@ -65,15 +74,12 @@ def _explain(error: Exception, argv: list[str], given: list[str]) -> str:
         close = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"])
         return f"unknown flag --{error.flagname}{_did_you_mean(['--' + name for name in close])}"
     message = " ".join(str(error).split())
-    if isinstance(error, flags.Error):
-        return f"{message}; see the fields in hare_jax/config.py and data_pipeline/config.py"
-    return message
+    return f"{message}; see the fields in hare_jax/config.py and data_pipeline/config.py"
 
 
 def _unknown_field(config: str, path: str) -> str | None:
     """Walks `optim.peak_lr` down the config; says where it leaves it, or None where it does not."""
-    file, _, argument = config.partition(":")
-    node: Any = runpy.run_path(file)["get_config"](*[argument] if argument else [])
+    node = _load(config)
     for name in re.findall(r"\w+", path):
         if dataclasses.is_dataclass(node):
             names = [field.name for field in dataclasses.fields(node)]

@@ -69,8 +69,8 @@ class Reading:
 class Cleaning:
     """D1's heuristic rules (paper, section 2.1)."""
 
-    language: str = "en"
-    min_language_score: float = 0.5
+    language: str = "en"  # ISO 639-1
+    min_foreign_score: float = 0.25  # a document goes if another language is this certain [0, 1]
     min_words: int = 20
     max_words: int = 100_000
     replace_personal_information: bool = True
@@ -78,7 +78,7 @@ class Cleaning:
     min_complete_lines: float = 0.3  # prose: least share of text in lines that end as sentences do
     max_symbol_to_word: float = 0.1  # Gopher: "#" and ellipses for each word (arXiv 2112.11446, A1)
     min_alphabetic_words: float = 0.6  # prose: least share of words with a letter (Gopher has 0.8)
-    max_duplicate_lines: float = 0.3  # Gopher repetition: share of lines that repeat an earlier one
+    max_duplicate_lines: float = 0.3  # Gopher repetition: share of text in lines seen before
     profiles: dict[str, Profile] = field(
         default_factory=lambda: {
             "code": Profile.CODE,
@@ -171,7 +171,7 @@ class Decontamination:
 class Baking:
     sequence_length: int = 2048
     tokenizer: str = ""  # a SentencePiece model; "" is the Mistral 32k tokenizer
-    records_per_file: int = 65_536
+    part_bytes: int = 256 << 20  # text that one worker bakes into one file
 
 
 @dataclass(slots=True)

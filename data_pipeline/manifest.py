@@ -21,11 +21,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 SCHEMA = 1
@@ -65,12 +62,6 @@ def plain(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [plain(v) for v in config]
     return config
-
-
-def code_version(modules: Iterable[ModuleType], libraries: Iterable[str] = ()) -> dict[str, str]:
-    """The code behind a stage: a hash of each module's source, the version of each library."""
-    version = {m.__name__: file_sha256(Path(str(m.__file__)))[:16] for m in modules}
-    return version | {name: metadata.version(name) for name in libraries}
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,6 +14,8 @@ from data_pipeline import manifest as manifests
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Counts, Directory, Ledger, ShardFile
 from data_pipeline.progress import console, human_bytes, human_time, progress
+from data_pipeline.provenance import code_version
+from data_pipeline.shards import remove_partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,6 @@ class Runner:
         config: Any,
         inputs: Sequence[Directory],
         modules: Sequence[ModuleType],
-        libraries: Sequence[str] = (),
         extra: Any = None,
     ) -> Directory:
         """The finished directory of this stage, made now unless its address is already there.
@@ -58,8 +59,8 @@ class Runner:
         Args:
           function: a module-level function, called in worker processes.
           tasks: one a shard, with distinct names; `out` is filled in here.
-          config, inputs, modules, libraries, extra: all that determines the result; their hash is
-            the directory's address.
+          config, inputs, modules, extra: all that determines the result (`modules` with what they
+            import); their hash is the directory's address.
 
         Raises:
           DamagedInput: a finished directory's manifest or an input does not verify.
@@ -69,7 +70,7 @@ class Runner:
             "stage": name,
             "schema": manifests.SCHEMA,
             "config": manifests.plain(config),
-            "code": manifests.code_version(modules, libraries),
+            "code": code_version(modules, alone=function.__module__),
             "inputs": {d.path.name: d.address for d in inputs},
             "extra": manifests.plain(extra),
         }
@@ -91,6 +92,8 @@ class Runner:
                 todo.append(replace(task, out=path))
             else:
                 ledgers[task.shard] = done
+        for folder in ("shards", "dropped"):
+            remove_partial(path / folder)
         if ledgers:
             console.print(f"  {name}: {len(ledgers)} of {len(tasks)} shards were finished before")
         # The largest first, so that the last worker does not start the longest task at the end.

@@ -6,7 +6,8 @@ Built in Python (see configs/) and overridden from the command line:
 
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 import enum
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 class DType(enum.Enum):
@@ -111,7 +112,7 @@ class Training:
     mesh: Mesh = field(default_factory=Mesh)
     checkpointing: Checkpointing = field(default_factory=Checkpointing)
     z_loss: float = 0.0  # weight of log(Z)^2 in the loss; 1e-4 is usual
-    loss_chunks: int = 1  # parts of a sequence whose logits exist at one time
+    loss_chunks: int = 8  # a sequence is cut in so many; the logits of one exist at one time
     max_epochs: float = 20.0  # a plan that repeats a source more often is refused
     log_every: int = 10  # steps a row of metrics.jsonl is the mean of
 
@@ -127,3 +128,18 @@ class Evaluation:
     top_k: int = 0  # 0: all tokens
     top_p: float = 0.95
     seed: int = 0
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON has it: nested dicts, enums by their values."""
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

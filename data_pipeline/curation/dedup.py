@@ -27,8 +27,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_pipeline.config import Deduplication
+from data_pipeline.curation.minhash import band_keys, minhash
 from data_pipeline.document import Document, Dropped
 from data_pipeline.ngrams import I64, U64, batches, ngrams, words
 
-U32 = NDArray[np.uint32]
+F64 = NDArray[np.float64]
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
-_CHUNK = 1 << 16  # n-grams permuted at once: 256 KiB, within the second level of cache
 
 
 @dataclass(slots=True)
@@ -144,42 +143,6 @@ def shingles(
     return sets
 
 
-def minhash(hashes_S: U64, offsets_N: I64, config: Deduplication) -> U32:
-    """uint32 [N, P]: datasketch's signatures of documents given by their n-gram hashes.
-
-    Value p of a document is min over its n-grams of a_p * mix(h) + b_p mod 2^32, h being the upper
-    half of the hash, as `datasketch.MinHash(scheme="affine32")` computes it for these h. Each
-    document must have an n-gram.
-    """
-    assert (np.diff(offsets_N) > 0).all(), "a document without n-grams has no signature"
-    a_P, b_P = _permutations(config.permutations, config.seed)
-    mixed_S = _mix32((hashes_S >> np.uint64(32)).astype(np.uint32))
-    out_PN = np.full((config.permutations, len(offsets_N) - 1), 0xFFFFFFFF, np.uint32)
-    for begin in range(0, len(mixed_S), _CHUNK):
-        chunk = mixed_S[begin : begin + _CHUNK]
-        # Documents that lie in this chunk, wholly or in part, and where in it each begins.
-        first, last = np.searchsorted(offsets_N, [begin, begin + len(chunk) - 1], "right") - 1
-        begins = np.maximum(offsets_N[first : last + 1] - begin, 0)
-        permuted = np.empty_like(chunk)
-        for a, b, out_N in zip(a_P, b_P, out_PN, strict=True):
-            np.multiply(chunk, a, out=permuted)
-            np.add(permuted, b, out=permuted)
-            least = np.minimum.reduceat(permuted, begins)
-            np.minimum(out_N[first : last + 1], least, out=out_N[first : last + 1])
-    return np.ascontiguousarray(out_PN.T)
-
-
-def band_keys(signature_NP: U32, config: Deduplication) -> U64:
-    """uint64 [N, B]: one key a band, so that equal bands have equal keys."""
-    used = config.bands * config.rows
-    values_NBR = signature_NP[:, :used].reshape(-1, config.bands, config.rows).astype(np.uint64)
-    key_NB = np.zeros(values_NBR.shape[:2], np.uint64)
-    for r in range(config.rows):
-        key_NB = (key_NB ^ values_NBR[:, :, r]) * np.uint64(0x9E3779B97F4A7C15)
-        key_NB ^= key_NB >> np.uint64(29)
-    return key_NB
-
-
 def check(config: Deduplication) -> None:
     """Raises ValueError for settings that cannot be computed."""
     if config.bands * config.rows > config.permutations or min(config.bands, config.rows) < 1:
@@ -246,8 +209,8 @@ def build(decisions: Decisions) -> Callable[[int, Document], Document | Dropped]
             reason, evidence = decisions.dropped[row]
             return Dropped(document, reason, evidence)
         if row in decisions.renamed:
-            document.meta = {**document.meta, "renamed_from": document.id}
-            document.id = decisions.renamed[row]
+            meta = {**document.meta, "renamed_from": document.id}
+            return replace(document, id=decisions.renamed[row], meta=meta)
         return document
 
     return decide
@@ -315,7 +278,7 @@ def _runs(keys_N: U64) -> list[I64]:
     order = np.argsort(keys_N, kind="stable")
     ordered = keys_N[order]
     edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    long = np.flatnonzero(np.diff(edges) > 1) if len(keys_N) else []
+    long = np.flatnonzero(np.diff(edges) > 1).tolist()
     return [order[edges[k] : edges[k + 1]] for k in long]
 
 
@@ -354,7 +317,7 @@ def _roots(parent: I64, at: I64) -> I64:
     return roots
 
 
-def _jaccard(one: U64, others: list[U64]) -> NDArray[np.float64]:
+def _jaccard(one: U64, others: list[U64]) -> F64:
     """Similarities of one sorted set to several, all of them not empty."""
     everything = np.concatenate(others)
     sizes = np.array([len(o) for o in others])
@@ -413,21 +376,3 @@ def _shingles(texts: list[str], config: Deduplication) -> tuple[U64, I64]:
         hashes_S = np.insert(hashes_S, offsets_N[empty], own)
         offsets_N = offsets_N + np.searchsorted(empty, np.arange(len(offsets_N)))
     return hashes_S, offsets_N
-
-
-@cache
-def _permutations(permutations: int, seed: int) -> tuple[U32, U32]:
-    """a_P (odd) and b_P of datasketch's scheme "affine32", from the same legacy generator."""
-    random = np.random.RandomState(seed)
-    a_P = random.randint(0, 1 << 31, permutations, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    b_P = random.randint(0, 1 << 32, permutations, dtype=np.uint32)
-    return a_P, b_P
-
-
-def _mix32(x: U32) -> U32:
-    """MurmurHash3's 32-bit finaliser, which datasketch applies before it permutes."""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    x ^= x >> np.uint32(13)
-    x *= np.uint32(0xC2B2AE35)
-    x ^= x >> np.uint32(16)
-    return x

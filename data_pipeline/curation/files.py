@@ -67,9 +67,11 @@ def read_file(
         case ".parquet":
             rows = _parquet(path, name, text_columns)
         case ".html" | ".htm":
-            rows = _whole(read_chunks(path, name), name, max_bytes, web_pages.main_text)
+            rows = _whole(
+                read_chunks(path, name), name, max_bytes, web_pages.decode, web_pages.main_text
+            )
         case _:
-            rows = _whole(read_chunks(path, name), name, max_bytes, bytes.decode)
+            rows = _whole(read_chunks(path, name), name, max_bytes)
     first = next(rows, None)
     yield Bad("empty_file", name, 0, "no rows in it", b"") if first is None else first
     yield from rows
@@ -202,7 +204,11 @@ def split_array(
 
 
 def _whole(
-    chunks: Iterable[bytes], name: str, max_bytes: int, to_text: Callable[[bytes], str]
+    chunks: Iterable[bytes],
+    name: str,
+    max_bytes: int,
+    decode: Callable[[bytes], str] = bytes.decode,
+    extract: Callable[[str], str] = str,
 ) -> Iterator[Row | Bad]:
     """A file that is one document."""
     content, length = _gather(chunks, max_bytes)
@@ -214,7 +220,9 @@ def _whole(
         yield _too_long(name, 0, length, max_bytes, content)
     elif content.strip():
         try:
-            yield Row(0, {"text": to_text(content)}, place, content[:HEAD_BYTES])
+            text = decode(content)
+            # A NUL ends the text for the C library that parses HTML: it has to be seen before.
+            yield Row(0, {"text": text if "\0" in text else extract(text)}, place, content)
         except UnicodeDecodeError as error:
             yield _invalid_utf8(name, 0, content, error)
         except web_pages.NoMainText as error:
@@ -222,7 +230,7 @@ def _whole(
 
 
 def _gather(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:
-    """The content and its length; of a longer one than `max_bytes` no more than its head is held."""
+    """The content and its length; of one longer than `max_bytes` no more than the head is held."""
     parts: list[bytes] = []
     length = 0
     for chunk in chunks:
@@ -246,13 +254,11 @@ def _parquet(path: Path, name: str, text_columns: tuple[str, ...]) -> Iterator[R
         number = 0
         try:
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
-                for row in _batch_rows(batch, number, name):
-                    yield row
+                yield from _batch_rows(batch, number, name)
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise CorruptInput(
-                f"{name} cannot be read beyond row {number:,} of {file.metadata.num_rows:,}: {error}"
-            ) from error
+            rows = f"{number:,} of {file.metadata.num_rows:,} rows"
+            raise CorruptInput(f"{name} cannot be read beyond {rows}: {error}") from error
 
 
 def _check_columns(schema: Any, name: str, text_columns: tuple[str, ...]) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 _WINDOWS, _WINDOW = 3, 500  # characters
 _MIN_LETTERS = 30  # with fewer the model guesses
 
-# What is no language: code, mathematics, commands, tags, placeholders, addresses, numbers.
+# What is no language: code, LaTeX, commands, tags, placeholders, addresses, numbers.
 _NOT_WORDS = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$?[^$]{1,300}\$\$?|\\[a-zA-Z]+|<[^<>\n]{1,200}>|\{\{.*?\}\}"
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$?[^$]{1,300}\$\$?|<[^<>\n]{1,200}>|\{\{.*?\}\}"
+    r"|\\(?:begin|end|label|\w*ref|\w*cite\w*|usepackage|documentclass|input|include\w*|new\w+|define\w+)"
+    r"\*?(?:\[[^\]]*\])?(?:\{[^{}]*\})+|\\[a-zA-Z]+"
     r"|\S*[@/\\_=|^~\d]\S*|^[ \t]*(?:>>>|\.\.\. |\$ )[^\n]*",
     re.S | re.M,
 )

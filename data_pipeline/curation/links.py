@@ -26,7 +26,8 @@ _BARE = re.compile(
 )
 # A command or an inline code span keeps its addresses.
 _CODE_OR_BARE = re.compile(
-    r"^[ \t]*(?:\$|>>>|\.\.\.) [^\n]*|`[^`\n]+`|(" + _BARE.pattern + ")", re.M | re.IGNORECASE
+    r"^[ \t]*(?:\$|>>>|\.\.\.) [^\n]*|`[^`\n]+`|(?P<link>" + _BARE.pattern + ")",
+    re.M | re.IGNORECASE,
 )
 # What follows the words of a Markdown link: (address "title") or (<address>).
 _DESTINATION = re.compile(
@@ -51,6 +52,9 @@ _LATEX_LINK = re.compile(r"\\href\s*\{[^{}]*\}\s*\{([^{}]*)\}")
 _LATEX_URL = re.compile(r"\\url\s*\{[^{}]*\}")
 
 _BRACKETED = re.compile(r"[(\[<][\s,;]*\x00(?:[\s,;\x00]|and|or)*[)\]>]")
+# "documented at LINK." and "(see LINK)": the word that pointed at it goes with it
+_POINTER = re.compile(r"[ \t]+(?:at|from|via|see|visit|here):?[ \t]*\x00+(?=[ \t]*(?:[.,;)\]]|$))", re.I)
+_DOUBLED_COMMA = re.compile(r"([,;:.][\"”’]?)[ \t]*\x00+[ \t]*[,;.]")
 _CODE_COMMENT = re.compile(r"^[ \t]*(?:#|//|\*(?!/))[^\n]*?://[^\n]*", re.M)
 _MAX_LABEL_WORDS = 4  # "Project home page: https://..." goes as a whole
 
@@ -66,16 +70,20 @@ def remove_links(text: str, profile: Profile) -> tuple[str, int]:
         return text, 0
     if profile is Profile.CODE:
         return _remove_from_comments(text)
-    if "```" not in text and "~~~" not in text:
-        return _remove(text)
-    pieces, count = _FENCED_CODE.split(text), 0  # prose, code, prose, ...
+    fenced = "```" in text or "~~~" in text
+    pieces = _FENCED_CODE.split(text) if fenced else [text]  # prose, code, prose, ...
+    names: set[str] = set()
+    if "]:" in text:
+        names = {n.casefold() for piece in pieces[::2] for n in _DEFINITION.findall(piece)}
+    count = 0
     for i in range(0, len(pieces), 2):
-        pieces[i], found = _remove(pieces[i])
+        pieces[i], found = _remove(pieces[i], names)
         count += found
     return "".join(pieces), count
 
 
-def _remove(text: str) -> tuple[str, int]:
+def _remove(text: str, names: set[str]) -> tuple[str, int]:
+    """`names`: of the link definitions `[name]: address` of the document, in lower case."""
     count = 0
 
     def substitute(pattern: re.Pattern[str], by: str) -> None:
@@ -96,9 +104,7 @@ def _remove(text: str) -> tuple[str, int]:
     if "\\href" in text or "\\url" in text:
         substitute(_LATEX_LINK, r"\1")
         substitute(_LATEX_URL, _GONE)
-    names: set[str] = set()
-    if "]:" in text:
-        names = {name.casefold() for name in _DEFINITION.findall(text)}
+    if names:
         substitute(_DEFINITION, _GONE)
     if "](" in text or names:
         text, images = _unwrap(text, images=True)
@@ -110,10 +116,23 @@ def _remove(text: str) -> tuple[str, int]:
         text = _REFERENCE.sub(
             lambda match: match[1] if (match[2] or match[1]).casefold() in names else match[0], text
         )
-    pattern = _CODE_OR_BARE if "`" in text or "$ " in text or ">>> " in text else _BARE
     if "://" in text or "www." in text:
-        text = pattern.sub(lambda match: match[0] if match[0][0] in "`$> \t" else _GONE, text)
+        text, bare = _remove_bare(text)
+        count += bare
     return _tidy(text), count
+
+
+def _remove_bare(text: str) -> tuple[str, int]:
+    if "`" not in text and "$ " not in text and ">>> " not in text:
+        return _BARE.subn(_GONE, text)
+    count = 0
+
+    def keep_code(match: re.Match[str]) -> str:
+        nonlocal count
+        count += match["link"] is not None
+        return match[0] if match["link"] is None else _GONE
+
+    return _CODE_OR_BARE.sub(keep_code, text), count
 
 
 def _unwrap(text: str, *, images: bool) -> tuple[str, int]:
@@ -162,8 +181,10 @@ def _remove_from_comments(text: str) -> tuple[str, int]:
 
     def clean_line(match: re.Match[str]) -> str:
         nonlocal count
-        line, found = _BARE.subn(_GONE, _AUTOLINK.sub(_GONE, match[0]))
-        count += max(found, line.count(_GONE))
+        line, words = _unwrap(match[0], images=False)
+        line, angled = _AUTOLINK.subn(_GONE, line)
+        line, bare = _BARE.subn(_GONE, line)
+        count += words + angled + bare
         return line
 
     text = _CODE_COMMENT.sub(clean_line, text)
@@ -181,8 +202,10 @@ def _tidy(text: str) -> str:
 
 def _tidy_line(line: str) -> str | None:
     line = _BRACKETED.sub(_GONE, line)
-    ends_with_link = line.rstrip(" \t.").endswith(_GONE)
+    ends_with_link = line.rstrip(" \t.,;)*_|").endswith(_GONE)
+    line = _POINTER.sub(_GONE, line)
+    line = _DOUBLED_COMMA.sub(r"\1", line)
     line = re.sub(r"[ \t]*\x00+", "", line)
-    label = line.strip()
+    label = line.strip(" \t.*_|")
     is_label = ends_with_link and label.endswith(":") and len(label.split()) <= _MAX_LABEL_WORDS
     return None if is_label or not any(map(str.isalnum, label)) else line

@@ -82,10 +82,16 @@ def _fix_mojibake(line: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    # As ftfy does: a text with a literal "<" is HTML or speaks of it, and its entities are meant.
-    # Repeated because scraped pages hold "&amp;quot;".
-    while "&" in text and "<" not in text and _ENTITY.search(text):
-        before, text = text, _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    # A text with a literal "<" is HTML or speaks of it: what it escapes is meant. Repeated because
+    # scraped pages hold "&amp;quot;".
+    while "&" in text:
+        about_html = "<" in text
+        before, text = text, _ENTITY.sub(lambda m: _character(m[0], about_html), text)
         if text == before:
             break
     return text
+
+
+def _character(entity: str, about_html: bool) -> str:
+    character = html.unescape(entity)
+    return entity if about_html and character in "<>&\"'" else character

@@ -7,13 +7,27 @@ saw. Sources: Gopher (Rae et al., arXiv 2112.11446, appendix A.1), StarCoder (Li
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 Evidence = dict[str, Any]
 
-_SENTENCE_ENDS = (".", "!", "?", "…", ":", ";")
+_SENTENCE_ENDS = (".", "!", "?", "…", ":", ";", "。", "！", "？", "：", "।", "؟")
 _CLOSERS = "\"'”’»)]}*_`>|~ "
+_INNER_END = re.compile(r"[a-z0-9)][.!?][\"”’)]? +[\"“(]?[A-Z]")
+# Glossaries and enumerations have whole statements without a full stop.
+_GRAMMAR = frozenset("a an and are as at be been by can for from has have if in into is it its not of on or "
+    "than that the their them then there these they this to was were when which who will with you your".split())
+_STATEMENT_WORDS, _STATEMENT_GRAMMAR = 12, 3
+_MIN_PARAGRAPH = 6  # words: "D.C. Law 5-196." is a heading
+# Words and signs on which no sentence ends.
+_CUT = re.compile(
+    r"(?:,|-|\b(?:a|an|and|are|as|at|be|because|been|but|by|for|from|his|if|into|is|its|my|nor|of|or|our|"
+    r"than|that|the|their|to|was|were|whose|with|your))\Z"
+)
+_MAX_CUT_SHARE = 0.2
+_FENCED_CODE = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?^[ \t]*\1[ \t]*$", re.M | re.S)
 
 _MAX_CODE_LINE, _MAX_MEAN_CODE_LINE, _MIN_CODE_LETTERS = 1000, 100, 0.25  # StarCoder, section 3.1
 
@@ -24,11 +38,13 @@ class Text:
 
     text: str
     words: list[str]  # split at white space
-    lines: list[str]  # stripped; none empty
+    prose: str  # without fenced code
+    lines: list[str]  # of the prose, stripped; none empty
 
     @classmethod
     def of(cls, text: str) -> Text:
-        return cls(text, text.split(), [s for line in text.split("\n") if (s := line.strip())])
+        prose = _FENCED_CODE.sub("", text) if "```" in text or "~~~" in text else text
+        return cls(text, text.split(), prose, [s for x in prose.split("\n") if (s := x.strip())])
 
 
 def too_few_words(text: Text, least: int) -> Evidence | None:
@@ -40,16 +56,19 @@ def too_many_words(text: Text, most: int) -> Evidence | None:
 
 
 def symbols(text: Text, most: float) -> Evidence | None:
-    """Hash signs and ellipses for each word (Gopher: 0.1)."""
-    found = text.text.count("#") + text.text.count("...") + text.text.count("…")
+    """Hash signs, those of Markdown headings aside, and ellipses for each word (Gopher: 0.1)."""
+    found = text.prose.count("...") + text.prose.count("…")
+    if "#" in text.prose:
+        found += sum(line.lstrip("#").count("#") for line in text.lines)
     share = found / max(1, len(text.words))
     return {"symbols_per_word": round(share, 3)} if share > most else None
 
 
 def few_alphabetic_words(text: Text, least: float) -> Evidence | None:
     """The share of words that hold a letter (Gopher: 0.8 on web pages)."""
-    # upper() == lower() says that no letter has a case; isalpha() rescues scripts without cases
-    others = [word for word in text.words if not word.isalpha() and word.upper() == word.lower()]
+    # upper() == lower() says cheaply that no letter has a case; most words stop at isalpha()
+    others = [w for w in text.words if not w.isalpha() and w.upper() == w.lower()]
+    others = [w for w in others if not any(map(str.isalpha, w))]
     share = 1 - len(others) / max(1, len(text.words))
     if share >= least:
         return None
@@ -72,18 +91,43 @@ def duplicate_lines(text: Text, most: float) -> Evidence | None:
 
 
 def fragments(text: Text, least: float) -> Evidence | None:
-    """The share of the text that belongs to sentences with an end: menus, tables and lists of names
-    have none. In each paragraph everything up to the last line that ends as a sentence counts, so
-    hard-wrapped lines do."""
+    """The share of the text, code aside, that belongs to whole sentences: menus, tables and lists of
+    names have few. In each paragraph everything up to the last line that ends as a sentence counts,
+    so hard-wrapped lines do."""
     whole = complete = 0
-    for paragraph in text.text.split("\n\n"):
-        whole += len(paragraph)
-        lines = paragraph.split("\n")
-        while lines and not lines[-1].rstrip(_CLOSERS).endswith(_SENTENCE_ENDS):
+    for paragraph in text.prose.split("\n\n"):
+        lines = [line for line in paragraph.split("\n") if not _is_code(line)]
+        whole += sum(map(len, lines))
+        while lines and not _is_statement(lines[-1]):
             lines.pop()
-        complete += sum(map(len, lines)) + len(lines)
-    share = min(1.0, complete / max(1, whole))
-    return {"in_sentences": round(share, 3)} if share < least else None
+        if len(" ".join(lines).split()) >= _MIN_PARAGRAPH:
+            complete += sum(map(len, lines))
+    share = complete / max(1, whole)
+    return {"in_sentences": round(share, 3)} if whole and share < least else None
+
+
+def cut_off(text: Text) -> Evidence | None:
+    """The end is in the middle of a sentence, and what was cut is a good part of the text: a teaser.
+    A book that lost half a sentence at its end stays."""
+    end = text.text.rstrip(_CLOSERS)
+    paragraph = end[end.rfind("\n\n") + 1 :]
+    cut = paragraph[max(paragraph.rfind(". "), 0) :]
+    if not _CUT.search(end) or len(cut) < _MAX_CUT_SHARE * len(text.text):
+        return None
+    return {"end": end[-60:]}
+
+
+def _is_code(line: str) -> bool:
+    return line.startswith(("    ", "\t", "`", ">>>", "$ ")) and not line.lstrip().startswith(("-", "*"))
+
+
+def _is_statement(line: str) -> bool:
+    if line.rstrip(_CLOSERS).endswith(_SENTENCE_ENDS) or _INNER_END.search(line):
+        return True
+    words = line.split()
+    if len(words) < _STATEMENT_WORDS:
+        return False
+    return sum(word in _GRAMMAR for word in words) >= _STATEMENT_GRAMMAR
 
 
 def long_code_lines(text: Text, most: int = _MAX_CODE_LINE) -> Evidence | None:

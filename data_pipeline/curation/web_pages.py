@@ -20,7 +20,7 @@ _DECLARED = re.compile(
 # Pages that declare these are read by every browser as Windows-1252 (Encoding standard, 4.2).
 _WINDOWS_1252 = {"iso8859-1", "ascii"}
 
-# trafilatura escapes Markdown's signs outside code and formulas, where a model should see them bare.
+# trafilatura escapes Markdown's signs outside code and formulas; a model should see them bare.
 _ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`|\$[^$\n]+\$)|\\([<>*_\[\]~])", re.S)
 
 
@@ -28,12 +28,12 @@ class NoMainText(ValueError):
     """A page holds nothing but navigation, or nothing at all."""
 
 
-def main_text(page: bytes) -> str:
-    """Raises NoMainText, and UnicodeDecodeError where neither its declared encoding nor UTF-8 fits."""
+def main_text(page: str) -> str:
+    """Raises NoMainText."""
     import trafilatura
 
     text = trafilatura.extract(
-        decode(page), output_format="markdown", include_comments=False, include_links=False
+        page, output_format="markdown", include_comments=False, include_links=False
     )
     if not text or not text.strip():
         raise NoMainText("no main text was found in this page")
@@ -41,7 +41,7 @@ def main_text(page: bytes) -> str:
 
 
 def decode(page: bytes) -> str:
-    """By its byte order mark, else its declaration, else as UTF-8.
+    """By its byte order mark, else its declaration, else as UTF-8; raises UnicodeDecodeError.
 
     >>> decode(b'<meta charset="windows-1251"><p>\\xe7\\xe0\\xff\\xf6')
     '<meta charset="windows-1251"><p>заяц'
@@ -49,11 +49,11 @@ def decode(page: bytes) -> str:
     for mark, encoding in BOMS:
         if page.startswith(mark):
             return page[len(mark) :].decode(encoding)
-    declared = _DECLARED.search(page[:HEAD_BYTES])
-    if declared:
+    if declared := _DECLARED.search(page[:HEAD_BYTES]):
         try:
-            encoding = codecs.lookup(declared[1].decode("ascii", "replace")).name
-            return page.decode("cp1252" if encoding in _WINDOWS_1252 else encoding)
-        except (LookupError, UnicodeDecodeError):  # an unknown name, or a false declaration
+            encoding = codecs.lookup(declared[1].decode()).name
+            if not encoding.startswith("utf-16"):  # the declaration was read as ASCII, so it is not
+                return page.decode("cp1252" if encoding in _WINDOWS_1252 else encoding)
+        except (LookupError, UnicodeError):  # an unknown name, or a false declaration
             pass
     return page.decode()

@@ -84,7 +84,8 @@ class ModelScorer:
         """One score a request, in order.
 
         Raises:
-          ValueError: a request without a continuation, or with one longer than `max_length`.
+          ValueError: a request without a continuation, or with one longer than `max_length`; or
+            parameters that give no finite log-likelihood.
         """
         cut = [packing.truncated(r, self.max_length, self.bos_id) for r in requests]
         readable = [request for request, _ in cut]
@@ -102,6 +103,11 @@ class ModelScorer:
             np.add.at(log_likelihood, batch.request_N, log_prob_N.astype(np.float64))
             np.logical_and.at(is_greedy, batch.request_N, is_top_N)
             advance(len(np.unique(batch.request_N)))
+        if not np.isfinite(log_likelihood).all():
+            raise ValueError(
+                f"{np.sum(~np.isfinite(log_likelihood))} of {len(readable)} log-likelihoods are not"
+                " finite: the parameters hold NaN or infinity, train again from an earlier checkpoint"
+            )
         return [
             Score(float(total), bool(greedy), len(request.continuation))
             for total, greedy, request in zip(log_likelihood, is_greedy, readable, strict=True)

@@ -17,6 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from hare_jax.evaluation.packing import Request, Score
+from hare_jax.training.input import Baked
+
+BLOCK = 256  # records decoded at one time
 
 
 class Unigram:
@@ -72,3 +75,21 @@ class Unigram:
         del tokens_BT, positions_BT
         loss_BT = -self.log_probability_V[targets_BT] * (segment_ids_BT > 0)
         return loss_BT.astype(np.float32)
+
+
+def count(baked: Baked, records: int) -> dict[str, np.ndarray]:
+    """How often each token is a target, int64 [V] for each source of baked data.
+
+    Of a source with more than so many `records`, as many are read, evenly spaced.
+    """
+    counts = {}
+    for source_id, source in enumerate(baked.sources):
+        counts_V = np.zeros(baked.tokenizer["vocab_size"], np.int64)
+        chosen = np.linspace(0, source.records - 1, min(records, source.records)).astype(int)
+        for start in range(0, len(chosen), BLOCK):
+            picks = [(source_id, record) for record in chosen[start : start + BLOCK].tolist()]
+            batch = baked.batch(picks)
+            predicted = batch["targets_BT"][batch["loss_mask_BT"] > 0]
+            counts_V += np.bincount(predicted, minlength=len(counts_V))
+        counts[source.name] = counts_V
+    return counts

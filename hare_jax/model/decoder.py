@@ -161,13 +161,13 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD)
 
     def head(self) -> Array:
-        """The output matrix [D, V] in the compute dtype."""
-        head_DV = self.embedding_VD[...].T if self.config.tied_head else self.head_DV[...]
-        return head_DV.astype(self.config.compute_dtype.value)
+        """The output matrix, float32 [D, V]."""
+        return self.embedding_VD[...].T if self.config.tied_head else self.head_DV[...]
 
     def logits(self, x: Array) -> Array:
         """Hidden states [..., D] -> float32 [..., V]."""
-        return jnp.einsum("...d,dv->...v", x, self.head(), preferred_element_type=jnp.float32)
+        head_DV = self.head().astype(x.dtype)
+        return jnp.einsum("...d,dv->...v", x, head_DV, preferred_element_type=jnp.float32)
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache of `length` slots for each of `batch` rows."""

@@ -17,9 +17,9 @@ from typing import Any
 
 import grain
 
-from hare_jax.config import Model
+from hare_jax.config import Model, Training
 from hare_jax.training.batch import Batch, from_records
-from hare_jax.training.order import Order
+from hare_jax.training.order import Order, Stretch
 
 SCHEMA = 1
 
@@ -112,6 +112,54 @@ class Baked:
             for row, (source_id, record_id) in enumerate(picks)
             for span in json.loads(self._spans[source_id][record_id])
         ]
+
+
+def make_order(baked: Baked, training: Training) -> Order:
+    """The order of a run over this data. Raises ValueError where stages and data do not fit."""
+    records = {source.name: source.records for source in baked.sources}
+    return Order(training, records, baked.mixtures, baked.sequence_length)
+
+
+def plan(baked: Baked, order: Order, max_epochs: float) -> list[dict[str, Any]]:
+    """What each stage will draw, as plan.json has it:
+
+        {"name", "mixture", "tokens", "steps", "sources": [{"name", "tier", "weight", "tokens",
+         "epochs"}]}
+
+    `weight` is the share of rows, `tokens` of a source are targets, `epochs` of a stage alone.
+    Raises ValueError where a source would be repeated more than `max_epochs` times in all.
+    """
+    for source, rows in zip(baked.sources, order.drawn_in_all(), strict=True):
+        if rows > max_epochs * source.records:
+            raise ValueError(
+                f"source {source.name!r} would be repeated {rows / source.records:.1f} times, "
+                f"training.max_epochs is {max_epochs:g}: lower its weight or the stages' tokens, "
+                "or raise training.max_epochs"
+            )
+    return [_plan_stage(baked, order, stage) for stage in order.stages]
+
+
+def _plan_stage(baked: Baked, order: Order, stage: Stretch) -> dict[str, Any]:
+    sources = [
+        {
+            "name": source.name,
+            "tier": source.tier,
+            "weight": weight / sum(stage.weights),
+            "tokens": round(rows * source.tokens / source.records),
+            "epochs": rows / source.records,
+        }
+        for source, weight, rows in zip(
+            baked.sources, stage.weights, order.drawn(stage), strict=True
+        )
+        if weight
+    ]
+    return {
+        "name": stage.name,
+        "mixture": stage.mixture,
+        "tokens": stage.steps * order.batch_size * baked.sequence_length,
+        "steps": stage.steps,
+        "sources": sources,
+    }
 
 
 def trace(baked: Baked, order: Order, step: int) -> list[Span]:

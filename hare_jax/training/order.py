@@ -93,6 +93,11 @@ class Order:
         rows = np.array([stage.steps * self.batch_size])
         return counts(rows, stage.weights)[:, 0].tolist()
 
+    def drawn_in_all(self) -> list[int]:
+        """Rows that the whole run draws from each source."""
+        last = self.stages[-1]
+        return [b + n for b, n in zip(last.drawn_before, self.drawn(last), strict=True)]
+
     def past(self, step: int) -> dict[str, Any]:
         """All that decided what was seen before `step`; equal pasts are the same batches."""
         stages = [

@@ -100,12 +100,6 @@ def test_a_damaged_ledger_is_made_again(tmp_path: Path) -> None:
     assert manifests.finished_ledger(tmp_path, "a") is None
 
 
-def test_code_version_follows_the_source(tmp_path: Path) -> None:
-    version = manifests.code_version([manifests], ["numpy"])
-    assert version["data_pipeline.manifest"] == manifests.file_sha256(Path(manifests.__file__))[:16]
-    assert version["numpy"]
-
-
 def test_file_asks_for_a_known_name(tmp_path: Path) -> None:
     directory = make(tmp_path / "d")
     assert directory.file("shards/a.txt") == ShardFile(

@@ -1,0 +1,308 @@
+r"""Documents to what training reads: TFRecord -> SeqIO task -> packed rows in ArrayRecord.
+
+    web-00000.tfrecord              documents {id, text, source, category}, for the SeqIO task
+    web-00000.array_record          rows of sequence_length + 1 tokens, packed
+    web-00000.spans.array_record    for each row, the documents in it
+    tokenizer.model                 the tokenizer's own copy
+    mixture.json                    sources, counts, hashes, mixtures; written last
+
+With sequence_length 7, two documents of 5 and 3 tokens (BOS and EOS counted) make the record
+
+    tokens, uint16      1 382 4585 460 2   1 4102 2     padded with 0, were they fewer than 8
+    lengths, uint32     5 3
+    spans, JSON         [["web/0", 0, 5], ["web/1", 0, 3]]    id, offset in its tokens, length
+
+A part is one set of the three files, baked by one worker; the same documents give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from data_pipeline.config import Baking, Source
+from data_pipeline.document import Document
+from data_pipeline.manifest import digest, file_sha256, write_atomically
+from data_pipeline.mixture.packing import Row, pack, padding_share
+from data_pipeline.mixture.tasks import import_tensorflow, quiet, resolve_weights, task
+from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.shards import FULL, DiskFull
+
+SCHEMA = 1
+TOKENIZER_FILE = "tokenizer.model"
+WINDOW_TOKENS = 1 << 22  # packed together: more would save no padding worth naming
+READ_AT_A_TIME = 64  # documents that leave TensorFlow together
+TOKEN_DTYPES = ("uint16", "uint32")
+
+
+@dataclass(slots=True)
+class Part:
+    """What is baked of one source by one worker, as mixture.json lists it.
+
+    `text_bytes`: of UTF-8. `tokens`: predicted ones, that is all but the first of each document.
+    `padding`: the share of the rows' positions that holds no token.
+    """
+
+    source: str
+    file: str
+    spans: str
+    tfrecord: str
+    documents: int = 0
+    text_bytes: int = 0
+    tokens: int = 0
+    records: int = 0
+    padding: float = 0.0
+    sha256: str = ""
+    spans_sha256: str = ""
+    tfrecord_sha256: str = ""
+    tfrecord_bytes: int = 0
+
+
+def group(sizes: Sequence[int], part_bytes: int) -> list[range]:
+    """Neighbouring shards of a source, by number, as parts of at most `part_bytes` of text.
+
+    A larger shard is a part of its own. Depends on the shards alone, not on who bakes them.
+
+    >>> group([50, 40, 30, 200, 10], part_bytes=100)
+    [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
+    """
+    parts: list[range] = []
+    size = 0
+    for index, more in enumerate(sizes):
+        if parts and size + more <= part_bytes:
+            parts[-1] = range(parts[-1].start, index + 1)
+            size += more
+        else:
+            parts.append(range(index, index + 1))
+            size = more
+    return parts
+
+
+def bake_part(
+    name: str, source: str, documents: Iterable[Document], directory: str | Path, config: Baking
+) -> Part:
+    """Writes NAME.tfrecord, NAME.array_record and NAME.spans.array_record into `directory`.
+
+    Documents are streamed. No file exists under its name before all three are whole; a part without
+    documents has three empty ones.
+
+    Raises:
+      ValueError: a document is of another source; the tokenizer's file is not one.
+      DiskFull: a file could not be written for want of space.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(config.tokenizer)
+    part = Part(
+        source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord"
+    )
+    files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
+    with _published(files) as (rows_file, spans_file, tfrecord):
+        _write_tfrecord(tfrecord, documents, part)
+        if part.documents:
+            windows = _windows(tfrecord, tokenizer, part)
+        else:
+            windows = iter(())
+        _write_rows(rows_file, spans_file, windows, config.sequence_length + 1, tokenizer, part)
+        part.sha256, part.spans_sha256, part.tfrecord_sha256 = (
+            file_sha256(file) for file in (rows_file, spans_file, tfrecord)
+        )
+        part.tfrecord_bytes = tfrecord.stat().st_size
+    return part
+
+
+def write_manifest(
+    directory: str | Path,
+    sources: Sequence[Source],
+    parts: Iterable[Part],
+    mixtures: Mapping[str, Mapping[str, float]],
+    config: Baking,
+) -> Path:
+    """Copies the tokenizer into `directory`, writes mixture.json, and returns its path.
+
+    The order of `sources` gives the source ids; that of `parts`, the record ids. Held-out documents
+    are baked with no mixtures. Raises ValueError where a part is of none of the sources, where a
+    source has no name of its own, and as `resolve_weights`.
+    """
+    directory = Path(directory)
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two sources have one name: {sorted(names)}")
+    by_source: dict[str, list[Part]] = {name: [] for name in names}
+    for part in parts:
+        if part.source not in by_source:
+            raise ValueError(f"part {part.file} is of {part.source!r}; the sources are {names}")
+        for file in (part.file, part.spans, part.tfrecord):
+            if not (directory / file).is_file():
+                raise ValueError(f"{directory / file} is missing: bake its part again")
+        by_source[part.source].append(part)
+    rows = [_source_row(source, by_source[source.name]) for source in sources]
+    tokenizer = Tokenizer(config.tokenizer)
+    with _published([directory / TOKENIZER_FILE]) as (copy,):
+        copy.write_bytes(tokenizer.model)
+    manifest = {
+        "schema": SCHEMA,
+        "tokenizer": {"file": TOKENIZER_FILE, **tokenizer.describe()},
+        "sequence_length": config.sequence_length,
+        "tokens_per_record": config.sequence_length + 1,
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "sources": rows,
+        "mixtures": resolve_weights(mixtures, rows),
+    }
+    path = directory / "mixture.json"
+    text = json.dumps(
+        {"fingerprint": digest(manifest), **manifest}, indent=1, ensure_ascii=False
+    )
+    write_atomically(path, text + "\n")
+    return path
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest unsigned type of TOKEN_DTYPES, little-endian, that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def _source_row(source: Source, parts: Sequence[Part]) -> dict[str, Any]:
+    full = [part for part in parts if part.documents]
+    return {
+        "name": source.name,
+        "category": source.category or source.name,
+        "tier": source.tier.value,
+        "documents": sum(part.documents for part in full),
+        "tokens": sum(part.tokens for part in full),
+        "records": sum(part.records for part in full),
+        "files": [{k: v for k, v in asdict(part).items() if k != "source"} for part in full],
+    }
+
+
+def _write_tfrecord(path: Path, documents: Iterable[Document], part: Part) -> None:
+    """Counts `documents` and `text_bytes` of the part on the way."""
+    _, tf, _ = import_tensorflow()
+
+    def feature(text: str) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for document in documents:
+            if document.source != part.source:
+                raise ValueError(
+                    f"document {document.id!r} is of source {document.source!r}; {part.tfrecord} "
+                    f"is for {part.source!r} alone"
+                )
+            keys = ("id", "text", "source", "category")
+            features = {key: feature(getattr(document, key)) for key in keys}
+            part.documents += 1
+            part.text_bytes += len(features["text"].bytes_list.value[0])
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString(deterministic=True))
+
+
+@dataclass(slots=True)
+class _Window:
+    """Documents in order: their tokens (int32), one after the other, their lengths and ids."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    ids: list[str]
+
+
+def _windows(tfrecord: Path, tokenizer: Tokenizer, part: Part) -> Iterator[_Window]:
+    """One pass over the SeqIO task of the part, in windows of WINDOW_TOKENS or a little more."""
+    provider = task(
+        "part", [tfrecord], tokenizer, documents=part.documents, text_bytes=part.text_bytes
+    )
+    with quiet():  # SentencePiece greets when it is first used
+        dataset = provider.get_dataset(None, "train", shuffle=False, num_epochs=1)
+        batches = iter(dataset.ragged_batch(READ_AT_A_TIME))
+        batch = next(batches, None)
+    tokens: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    ids: list[str] = []
+    while batch is not None:
+        tokens.append(batch["targets"].flat_values.numpy())
+        lengths.append(batch["targets"].row_lengths().numpy())
+        ids += [name.decode() for name in batch["id"].numpy().tolist()]
+        batch = next(batches, None)
+        if batch is None or sum(map(len, tokens)) >= WINDOW_TOKENS:
+            yield _Window(np.concatenate(tokens), np.concatenate(lengths), ids)
+            tokens, lengths, ids = [], [], []
+
+
+def _write_rows(
+    rows_file: Path,
+    spans_file: Path,
+    windows: Iterator[_Window],
+    capacity: int,
+    tokenizer: Tokenizer,
+    part: Part,
+) -> None:
+    """Packs and writes; counts `tokens`, `records` and `padding` of the part on the way."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    documents, padding = 0, 0.0
+    rows_writer = ArrayRecordWriter(str(rows_file), "group_size:1")
+    spans_writer = ArrayRecordWriter(str(spans_file), "group_size:1")
+    for window in windows:
+        rows = pack(window.lengths, capacity)
+        tokens = window.tokens.astype(dtype)
+        starts = np.cumsum(window.lengths) - window.lengths
+        for row in rows:
+            rows_writer.write(record(row, tokens, starts, capacity))
+            spans = [[window.ids[document], offset, length] for document, offset, length in row]
+            spans_writer.write(json.dumps(spans, ensure_ascii=False).encode())
+        documents += len(window.ids)
+        part.tokens += len(tokens) - len(window.ids)
+        part.records += len(rows)
+        padding += padding_share(rows, capacity) * len(rows)
+    rows_writer.close()
+    spans_writer.close()
+    part.padding = padding / max(part.records, 1)
+    assert documents == part.documents, f"{documents} of {part.documents} documents came back"
+
+
+def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> bytes:
+    """A row's bytes: `capacity` tokens, padded with 0, then the segments' lengths as uint32."""
+    pieces = [
+        tokens[starts[document] + offset :][:length] for document, offset, length in row
+    ]
+    lengths = np.array([length for _, _, length in row], "<u4")
+    padding = np.zeros(capacity - lengths.sum(), tokens.dtype)
+    return np.concatenate([*pieces, padding]).tobytes() + lengths.tobytes()
+
+
+@contextlib.contextmanager
+def _published(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Names to write to; on a clean exit the files are synced and renamed to `paths`, else removed.
+
+    What a killed process leaves matches ".*.partial" and is never read.
+    """
+    unique = uuid.uuid4().hex  # two workers may write one part: a cluster runs work twice
+    partial = [path.with_name(f".{path.name}.{unique}.partial") for path in paths]
+    try:
+        yield partial
+        for path in partial:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for temporary, path in zip(partial, paths, strict=True):
+            temporary.replace(path)
+    except Exception as error:
+        for code in FULL:
+            if os.strerror(code) in str(error):  # the writers have no error type for it
+                raise DiskFull(
+                    code,
+                    f"{os.strerror(code)}. Finished parts are kept: free some space and the same "
+                    "command goes on from here. It was writing",
+                    str(paths[0]),
+                ) from error
+        raise
+    finally:
+        for temporary in partial:
+            temporary.unlink(missing_ok=True)

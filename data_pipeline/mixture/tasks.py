@@ -1,0 +1,268 @@
+"""SeqIO tasks and mixtures: one task a source over TFRecord files of documents.
+
+An example of a task is {"targets": int32 [n], "id": string []}: a document as BOS, its tokens, EOS.
+All of it is TensorFlow, from the file to the ids: a Python function inside tf.data would hang the
+process at exit and forbid iterator checkpoints. TensorFlow is imported on first use only.
+
+For a SeqIO user:
+
+    from data_pipeline.mixture import tasks
+    tasks.register("DIR")          # the folder of mixture.json
+    seqio.get_mixture_or_task("hare_stage2").get_dataset({"targets": 2048}, "train")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer
+
+BATCH_BYTES = 1 << 20  # text that is tokenised at a time: its distinct words are encoded once
+MAX_BATCH = 1024  # documents
+WORD_END = b"\xff"  # no byte of UTF-8
+
+Weights = dict[str, float]
+
+
+def resolve_weights(
+    mixtures: Mapping[str, Mapping[str, float]],
+    sources: Sequence[Mapping[str, Any]],
+    note: Callable[[str], object] = logging.getLogger(__name__).warning,
+) -> dict[str, Weights]:
+    """Weights of sources out of weights of sources and tiers; those of a mixture sum to 1.
+
+    A tier's weight is shared, in proportion to their tokens, by those of its sources that the mixture
+    does not name. `sources`: {"name", "tier", "tokens"} each. A source or tier without tokens is left
+    out, and `note` is told; the others take its weight over.
+
+    >>> web, code = ({"name": n, "tier": "D1", "tokens": t} for n, t in [("web", 30), ("code", 10)])
+    >>> qa = {"name": "qa", "tier": "D3", "tokens": 5}
+    >>> resolve_weights({"stage2": {"D1": 8, "qa": 2}}, [web, code, qa])
+    {'stage2': {'web': 0.6, 'code': 0.2, 'qa': 0.2}}
+
+    Raises ValueError for a name that is neither a source nor the tier of one, a tier all of whose
+    sources the mixture names itself, a weight that is not a finite number >= 0, and a mixture of which
+    nothing is left.
+    """
+    tokens = {source["name"]: source["tokens"] for source in sources}
+    tiers: dict[str, list[str]] = {}
+    for source in sources:
+        tiers.setdefault(source["tier"], []).append(source["name"])
+    resolved = {}
+    for mixture, wanted in mixtures.items():
+        weights = dict.fromkeys(tokens, 0.0)
+        for name, weight in wanted.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"mixture {mixture!r} weighs {name!r} by {weight}; expected >= 0")
+            if name in tokens:
+                sharing = [name]
+            elif name in tiers:
+                sharing = [source for source in tiers[name] if source not in wanted]
+            else:
+                raise ValueError(
+                    f"mixture {mixture!r} names {name!r}; there are the sources {sorted(tokens)} "
+                    f"and the tiers {sorted(tiers)}"
+                )
+            if not sharing:
+                raise ValueError(
+                    f"mixture {mixture!r} weighs tier {name!r}, but names each of its sources "
+                    f"{tiers[name]} too: leave one of them out, or the tier"
+                )
+            total = sum(tokens[source] for source in sharing)
+            if weight and not total:
+                note(f"mixture {mixture!r}: {name!r} has no tokens and is left out")
+                continue
+            for source in sharing:
+                weights[source] += weight * tokens[source] / max(total, 1)
+        total_weight = math.fsum(weights.values())
+        if not total_weight:
+            raise ValueError(
+                f"mixture {mixture!r} is empty: none of {sorted(wanted)} has both tokens and a "
+                "weight above 0"
+            )
+        resolved[mixture] = {s: w / total_weight for s, w in weights.items() if w}
+    return resolved
+
+
+def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:
+    """(tasks by source, mixtures by name) of a baked directory, as seqio.Task and seqio.Mixture.
+
+    They are named PREFIX_SOURCE and PREFIX_MIXTURE, with "_" for what SeqIO allows in no name. A
+    mixture's rates are the weights of mixture.json; SeqIO draws examples by them, that is documents.
+    With a sequence length, a longer document becomes several examples: none of it is lost.
+
+    Raises FileNotFoundError where mixture.json is missing; ValueError where two names are one.
+    """
+    directory = Path(directory).resolve()
+    path = directory / "mixture.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer = Tokenizer(directory / manifest["tokenizer"]["file"])
+    if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
+        raise ValueError(
+            f"{tokenizer.path} has sha256 {tokenizer.sha256}, {path} says "
+            f"{manifest['tokenizer']['sha256']}; bake the data again"
+        )
+    sources = {s["name"]: s["files"] for s in manifest["sources"] if s["files"]}
+    taken: dict[str, str] = {}
+    for name in (*sources, *manifest["mixtures"]):
+        seqio_name = _seqio_name(prefix, name)
+        if seqio_name in taken:
+            raise ValueError(
+                f"{path}: {taken[seqio_name]!r} and {name!r} would both be named {seqio_name!r} in "
+                "SeqIO; rename one of them"
+            )
+        taken[seqio_name] = name
+    seqio, _, _ = import_tensorflow()
+    tasks = {
+        name: task(
+            _seqio_name(prefix, name),
+            [directory / file["tfrecord"] for file in files],
+            tokenizer,
+            documents=sum(file["documents"] for file in files),
+            text_bytes=sum(file["text_bytes"] for file in files),
+        )
+        for name, files in sources.items()
+    }
+    mixtures = {
+        name: seqio.Mixture(
+            _seqio_name(prefix, name), [(tasks[source], weight) for source, weight in rates.items()]
+        )
+        for name, rates in manifest["mixtures"].items()
+    }
+    return tasks, mixtures
+
+
+def register(directory: str | Path, prefix: str = "hare") -> list[str]:
+    """Adds all that `define` makes to SeqIO's registries, and returns the names.
+
+    Raises ValueError, like SeqIO, where a name is registered already.
+    """
+    tasks, mixtures = define(directory, prefix)
+    seqio, _, _ = import_tensorflow()
+    for provider in tasks.values():
+        seqio.TaskRegistry.add_provider(provider.name, provider)
+    for provider in mixtures.values():
+        seqio.MixtureRegistry.add_provider(provider.name, provider)
+    return [provider.name for provider in (*tasks.values(), *mixtures.values())]
+
+
+def task(
+    name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer, *, documents: int, text_bytes: int
+) -> Any:
+    """A seqio.Task with the split "train" over TFRecords of {"id", "text", "source", "category"}.
+
+    `documents` and `text_bytes` (of all files) decide how many documents are tokenised at a time.
+    """
+    seqio, tf, _ = import_tensorflow()
+    vocabulary = seqio.SentencePieceVocabulary(str(tokenizer.path))
+    with quiet():
+        vocabulary.load_model()  # warns that the Mistral tokenizer has no padding id
+    batch = max(1, min(MAX_BATCH, BATCH_BYTES * documents // max(text_bytes, 1)))
+    return seqio.Task(
+        name,
+        source=seqio.TFExampleDataSource(
+            {"train": [glob.escape(str(path)) for path in tfrecords]},
+            {key: tf.io.FixedLenFeature([], tf.string) for key in ("id", "text")},
+        ),
+        preprocessors=[_tokenize(tokenizer, batch)],
+        output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
+    )
+
+
+def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
+    """A SeqIO preprocessor: {"id", "text"} -> {"targets", "id"}, cut at the sequence length."""
+    _, tf, _ = import_tensorflow()
+    encode = encoder(tokenizer)
+
+    def tokenize(
+        dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
+    ) -> Any:
+        feature = output_features["targets"]
+        longest = (sequence_length or {}).get("targets")
+
+        def tokens(example: dict[str, Any]) -> dict[str, Any]:
+            ids, name = encode(example["text"]), example["id"]
+            ends = [tokenizer.bos_id], [tokenizer.eos_id][: feature.add_eos]
+            before, after = (tf.tile([end], [tf.size(name), 1]) for end in ends)
+            ids = tf.concat([before, ids, after], axis=1)
+            if longest is not None:
+                ids, name = cut(ids, name)
+            return {"targets": ids, "id": name}
+
+        def cut(ids: Any, name: Any) -> tuple[Any, Any]:
+            lengths = ids.row_lengths()
+            pieces = -(-lengths // longest)
+            starts = tf.ragged.range(pieces).flat_values * longest
+            lengths = tf.minimum(tf.repeat(lengths, pieces) - starts, longest)
+            return tf.RaggedTensor.from_row_lengths(ids.flat_values, lengths), tf.repeat(name, pieces)
+
+        return dataset.batch(batch).map(tokens, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+    return tokenize
+
+
+def encoder(tokenizer: Tokenizer) -> Callable[[Any], Any]:
+    """Texts (string [N]) -> ids (int32, ragged [N, None]), the same as `tokenizer.encode` gives.
+
+    Where the vocabulary allows it, each distinct word is encoded once and looked up after that, which
+    is 2.5 times as fast as SentencePiece on whole texts.
+    """
+    _, tf, text = import_tensorflow()
+    if not tokenizer.splits_at_words:
+        return text.SentencepieceTokenizer(model=tokenizer.model).tokenize
+    encode_words = text.SentencepieceTokenizer(model=tokenizer.model_without_prefix()).tokenize
+
+    def encode(texts: Any) -> Any:
+        texts = tf.where(tf.equal(texts, ""), texts, tf.strings.join([" ", texts]))
+        ended = tf.strings.regex_replace(texts, WORD_PATTERN, rb"\0" + WORD_END)
+        words = tf.strings.split(ended, sep=WORD_END)
+        distinct, which = tf.unique(words.flat_values)
+        ids = tf.gather(encode_words(distinct), which)
+        return words.with_flat_values(ids).merge_dims(1, 2)
+
+    return encode
+
+
+def import_tensorflow() -> tuple[Any, Any, Any]:
+    """(seqio, tensorflow, tensorflow_text), imported without a word and kept off the GPUs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with quiet():
+        import seqio
+        import tensorflow
+        import tensorflow_text
+    with contextlib.suppress(RuntimeError):  # raised where TensorFlow already runs, as its user set it
+        tensorflow.config.set_visible_devices([], "GPU")
+    return seqio, tensorflow, tensorflow_text
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Sends standard error nowhere: TensorFlow's libraries write to it before any setting is read.
+
+    Python exceptions pass, with all that they say.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+def _seqio_name(prefix: str, name: str) -> str:
+    return re.sub(r"[^\w.:]", "_", f"{prefix}_{name}", flags=re.ASCII)

@@ -1,0 +1,158 @@
+"""The tokenizer: a SentencePiece model, by default the Mistral one of 32 000 pieces.
+
+The file comes out of mistral-common's wheel, which is located but never imported (its import takes
+seconds). Special ids are 0 <unk>, 1 <s>, 2 </s>; there is no padding id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import util
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+MISTRAL_MODEL = "data/tokenizer.model.v1"
+
+# Text falls apart into words such that no piece of the vocabulary lies in two of them, so that each
+# distinct word needs to be encoded once only. RE2 and `re` read this pattern alike; it matches every
+# character of a text. "It's  3.5\n" -> "It", "'", "s", "  3", ".", "5", "\n".
+_LETTERS_OR_SIGNS = r"(?:[A-Za-z]+|[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]+)"
+_BEYOND_ASCII = "[\u0080-\u2580\u2582-\U0010ffff]+"  # all but U+2581, SentencePiece's own space
+WORD_PATTERN = (
+    "[ \u2581]*(?:"
+    rf"{_LETTERS_OR_SIGNS}(?:{_BEYOND_ASCII}{_LETTERS_OR_SIGNS}?)*"
+    rf"|(?:{_BEYOND_ASCII}{_LETTERS_OR_SIGNS}?)+"
+    r"|\n|[0-9]{1,2}"
+    ")|[ \u2581]+"
+)
+
+
+class Tokenizer:
+    """Text to ids and back, without <s> and </s>.
+
+    `path`: a SentencePiece model file; "" is the Mistral tokenizer. Raises FileNotFoundError, and
+    ValueError where the file is no SentencePiece model with <s> and </s>.
+
+    >>> tokenizer = Tokenizer()
+    >>> tokenizer.encode("Hares are fast.")
+    [382, 4585, 460, 4102, 28723]
+    """
+
+    def __init__(self, path: str | Path = "") -> None:
+        self.path = Path(path) if path else mistral_model()
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such file; expected a SentencePiece model")
+        self.model = self.path.read_bytes()
+        self.sha256 = hashlib.sha256(self.model).hexdigest()
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            loaded = self._processor.LoadFromSerializedProto(self.model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.path} is not a SentencePiece model ({error}); "
+                'give one, or "" for the Mistral tokenizer'
+            ) from None
+        assert loaded
+        self.vocab_size: int = self._processor.vocab_size()
+        self.unk_id: int = self._processor.unk_id()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        if min(self.bos_id, self.eos_id) < 0:
+            raise ValueError(
+                f"{self.path} has begin and end ids {self.bos_id} and {self.eos_id}; expected a "
+                "model with both, since they separate documents"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._processor.decode([int(i) for i in ids])
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says about it."""
+        return {
+            "sha256": self.sha256,
+            "vocab_size": self.vocab_size,
+            "bos_id": self.bos_id,
+            "eos_id": self.eos_id,
+            "unk_id": self.unk_id,
+        }
+
+    @cached_property
+    def splits_at_words(self) -> bool:
+        """Whether the ids of a text are those of its words (WORD_PATTERN), one after the other.
+
+        True for BPE with byte fallback and no normalisation where no piece lies across the end of a
+        word: then no merge does. Unigram models weigh whole segmentations: False.
+        """
+        proto = self._proto()
+        trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+        return (
+            trainer.model_type == trainer.BPE
+            and trainer.byte_fallback
+            and not trainer.treat_whitespace_as_suffix
+            and not normalizer.precompiled_charsmap
+            and not normalizer.remove_extra_whitespaces
+            and normalizer.add_dummy_prefix
+            and normalizer.escape_whitespaces
+            and not any(
+                _ends_word(a, b)
+                for piece in proto.pieces
+                if piece.type in (piece.NORMAL, piece.USER_DEFINED)
+                for a, b in pairwise(piece.piece)
+            )
+        )
+
+    def model_without_prefix(self) -> bytes:
+        """The model without the space that SentencePiece puts before a text: for words inside one."""
+        proto = self._proto()
+        proto.normalizer_spec.add_dummy_prefix = False
+        return proto.SerializeToString()
+
+    def _proto(self) -> Any:
+        from sentencepiece import sentencepiece_model_pb2
+
+        proto = sentencepiece_model_pb2.ModelProto()
+        proto.ParseFromString(self.model)
+        return proto
+
+
+def mistral_model() -> Path:
+    """The Mistral tokenizer's file inside the installed mistral-common."""
+    package = util.find_spec("mistral_common")  # does not import it
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / MISTRAL_MODEL
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"mistral-common's {MISTRAL_MODEL} is not installed: pip install -e .[data], or set "
+        "baking.tokenizer to a SentencePiece model"
+    )
+
+
+def _kind(character: str) -> str:
+    if character in " \u2581":
+        return "space"
+    if character == "\n":
+        return "newline"
+    if not character.isascii():
+        return "beyond ascii"
+    if character.isdigit():
+        return "digit"
+    return "letter" if character.isalpha() else "sign"
+
+
+def _ends_word(a: str, b: str) -> bool:
+    """Whether WORD_PATTERN may end a word between two characters."""
+    kinds = {_kind(a), _kind(b)}
+    if _kind(a) == "space":
+        return False
+    if "beyond ascii" in kinds:
+        return not kinds <= {"letter", "sign", "beyond ascii"}
+    return len(kinds) > 1 or not kinds <= {"letter", "sign"}

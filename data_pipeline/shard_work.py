@@ -1,0 +1,260 @@
+"""What a worker does with one shard, stage by stage: a pure function of its task each.
+
+They stream documents past a decision and keep the books; the decisions themselves are made in
+curation/ and decontamination/.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from itertools import islice
+from types import TracebackType
+
+from data_pipeline import manifest as manifests
+from data_pipeline.config import (
+    Cleaning,
+    Decontamination,
+    Deduplication,
+    HeldOut,
+    NlpTasks,
+    Reading,
+    Source,
+)
+from data_pipeline.curation import clean, dedup, items, nlp_tasks, sources
+from data_pipeline.decontamination import rules
+from data_pipeline.document import Bad, Document, Dropped
+from data_pipeline.manifest import Ledger
+from data_pipeline.runner import Task
+from data_pipeline.shards import DroppedWriter, ShardWriter, read_rows, read_shard
+
+CHUNK = 256  # documents that a decision sees at a time
+
+Answer = Document | Dropped
+Decide = Callable[[list[Document]], list[Answer]]
+
+
+class Books:
+    """The two files and the ledger of one shard; the ledger is written last, and only on success.
+
+    >>> with Books(task, "clean") as books:        # doctest: +SKIP
+    ...     books.keep(document, num_bytes)
+    """
+
+    def __init__(self, task: Task, stage: str) -> None:
+        self.task, self.stage = task, stage
+        self.ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+
+    def __enter__(self) -> Books:
+        name = f"{self.task.shard}.jsonl.zst"
+        for folder in ("shards", "dropped"):
+            (self.task.out / folder).mkdir(parents=True, exist_ok=True)
+        self._kept = ShardWriter(self.task.out / "shards" / name).__enter__()
+        self._dropped = DroppedWriter(self.task.out / "dropped" / name).__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for writer in (self._dropped, self._kept):
+            writer.__exit__(kind, error, traceback)
+        if kind is None:
+            self.ledger.files = {
+                f"{folder}/{writer.path.name}": writer.sha256
+                for folder, writer in (("shards", self._kept), ("dropped", self._dropped))
+            }
+            self.ledger.write(self.task.out)
+
+    def came(self, document: Document) -> None:
+        counts = self.ledger.of(document.source, self.task.tiers.get(document.source, ""))
+        counts.documents_in += 1
+        counts.bytes_in += text_bytes(document)
+
+    def settle(self, answer: Answer) -> None:
+        """Writes what a decision answered to where it belongs."""
+        if isinstance(answer, Dropped):
+            self._dropped.write(self.stage, answer)
+            self.ledger.of(answer.document.source).dropped[answer.reason] += 1
+        else:
+            self._kept.write(answer)
+            counts = self.ledger.of(
+                answer.source, self.task.tiers.get(answer.source, "")
+            )
+            counts.kept += 1
+            counts.bytes_kept += text_bytes(answer)
+
+    def quarantine(self, bad: Bad, source: str) -> None:
+        """Keeps what never became a document: as much of it as was read, and where it lies."""
+        text = bad.raw.decode("utf-8", "backslashreplace")
+        evidence = {"file": bad.file, "offset": bad.offset, "detail": bad.detail}
+        document = Document(f"{source}/{bad.file}@{bad.offset}", text, source, "")
+        self._dropped.write(self.stage, Dropped(document, bad.reason, evidence))
+        self.ledger.of(source).bad[bad.reason] += 1
+
+
+def text_bytes(document: Document) -> int:
+    text = document.text
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def documents_of(task: Task) -> Iterator[Document]:
+    """The documents of the task's inputs, each file checked against its manifest first."""
+    for file in task.inputs:
+        file.verify()
+        yield from read_shard(file.path)
+
+
+def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    documents = iter(documents)
+    while chunk := list(islice(documents, CHUNK)):
+        yield chunk
+
+
+def transform(task: Task, stage: str, decide: Decide) -> Ledger:
+    """Streams the task's documents past `decide`."""
+    with Books(task, stage) as books:
+        for chunk in chunks(documents_of(task)):
+            for document in chunk:
+                books.came(document)
+            for answer in decide(chunk):
+                books.settle(answer)
+    return books.ledger
+
+
+# -- the stages, in the order in which a document meets them -----------------------------------
+
+
+def read(task: Task) -> Ledger:
+    """Raw input to documents; what cannot be read is quarantined with its place and reason.
+
+    Raises ValueError where more than `max_bad_fraction` of the shard's rows are bad.
+    """
+    source: Source
+    reading: Reading
+    source, reading, shard = task.config
+    good = bad = 0
+    with Books(task, "read") as books:
+        for row in sources.read(shard, source, reading):
+            if isinstance(row, Bad):
+                bad += 1
+                books.quarantine(row, shard.source)
+            else:
+                good += 1
+                books.task.tiers[row.source] = source.tier.value
+                books.came(row)
+                books.settle(row)
+        if bad > reading.max_bad_fraction * (good + bad):
+            reasons = {r: n for c in books.ledger.sources.values() for r, n in c.bad.items()}
+            raise ValueError(
+                f"shard {task.shard}: {bad} of {good + bad} rows are bad ({reasons}), more than "
+                f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, or allow it "
+                f"with --config.data.reading.max_bad_fraction"
+            )
+    return books.ledger
+
+
+def cleaning(task: Task) -> Ledger:
+    config: Cleaning = task.config
+    decide_one = clean.build(config)
+    with Books(task, "clean") as books:
+        for document in documents_of(task):
+            books.came(document)
+            answer = decide_one(document)
+            if isinstance(answer, Document):
+                changed = books.ledger.of(answer.source).changed
+                changed.update(answer.meta.pop("replaced", {}))
+            books.settle(answer)
+    return books.ledger
+
+
+def signatures(task: Task) -> Ledger:
+    config: Deduplication = task.config
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    path = task.out / "shards" / f"{task.shard}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dedup.signatures(documents_of(task), config).save(path)
+    ledger.files[f"shards/{path.name}"] = manifests.file_sha256(path)
+    ledger.write(task.out)
+    return ledger
+
+
+def duplicates(task: Task) -> Ledger:
+    """The one global step: which row of which shard goes, over the signatures of all shards.
+
+    `task.inputs` are the signature files; `task.side` the shards of documents by the same names.
+    """
+    config: Deduplication
+    config, source_order = task.config
+    for file in task.inputs:
+        file.verify()
+    tables = [dedup.Signatures.load(file.path) for file in task.inputs]
+
+    def shingles_of(shard: int, rows: list[int]) -> list[dedup.U64]:
+        file = task.side[task.inputs[shard].name]
+        file.verify()
+        return dedup.shingles(read_shard(file.path), rows, config)
+
+    decisions = dedup.find_duplicates(tables, shingles_of, source_order, config)
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    for file, decided in zip(task.inputs, decisions, strict=True):
+        add_file(ledger, task.out / "shards" / f"{file.name}.json", json.dumps(decided.to_json()))
+    ledger.write(task.out)
+    return ledger
+
+
+def deduplicate(task: Task) -> Ledger:
+    task.side["decisions"].verify()
+    decided = dedup.Decisions.from_json(json.loads(task.side["decisions"].path.read_text()))
+    decide_one = dedup.build(decided)
+    with Books(task, "deduplicate") as books:
+        for row, document in enumerate(documents_of(task)):
+            books.came(document)
+            answer = decide_one(row, document)
+            if isinstance(answer, Document) and "renamed_from" in answer.meta:
+                books.ledger.of(answer.source).changed["duplicate_id"] += 1
+            books.settle(answer)
+    return books.ledger
+
+
+def candidates(task: Task) -> Ledger:
+    """The documents of a shard whose hash falls under the held-out fraction; the rest passes by."""
+    config: HeldOut = task.config
+    with Books(task, "candidates") as books:
+        for document in documents_of(task):
+            if held_out_hash(document.id, config.seed) < config.fraction:
+                books.came(document)
+                books.settle(document)
+    return books.ledger
+
+
+def held_out(task: Task) -> Ledger:
+    """Of all candidates, the `max_documents` of each source with the smallest hashes."""
+    config: HeldOut = task.config
+    chosen: dict[str, list[tuple[float, int, Document]]] = {}
+    for number, document in enumerate(documents_of(task)):
+        heap = chosen.setdefault(document.source, [])
+        heapq.heappush(heap, (-held_out_hash(document.id, config.seed), number, document))
+        if len(heap) > config.max_documents:
+            heapq.heappop(heap)
+    with Books(task, "held_out") as books:
+        for source in sorted(chosen):
+            for _, _, document in sorted(chosen[source], key=lambda entry: entry[2].id):
+                books.came(document)
+                books.settle(document)
+    return books.ledger
+
+
+def held_out_hash(identity: str, seed: int) -> float:
+    """A number in [0, 1) that depends on nothing but the id and the seed."""
+    value = blake2b(identity.encode(), digest_size=8, salt=str(seed).encode()[:16]).digest()
+    return int.from_bytes(value, "big") / 2**64
+
+
+def add_file(ledger: Ledger, path: Path, text: str) -> None:
+    manifests.write_atomically(path, text)
+    ledger.files[f"{path.parent.name}/{path.name}"] = manifests.file_sha256(path)
