@@ -20,40 +20,66 @@ from pathlib import Path
 
 from absl import app
 
-from configs.command_line import CONFIG, WORKDIR, parse, refuse
+from configs.command_line import CONFIG, WORKDIR, parse, refuse, shown
 from configs.experiment import Experiment
 
 
-def run(config: Experiment, workdir: Path) -> list[Path]:
-    """Runs the jobs that `config` describes; returns what a user may want to open."""
-    written: list[Path] = []
-    if config.data is not None:
-        from data_pipeline import stages
+def run(config: Experiment, workdir: Path) -> dict[str, Path]:
+    """Runs what `config` describes; returns what was written, by what it is."""
+    # Each job imports what it needs: curation never loads JAX, training never TensorFlow.
+    from data_pipeline import report, stages
+    from data_pipeline.mixture.tokenizer import Tokenizer
 
-        data = stages.run(config.data, workdir / "data")
-        written += [data.mixture, data.held_out, data.items]
+    data = stages.run(config.data, workdir / "data")
+    written = {"mixture": data.mixture, "held-out text": data.held_out, "items": data.items}
+    run_dir = None
     if config.training is not None:
+        from hare_jax.evaluation import evaluate
         from hare_jax.training import train
 
-        trained = train.run(config.model, config.training, data.mixture, workdir / "training")
-        written += [trained.metrics, trained.checkpoint]
+        run_dir = workdir / train.run_name(config.model, config.training, data.mixture)
+        trained = train.run(config.model, config.training, data.mixture, run_dir)
+        tokenizer = Tokenizer(config.data.baking.tokenizer)
+        written["evaluation"] = evaluate.run(
+            config.model,
+            config.training,
+            config.evaluation,
+            run_dir=run_dir,
+            mixture_dir=data.mixture,
+            held_out_dir=data.held_out,
+            items_path=data.items,
+            encode=tokenizer.encode,
+            decode=tokenizer.decode,
+            prompts=data.prompts,
+        )
+        written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}
+    written["report"] = report.write(
+        workdir / "report.html",
+        directories=data.directories,
+        mixture=data.mixture / "mixture.json",
+        held_out=data.held_out / "mixture.json",
+        training=run_dir,
+        evaluation=run_dir,
+        title=workdir.name,
+        command=shown(),
+    )
     return written
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    del argv  # flags, all of them read by `parse`
     workdir = Path(WORKDIR.value).resolve()
     with only_run_in(workdir):
         try:
             written = run(CONFIG.value, workdir)
         except KeyboardInterrupt:
-            refuse("interrupted; the same command continues where this one stopped")
+            refuse("interrupted; the same command goes on from here")
         except (ValueError, OSError, RuntimeError) as error:
             details = workdir / "error.txt"
             details.write_text(traceback.format_exc())
-            refuse(f"{' '.join(str(error).split())} [details: {details}]")
-    for path in written:
-        print(path)
+            refuse(f"{' '.join(str(error).split())}  [details: {details}]")
+    for what, path in written.items():
+        print(f"{what:<14} {path}")
 
 
 @contextmanager

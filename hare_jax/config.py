@@ -119,8 +119,8 @@ class Training:
 
 @dataclass(slots=True)
 class Evaluation:
-    batch_size: int = 8  # rows of held-out text a batch
-    items_batch_tokens: int = 8192  # tokens a batch of multiple-choice requests, padding included
+    batch_tokens: int = 8192  # tokens a batch, padding included
+    baseline_records: int = 10_000  # rows of a source that the unigram baseline counts, at most
     samples: int = 8  # completions of held-out prompts
     prompt_tokens: int = 32
     sample_tokens: int = 64

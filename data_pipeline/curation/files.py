@@ -80,7 +80,7 @@ def read_file(
 def _json_lines(chunks: Iterable[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
     lines = split_lines(chunks, max_bytes)
     for number, (offset, line, length) in enumerate(lines, start=1):
-        if line and not line.isspace():  # a blank line holds nothing that could be lost
+        if line.removeprefix(BOM).strip():  # a blank line holds nothing that could be lost
             yield _json_row(number, offset, line, length, name, max_bytes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_WINDOWS, _WINDOW = 3, 500  # characters
+_WINDOWS, _WINDOW = 3, 300  # characters
 _MIN_LETTERS = 30  # with fewer the model guesses
 
 # What is no language: code, LaTeX, commands, tags, placeholders, addresses, numbers.

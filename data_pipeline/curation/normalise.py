@@ -59,11 +59,10 @@ def normalise(text: str, profile: Profile) -> str:
         text = ftfy.fixes.fix_surrogates(text)
         if _C1_CONTROL.search(text):
             text = ftfy.fixes.fix_c1_controls(text)
-        if _IN_TABLE.search(text):
-            text = text.translate(_TABLE)
+        text = _IN_TABLE.sub(lambda match: _TABLE[ord(match[0])], text)
         text = unicodedata.normalize("NFC", text)
-    elif _ASCII_CONTROL.search(text):
-        text = text.translate(_TABLE)
+    else:
+        text = _ASCII_CONTROL.sub(lambda match: _TABLE[ord(match[0])], text)
     return tidy_whitespace(text, profile)
 
 

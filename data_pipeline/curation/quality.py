@@ -67,9 +67,10 @@ def symbols(text: Text, most: float) -> Evidence | None:
 def few_alphabetic_words(text: Text, least: float) -> Evidence | None:
     """The share of words that hold a letter (Gopher: 0.8 on web pages)."""
     # upper() == lower() says cheaply that no letter has a case; most words stop at isalpha()
-    others = [w for w in text.words if not w.isalpha() and w.upper() == w.lower()]
+    words = text.words if text.prose is text.text else text.prose.split()
+    others = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
     others = [w for w in others if not any(map(str.isalpha, w))]
-    share = 1 - len(others) / max(1, len(text.words))
+    share = 1 - len(others) / max(1, len(words))
     if share >= least:
         return None
     return {"alphabetic_words": round(share, 3), "others": " ".join(others[:8])[:80]}
@@ -110,9 +111,10 @@ def cut_off(text: Text) -> Evidence | None:
     """The end is in the middle of a sentence, and what was cut is a good part of the text: a teaser.
     A book that lost half a sentence at its end stays."""
     end = text.text.rstrip(_CLOSERS)
-    paragraph = end[end.rfind("\n\n") + 1 :]
-    cut = paragraph[max(paragraph.rfind(". "), 0) :]
-    if not _CUT.search(end) or len(cut) < _MAX_CUT_SHARE * len(text.text):
+    if not _CUT.search(end[-20:]):
+        return None
+    cut = end[max(end.rfind(". "), end.rfind("\n\n"), 0) :]
+    if len(cut) < _MAX_CUT_SHARE * len(end):
         return None
     return {"end": end[-60:]}
 

@@ -265,9 +265,13 @@ def _items(source: Source) -> Sequence[_Item]:
     if not source.path:
         raise ValueError(f"source {source.name!r} reads files and has no path")
     root = Path(source.path).expanduser()
-    if not root.exists():
-        raise ValueError(f"source {source.name!r}: there is no {root}")
-    if not root.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError as error:
+        raise ValueError(f"source {source.name!r}: there is no {root}") from error
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    if not is_folder:
         if not kind(root):
             raise ValueError(f"source {source.name!r}: {root} is not {_looked_for()}")
         return [_file_item(root, root.parent, source)]

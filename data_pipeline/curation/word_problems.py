@@ -155,7 +155,7 @@ def rectangle(draw: Draw) -> Problem:
         around = 2 * (width + length)
         question = (
             f"A rectangular {what} is {length} metres long and {width} metres wide. {who.name} "
-            f"puts a fence around it that costs ${cost} a metre. What does the fence cost in dollars?"
+            f"puts a fence around it that costs ${cost} a metre. How many dollars is that?"
         )
         steps = [
             f"One long and one short side together measure {length} + {width} = {length + width} "
@@ -189,7 +189,7 @@ UNITS = [
 
 def unit_conversion(draw: Draw) -> Problem:
     who, (large, small, factor, stuff) = draw.one_of(PEOPLE), draw.one_of(UNITS)
-    whole, extra = draw.number(2, 9), draw.number(1, 9) * (factor // 20 or 1)
+    whole, extra = draw.number(2, 9), draw.number(2, 9) * (factor // 20 or 1)
     converted = whole * factor
     question = draw.one_of(
         [

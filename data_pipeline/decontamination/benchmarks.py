@@ -1,7 +1,7 @@
 """The one list of what is evaluated, and how a row of each benchmark gives the texts to look for.
 
     >>> LAYOUTS["winogrande"]({"sentence": "The hare beat the fox because _ was fast.",
-    ...                        "option1": "the hare", "option2": "the fox"})["option1"]
+    ...                        "option1": "the hare", "option2": "the fox"})["with_option1"]
     'The hare beat the fox because the hare was fast.'
 
 An *item* is one row, its *parts* are texts that may leak apart from each other: a question without
@@ -41,6 +41,12 @@ class Item:
     id: str
     benchmark: str
     parts: Parts
+    absolute_hits: bool = True  # whether the absolute-hits rule applies
+
+
+def is_option(part: str) -> bool:
+    """Whether a part is one of several answers to choose from, which alone is often any phrase."""
+    return part.startswith(("choice", "ending"))
 
 
 def read(benchmark: Benchmark) -> Iterator[Item]:
@@ -63,7 +69,8 @@ def read(benchmark: Benchmark) -> Iterator[Item]:
                     f"({type(error).__name__}: {error}). Its fields are {sorted(row)}; say which "
                     f"to look for with Benchmark({benchmark.name!r}, path, parts=(...))."
                 ) from error
-            yield Item(f"{benchmark.name}/{split}/{row_number}", benchmark.name, parts)
+            name = f"{benchmark.name}/{split}/{row_number}"
+            yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
         if row_number < 0:
             raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
 
@@ -205,7 +212,7 @@ def _winogrande(row: Row) -> Parts:
     before, gap, after = _text(row["sentence"]).partition("_")
     if not gap:
         raise ValueError("the sentence has no gap '_'")
-    return {name: before + row[name] + after for name in ("option1", "option2")}
+    return {f"with_{name}": before + row[name] + after for name in ("option1", "option2")}
 
 
 def _hellaswag(row: Row) -> Parts:

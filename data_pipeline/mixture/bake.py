@@ -102,9 +102,7 @@ def bake_part(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(config.tokenizer)
-    part = Part(
-        source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord"
-    )
+    part = Part(source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord")
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
     with _published(files) as (rows_file, spans_file, tfrecord):
         _write_tfrecord(tfrecord, documents, part)
@@ -159,9 +157,7 @@ def write_manifest(
         "mixtures": resolve_weights(mixtures, rows),
     }
     path = directory / "mixture.json"
-    text = json.dumps(
-        {"fingerprint": digest(manifest), **manifest}, indent=1, ensure_ascii=False
-    )
+    text = json.dumps({"fingerprint": digest(manifest), **manifest}, indent=1, ensure_ascii=False)
     write_atomically(path, text + "\n")
     return path
 
@@ -220,9 +216,12 @@ def _windows(tfrecord: Path, tokenizer: Tokenizer, part: Part) -> Iterator[_Wind
     provider = task(
         "part", [tfrecord], tokenizer, documents=part.documents, text_bytes=part.text_bytes
     )
+    _, tf, _ = import_tensorflow()
+    one_thread = tf.data.Options()  # the other processors have workers of their own
+    one_thread.threading.private_threadpool_size = 1
     with quiet():  # SentencePiece greets when it is first used
         dataset = provider.get_dataset(None, "train", shuffle=False, num_epochs=1)
-        batches = iter(dataset.ragged_batch(READ_AT_A_TIME))
+        batches = iter(dataset.ragged_batch(READ_AT_A_TIME).with_options(one_thread))
         batch = next(batches, None)
     tokens: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
@@ -270,9 +269,7 @@ def _write_rows(
 
 def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> bytes:
     """A row's bytes: `capacity` tokens, padded with 0, then the segments' lengths as uint32."""
-    pieces = [
-        tokens[starts[document] + offset :][:length] for document, offset, length in row
-    ]
+    pieces = [tokens[starts[document] + offset :][:length] for document, offset, length in row]
     lengths = np.array([length for _, _, length in row], "<u4")
     padding = np.zeros(capacity - lengths.sum(), tokens.dtype)
     return np.concatenate([*pieces, padding]).tobytes() + lengths.tobytes()

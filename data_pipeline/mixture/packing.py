@@ -1,9 +1,9 @@
 """Documents into rows of a fixed length: best-fit packing.
 
-A document that fits into a row stays whole. A longer one is cut, and each later piece begins with the
-last token of the piece before it, so that every token but a document's first is predicted exactly
-once. Pieces are then placed longest first, each into the fullest row that still has room for it
-(best-fit decreasing; "Fewer Truncations Improve Language Modeling", arXiv 2404.10830, section 3).
+A document that fits into a row stays whole. A longer one is cut, and each later piece begins with
+the last token of the piece before it, so that every token but a document's first is predicted
+exactly once. Pieces are then placed longest first, each into the fullest row that still has room
+for it (best-fit decreasing; "Fewer Truncations Improve Language Modeling", arXiv 2404.10830).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = list[Segment]
 def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[Row]:
     """Rows of segments; the lengths of a row's segments sum to at most `capacity`.
 
-    The same lengths give the same rows. Raises ValueError for a length below 1 or a capacity below 2.
+    The same lengths give the same rows. Raises ValueError for a length < 1 or a capacity < 2.
 
     >>> pack([3, 9, 2], capacity=5)
     [[(1, 0, 5)], [(1, 4, 5)], [(0, 0, 3), (2, 0, 2)]]

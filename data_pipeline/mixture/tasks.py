@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer
 
 BATCH_BYTES = 1 << 20  # text that is tokenised at a time: its distinct words are encoded once
@@ -32,17 +33,19 @@ WORD_END = b"\xff"  # no byte of UTF-8
 
 Weights = dict[str, float]
 
+_log = logging.getLogger(__name__)
+
 
 def resolve_weights(
     mixtures: Mapping[str, Mapping[str, float]],
     sources: Sequence[Mapping[str, Any]],
-    note: Callable[[str], object] = logging.getLogger(__name__).warning,
+    note: Callable[[str], object] = _log.warning,
 ) -> dict[str, Weights]:
     """Weights of sources out of weights of sources and tiers; those of a mixture sum to 1.
 
-    A tier's weight is shared, in proportion to their tokens, by those of its sources that the mixture
-    does not name. `sources`: {"name", "tier", "tokens"} each. A source or tier without tokens is left
-    out, and `note` is told; the others take its weight over.
+    A tier's weight is shared, in proportion to their tokens, by those of its sources that the
+    mixture does not name. `sources`: {"name", "tier", "tokens"} each. A source or tier without
+    tokens is left out, and `note` is told; the others take its weight over.
 
     >>> web, code = ({"name": n, "tier": "D1", "tokens": t} for n, t in [("web", 30), ("code", 10)])
     >>> qa = {"name": "qa", "tier": "D3", "tokens": 5}
@@ -50,8 +53,8 @@ def resolve_weights(
     {'stage2': {'web': 0.6, 'code': 0.2, 'qa': 0.2}}
 
     Raises ValueError for a name that is neither a source nor the tier of one, a tier all of whose
-    sources the mixture names itself, a weight that is not a finite number >= 0, and a mixture of which
-    nothing is left.
+    sources the mixture names itself, a weight that is not a finite number >= 0, and a mixture of
+    which nothing is left.
     """
     tokens = {source["name"]: source["tokens"] for source in sources}
     tiers: dict[str, list[str]] = {}
@@ -66,7 +69,7 @@ def resolve_weights(
             if name in tokens:
                 sharing = [name]
             elif name in tiers:
-                sharing = [source for source in tiers[name] if source not in wanted]
+                sharing = [member for member in tiers[name] if member not in wanted]
             else:
                 raise ValueError(
                     f"mixture {mixture!r} names {name!r}; there are the sources {sorted(tokens)} "
@@ -77,12 +80,12 @@ def resolve_weights(
                     f"mixture {mixture!r} weighs tier {name!r}, but names each of its sources "
                     f"{tiers[name]} too: leave one of them out, or the tier"
                 )
-            total = sum(tokens[source] for source in sharing)
+            total = sum(tokens[member] for member in sharing)
             if weight and not total:
                 note(f"mixture {mixture!r}: {name!r} has no tokens and is left out")
                 continue
-            for source in sharing:
-                weights[source] += weight * tokens[source] / max(total, 1)
+            for member in sharing:
+                weights[member] += weight * tokens[member] / max(total, 1)
         total_weight = math.fsum(weights.values())
         if not total_weight:
             raise ValueError(
@@ -97,32 +100,18 @@ def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any],
     """(tasks by source, mixtures by name) of a baked directory, as seqio.Task and seqio.Mixture.
 
     They are named PREFIX_SOURCE and PREFIX_MIXTURE, with "_" for what SeqIO allows in no name. A
-    mixture's rates are the weights of mixture.json; SeqIO draws examples by them, that is documents.
-    With a sequence length, a longer document becomes several examples: none of it is lost.
+    mixture's rates are the weights of mixture.json; SeqIO draws examples by them, that is documents
+    (the baked rows hold to them in tokens). With a sequence length, a longer document becomes
+    several examples: none of it is lost.
 
-    Raises FileNotFoundError where mixture.json is missing; ValueError where two names are one.
+    Raises FileNotFoundError where a file is missing; ValueError where one is not as mixture.json
+    says, or where two names would be one.
     """
     directory = Path(directory).resolve()
-    path = directory / "mixture.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = _read_manifest(directory)
     tokenizer = Tokenizer(directory / manifest["tokenizer"]["file"])
-    if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
-        raise ValueError(
-            f"{tokenizer.path} has sha256 {tokenizer.sha256}, {path} says "
-            f"{manifest['tokenizer']['sha256']}; bake the data again"
-        )
     sources = {s["name"]: s["files"] for s in manifest["sources"] if s["files"]}
-    taken: dict[str, str] = {}
-    for name in (*sources, *manifest["mixtures"]):
-        seqio_name = _seqio_name(prefix, name)
-        if seqio_name in taken:
-            raise ValueError(
-                f"{path}: {taken[seqio_name]!r} and {name!r} would both be named {seqio_name!r} in "
-                "SeqIO; rename one of them"
-            )
-        taken[seqio_name] = name
+    _check_names(prefix, [*sources, *manifest["mixtures"]])
     seqio, _, _ = import_tensorflow()
     tasks = {
         name: task(
@@ -143,13 +132,54 @@ def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any],
     return tasks, mixtures
 
 
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "mixture.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    claimed = manifest.pop("fingerprint", None)
+    if (got := digest(manifest)) != claimed:
+        raise ValueError(f"{path} has fingerprint {got}, but says {claimed}; bake the data again")
+    tokenizer = directory / manifest["tokenizer"]["file"]
+    if (got := file_sha256(tokenizer)) != manifest["tokenizer"]["sha256"]:
+        raise ValueError(
+            f"{tokenizer} has sha256 {got}, {path} says {manifest['tokenizer']['sha256']}; bake "
+            "the data again"
+        )
+    for source in manifest["sources"]:
+        for file in source["files"]:
+            tfrecord = directory / file["tfrecord"]  # its records carry checksums of their own
+            if (size := tfrecord.stat().st_size) != file["tfrecord_bytes"]:
+                raise ValueError(
+                    f"{tfrecord} has {size} bytes, {path} says {file['tfrecord_bytes']}; bake the "
+                    "data again"
+                )
+    return manifest
+
+
+def _check_names(prefix: str, names: Sequence[str]) -> None:
+    taken: dict[str, str] = {}
+    for name in names:
+        seqio_name = _seqio_name(prefix, name)
+        if seqio_name in taken:
+            raise ValueError(
+                f"{taken[seqio_name]!r} and {name!r} would both be named {seqio_name!r} in SeqIO; "
+                "rename one of them"
+            )
+        taken[seqio_name] = name
+
+
 def register(directory: str | Path, prefix: str = "hare") -> list[str]:
     """Adds all that `define` makes to SeqIO's registries, and returns the names.
 
-    Raises ValueError, like SeqIO, where a name is registered already.
+    Raises ValueError where a name is registered already, and as `define`.
     """
     tasks, mixtures = define(directory, prefix)
     seqio, _, _ = import_tensorflow()
+    known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+    for provider in (*tasks.values(), *mixtures.values()):
+        if provider.name in known:
+            raise ValueError(f"SeqIO has a {provider.name!r} already; give another prefix")
     for provider in tasks.values():
         seqio.TaskRegistry.add_provider(provider.name, provider)
     for provider in mixtures.values():
@@ -205,7 +235,9 @@ def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
             pieces = -(-lengths // longest)
             starts = tf.ragged.range(pieces).flat_values * longest
             lengths = tf.minimum(tf.repeat(lengths, pieces) - starts, longest)
-            return tf.RaggedTensor.from_row_lengths(ids.flat_values, lengths), tf.repeat(name, pieces)
+            return tf.RaggedTensor.from_row_lengths(ids.flat_values, lengths), tf.repeat(
+                name, pieces
+            )
 
         return dataset.batch(batch).map(tokens, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
@@ -215,13 +247,16 @@ def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
 def encoder(tokenizer: Tokenizer) -> Callable[[Any], Any]:
     """Texts (string [N]) -> ids (int32, ragged [N, None]), the same as `tokenizer.encode` gives.
 
-    Where the vocabulary allows it, each distinct word is encoded once and looked up after that, which
-    is 2.5 times as fast as SentencePiece on whole texts.
+    Where the vocabulary allows it, each distinct word is encoded once and looked up after that,
+    which is 2.5 times as fast as SentencePiece on whole texts.
     """
     _, tf, text = import_tensorflow()
-    if not tokenizer.splits_at_words:
-        return text.SentencepieceTokenizer(model=tokenizer.model).tokenize
-    encode_words = text.SentencepieceTokenizer(model=tokenizer.model_without_prefix()).tokenize
+    by_words = tokenizer.splits_at_words
+    model = tokenizer.model_without_prefix() if by_words else tokenizer.model
+    with quiet():  # it greets
+        encode_words = text.SentencepieceTokenizer(model=model).tokenize
+    if not by_words:
+        return encode_words
 
     def encode(texts: Any) -> Any:
         texts = tf.where(tf.equal(texts, ""), texts, tf.strings.join([" ", texts]))
@@ -242,7 +277,9 @@ def import_tensorflow() -> tuple[Any, Any, Any]:
         import seqio
         import tensorflow
         import tensorflow_text
-    with contextlib.suppress(RuntimeError):  # raised where TensorFlow already runs, as its user set it
+    with contextlib.suppress(
+        RuntimeError
+    ):  # raised where TensorFlow already runs, as its user set it
         tensorflow.config.set_visible_devices([], "GPU")
     return seqio, tensorflow, tensorflow_text
 

@@ -7,10 +7,10 @@ seconds). Special ids are 0 <unk>, 1 <s>, 2 </s>; there is no padding id.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import util
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import sentencepiece
 
 MISTRAL_MODEL = "data/tokenizer.model.v1"
 
-# Text falls apart into words such that no piece of the vocabulary lies in two of them, so that each
-# distinct word needs to be encoded once only. RE2 and `re` read this pattern alike; it matches every
-# character of a text. "It's  3.5\n" -> "It", "'", "s", "  3", ".", "5", "\n".
-_LETTERS_OR_SIGNS = r"(?:[A-Za-z]+|[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]+)"
+# Text falls apart into words such that no piece of the vocabulary lies in two of them: each
+# distinct word then needs to be encoded only once. RE2 and `re` read this pattern alike, and it
+# matches every character of a text: "It's  3.5\n" -> "It", "'", "s", "  3", ".", "5", "\n".
+_SIGN = r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
+_LETTERS_OR_SIGNS = rf"(?:[A-Za-z]+|{_SIGN}+)"
 _BEYOND_ASCII = "[\u0080-\u2580\u2582-\U0010ffff]+"  # all but U+2581, SentencePiece's own space
 WORD_PATTERN = (
     "[ \u2581]*(?:"
@@ -29,6 +30,10 @@ WORD_PATTERN = (
     rf"|(?:{_BEYOND_ASCII}{_LETTERS_OR_SIGNS}?)+"
     r"|\n|[0-9]{1,2}"
     ")|[ \u2581]+"
+)
+# Two characters that may lie in two words.
+_ACROSS_WORDS = re.compile(
+    rf"[A-Za-z]{_SIGN}|{_SIGN}[A-Za-z]|[^ \u2581][ \u2581\n0-9]|[\n0-9].", re.DOTALL
 )
 
 
@@ -102,15 +107,14 @@ class Tokenizer:
             and normalizer.add_dummy_prefix
             and normalizer.escape_whitespaces
             and not any(
-                _ends_word(a, b)
+                _ACROSS_WORDS.search(piece.piece)
                 for piece in proto.pieces
                 if piece.type in (piece.NORMAL, piece.USER_DEFINED)
-                for a, b in pairwise(piece.piece)
             )
         )
 
     def model_without_prefix(self) -> bytes:
-        """The model without the space that SentencePiece puts before a text: for words inside one."""
+        """The model that puts no space before a text: for the words inside one."""
         proto = self._proto()
         proto.normalizer_spec.add_dummy_prefix = False
         return proto.SerializeToString()
@@ -118,7 +122,7 @@ class Tokenizer:
     def _proto(self) -> Any:
         from sentencepiece import sentencepiece_model_pb2
 
-        proto = sentencepiece_model_pb2.ModelProto()
+        proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         proto.ParseFromString(self.model)
         return proto
 
@@ -134,25 +138,3 @@ def mistral_model() -> Path:
         f"mistral-common's {MISTRAL_MODEL} is not installed: pip install -e .[data], or set "
         "baking.tokenizer to a SentencePiece model"
     )
-
-
-def _kind(character: str) -> str:
-    if character in " \u2581":
-        return "space"
-    if character == "\n":
-        return "newline"
-    if not character.isascii():
-        return "beyond ascii"
-    if character.isdigit():
-        return "digit"
-    return "letter" if character.isalpha() else "sign"
-
-
-def _ends_word(a: str, b: str) -> bool:
-    """Whether WORD_PATTERN may end a word between two characters."""
-    kinds = {_kind(a), _kind(b)}
-    if _kind(a) == "space":
-        return False
-    if "beyond ascii" in kinds:
-        return not kinds <= {"letter", "sign", "beyond ascii"}
-    return len(kinds) > 1 or not kinds <= {"letter", "sign"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from hare_jax.training.order import Stretch
 
 PLAIN_LINE_SECONDS = 5  # between lines where there is no terminal
 
@@ -31,11 +32,11 @@ PEAK_FLOPS = {
 
 
 class NotFinite(RuntimeError):
-    """A loss or gradient norm that is not a number; `step` is the first one, 0 for the first."""
+    """A loss or gradient norm that is not a number; `step` is the first such, 0 for the first."""
 
-    def __init__(self, step: int, loss: float, grad_norm: float):
-        super().__init__(f"step {step + 1}: loss {loss}, gradient norm {grad_norm}")
-        self.step = step
+    def __init__(self, step: int, loss: float, grad_norm: float, advice: str = ""):
+        super().__init__(f"step {step + 1}: loss {loss}, gradient norm {grad_norm}{advice}")
+        self.step, self.loss, self.grad_norm = step, loss, grad_norm
 
 
 class Metrics:
@@ -71,9 +72,7 @@ class Metrics:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
         self._progress = ProgressLine(first_step, steps)
-        self._since = time.perf_counter()
-        self._timed_from = first_step
-        self._input_wait = 0.0
+        self.start_clock(first_step)
 
     def __enter__(self) -> Metrics:
         return self
@@ -83,32 +82,153 @@ class Metrics:
         self._board.close()
         self._file.close()
 
-    def add(self, step: int, stage: str, values: dict[str, jax.Array], *, input_wait: float) -> None:
-        """Takes the values of a step (0 for the first) without waiting for them.
+    def add(
+        self, step: int, stage: Stretch, values: dict[str, jax.Array], *, input_wait: float
+    ) -> None:
+        """Takes what a step returned (0 for the first), without waiting for it until a row is due.
 
         `values`: "loss", "learning_rate", "grad_norm", "param_norm" of [], and "source_loss_sum",
-        "source_tokens" of [sources]. `input_wait`: seconds.
+        "source_tokens" of [sources]. `input_wait`: seconds. Raises NotFinite, as `fetch` does.
         """
         self._running.append((step, values))
         self._input_wait += input_wait
-        last_of_stage = stage != self._stage_after(step, stage)
-        if (step + 1) % self.log_every == 0 or last_of_stage:
+        done = step + 1
+        if done % self.log_every == 0 or done == stage.first_step + stage.steps:
             self.fetch()
-            self._write_row(step + 1, stage)
-        self._progress.step(step + 1)
-
-    def _stage_after(self, step: int, stage: str) -> str:
-        return stage
+            self._write_row(done, stage.name)
+        self._progress.advance(done)
 
     def fetch(self) -> list[dict[str, Any]]:
         """Waits for the steps under way; returns those without a row, for the checkpoint.
 
         Raises NotFinite for the first step whose loss or gradient is not finite.
         """
-        for step, values in [(step, jax.device_get(values)) for step, values in self._running]:
-            host = {name: value.tolist() for name, value in values.items()}
+        for step, values in self._running:
+            host = {name: value.tolist() for name, value in jax.device_get(values).items()}
             if not (math.isfinite(host["loss"]) and math.isfinite(host["grad_norm"])):
                 raise NotFinite(step, host["loss"], host["grad_norm"])
             self._finished.append(host)
         self._running.clear()
         return self._finished
+
+    def sync(self) -> None:
+        """Rows written so far survive a crash of the machine."""
+        os.fsync(self._file.fileno())
+
+    def start_clock(self, step: int) -> None:
+        """Speed is measured from here: after compilation."""
+        self._clock = (time.perf_counter(), step)
+        self._input_wait = 0.0
+
+    def _write_row(self, done: int, stage: str) -> None:
+        now = time.perf_counter()
+        seconds, steps = now - self._clock[0], done - self._clock[1]
+        speed = steps * self.tokens_per_step / seconds
+        row = {
+            "step": done,
+            "stage": stage,
+            **self._means(),
+            "tokens": done * self.tokens_per_step,
+            "tokens_per_second": speed,
+            "mfu": self._mfu(speed),
+            "input_wait": min(1.0, self._input_wait / seconds),
+            "source_loss": self._source_loss(),
+        }
+        self._finished.clear()
+        self.start_clock(done)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"train/{name}", value, done)
+        for name, value in row["source_loss"].items():
+            self._board.add_scalar(f"source_loss/{name}", value, done)
+        self._progress.show(row)
+
+    def _means(self) -> dict[str, float]:
+        names = ("loss", "learning_rate", "grad_norm", "param_norm")
+        steps = self._finished
+        return {name: math.fsum(step[name] for step in steps) / len(steps) for name in names}
+
+    def _source_loss(self) -> dict[str, float]:
+        sums, tokens = (
+            [math.fsum(column) for column in zip(*(s[name] for s in self._finished), strict=True)]
+            for name in ("source_loss_sum", "source_tokens")
+        )
+        return {
+            source: total / count
+            for source, total, count in zip(self.sources, sums, tokens, strict=True)
+            if count
+        }
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        """Share of the devices' peak that the model's FLOPs (decoder.flops_per_token) make up."""
+        devices = jax.devices()
+        peak = PEAK_FLOPS.get(devices[0].device_kind)
+        if peak is None:
+            return None
+        return tokens_per_second * self.flops_per_token / (peak * len(devices))
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Leaves the rows up to `step`: those after it, or half written, will be written again."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(b"".join(kept))
+    temporary.replace(path)
+
+
+class ProgressLine:
+    """A bar on a terminal; elsewhere a line at most every PLAIN_LINE_SECONDS."""
+
+    def __init__(self, first_step: int, steps: int):
+        self._first, self._steps = first_step, steps
+        self._started = time.perf_counter()
+        self._said = -math.inf
+        self._bar: Progress | None = None
+        console = Console(stderr=False)
+        if console.is_terminal:
+            columns = (
+                TextColumn("train"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[values]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=steps, completed=first_step, values="")
+            self._bar.start()
+
+    def advance(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def show(self, row: dict[str, Any]) -> None:
+        """The values of a row of metrics.jsonl."""
+        mfu = "" if row["mfu"] is None else f"  mfu {row['mfu']:.1%}"
+        values = (
+            f"{row['stage']}  loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s{mfu}"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=row["step"], values=values)
+            return
+        now = time.perf_counter()
+        if now - self._said < PLAIN_LINE_SECONDS and row["step"] < self._steps:
+            return
+        self._said = now
+        left = (now - self._started) / (row["step"] - self._first) * (self._steps - row["step"])
+        print(f"step {row['step']}/{self._steps}  {values}  {_clock(left)} left", flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

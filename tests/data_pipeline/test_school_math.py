@@ -14,9 +14,8 @@ NUMBER = r"\d+(?:\.\d+)?"
 EQUATION = re.compile(rf"((?:\$?{NUMBER} [-+*/] )+\$?{NUMBER}) = \$?({NUMBER})")
 CONSTANTS = {100, 1000, 60, 12, 2, 3, 4}  # parts of units, both sides, half, a third, a quarter
 
-SMALL_IN_LARGE = {"metres": 100, "kilograms": 1000, "litres": 1000, "feet": 12, "hours": 60} | {
-    "kilometres": 1000
-}
+SMALL_IN_LARGE = {"metres": 100, "kilograms": 1000, "litres": 1000, "feet": 12, "hours": 60}
+SMALL_IN_LARGE["kilometres"] = 1000
 
 
 def value(expression: str) -> Fraction:

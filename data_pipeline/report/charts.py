@@ -8,8 +8,9 @@ dark colour. Numbers are rounded to a tenth of a pixel, so the same data give th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -98,7 +99,7 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     if len(points) <= MAX_POINTS:
         return list(points)
     edges = [round(i * len(points) / MAX_POINTS) for i in range(MAX_POINTS + 1)]
-    groups = [points[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    groups = [points[a:b] for a, b in pairwise(edges)]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
@@ -121,6 +122,7 @@ def lines(
     title: str,
     x_label: str = "",
     marks: Sequence[tuple[float, str]] = (),
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     height: float = 300,
     width: float = WIDTH,
@@ -128,10 +130,12 @@ def lines(
 ) -> Markup:
     """Lines over one x axis; `marks` are (x, name) of vertical rules, such as a stage's begin."""
     small = width < WIDTH / 2
-    left, right, top, bottom = (46.0, 10.0, 26.0, 20.0) if small else (52.0, 96.0, 24.0, 40.0)
+    left, right = (46.0, 10.0) if small else (52.0, 96.0)
+    top = 38.0 if any(name for _, name in marks) else 26.0
+    bottom = 38.0 if x_label else 20.0
     xs = [x for line in series for x, _ in line.points] + [x for x, _ in marks]
     ys = [y for line in series for _, y in line.points]
-    x_low, x_high = min(xs), max(xs)
+    x_low, x_high = x_range or (min(xs), max(xs))
     y_low, y_high = y_range or (min(ys), max(ys))
     if y_high <= y_low:  # a flat line lies in the middle of its picture
         y_low, y_high = y_low - (abs(y_low) or 1) / 2, y_low + (abs(y_low) or 1) / 2
@@ -155,8 +159,10 @@ def lines(
     for x in ticks(x_low, x_high, 3 if small else 8):
         parts.append(_text(at_x(x), height - bottom + 15, short(x), "label", "middle"))
     for x, name in marks:
-        parts.append(_tag("line", x1=at_x(x), x2=at_x(x), y1=top, y2=height - bottom, class_="mark"))
-        parts.append(_text(at_x(x) + 4, top + 10, name, "label"))
+        parts.append(
+            _tag("line", x1=at_x(x), x2=at_x(x), y1=top, y2=height - bottom, class_="mark")
+        )
+        parts.append(_text(at_x(x), top - 7, name))
     if x_label:
         middle = (left + width - right) / 2
         parts.append(_text(middle, height - 4, x_label, "label", "middle"))
@@ -171,8 +177,15 @@ def lines(
             drawn = list(line.points)
         parts.append(path(drawn, f"line {line.class_}"))
         if len(drawn) == 1:
-            parts.append(_tag("circle", cx=at_x(drawn[0][0]), cy=at_y(drawn[0][1]), r=2.5,
-                              class_=f"fill {line.class_}"))
+            parts.append(
+                _tag(
+                    "circle",
+                    cx=at_x(drawn[0][0]),
+                    cy=at_y(drawn[0][1]),
+                    r=2.5,
+                    class_=f"fill {line.class_}",
+                )
+            )
         ends.append((at_y(drawn[-1][1]), line.name))
     if not small:
         for y, name in _apart(ends, 14):
@@ -210,7 +223,7 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
     """
     bar, gap, top = 26.0, 30.0, 8.0
     left = 12 + CHARACTER * max(len(row.name) for row in rows)
-    right = 16 + CHARACTER * max(len(row.kept_label) for row in rows)
+    right = 24 + CHARACTER * max(len(row.kept_label) + len(row.lost_label) for row in rows)
     most = max(sum(row.kept.values()) + row.lost for row in rows) or 1
     scale = (WIDTH - left - right) / most
     spans: list[dict[str, tuple[float, float]]] = []
@@ -223,7 +236,7 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
         spans.append(span)
 
     parts: list[Markup] = []
-    for i, (above, below) in enumerate(zip(spans, spans[1:], strict=False)):
+    for i, (above, below) in enumerate(pairwise(spans)):
         y = top + i * (bar + gap) + bar
         for source in above.keys() & below.keys():
             (a, b), (c, d) = above[source], below[source]
@@ -243,18 +256,26 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
             hover = [_tag("title", row.titles[source])] if source in row.titles else ""
             width = max(b - a - 0.6, 0.4)
             parts.append(
-                _tag("rect", hover, x=a, y=y, width=width, height=bar,
-                     class_=f"fill {classes[source]}")
+                _tag(
+                    "rect",
+                    hover,
+                    x=a,
+                    y=y,
+                    width=width,
+                    height=bar,
+                    class_=f"fill {classes[source]}",
+                )
             )
             end = b
         if row.lost > 0:
             width = max(row.lost * scale, 1.0)
             hover = _tag("title", f"{row.name}: {row.lost_label}")
             parts.append(_tag("rect", [hover], x=end, y=y, width=width, height=bar, class_="lost"))
-            if width > CHARACTER * len(row.lost_label) + 10:
-                parts.append(_text(end + width / 2, middle, row.lost_label, "label", "middle"))
             end += width
-        parts.append(_text(end + 8, middle, row.kept_label, "label number"))
+        said = [_tag("tspan", row.kept_label, class_="strong")]
+        if row.lost_label:
+            said.append(_tag("tspan", row.lost_label, dx=8))
+        parts.append(_tag("text", said, x=end + 8, y=middle, class_="label"))
     height = top + len(rows) * (bar + gap) - gap + 8
     return _svg(parts, title=title, height=height, width=WIDTH)
 
@@ -283,7 +304,7 @@ def dots(
     rows: Sequence[DotRow], *, title: str, x_label: str, from_zero: bool = False, percent: bool
 ) -> Markup:
     """Values with error bars, one row a name, all on one x axis."""
-    step, top, bottom, right = 26.0, 6.0, 40.0, 20.0
+    step, top, bottom, right = 30.0, 6.0, 40.0, 20.0
     left = 16 + CHARACTER * max(len(row.name) for row in rows)
     height = top + step * len(rows) + bottom
     values = [v for r in rows for d in r.dots for v in (d.value - d.spread, d.value + d.spread)]
@@ -304,16 +325,18 @@ def dots(
     parts.append(_text((left + WIDTH - right) / 2, height - 4, x_label, "label", "middle"))
     for i, row in enumerate(rows):
         y = top + step * (i + 0.5)
-        parts.append(_text(left - 12, y + 4, row.name, "label", "end"))
+        line = top + step * (i + 1)
+        parts.append(_tag("line", x1=0, x2=WIDTH - right, y1=line, y2=line, class_="grid"))
+        parts.append(_text(left - 12, y + 4, row.name, "label strong", "end"))
         if row.mark is not None:
             x = at_x(row.mark)
-            parts.append(_tag("line", x1=x, x2=x, y1=y - 11, y2=y + 11, class_="chance"))
+            parts.append(_tag("line", x1=x, x2=x, y1=y - 12, y2=y + 12, class_="chance"))
         for j, dot in enumerate(row.dots):
             parts += _dot(at_x, y + 5.0 * (j - (len(row.dots) - 1) / 2), dot)
     return _svg(parts, title=title, height=height, width=WIDTH)
 
 
-def _dot(at_x, y: float, dot: Dot) -> list[Markup]:  # type: ignore[no-untyped-def]
+def _dot(at_x: Callable[[float], float], y: float, dot: Dot) -> list[Markup]:
     x = at_x(dot.value)
     a, b = at_x(dot.value - dot.spread), at_x(dot.value + dot.spread)
     whisker = _tag("line", x1=a, x2=b, y1=y, y2=y, class_=f"whisker {dot.class_}")

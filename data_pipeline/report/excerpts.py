@@ -20,6 +20,7 @@ from data_pipeline.manifest import Directory, canonical
 from data_pipeline.shards import read_dropped, read_shard
 
 SIZE = 400  # characters of an excerpt
+QUOTES = ("span", "line", "end")  # evidence that quotes the document
 BEFORE = 120  # of these, at most, before the first marked one
 SEARCHED_SHARDS = 200  # opened to find the survivors of some duplicates
 
@@ -43,7 +44,7 @@ def printable(text: str) -> str:
 
 
 def excerpt(text: str, spans: Iterable[tuple[int, int]] = (), size: int = SIZE) -> list[Segment]:
-    """About `size` characters around the first of `spans` ([start, end) in characters), in segments.
+    """About `size` characters around the first of `spans` ([start, end) in characters).
 
     >>> excerpt("hares hop", [(6, 9)])
     [('hares ', False), ('hop', True)]
@@ -63,24 +64,26 @@ def excerpt(text: str, spans: Iterable[tuple[int, int]] = (), size: int = SIZE) 
     segments.append((printable(text[at:end]), False))
     if end < len(text):
         segments.append((" …", False))
-    return [(piece, marked) for piece, marked in segments if piece]
+    return _filled(segments)
 
 
 def evidence_spans(text: str, evidence: dict[str, Any]) -> list[tuple[int, int]]:
-    """Where the evidence lies in the text: a `span` of characters, or any text of it found there."""
-    if isinstance(span := evidence.get("span"), list) and len(span) == 2:
-        return [(int(span[0]), int(span[1]))]
-    quotes = [v for v in evidence.values() if isinstance(v, str) and len(v) >= 8]
-    return [(m.start(), m.end()) for quote in quotes for m in re.finditer(re.escape(quote), text)]
+    """Where the texts that the evidence quotes stand in `text`; white space may differ."""
+    quotes = [value.split() for name, value in evidence.items() if name in QUOTES]
+    return [
+        (match.start(), match.end())
+        for words in quotes
+        if words
+        for match in re.finditer(r"\s+".join(map(re.escape, words)), text)
+    ]
 
 
-def evidence_words(evidence: dict[str, Any], most: int = 160) -> list[tuple[str, str]]:
-    """Names and values of evidence as short texts; a span is shown by marking it."""
+def evidence_words(text: str, evidence: dict[str, Any], most: int = 160) -> list[tuple[str, str]]:
+    """Names and values of evidence as short texts, without the quotes that are marked in `text`."""
     words = []
     for name, value in evidence.items():
-        if name != "span":
-            said = value if isinstance(value, str) else canonical(value)
-            said = printable(said)
+        if not (name in QUOTES and evidence_spans(text, {name: value})):
+            said = printable(value if isinstance(value, str) else canonical(value))
             words.append((name.replace("_", " "), said[:most] + ("…" if len(said) > most else "")))
     return words
 
@@ -95,21 +98,30 @@ def compare(one: str, other: str, size: int = SIZE) -> tuple[list[Segment], list
     if same < max(len(words), len(other_words)) and len("".join(words[:same])) > size // 2:
         first = max(0, same - 12)
     left, right = _window(words, first, size), _window(other_words, first, size)
+    operations = SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    both_go_on = first + len(left) < len(words) and first + len(right) < len(other_words)
+    if both_go_on and operations[-1][0] in ("insert", "delete"):
+        operations.pop()  # one side merely holds a few words more
     sides: tuple[list[Segment], list[Segment]] = ([], [])
-    for operation, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    for operation, a, b, c, d in operations:
         for side, piece in zip(sides, ("".join(left[a:b]), "".join(right[c:d])), strict=True):
-            if piece:
-                side.append((printable(piece), operation != "equal"))
+            word = piece.lstrip()
+            if side:
+                side.append((piece[: len(piece) - len(word)], False))
+            side.append((printable(word), operation != "equal"))
     for side, shown, everything in ((sides[0], left, words), (sides[1], right, other_words)):
-        if first:
-            side.insert(0, ("… ", False))
-        if first + len(shown) < len(everything):
-            side.append((" …", False))
-    return sides
+        side.insert(0, ("… " if first else "", False))
+        side.append((" …" if first + len(shown) < len(everything) else "", False))
+    return _filled(sides[0]), _filled(sides[1])
+
+
+def _filled(segments: list[Segment]) -> list[Segment]:
+    return [segment for segment in segments if segment[0]]
 
 
 def _window(words: list[str], first: int, size: int) -> list[str]:
-    chosen, length = [], 0
+    chosen: list[str] = []
+    length = 0
     for word in words[first:]:
         length += len(word)
         if length > size and chosen:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import charts
-from data_pipeline.charts import Dot, DotRow, Line
+from data_pipeline.report import charts
+from data_pipeline.report.charts import Dot, DotRow, Line
 
 MANY_EPOCHS = 4.0  # from here on repeated text is worth less than new text (arXiv 2305.16264)
 CONFIDENT = 1.96  # standard errors on each side hold the true value in 95 of 100 cases
@@ -22,7 +22,7 @@ TRAINED, UNTRAINED = "trained", "untrained"
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file, None where there is no such file. ValueError names a damaged one."""
+    """The value of a JSON file, or None if it is not there. ValueError names a damaged one."""
     if not path.is_file():
         return None
     try:
@@ -97,6 +97,17 @@ class Results:
             results.samples = read_json(evaluation / "samples.json") or []
         return results
 
+    @property
+    def fingerprints(self) -> list[tuple[str, str]]:
+        """What names the data and the tokenizer, as far as they are there."""
+        named = [
+            ("mixture", (self.mixture or {}).get("fingerprint")),
+            ("held-out documents", (self.held_out or {}).get("fingerprint")),
+            ("tokenizer", (self.mixture or {}).get("tokenizer", {}).get("sha256")),
+            ("evaluation", (self.evaluation or {}).get("fingerprint")),
+        ]
+        return [(name, value) for name, value in named if value]
+
     # ---- the mixture
 
     @property
@@ -131,7 +142,8 @@ class Results:
                 for source in self.sources
                 if weights.get(source["name"])
             ]
-            found.append({"name": name, "rows": rows, "stage": stage})
+            most = max((row["share"] for row in rows), default=1.0)
+            found.append({"name": name, "rows": rows, "stage": stage, "most": most})
         return found
 
     @property
@@ -158,6 +170,8 @@ class Results:
 
     def loss_chart(self) -> str:
         points = _points(self.metrics, "loss")
+        if not points:
+            return ""
         return charts.lines(
             [Line("loss", points, "m2", faint=True)],
             title=f"Training loss by step, from {points[0][1]:.2f} to {points[-1][1]:.2f}",
@@ -175,11 +189,9 @@ class Results:
     def source_charts(self, colours: dict[str, str]) -> list[str]:
         """A small picture for each source, all on one scale."""
         points = {
-            name: [
-                (row["step"], row["source_loss"][name])
-                for row in self.metrics
-                if row.get("source_loss", {}).get(name) is not None
-            ]
+            name: _points(
+                [{"step": row["step"], **row.get("source_loss", {})} for row in self.metrics], name
+            )
             for name in colours
         }
         points = {name: p for name, p in points.items() if p}
@@ -191,7 +203,8 @@ class Results:
             charts.lines(
                 [Line(name, p, colours[name], faint=True)],
                 title=f"Loss on {name} by step, from {p[0][1]:.2f} to {p[-1][1]:.2f}",
-                marks=[(step, "") for step in steps],
+                marks=[(step, "") for step, _ in self._stage_marks()[1:]],
+                x_range=steps,
                 y_range=(values[0], values[-1]),
                 width=300,
                 height=150,
@@ -206,13 +219,16 @@ class Results:
                 [Line(key, points, "m1")],
                 title=f"{title} by step",
                 x_label="step",
-                marks=self._stage_marks() if key == "learning_rate" else (),
+                marks=self._stage_marks(),
                 y_range=(0, 1.1 * max(y for _, y in points) or 1),
                 width=460,
                 height=190,
                 heading=title,
             )
-            for key, title in (("learning_rate", "Learning rate"), ("tokens_per_second", "Tokens/s"))
+            for key, title in (
+                ("learning_rate", "Learning rate"),
+                ("tokens_per_second", "Tokens/s"),
+            )
             if (points := _points(self.metrics, key))
         ]
 
@@ -276,4 +292,9 @@ class Results:
 
 
 def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    """(step, value) where there is a number: a run that diverged logs NaN."""
+    return [
+        (row["step"], row[key])
+        for row in rows
+        if isinstance(row.get(key), int | float) and math.isfinite(row[key])
+    ]

@@ -1,0 +1,136 @@
+"""Words that can stand for one another: what a blank hides, and what else could fill it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+WORD = re.compile(r"(?<![\w'’.,-])(?:[A-Za-z][A-Za-z-]*[A-Za-z]|\d+(?:,\d{3})*(?:\.\d+)?)(?![\w'’-]|[.,]\d)")
+
+STOP_WORDS = frozenset(
+    "about above after again against all almost along also although always among another any anything are around "
+    "away back because been before being below between both but came can cannot come could did does doing done "
+    "down during each either else enough even ever every everything first from further gave get give given gives "
+    "goes going gone got had has have having her here hers herself him himself his how however into its itself "
+    "just know last least less let like made make makes making many may maybe me might more most much must my "
+    "myself neither never next none nor not nothing now off often once one ones only onto other others our ours "
+    "out over own perhaps put quite rather really said same say says second see seem seems seen several shall she "
+    "should since some someone something sometimes soon still such take than that the their theirs them themselves "
+    "then there therefore these they thing things this those though three through thus together too took toward "
+    "towards two under until upon use used uses using very want was way well went were what whatever when where "
+    "whether which while who whole whom whose why will with within without would yes yet you your yours for and "
+    "are was the its per via etc four five six seven eight nine ten".split()
+)
+_SUFFIXES = ("ing", "ed", "ly", "tion", "sion", "ment", "ness", "ity", "able", "ible", "ous", "ful", "ive", "ical")
+_MIN_LETTERS = 4
+
+
+def shape(word: str) -> str:
+    """The class of words that can stand in for this one without breaking the grammar, or "".
+
+    >>> shape("Berlin"), shape("1984"), shape("7"), shape("running"), shape("hares"), shape("the")
+    ('name', '4 digits', '1 digits', '-ing', '-s', '')
+    """
+    if word[0].isdigit():
+        return f"{sum(map(str.isdigit, word))} digits{' .' if '.' in word else ''}"
+    if word.lower() in STOP_WORDS or len(word) < _MIN_LETTERS:
+        return ""
+    if word[0].isupper():
+        return "capitals" if word.isupper() else "name"
+    if not word.islower() or "-" in word:
+        return ""
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) > len(suffix) + 2:
+            return f"-{suffix}"
+    return "-s" if word.endswith("s") and not word.endswith(("ss", "us", "is")) else "word"
+
+
+@dataclass(slots=True)
+class Vocabulary:
+    """The words of some sentences by shape, with their counts and the words that they follow.
+
+    The first word of a sentence is left out: it has a capital for no reason of its own.
+    """
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    follows: dict[str, set[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sentences: Iterable[str]) -> Vocabulary:
+        found = cls()
+        for sentence in sentences:
+            before = ""
+            for word in WORD.findall(sentence, 1):
+                if kind := shape(word):
+                    found.counts.setdefault(kind, Counter())[word] += 1
+                    found.follows.setdefault(word, set()).add(before)
+                before = word
+        return found
+
+    def stand_ins(
+        self, word: str, before: str, text: str, how_many: int, random_: random.Random
+    ) -> list[str]:
+        """`how_many` other words of the same shape, none of which occurs in the text or resembles
+        another; [] where there are not enough. Those that elsewhere follow the same word as this one
+        come first, then those of similar frequency and length."""
+        counts = self.counts.get(shape(word), Counter())
+        near = sorted(
+            (other for other in counts if other != word and abs(len(other) - len(word)) <= 4),
+            key=lambda other: (
+                before not in self.follows[other],
+                abs(counts[other] - counts[word]),
+                abs(len(other) - len(word)),
+                other,
+            ),
+        )[: 8 * how_many]
+        # The first half stays before the second, so that the better ones are more often taken.
+        better, rest = near[: len(near) // 2], near[len(near) // 2 :]
+        random_.shuffle(better)
+        random_.shuffle(rest)
+        chosen: list[str] = []
+        for other in better + rest:
+            if not any(alike(other, one) for one in (word, *chosen)) and not occurs(other, text):
+                chosen.append(other)
+            if len(chosen) == how_many:
+                return chosen
+        return []
+
+
+def blanks(sentence: str) -> Iterator[re.Match[str]]:
+    """The words of a sentence that may be left out: no small words, no code, none that occurs twice."""
+    seen = Counter(word.lower() for word in WORD.findall(sentence))
+    for match in WORD.finditer(sentence, 1):
+        in_code = sentence.count("`", 0, match.start()) % 2 == 1
+        if shape(match[0]) and seen[match[0].lower()] == 1 and not in_code:
+            yield match
+
+
+def occurs(word: str, text: str) -> bool:
+    """Is the word, or one that begins with its stem, in the text?
+
+    >>> occurs("runners", "A runner"), occurs("running", "He runs."), occurs("art", "It starts.")
+    (True, False, False)
+    """
+    stem, text = word.lower(), text.lower()
+    whole = len(stem) < 6
+    stem = stem if whole else stem[: max(5, len(stem) - 3)]
+    at = text.find(stem)
+    while at >= 0:
+        end = at + len(stem)
+        begins = at == 0 or not text[at - 1].isalnum()
+        if begins and not (whole and end < len(text) and text[end].isalnum()):
+            return True
+        at = text.find(stem, at + 1)
+    return False
+
+
+def alike(one: str, other: str) -> bool:
+    """Equal but for case, or of one stem: no fair alternatives."""
+    one, other = one.lower(), other.lower()
+    if one[0].isdigit():
+        return one == other
+    stem = min(5, len(one), len(other))
+    return one == other or one[:stem] == other[:stem]

@@ -1,0 +1,237 @@
+"""The three rules that tell whether a document holds evaluation data, applied to many at once.
+
+A document that shares a few words with an item is common; one that holds the item is a leak. What
+tells them apart depends on the shape of the leak, so three rules are joined by "or":
+
+- `item_share`: somewhere in the document a passage no longer than one part of an item (and a fifth)
+  holds at least `item_share` of what the part says, each word weighted by its surprise (14 bits for
+  a rare word, 4 for "the"), and has 5-grams in common with it worth `item_bits` bits, or all the
+  part has. Finds short, edited, re-wrapped and deeply embedded items.
+- `absolute_hits`: at least so many different n-grams of one part occur in the document. Finds a
+  piece of a long item.
+- `sample_share`: more than this share of the document's n-grams occur in benchmarks. Finds
+  patchworks of many items; it is the paper's rule (A.4), alone blind to an item inside 300 words.
+
+    {"rule": "item_share", "benchmark": "gsm8k", "item": "gsm8k/test/0", "part": "question",
+     "share": 1.0, "hits": 47, "span": "Janet’s ducks lay 16 eggs per day ..."}
+
+Adding items never acquits a document, except through an n-gram that becomes a phrase of more than
+`max_items_per_ngram` items.
+
+Shape letters: D documents, W words of all documents, H hits: (n-gram of a document, part) pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.config import Decontamination
+from data_pipeline.decontamination.index import Index, Table, check, word_bits
+from data_pipeline.document import Document, Dropped
+from data_pipeline.ngrams import I64, Ngrams, Words, batches, excerpt, ngrams, words
+
+CONTAMINATED = "contaminated"
+
+
+@dataclass(slots=True)
+class Finding:
+    """Why a document goes: `first` and `count` are the matching words, counted in the batch."""
+
+    rule: str
+    part: int
+    share: float
+    hits: int
+    first: int
+    count: int
+
+
+@dataclass(slots=True)
+class Hits:
+    """Where n-grams of parts occur: the parts in each document, then the words, ascending."""
+
+    document_H: I64
+    part_H: I64
+    start_H: I64  # the n-gram's first word
+    gram_H: I64
+    groups: I64  # hits of one document and part are groups[k] .. groups[k + 1] - 1
+
+
+def build(
+    config: Decontamination, index: Index
+) -> Callable[[Sequence[Document]], list[Document | Dropped]]:
+    """A function from documents to what becomes of each, in order. Some hundreds at a time are
+    fastest; the answer for a document does not depend on the others.
+    """
+    check(index.n, config)
+
+    def decide(documents: Sequence[Document]) -> list[Document | Dropped]:
+        answers: list[Document | Dropped] = []
+        for batch in batches(documents):
+            found = _search([d.text for d in batch], config, index)
+            for d, document in enumerate(batch):
+                evidence = found.get(d)
+                answers.append(
+                    document if evidence is None else Dropped(document, CONTAMINATED, evidence)
+                )
+        return answers
+
+    return decide
+
+
+def _search(texts: list[str], config: Decontamination, index: Index) -> dict[int, dict[str, Any]]:
+    """{d: evidence} of the contaminated texts; of several rules the first that found it."""
+    found = words(texts)
+    findings: dict[int, Finding] = {}
+    if config.item_share:
+        for d, finding in _item_share(found, config, index):
+            findings.setdefault(d, finding)
+    if config.absolute_hits or config.sample_share:
+        grams = ngrams(found, index.n)
+        s, g = index.grams.find(grams.hashes_S)
+        hits = _hits(found, grams, index.grams, s, g)
+        if config.absolute_hits:
+            for d, finding in _absolute_hits(hits, config, index):
+                findings.setdefault(d, finding)
+        if config.sample_share:
+            for d, finding in _sample_share(grams, s, hits, config, index):
+                findings.setdefault(d, finding)
+    return {d: _evidence(texts[d], int(found.offsets_D[d]), f, index) for d, f in findings.items()}
+
+
+def _hits(found: Words, grams: Ngrams, table: Table, s: I64, g: I64) -> Hits:
+    h, part_H = table.expand(g)
+    start_H = grams.starts_S[s][h]
+    document_H = np.searchsorted(found.offsets_D, start_H, "right") - 1
+    key_H = document_H * (int(part_H.max(initial=0)) + 1) + part_H
+    order = np.argsort(key_H, kind="stable")
+    key_H = key_H[order]
+    new = np.flatnonzero(key_H[1:] != key_H[:-1]) + 1
+    groups = np.concatenate([[0], new, [len(key_H)]]) if len(key_H) else np.zeros(1, np.int64)
+    return Hits(document_H[order], part_H[order], start_H[order], g[h][order], groups)
+
+
+def _item_share(
+    found: Words, config: Decontamination, index: Index
+) -> Iterator[tuple[int, Finding]]:
+    """The part that says most of itself, for each document that has one."""
+    seeds = ngrams(found, index.seed_n)
+    hits = _hits(found, seeds, index.seeds, *index.seeds.find(seeds.hashes_S))
+    if not len(hits.gram_H):
+        return
+    needed_K = np.minimum(config.item_bits, index.evidence_K * (1 - 1e-9))
+    bits_H = index.bits_G[hits.gram_H]
+    # With repeats and over the whole document it is more than in any one passage.
+    most = np.add.reduceat(bits_H, hits.groups[:-1])
+    best: dict[int, Finding] = {}
+    for k in np.flatnonzero(most >= needed_K[hits.part_H[hits.groups[:-1]]]).tolist():
+        of = slice(hits.groups[k], hits.groups[k + 1])
+        d, part = int(hits.document_H[of.start]), int(hits.part_H[of.start])
+        first, last, distinct, bits = _richest_passage(
+            hits.start_H[of].tolist(),
+            hits.gram_H[of].tolist(),
+            bits_H[of].tolist(),
+            len(index.words_of(part)) * 6 // 5,
+        )
+        if bits < needed_K[part]:
+            continue
+        share = _containment(found, d, first, last + index.seed_n, index, part)
+        if share < config.item_share or (d in best and share <= best[d].share):
+            continue
+        best[d] = Finding("item_share", part, share, distinct, first, last + index.seed_n - first)
+    yield from best.items()
+
+
+def _richest_passage(
+    starts: list[int], grams: list[int], bits: list[float], length: int
+) -> tuple[int, int, int, float]:
+    """(first start, last start, distinct n-grams, their bits) of the best passage so long."""
+    inside: Counter[int] = Counter()
+    worth = 0.0
+    left = 0
+    best = (starts[0], starts[0], 0, 0.0)
+    for start, gram, value in zip(starts, grams, bits, strict=True):
+        worth += value * (inside[gram] == 0)
+        inside[gram] += 1
+        while start - starts[left] > length:
+            inside[grams[left]] -= 1
+            if not inside[grams[left]]:
+                del inside[grams[left]]
+                worth -= bits[left]
+            left += 1
+        if worth > best[3]:
+            best = (starts[left], start, len(inside), worth)
+    return best
+
+
+def _containment(found: Words, d: int, first: int, end: int, index: Index, part: int) -> float:
+    """The share of the part's bits whose words occur around words first .. end - 1 of the batch.
+
+    The passage is widened by what is missing to the part's length on both sides, since the part
+    may begin or end outside the common n-grams; two more words allow for insertions.
+    """
+    wanted, wanted_counts = np.unique(index.words_of(part), return_counts=True)
+    margin = max(int(wanted_counts.sum()) - (end - first), 0) + 2
+    low = max(int(found.offsets_D[d]), first - margin)
+    high = min(int(found.offsets_D[d + 1]), end + margin)
+    passage, counts = np.unique(found.hashes_W[low:high], return_counts=True)
+    at = np.minimum(np.searchsorted(passage, wanted), len(passage) - 1)
+    there = np.where(passage[at] == wanted, np.minimum(counts[at], wanted_counts), 0)
+    bits = word_bits(wanted)
+    return float((there * bits).sum() / (wanted_counts * bits).sum())
+
+
+def _absolute_hits(
+    hits: Hits, config: Decontamination, index: Index
+) -> Iterator[tuple[int, Finding]]:
+    """The part with the most different n-grams, for each document that has enough of one."""
+    best: dict[int, Finding] = {}
+    sizes = np.diff(hits.groups)
+    for k in np.flatnonzero(sizes >= config.absolute_hits).tolist():
+        of = slice(hits.groups[k], hits.groups[k + 1])
+        d, part = int(hits.document_H[of.start]), int(hits.part_H[of.start])
+        distinct = len(np.unique(hits.gram_H[of]))
+        if not index.absolute_K[part] or distinct < config.absolute_hits:
+            continue
+        if d not in best or distinct > best[d].hits:
+            share = distinct / max(1, len(index.words_of(part)) - index.n + 1)
+            starts = hits.start_H[of]
+            span = int(starts[0]), int(starts[-1] - starts[0]) + index.n
+            best[d] = Finding("absolute_hits", part, min(share, 1.0), distinct, *span)
+    yield from best.items()
+
+
+def _sample_share(
+    grams: Ngrams, s: I64, hits: Hits, config: Decontamination, index: Index
+) -> Iterator[tuple[int, Finding]]:
+    """The share of each document's n-grams; evidence names the part with the most hits."""
+    num_D = np.diff(grams.offsets_D)
+    hits_D = np.bincount(np.searchsorted(grams.offsets_D, s, "right") - 1, minlength=len(num_D))
+    group_document = hits.document_H[hits.groups[:-1]]
+    for d in np.flatnonzero(hits_D > config.sample_share * num_D).tolist():
+        mine = np.flatnonzero(group_document == d)
+        k = mine[np.argmax(np.diff(hits.groups)[mine])]
+        part = int(hits.part_H[hits.groups[k]])
+        first = int(hits.start_H[hits.groups[k]])
+        count = int(hits.start_H[hits.groups[k + 1] - 1]) - first + index.n
+        yield (
+            d,
+            Finding("sample_share", part, hits_D[d] / num_D[d], int(hits_D[d]), first, count),
+        )
+
+
+def _evidence(text: str, first_word: int, finding: Finding, index: Index) -> dict[str, Any]:
+    benchmark, item, part = index.parts[finding.part]
+    return {
+        "rule": finding.rule,
+        "benchmark": benchmark,
+        "item": item,
+        "part": part,
+        "share": round(float(finding.share), 4),
+        "hits": finding.hits,
+        "span": excerpt(text, finding.first - first_word, finding.count),
+    }

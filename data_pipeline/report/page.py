@@ -1,0 +1,110 @@
+"""Puts the page together and writes it.
+
+The page loads nothing: styles, pictures and the few lines of script are inside. Texts are escaped
+by the template engine; and should a text ever slip through, the page's content security policy
+allows no script but the page's own, which it names by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import jinja2
+
+from data_pipeline.manifest import Directory, write_atomically
+from data_pipeline.progress import human_bytes, human_time
+from data_pipeline.report import charts, excerpts, losses, way
+from data_pipeline.report.results import Results
+from data_pipeline.report.way import OTHER, Stage
+
+
+def write(
+    path: Path,
+    *,
+    directories: list[Directory],
+    mixture: Path | None,
+    held_out: Path | None,
+    training: Path | None,
+    evaluation: Path | None,
+    title: str,
+    command: str,
+) -> Path:
+    """Writes the page to `path`, whole or not at all, and returns `path`.
+
+    Args:
+      directories: stage directories in the order in which a document meets them.
+      mixture, held_out: a mixture.json of baked data each: to train on, to evaluate on.
+      training: a run directory with plan.json and metrics.jsonl.
+      evaluation: a directory with evaluation.json and samples.json.
+      command: what made all this, as it would be typed.
+
+    Raises:
+      TruncatedShard, ValueError: a side file or a JSON file is damaged; the message names it.
+    """
+    stages = [Stage.of(directory) for directory in directories]
+    results = Results.read(mixture, held_out, training, evaluation)
+    colours = way.colours(stages, results)
+    html = (
+        _environment(colours)
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            command=command,
+            stages=stages,
+            colours=colours,
+            seconds=sum(stage.seconds or 0 for stage in stages),
+            summary=way.summary(stages, colours, results),
+            flows=way.flows(stages, colours),
+            by_source=way.by_source(stages, colours, results),
+            dropped=losses.reasons(stages, colours, "dropped"),
+            bad=losses.reasons(stages, colours, "bad"),
+            changes=losses.changes(stages, colours),
+            duplicates=losses.duplicates(stages, colours),
+            contamination=losses.contamination(stages),
+            libraries=way.libraries(stages),
+            results=results,
+        )
+    )
+    write_atomically(path, html)
+    return path
+
+
+def _environment(colours: dict[str, str]) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        n=lambda value: f"{value:,.0f}",
+        percent=_percent,
+        size=human_bytes,
+        time=human_time,
+        short=charts.short,
+        words=lambda name: excerpts.printable(str(name).replace("_", " ")),
+        safe_text=lambda value: excerpts.printable(str(value)),
+        colour=lambda source: colours.get(source, OTHER),
+        json=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
+        sha256_base64=_sha256_base64,
+    )
+    return environment
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    """
+    >>> _percent(0.5), _percent(0.00012), _percent(1.0)
+    ('50.0%', '0.01%', '100%')
+    """
+    if share in (0, 1):
+        return f"{share:.0%}"
+    return f"{100 * share:.{digits if share >= 0.001 else max(2, digits)}f}%"
+
+
+def _sha256_base64(script: str) -> str:
+    """What a content security policy calls a script that it allows."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

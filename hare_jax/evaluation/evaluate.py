@@ -1,0 +1,290 @@
+"""Evaluates a trained model beside two that know less: held-out loss, multiple choice, samples.
+
+    untrained   the parameters as training found them
+    unigram     the frequencies of tokens in the training data, see unigram.py
+    trained     the last checkpoint
+
+What is written to the run directory, evaluation.json last:
+
+    items_scored.jsonl   a line an item: the trained model's log-likelihood of each choice
+    samples.json         [{"source", "prompt", "completion"}]
+    evaluation.json      {"fingerprint", "inputs", "step", "models", "truncated_requests",
+                          "heldout", "tasks", "item_sources"}
+
+The fingerprint is of all that decides the numbers: weights, data, configs, code. Where evaluation.json
+has it already, nothing is done again; an evaluation that was killed continues after its last part.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hare_jax.config import Evaluation, Model, Training, plain
+from hare_jax.evaluation import heldout, multiple_choice, packing, unigram
+from hare_jax.evaluation.harness import ModelScorer, Scorer
+from hare_jax.evaluation.heldout import DocumentLoss
+from hare_jax.evaluation.multiple_choice import Encode, Scored
+from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.unigram import Unigram
+from hare_jax.model import decoder
+from hare_jax.training import checkpoint, input
+from hare_jax.training.input import Baked
+
+Decode = Callable[[Sequence[int]], str]  # token ids -> text
+MODELS = ("untrained", "unigram", "trained")
+
+
+def run(
+    model: Model,
+    training: Training,
+    evaluation: Evaluation,
+    *,
+    run_dir: Path,
+    mixture_dir: Path,
+    held_out_dir: Path,
+    items_path: Path,
+    encode: Encode,
+    decode: Decode,
+    prompts: Sequence[Mapping[str, str]],
+) -> Path:
+    """Evaluates the last checkpoint of `run_dir`; returns the path of evaluation.json.
+
+    `mixture_dir`, `held_out_dir`: baked directories, of what was trained on and of what was not.
+    `encode` (text -> ids, without BOS) and `decode` (ids -> text) are their tokenizer.
+    `prompts`: [{"source", "text"}], whose first `evaluation.prompt_tokens` tokens are completed.
+
+    Raises:
+      FileNotFoundError: no checkpoint, or a file of the data is missing.
+      ValueError: data, items and model do not fit together, or a file is damaged.
+    """
+    path = run_dir / "evaluation.json"
+
+    # ---------------------------------------------------------------- what decides the numbers
+    trained_by = plain(training)
+    params, step = checkpoint.restore_params(run_dir / "checkpoints", model)
+    inputs = {
+        "step": step,
+        "weights": digest_of_params(params),
+        "mixture": claimed_fingerprint(mixture_dir),
+        "held_out": claimed_fingerprint(held_out_dir),
+        "items": _sha256(items_path.read_bytes()),
+        "prompts": _sha256(_canonical([dict(prompt) for prompt in prompts])),
+        "model": plain(model),
+        "training": {name: trained_by[name] for name in ("seed", "batch_size", "stages")},
+        "evaluation": plain(evaluation),
+        "code": digest_of_code(),
+        "jax": jax.__version__,
+    }
+    fingerprint = _sha256(_canonical(inputs))
+    if is_complete(run_dir, fingerprint):
+        print(f"evaluation: served from cache, {path} is of step {step}", flush=True)
+        return path
+
+    # ---------------------------------------------------------------- data and questions, checked
+    mixture, held_out = Baked(mixture_dir), Baked(held_out_dir)
+    mixture.check_model(model)
+    held_out.check_model(model)
+    if mixture.tokenizer != held_out.tokenizer:
+        raise ValueError(
+            f"{held_out_dir} was baked with another tokenizer than {mixture_dir}:"
+            f" {held_out.tokenizer} and {mixture.tokenizer}; bake both with the same"
+        )
+    bos_id, max_length = held_out.tokenizer["bos_id"], held_out.sequence_length
+    size = evaluation.batch_tokens
+    items = multiple_choice.read_items(items_path)
+    requests = multiple_choice.requests(items, encode, bos_id)
+
+    # ---------------------------------------------------------------- who is evaluated
+    def with_params(params: decoder.Params) -> Scorer:
+        return ModelScorer(
+            model, params, max_length=max_length, batch_tokens=size, bos_id=bos_id
+        )
+
+    scorers: dict[str, Callable[[], Scorer]] = {
+        "untrained": lambda: with_params(jax.jit(lambda: decoder.init(model, training.seed))()),
+        "unigram": lambda: baseline(mixture, training, evaluation.baseline_records),
+        "trained": lambda: with_params(params),
+    }
+
+    # ---------------------------------------------------------------- the work, part by part
+    print(f"evaluation of step {step}: {', '.join(MODELS)}", flush=True)
+    parts = Parts(run_dir / "evaluation.parts.json", fingerprint)
+    losses: dict[str, list[DocumentLoss]] = {}
+    answers: dict[str, list[Scored]] = {}
+    for name in MODELS:
+        scorer = functools.cache(scorers[name])  # made when a part of it is still to be done
+        rows = parts.get(f"{name} held-out", functools.partial(read, name, scorer, held_out, size))
+        losses[name] = [DocumentLoss(*row) for row in rows]
+        rows = parts.get(f"{name} items", functools.partial(answer, name, scorer, requests))
+        answers[name] = multiple_choice.scored(items, [Score(*row) for row in rows])
+    samples = parts.get(
+        "samples",
+        lambda: complete(model, params, evaluation, prompts, encode, decode, bos_id),
+    )
+
+    # ---------------------------------------------------------------- what came out
+    results = {
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "step": step,
+        "models": list(MODELS),
+        "truncated_requests": sum(packing.truncated(r, max_length, bos_id)[1] for r in requests),
+        "heldout": heldout.table(losses),
+        "tasks": multiple_choice.table(answers, by="task"),
+        "item_sources": multiple_choice.table(answers, by="source"),
+    }
+    log = (json.dumps(multiple_choice.log_line(a), ensure_ascii=False) for a in answers["trained"])
+    _write(run_dir / "items_scored.jsonl", "".join(line + "\n" for line in log))
+    _write(run_dir / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
+    _write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    parts.remove()
+    print(summary(results), flush=True)
+    return path
+
+
+def read(
+    name: str, scorer: Callable[[], Scorer], held_out: Baked, batch_tokens: int
+) -> list[list[Any]]:
+    """The model's document losses, as JSON has them."""
+    records = heldout.num_records(held_out)
+    with progress(f"{name:<9} held-out text", records, "rows") as advance:
+        losses = heldout.document_losses(held_out, scorer(), batch_tokens, advance)
+    return [list(loss) for loss in losses]
+
+
+def answer(
+    name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]
+) -> list[list[Any]]:
+    """The model's scores, as JSON has them."""
+    with progress(f"{name:<9} multiple choice", len(requests), "choices") as advance:
+        return [list(score) for score in scorer().scores(requests, advance)]
+
+
+def baseline(mixture: Baked, training: Training, records: int) -> Unigram:
+    """The unigram model of the tokens that all stages together draw from each source."""
+    rows = input.make_order(mixture, training).drawn_in_all()
+    shares = {
+        source.name: drawn * source.tokens / source.records
+        for source, drawn in zip(mixture.sources, rows, strict=True)
+        if drawn
+    }
+    return Unigram(unigram.count(mixture, records), shares)
+
+
+class Parts:
+    """The finished parts of an evaluation, kept on disk until all of it is done.
+
+    Parts of another fingerprint are of another evaluation, and forgotten.
+    """
+
+    def __init__(self, path: Path, fingerprint: str):
+        self.path, self.fingerprint = path, fingerprint
+        kept = _read_json(path)
+        same = kept is not None and kept["fingerprint"] == fingerprint
+        self.finished: dict[str, Any] = kept["parts"] if kept is not None and same else {}
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute()` gives, as JSON; kept from an earlier time where it can be."""
+        if name in self.finished:
+            print(f"  {name}: finished before", flush=True)
+        else:
+            self.finished[name] = compute()
+            kept = {"fingerprint": self.fingerprint, "parts": self.finished}
+            _write(self.path, json.dumps(kept))
+        return self.finished[name]
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+
+def is_complete(run_dir: Path, fingerprint: str) -> bool:
+    """Whether the results in `run_dir` are of this fingerprint, and all there."""
+    results = _read_json(run_dir / "evaluation.json")
+    beside = [run_dir / "items_scored.jsonl", run_dir / "samples.json"]
+    return (
+        results is not None
+        and results.get("fingerprint") == fingerprint
+        and all(path.is_file() for path in beside)
+    )
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    loss, tasks = results["heldout"][-1], results["tasks"][-1]
+
+    def each(key: str, row: Mapping[str, Any], format: str) -> str:
+        return ", ".join(f"{name} {row[key][name]:{format}}" for name in results["models"])
+
+    return (
+        f"  held-out loss, nats a token: {each('loss', loss, '.3f')}\n"
+        f"  accuracy on {tasks['items']:,} items (chance {tasks['chance']:.1%}):"
+        f" {each('accuracy', tasks, '.1%')}"
+    )
+
+
+def digest_of_params(params: decoder.Params) -> str:
+    """sha256 over the names, shapes and bits of all parameters."""
+    digest = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(value)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def digest_of_code() -> str:
+    """sha256 over the source of what computes the numbers."""
+    package = Path(__file__).parent.parent
+    files = [
+        *package.glob("evaluation/*.py"),
+        *package.glob("model/*.py"),
+        *(package / "training" / name for name in ("batch.py", "input.py", "order.py")),
+    ]
+    named = {str(file.relative_to(package)): _sha256(file.read_bytes()) for file in files}
+    return _sha256(_canonical(named))
+
+
+def claimed_fingerprint(baked_dir: Path) -> str:
+    """What mixture.json says of itself; it is verified when the data is read."""
+    manifest = _read_json(baked_dir / "mixture.json")
+    if not isinstance(manifest, dict) or "fingerprint" not in manifest:
+        raise FileNotFoundError(
+            f"{baked_dir / 'mixture.json'}: missing or damaged; expected a directory of baked data"
+        )
+    return manifest["fingerprint"]
+
+
+def _read_json(path: Path) -> Any:
+    """None where there is no such file or it is not JSON: then it is made again."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, whenever the power goes."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

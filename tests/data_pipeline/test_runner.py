@@ -1,0 +1,107 @@
+"""A stage is done once for each thing that determines it, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import document, manifest
+from data_pipeline.engine import LocalEngine
+from data_pipeline.manifest import DamagedInput, Directory, Ledger, ShardFile
+from data_pipeline.runner import Runner, Task
+
+
+def write_twice(task: Task) -> Ledger:
+    """Writes the shard's name `config` times; refuses the shard named "bad" unless config is 1."""
+    if task.shard == "bad" and task.config != 1:
+        raise ValueError("a bad shard")
+    for file in task.inputs:
+        file.verify()
+    path = task.out / "shards" / f"{task.shard}.txt"
+    manifest.write_atomically(path, task.shard * task.config)
+    ledger = Ledger(task.shard, files={f"shards/{path.name}": manifest.file_sha256(path)})
+    ledger.of("web", "D1").kept = 1
+    ledger.write(task.out)
+    return ledger
+
+
+def run(
+    root: Path, config: int = 2, shards: tuple[str, ...] = ("a", "b"), **more: object
+) -> Runner:
+    with LocalEngine(2) as engine:
+        runner = Runner(root, engine)
+        tasks = [Task(shard, config=config) for shard in shards]
+        runner.stage(
+            "twice",
+            write_twice,
+            tasks,
+            config=config,
+            inputs=more.get("inputs", []),
+            modules=[document],
+            extra=more.get("extra"),
+        )
+    return runner
+
+
+def times(directory: Directory) -> list[int]:
+    return [file.path.stat().st_mtime_ns for file in directory.files()]
+
+
+def test_what_is_there_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = run(tmp_path).directories
+    made = times(first)
+    capsys.readouterr()
+    (second,) = run(tmp_path).directories
+    assert second == first
+    assert times(second) == made
+    assert "served from cache" in capsys.readouterr().out
+
+
+def test_whatever_determines_the_result_leads_elsewhere(tmp_path: Path) -> None:
+    (base,) = run(tmp_path).directories
+    others = [
+        run(tmp_path, config=3).directories[0],
+        run(tmp_path, extra="fingerprint").directories[0],
+        run(tmp_path, inputs=[base]).directories[0],
+    ]
+    assert len({base.path, *(other.path for other in others)}) == 4
+
+
+def test_finished_shards_survive_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a bad shard"):
+        run(tmp_path, shards=("a", "bad", "b"))
+    (path,) = tmp_path.iterdir()
+    assert not (path / "manifest.json").exists()
+    before = {file.name: file.stat().st_mtime_ns for file in (path / "shards").iterdir()}
+    assert before  # the largest task runs first, here the first in name
+    with pytest.raises(ValueError, match="a bad shard"):
+        run(tmp_path, shards=("a", "bad", "b"))
+    after = {file.name: file.stat().st_mtime_ns for file in (path / "shards").iterdir()}
+    assert before.items() <= after.items()
+
+
+def test_a_shard_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
+    (first,) = run(tmp_path).directories
+    (first.path / "manifest.json").unlink()  # as if it had been killed just before
+    (first.path / "shards" / "a.txt").write_text("a")
+    (second,) = run(tmp_path).directories
+    assert (first.path / "shards" / "a.txt").read_text() == "aa"
+    assert second.manifest == first.manifest
+
+
+def test_the_manifest_has_no_time_in_it(tmp_path: Path) -> None:
+    (one,) = run(tmp_path / "1").directories
+    (two,) = run(tmp_path / "2").directories
+    assert (one.path / "manifest.json").read_bytes() == (two.path / "manifest.json").read_bytes()
+    assert json.loads((one.path / "timing.json").read_text())["seconds"] > 0
+
+
+def test_workers_check_their_input(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("changed")
+    task = Task("a", inputs=(ShardFile("x", tmp_path / "x", "0" * 64),), config=1)
+    with LocalEngine(1) as engine, pytest.raises(DamagedInput, match="has changed since"):
+        Runner(tmp_path / "r", engine).stage(
+            "twice", write_twice, [task], config=1, inputs=[], modules=[document]
+        )

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentencepiece import sentencepiece_model_pb2
+
+from data_pipeline.config import Baking, Source, Tier
+from data_pipeline.document import Document
+from data_pipeline.mixture import bake, tasks
+from data_pipeline.mixture.tokenizer import Tokenizer, mistral_model
+
+TEXTS = [
+    "Hares are fast.",
+    "",
+    " ",
+    "a ",
+    "  two  spaces  ",
+    "\n",
+    "\n\n  def f(x):\r\n\treturn x ** 2  # ok\n",
+    "a\x00b \x00",
+    "It's 2026-11-30: 3.14159, isn't it?",
+    "“curly” — dashes… naïve café ﬁ ² »,",
+    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
+    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
+    "<s> </s> <unk> <0x0A>",
+    "x" * 3000 + " ab" * 5000,
+    "the hare and the tortoise\n" * 2000,
+]
+SOURCES = [
+    Source("web", category="web", tier=Tier.D1),
+    Source("code", category="code", tier=Tier.D1),
+    Source("quiz show", category="tasks", tier=Tier.D3),
+]
+MIXTURES = {"stage1": {"D1": 1.0}, "stage2": {"web": 0.5, "code": 0.2, "D3": 0.3}}
+
+
+def documents(source: str) -> list[Document]:
+    return [Document(f"{source}/{i}", text, source, source) for i, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("a [baked] folder")
+    config = Baking(sequence_length=64)
+    parts = [
+        bake.bake_part(f"part-{i}", source.name, documents(source.name), directory, config)
+        for i, source in enumerate(SOURCES)
+    ]
+    bake.write_manifest(directory, SOURCES, parts, MIXTURES, config)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def defined(baked: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    return tasks.define(baked)
+
+
+def examples(provider: Any, length: int | None = None, **options: Any) -> list[dict[str, Any]]:
+    lengths = None if length is None else {"targets": length}
+    options = {"shuffle": False, "num_epochs": 1, **options}
+    return list(provider.get_dataset(lengths, "train", **options).as_numpy_iterator())
+
+
+# -- weights -----------------------------------------------------------------------------------
+
+
+def rows(**tokens: tuple[str, int]) -> list[dict[str, Any]]:
+    return [{"name": n, "tier": tier, "tokens": count} for n, (tier, count) in tokens.items()]
+
+
+ROWS = rows(web=("D1", 300), code=("D1", 100), qa=("D3", 50))
+
+
+def test_a_tier_is_shared_by_tokens() -> None:
+    got = tasks.resolve_weights({"m": {"D1": 4, "D3": 1}}, ROWS)
+    assert got == {"m": pytest.approx({"web": 0.6, "code": 0.2, "qa": 0.2})}
+
+
+def test_a_tier_leaves_out_the_sources_that_are_named() -> None:
+    got = tasks.resolve_weights({"m": {"D1": 1, "web": 2, "qa": 1}}, ROWS)
+    assert got == {"m": pytest.approx({"web": 0.5, "code": 0.25, "qa": 0.25})}
+
+
+def test_sources_without_tokens_or_weight_are_left_out() -> None:
+    told: list[str] = []
+    sources = [*ROWS, *rows(news=("D1", 0), synthetic=("D2", 0))]
+    mixtures = {"m": {"D1": 4, "news": 3, "D2": 9, "qa": 0}}
+    got = tasks.resolve_weights(mixtures, sources, told.append)
+    assert got == {"m": pytest.approx({"web": 0.75, "code": 0.25})}
+    assert told == [
+        "mixture 'm': 'news' has no tokens and is left out",
+        "mixture 'm': 'D2' has no tokens and is left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ({"wiki": 1}, r"names 'wiki'; there are the sources \['code', 'qa', 'web'\] and the tiers"),
+        ({"D2": 1}, "names 'D2'"),
+        ({"D3": 1, "qa": 1}, r"weighs tier 'D3', but names each of its sources \['qa'\]"),
+        ({"web": -1}, "weighs 'web' by -1; expected >= 0"),
+        ({"web": float("nan")}, "weighs 'web' by nan"),
+        ({"web": float("inf")}, "weighs 'web' by inf"),
+        ({"web": 0}, "is empty"),
+        ({}, "is empty"),
+    ],
+)
+def test_refuses_wrong_weights(mixture: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"mixture 'm' {message}"):
+        tasks.resolve_weights({"m": mixture}, ROWS)
+
+
+# -- tasks -------------------------------------------------------------------------------------
+
+
+def test_tasks_give_what_the_tokenizer_gives(defined: tuple[dict[str, Any], Any]) -> None:
+    """For every text, odd, empty or long: BOS, the Python tokenizer's ids, EOS, and the id."""
+    tokenizer = Tokenizer()
+    got = examples(defined[0]["web"])
+    assert [e["id"].decode() for e in got] == [d.id for d in documents("web")]
+    for example, text in zip(got, TEXTS, strict=True):
+        assert example["targets"].tolist() == [1, *tokenizer.encode(text), 2]
+
+
+def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
+    """Words cannot be encoded apart then: the ids are still those of the Python tokenizer."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(mistral_model().read_bytes())
+    proto.pieces[300].piece = "'s"
+    path = tmp_path / "across.model"
+    path.write_bytes(proto.SerializeToString())
+    tokenizer = Tokenizer(path)
+    assert 300 in tokenizer.encode(TEXTS[8])
+    assert tasks.encoder(tokenizer)(TEXTS).to_list() == [tokenizer.encode(text) for text in TEXTS]
+
+
+def test_long_documents_become_several_examples(defined: tuple[dict[str, Any], Any]) -> None:
+    whole = {e["id"]: e["targets"].tolist() for e in examples(defined[0]["web"])}
+    pieces: dict[bytes, list[int]] = {}
+    for example in examples(defined[0]["web"], length=100):
+        assert len(example["targets"]) <= 100
+        pieces.setdefault(example["id"], []).extend(example["targets"].tolist())
+    assert pieces == whole
+    assert max(map(len, whole.values())) > 1000
+
+
+@pytest.mark.parametrize("batch", [1, 4, 1000])
+def test_batches_do_not_show(
+    defined: tuple[dict[str, Any], Any], monkeypatch: pytest.MonkeyPatch, batch: int, baked: Path
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_BATCH", batch)
+    monkeypatch.setattr(tasks, "BATCH_BYTES", 1 << 40)
+    files = [baked / "part-0.tfrecord"]
+    task = tasks.task("t", files, Tokenizer(), documents=len(TEXTS), text_bytes=1)
+    got = [example["targets"].tolist() for example in examples(task)]
+    assert got == [example["targets"].tolist() for example in examples(defined[0]["web"])]
+
+
+def test_rates_are_honoured(defined: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    mixture = defined[1]["stage2"]
+    assert mixture.name == "hare_stage2"
+    dataset = mixture.get_dataset(
+        {"targets": 1 << 20}, "train", shuffle=False, seed=1, passthrough_features=["id"]
+    )
+    counts = Counter(
+        example["id"].decode().split("/")[0] for example in dataset.take(2000).as_numpy_iterator()
+    )
+    # Three standard deviations of a share of 0.5 in 2000 draws are 0.034.
+    for source, share in {"web": 0.5, "code": 0.2, "quiz show": 0.3}.items():
+        assert counts[source] / 2000 == pytest.approx(share, abs=0.034)
+
+
+def test_any_seqio_user_can_load_it_by_name(baked: Path) -> None:
+    """In a process of its own, which also must end by itself and say nothing."""
+    program = f"""
+import data_pipeline.mixture.tasks as tasks
+print(tasks.register({str(baked)!r}))
+import seqio
+mixture = seqio.get_mixture_or_task("hare_stage2")
+dataset = mixture.get_dataset({{"targets": 2048}}, "train", shuffle=False)
+for example in dataset.take(3).as_numpy_iterator():
+    print(example["targets"][0], example["targets"].dtype)
+task = seqio.get_mixture_or_task("hare_quiz_show")
+converter = seqio.LMFeatureConverter(pack=True)
+packed = seqio.get_dataset("hare_stage2", {{"targets": 128}}, converter, "train", num_epochs=None)
+print(next(packed.as_numpy_iterator())["decoder_target_tokens"].shape)
+print(task.output_features["targets"].vocabulary.vocab_size)
+try:
+    tasks.register({str(baked)!r})
+except ValueError as error:
+    print(error)
+"""
+    got = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert (got.returncode, got.stderr) == (0, "")
+    assert got.stdout.splitlines() == [
+        "['hare_web', 'hare_code', 'hare_quiz_show', 'hare_stage1', 'hare_stage2']",
+        *["1 int32"] * 3,
+        "(128,)",
+        "32000",
+        "SeqIO has a 'hare_web' already; give another prefix",
+    ]
+
+
+# -- what is not as it should be ---------------------------------------------------------------
+
+
+def copied(baked: Path, to: Path) -> Path:
+    for file in baked.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_refuses_what_was_changed_after_baking(baked: Path, tmp_path: Path) -> None:
+    directory = copied(baked, tmp_path)
+    manifest = directory / "mixture.json"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(text.replace('"web": 0.5', '"web": 0.6'), "utf-8")
+    with pytest.raises(ValueError, match=r"mixture\.json has fingerprint"):
+        tasks.define(directory)
+    manifest.write_text(text, "utf-8")
+    tfrecord = directory / "part-1.tfrecord"
+    tfrecord.write_bytes(tfrecord.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"part-1\.tfrecord has \d+ bytes"):
+        tasks.define(directory)
+    model = directory / "tokenizer.model"
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"tokenizer\.model has sha256"):
+        tasks.define(directory)
+    manifest.unlink()
+    with pytest.raises(FileNotFoundError, match="expected a directory of baked data"):
+        tasks.define(directory)
+
+
+def test_refuses_two_names_that_are_one_in_seqio(baked: Path, tmp_path: Path) -> None:
+    directory = copied(baked, tmp_path)
+    manifest = json.loads((directory / "mixture.json").read_text("utf-8"))
+    manifest["mixtures"]["quiz/show"] = {"web": 1.0}
+    del manifest["fingerprint"]
+    manifest["fingerprint"] = bake.digest(manifest)
+    (directory / "mixture.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(ValueError, match="'quiz show' and 'quiz/show' would both be named"):
+        tasks.define(directory)

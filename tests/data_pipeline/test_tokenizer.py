@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer, mistral_model
+
+TEXTS = [
+    "",
+    " ",
+    "a ",
+    "  two  spaces  ",
+    "\n",
+    "def f(x):\n    return x ** 2  # ok\n",
+    "a\x00b\tc\r\nd",
+    "It's 2026-11-30: 3.14159, isn't it?",
+    "“curly” — dashes… naïve café ﬁ ² »,",
+    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
+    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
+    "<s> </s> <unk> <0x0A>",
+    "x" * 3000 + " ab" * 1000,
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer()
+
+
+def changed_model(tmp_path: Path, **pieces: str) -> Path:
+    """The Mistral model with some pieces (by id) named otherwise: piece_5000="a,"."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(mistral_model().read_bytes())
+    for key, piece in pieces.items():
+        proto.pieces[int(key.removeprefix("piece_"))].piece = piece
+    path = tmp_path / "changed.model"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_is_the_mistral_tokenizer(tokenizer: Tokenizer) -> None:
+    assert (tokenizer.vocab_size, tokenizer.unk_id) == (32_000, 0)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    assert tokenizer.encode("Hares are fast.") == [382, 4585, 460, 4102, 28723]
+    assert tokenizer.sha256 == "dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_decodes_to_the_same_text(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert not {tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} & set(ids)
+    assert tokenizer.decode(ids) == text.replace("\u2581", " ")
+
+
+def test_does_not_import_mistral_common() -> None:
+    program = (
+        "import sys; from data_pipeline.mixture.tokenizer import Tokenizer; Tokenizer()\n"
+        "print(sorted({'mistral_common', 'tensorflow', 'jax'} & set(sys.modules)))"
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert got.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all" * 100, b"\x0a\xff", None])
+def test_refuses_what_is_no_model(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(mistral_model().read_bytes()[:200_000] if content is None else content)
+    with pytest.raises(ValueError, match=r"tokenizer\.model is not a SentencePiece model"):
+        Tokenizer(path)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
+        Tokenizer(tmp_path / "none.model")
+
+
+def test_refuses_a_model_without_a_begin_id(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="begin and end ids -1 and 2"):
+        Tokenizer(changed_model(tmp_path, piece_1="<start>"))
+
+
+def random_text(rng: random.Random) -> str:
+    parts = [*TEXTS, *"aZ .,;'\n\t0123456789-(){}", "  ", "é", "’", "\u2581", "漢", "the", "Hare"]
+    return "".join(rng.choice(parts[1:-6] if rng.random() < 0.1 else parts[13:]) for _ in range(40))
+
+
+def test_words_are_all_of_a_text() -> None:
+    rng = random.Random(0)
+    for text in [*TEXTS, *(random_text(rng) for _ in range(200))]:
+        assert "".join(m[0] for m in re.finditer(WORD_PATTERN, text)) == text
+
+
+def test_ids_of_a_text_are_those_of_its_words(tokenizer: Tokenizer) -> None:
+    assert tokenizer.splits_at_words
+    words = sentencepiece.SentencePieceProcessor()
+    words.LoadFromSerializedProto(tokenizer.model_without_prefix())
+    rng = random.Random(1)
+    for text in [*TEXTS[1:], *(random_text(rng) for _ in range(200))]:
+        found = [m[0] for m in re.finditer(WORD_PATTERN, " " + text)]
+        assert [i for word in found for i in words.encode(word)] == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("piece", ["a,", "a b", "a\u2581", "e\n", "12", "x1", "é\u2581", ",a"])
+def test_a_piece_that_lies_in_two_words_is_seen(tmp_path: Path, piece: str) -> None:
+    assert not Tokenizer(changed_model(tmp_path, piece_5000=piece)).splits_at_words
+
+
+def test_a_unigram_model_does_not_split_at_words(tmp_path: Path) -> None:
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(mistral_model().read_bytes())
+    proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
+    path = tmp_path / "unigram.model"
+    path.write_bytes(proto.SerializeToString())
+    assert not Tokenizer(path).splits_at_words
