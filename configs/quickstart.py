@@ -10,7 +10,7 @@ The model is a small one of the paper's architecture, trained in the paper's two
 from __future__ import annotations
 
 from configs.experiment import Experiment
-from data_pipeline.config import Baking, Reader, Recipe, Source
+from data_pipeline.config import Baking, HeldOut, Reader, Recipe, Source
 from hare_jax.config import (
     Checkpointing,
     DType,
@@ -37,6 +37,7 @@ def get_config() -> Experiment:
                 Source("law", category="law", reader=Reader.PYTHON_LICENCES),
                 Source("math", category="math", reader=Reader.SCHOOL_MATH, max_documents=4000),
             ],
+            held_out=HeldOut(fraction=0.1, max_documents=24),
             baking=Baking(sequence_length=SEQUENCE_LENGTH),
             # As in the paper: stage 1 is D1 alone; in stage 2, D1 to D3 weigh 46.50 to 39.87
             # (Tables 3 and 5; D2 needs a teacher, so that the quickstart has none).

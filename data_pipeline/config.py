@@ -164,6 +164,7 @@ class Decontamination:
 
     enabled: bool = True
     benchmarks: list[Benchmark] = field(default_factory=list)
+    folder: str = ""  # where each known benchmark has a subfolder or file of its name; "" is none
     held_out: bool = True  # the held-out documents and the items made from them are benchmarks too
     ngram_words: dict[str, int] = field(default_factory=lambda: {"D1": 13, "D2": 13, "D3": 8})
     sample_share: float = 0.5

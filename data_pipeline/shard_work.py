@@ -11,8 +11,8 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 
 from data_pipeline import manifest as manifests
@@ -27,8 +27,8 @@ from data_pipeline.config import (
     Source,
     Tier,
 )
-from data_pipeline.curation import clean, dedup, items, nlp_tasks, sources
-from data_pipeline.decontamination import benchmarks, index, rules
+from data_pipeline.curation import chance, clean, dedup, items, nlp_tasks, sources
+from data_pipeline.decontamination import benchmarks, index, probe, rules
 from data_pipeline.document import Bad, Document, Dropped
 from data_pipeline.manifest import Ledger
 from data_pipeline.mixture.bake import bake_part
@@ -205,7 +205,7 @@ def duplicates(task: Task) -> Ledger:
     decisions = dedup.find_duplicates(tables, shingles_of, source_order, config)
     ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
     for file, decided in zip(task.inputs, decisions, strict=True):
-        add_file(ledger, task.out / "shards" / f"{file.name}.json", json.dumps(decided.to_json()))
+        add_file(ledger, task.out, f"shards/{file.name}.json", json.dumps(decided.to_json()))
     ledger.write(task.out)
     return ledger
 
@@ -229,7 +229,7 @@ def candidates(task: Task) -> Ledger:
     config: HeldOut = task.config
     with Books(task, "candidates") as books:
         for document in documents_of(task):
-            if held_out_hash(document.id, config.seed) < config.fraction:
+            if chance.number(config.seed, "held out", document.id) < config.fraction * 2**64:
                 books.came(document)
                 books.settle(document)
     return books.ledger
@@ -238,10 +238,11 @@ def candidates(task: Task) -> Ledger:
 def held_out(task: Task) -> Ledger:
     """Of all candidates, the `max_documents` of each source with the smallest hashes."""
     config: HeldOut = task.config
-    chosen: dict[str, list[tuple[float, int, Document]]] = {}
+    chosen: dict[str, list[tuple[int, int, Document]]] = {}
     for number, document in enumerate(documents_of(task)):
         heap = chosen.setdefault(document.source, [])
-        heapq.heappush(heap, (-held_out_hash(document.id, config.seed), number, document))
+        hashed = chance.number(config.seed, "held out", document.id)
+        heapq.heappush(heap, (-hashed, number, document))
         if len(heap) > config.max_documents:
             heapq.heappop(heap)
     with Books(task, "held_out") as books:
@@ -257,8 +258,8 @@ def make_items(task: Task) -> Ledger:
     config: HeldOut = task.config
     made = items.make(list(documents_of(task)), config)
     ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
-    lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in made)
-    add_file(ledger, task.out / "shards" / "items.jsonl", "".join(lines))
+    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
+    add_file(ledger, task.out, "items.jsonl", "".join(lines))
     ledger.extra = {"items": dict(Counter(item.task for item in made))}
     ledger.write(task.out)
     return ledger
@@ -318,6 +319,23 @@ def decontaminate(task: Task) -> Ledger:
     return transform(task, "decontaminate", decide)
 
 
+def measure(task: Task) -> Ledger:
+    """probe.json: what share of planted leaks the rules of this run find."""
+    config: Decontamination
+    config, protected, n = task.config
+    for file in task.side.values():
+        file.verify()
+    held_out = {document.id for document in read_shard(task.side["held_out"].path)}
+    everything = [item for benchmark in protected for item in benchmarks.read(benchmark)]
+    loaded = index.Index.load(task.side[str(n)].path)
+    rest = (document for document in documents_of(task) if document.id not in held_out)
+    found = probe.measure(everything, rest, config, loaded)
+    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | found, indent=1))
+    ledger.write(task.out)
+    return ledger
+
+
 def write_tasks(task: Task) -> Ledger:
     """D3: tasks in natural language, made from the documents of D1 and D2."""
     config: NlpTasks = task.config
@@ -349,12 +367,6 @@ def bake(task: Task) -> Ledger:
     return ledger
 
 
-def held_out_hash(identity: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing but the id and the seed."""
-    value = blake2b(identity.encode(), digest_size=8, salt=str(seed).encode()[:16]).digest()
-    return int.from_bytes(value, "big") / 2**64
-
-
-def add_file(ledger: Ledger, path: Path, text: str) -> None:
-    manifests.write_atomically(path, text)
-    ledger.files[f"{path.parent.name}/{path.name}"] = manifests.file_sha256(path)
+def add_file(ledger: Ledger, out: Path, name: str, text: str) -> None:
+    manifests.write_atomically(out / name, text)
+    ledger.files[name] = manifests.file_sha256(out / name)

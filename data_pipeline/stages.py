@@ -15,7 +15,7 @@ from pathlib import Path
 from data_pipeline import manifest, shard_work, shards
 from data_pipeline.config import Benchmark, Recipe, Source, Tier
 from data_pipeline.curation import clean, dedup, items, nlp_tasks, sources
-from data_pipeline.decontamination import benchmarks, index, rules
+from data_pipeline.decontamination import benchmarks, index, probe, rules
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory
 from data_pipeline.mixture import bake as baking
@@ -47,18 +47,20 @@ def run(recipe: Recipe, root: Path) -> Curated:
             current = deduplicate(recipe, runner, cleaned)
         held_out = hold_out(recipe, runner, current)
         questions = make_items(recipe, runner, held_out)
-        leaks = make_index(recipe, runner, held_out, questions)
-        documents = decontaminate("decontaminate", recipe, runner, current, held_out, leaks)
+        protected = protect(recipe, runner, held_out, questions)
+        documents = decontaminate("decontaminate", recipe, runner, current, held_out, protected)
+        if protected is not None:
+            measure_recall(recipe, runner, current, held_out, protected)
         training = [documents]
         if recipe.nlp_tasks.enabled:
             made = write_tasks(recipe, runner, documents)
             training.append(
-                decontaminate("decontaminate_tasks", recipe, runner, made, held_out, leaks)
+                decontaminate("decontaminate_tasks", recipe, runner, made, held_out, protected)
             )
         return Curated(
             mixture=bake("bake", recipe, runner, training, recipe.mixtures),
             held_out=bake("bake_held_out", recipe, runner, [held_out], {}),
-            items=questions.file("shards/items.jsonl").path,
+            items=questions.file("items.jsonl").path,
             prompts=prompts(held_out),
             directories=runner.directories,
         )
@@ -169,32 +171,60 @@ def make_items(recipe: Recipe, runner: Runner, held_out: Directory) -> Directory
     )
 
 
-def make_index(
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """What must not be in the training data, and the index of its n-grams."""
+
+    benchmarks: list[Benchmark]
+    index: Directory
+
+
+def protect(
     recipe: Recipe, runner: Runner, held_out: Directory, questions: Directory
-) -> Directory | None:
-    """All that is evaluated, as n-grams: one file for each n; None where nothing is looked for."""
+) -> Protected | None:
+    """Indexes all that is evaluated, once for each n; None where decontamination is off."""
     config = recipe.decontamination
     if not config.enabled:
         return None
-    protected = [*config.benchmarks, *benchmarks.known(config.folder)]
-    outside = [[benchmark.name, *benchmarks.fingerprint(benchmark)] for benchmark in protected]
+    outside = [*config.benchmarks, *benchmarks.known(config.folder)]
+    inside, files = [], []
     if config.held_out:
         (documents,) = held_out.files()
-        made = questions.file("shards/items.jsonl")
+        made = questions.file("items.jsonl")
+        files = [documents, made]
         # A document is long: some n-grams of it are a phrase, not a leak.
         whole = Benchmark("held_out_documents", str(documents.path), absolute_hits=False)
-        protected += [whole, Benchmark("held_out_items", str(made.path))]
-    return runner.stage(
+        inside = [whole, Benchmark("held_out_items", str(made.path))]
+    made_index = runner.stage(
         "index",
         shard_work.make_index,
         [
-            Task(str(n), config=(config, protected, n))
+            Task(str(n), inputs=tuple(files), config=(config, [*outside, *inside], n))
             for n in sorted(set(config.ngram_words.values()))
         ],
         config=config,
         inputs=[held_out, questions],
         modules=[index, benchmarks],
-        extra=outside,
+        extra=[[benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in outside],
+    )
+    return Protected([*outside, *inside], made_index)
+
+
+def measure_recall(
+    recipe: Recipe, runner: Runner, before: Directory, held_out: Directory, protected: Protected
+) -> Directory:
+    """Plants leaks and counts those that the rules find, so that every run measures itself."""
+    n = recipe.decontamination.ngram_words[Tier.D1.value]
+    (kept_out,) = held_out.files()
+    side = {"held_out": kept_out} | {file.name: file for file in protected.index.files()}
+    task = all_in_one(before, (recipe.decontamination, protected.benchmarks, n))
+    return runner.stage(
+        "probe",
+        shard_work.measure,
+        [replace(task, side=side)],
+        config=recipe.decontamination,
+        inputs=[before, held_out, protected.index],
+        modules=[probe],
     )
 
 
@@ -204,19 +234,19 @@ def decontaminate(
     runner: Runner,
     before: Directory,
     held_out: Directory,
-    leaks: Directory | None,
+    protected: Protected | None,
 ) -> Directory:
     """Without the held-out documents, and without documents that hold evaluation data."""
     (kept_out,) = held_out.files()
     side = {"held_out": kept_out}
-    if leaks is not None:
-        side |= {file.name: file for file in leaks.files()}
+    if protected is not None:
+        side |= {file.name: file for file in protected.index.files()}
     return runner.stage(
         name,
         shard_work.decontaminate,
         [replace(task, side=side) for task in one_task_a_shard(before, recipe.decontamination)],
         config=recipe.decontamination,
-        inputs=[before, held_out, *([leaks] if leaks is not None else [])],
+        inputs=[before, held_out, *([protected.index] if protected is not None else [])],
         modules=[rules],
     )
 

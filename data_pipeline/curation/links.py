@@ -53,7 +53,9 @@ _LATEX_URL = re.compile(r"\\url\s*\{[^{}]*\}")
 
 _BRACKETED = re.compile(r"[(\[<][\s,;]*\x00(?:[\s,;\x00]|and|or)*[)\]>]")
 # "documented at LINK." and "(see LINK)": the word that pointed at it goes with it
-_POINTER = re.compile(r"[ \t]+(?:at|from|via|see|visit|here):?[ \t]*\x00+(?=[ \t]*(?:[.,;)\]]|$))", re.I)
+_POINTER = re.compile(
+    r"[ \t]+(?:at|from|via|see|visit|here):?[ \t]*\x00+(?=[ \t]*(?:[.,;)\]]|$))", re.I
+)
 _DOUBLED_COMMA = re.compile(r"([,;:.][\"”’]?)[ \t]*\x00+[ \t]*[,;.]")
 _CODE_COMMENT = re.compile(r"^[ \t]*(?:#|//|\*(?!/))[^\n]*?://[^\n]*", re.M)
 _MAX_LABEL_WORDS = 4  # "Project home page: https://..." goes as a whole

@@ -1,41 +1,45 @@
 """D3 without a teacher: tasks in natural language from the structure of one document.
 
-What the paper lets a language model write as JSON (section 2.3), taken from what documents say
-of themselves: a definition asks what something is, a heading is the title of its passage, a word left
-out can be found again. A task is a text: the prompt, then the answer.
+What the paper lets a language model write as JSON (section 2.3), taken from what documents say of
+themselves: a definition tells what something is, a heading is the title of its passage, a word
+left out can be found again. A task is a text: the prompt, then the answer.
 
 >>> make = build(NlpTasks(kinds=("question_answering",), per_document=1))
 >>> document = Document("a", "Question: What is 2 + 3?\\nAnswer: 2 + 3 = 5.", "math", "math")
 >>> print(make(document)[0].text)
-Problem: What is 2 + 3?
-Solution: 2 + 3 = 5.
+Exercise: What is 2 + 3?
+<BLANKLINE>
+Worked answer: 2 + 3 = 5.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 
 from data_pipeline.config import NlpTasks
-from data_pipeline.curation import task_kinds
-from data_pipeline.curation.task_kinds import Material, Task
+from data_pipeline.curation.chance import seeded
+from data_pipeline.curation.task_kinds.choices import multiple_choice
+from data_pipeline.curation.task_kinds.gaps import cloze
+from data_pipeline.curation.task_kinds.material import Material, Task
+from data_pipeline.curation.task_kinds.questions import question_answering
+from data_pipeline.curation.task_kinds.summaries import summary
 from data_pipeline.document import Document
 
 KINDS: dict[str, Callable[[Material, random.Random], Iterator[Task]]] = {
-    "question_answering": task_kinds.question_answering,
-    "multiple_choice": task_kinds.multiple_choice,
-    "cloze": task_kinds.cloze,
-    "summary": task_kinds.summary,
+    "question_answering": question_answering,
+    "multiple_choice": multiple_choice,
+    "cloze": cloze,
+    "summary": summary,
 }
 
 
 def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
     """A pure function from a document to its tasks, at most `per_document` of each kind.
 
-    A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`; its meta tells the kind ("task"), the document and its
-    source ("from", "from_source") and the end of the text that answers the rest ("answer"). Raises
-    ValueError for a kind that does not exist.
+    A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`; its meta tells the kind ("task"), the document and
+    its source ("from", "from_source") and the end of the text that answers the rest ("answer").
+    Raises ValueError for a kind that does not exist.
     """
     if unknown := sorted(set(config.kinds) - set(KINDS)):
         raise ValueError(
@@ -58,12 +62,6 @@ def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
         return made
 
     return make
-
-
-def seeded(seed: int, *names: str) -> random.Random:
-    """The same numbers for the same seed and names, on every machine and in every process."""
-    key = "\\0".join([str(seed), *names]).encode()
-    return random.Random(int.from_bytes(blake2b(key, digest_size=8).digest(), "big"))
 
 
 def _document(task: Task, kind: str, k: int, origin: Document, config: NlpTasks) -> Document:

@@ -1,4 +1,4 @@
-"""Unicode and whitespace: one spelling for every text, and nothing that cannot be written to a file.
+"""Unicode and whitespace: one spelling for every text, and nothing that no file can hold.
 
 >>> normalise("cafe\\u0301\\r\\nItâ€™s \\ufb01ne.  \\n\\n\\n\\nBye", Profile.PROSE)
 'café\\nIt’s fine.\\n\\nBye'
@@ -22,20 +22,21 @@ _ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 _REPLACED = {
     "\n": "\x0b\x0c\x85\u2028\u2029",
-    " ": "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000",
+    " ": "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u202f\u205f\u3000",
     # soft hyphen, zero-width space, direction marks, word joiner, byte order mark; the zero-width
     # joiners U+200C and U+200D stay: emoji and several scripts need them
     "": "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
     "\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff",
 }
 _TABLE: dict[int, str] = {
-    **{code: "" for code in (*range(0x00, 0x09), *range(0x0E, 0x20), *range(0x7F, 0xA0))},
+    **dict.fromkeys((*range(9), *range(14, 32), *range(127, 160)), ""),
     **{ord(char): to for to, characters in _REPLACED.items() for char in characters},
     **{
         0xFB00 + i: letters
         for i, letters in enumerate(["ff", "fi", "fl", "ffi", "ffl", "st", "st"])
     },
-    **{code: "\ufffd" for code in range(0xD800, 0xE000)},  # half a surrogate pair has no UTF-8
+    **dict.fromkeys(range(55296, 57344), "�"),  # half a surrogate pair has no UTF-8
 }
 _IN_TABLE = re.compile("[" + "".join(re.escape(chr(code)) for code in sorted(_TABLE)) + "]")
 _ASCII_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -72,7 +73,7 @@ def tidy_whitespace(text: str, profile: Profile) -> str:
         text = "\n".join([line.rstrip() for line in text.split("\n")])
     most = 3 if profile is Profile.CODE else 2
     if "\n" * (most + 1) in text:
-        text = re.sub(r"\n{%d,}" % (most + 1), "\n" * most, text)
+        text = re.sub("\n" * most + "\n+", "\n" * most, text)
     return text.rstrip().lstrip("\n")  # the first line may be indented
 
 
@@ -81,16 +82,17 @@ def _fix_mojibake(line: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    # A text with a literal "<" is HTML or speaks of it: what it escapes is meant. Repeated because
-    # scraped pages hold "&amp;quot;".
-    while "&" in text:
-        about_html = "<" in text
-        before, text = text, _ENTITY.sub(lambda m: _character(m[0], about_html), text)
-        if text == before:
-            break
+    # Repeated because scraped pages hold "&amp;quot;".
+    before = ""
+    while "&" in text and text != before:
+        before, text = text, _ENTITY.sub(_about_html if "<" in text else _character, text)
     return text
 
 
-def _character(entity: str, about_html: bool) -> str:
-    character = html.unescape(entity)
-    return entity if about_html and character in "<>&\"'" else character
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0])
+
+
+def _about_html(entity: re.Match[str]) -> str:
+    """A text with a literal "<" is HTML or speaks of it: what it escapes is meant to be so."""
+    return entity[0] if html.unescape(entity[0]) in "<>&\"'" else html.unescape(entity[0])

@@ -37,6 +37,7 @@ _BRACKETED_AT = re.compile(r"[(\[<]at[)\]>] ?[\w-]+(?:\.[\w-]+)+", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63} ?\Z", re.ASCII)
 _ANGLED_AT = re.compile(r"<[\w.+-]+ at [\w-]+(?:\.[\w-]+)+>", re.ASCII)
 
+_MIN_DIGITS, _MAX_DIGITS = 7, 15  # of a telephone number (ITU E.164)
 _DIGITS = re.compile(r"\d[\d().+ -]{6,}\d")  # a sign of each of the next four
 # North American (area and exchange begin with 2 to 9) and international numbers with a plus sign.
 _PHONE = re.compile(
@@ -48,20 +49,26 @@ _PHONE = re.compile(
 )
 # Other layouts are telephone numbers where the text says so: "FAX: [994] 4488-4298".
 _PHONE_BEFORE = re.compile(
-    r"(?:phone|tel|fax|mobile|cell)(?: number| no)?[.:]{0,2}\s{0,3}((?:\[\d{1,3}\] ?)?[+(\[]?)\Z", re.IGNORECASE
+    r"(?:phone|tel|fax|mobile|cell)(?: number| no)?[.:]{0,2}\s{0,3}((?:\[\d{1,3}\] ?)?[+(\[]?)\Z",
+    re.IGNORECASE,
 )
 _CARD = re.compile(
-    r"(?<![\w.-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})(?![\w-]|\.\d)"
+    r"(?<![\w.-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})"
+    r"(?![\w-]|\.\d)"
 )
 _CARD_ISSUER = re.compile(r"4|5[1-5]|2[2-7]|3[47]|6(?:011|5)")
-_SSN = re.compile(r"(?<![\w.-])(?<![\])] )(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)")
+_SSN = re.compile(
+    r"(?<![\w.-])(?<![\])] )(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)"
+)
 _IPV4 = re.compile(r"(?<![\w.-])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w-]|\.\d)")
 _VERSION_BEFORE = re.compile(
     r"(?:version|ver|release|build|firmware|driver|kernel|section|sec|chapter|rule|§|\bv)[\s.:=]*\Z",
     re.IGNORECASE,
 )
 # Public addresses begin with 2000::/3, so that 12:30:45 and dead::beef are never looked at.
-_IPV6 = re.compile(r"[23](?<![\w:.].)[0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])")
+_IPV6 = re.compile(
+    r"[23](?<![\w:.].)[0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])"
+)
 
 _SECRET_SIGNS = (
     *("PRIVATE KEY-----", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
@@ -101,7 +108,7 @@ def replace_personal_information(text: str, profile: Profile) -> tuple[str, dict
 
 
 def is_card_number(digits: str) -> bool:
-    """A known issuer's prefix and a right check digit (Luhn, ISO/IEC 7812-1): one number in ten has it.
+    """A known issuer's prefix and a right check digit (Luhn, ISO/IEC 7812-1).
 
     >>> is_card_number("4111 1111 1111 1111"), is_card_number("4111 1111 1111 1112")
     (True, False)
@@ -149,11 +156,11 @@ def _numbers(text: str, in_code: bool) -> Iterator[Span]:
                 yield match.start(), match.end(), "ip_address"
         if in_code:
             continue
-        if label := _PHONE_BEFORE.search(text, max(0, run.start() - 30), run.start()):
-            if 7 <= sum(map(str.isdigit, run[0])) <= 15:
-                yield label.start(1), run.end(), "phone"
+        label = _PHONE_BEFORE.search(text, max(0, run.start() - 30), run.start())
+        if label and _MIN_DIGITS <= sum(map(str.isdigit, run[0])) <= _MAX_DIGITS:
+            yield label.start(1), run.end(), "phone"
         for match in _PHONE.finditer(text, *near):
-            if 7 <= sum(map(str.isdigit, match[0])) <= 15:
+            if _MIN_DIGITS <= sum(map(str.isdigit, match[0])) <= _MAX_DIGITS:
                 yield match.start(), match.end(), "phone"
         for match in _CARD.finditer(text, *near):
             if is_card_number(match[0]):

@@ -1,4 +1,4 @@
-"""The prose in a document: its sections, paragraphs and sentences. Code, tables and lists are left out.
+"""The prose in a document, without code, tables and lists: its sections, paragraphs, sentences.
 
 >>> for section in sections("# Hares\\n\\nHares are fast. They live in forms.\\n\\n    x = 1\\n"):
 ...     print(section.heading, section.paragraphs)
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from data_pipeline.curation.word_lists import LEANING
+
 _MARKDOWN_HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
 _WIKI_HEADING = re.compile(r"(?:= ){1,4}(.+?)(?: =){1,4}$")
 _LATEX_HEADING = re.compile(r"\\(?:chapter|(?:sub)*section)\*?\{([^{}]+)\}")
@@ -18,7 +20,8 @@ _NOT_PROSE = re.compile(
     r"(?:[-*+•·|>$%@:\\<{}\[\]=~^&]|\.\. |>>>|\d+[.)]\s|\(?[a-zA-Z0-9]{1,3}\)\s|#|//|/\*)"
 )
 _COLUMNS = re.compile(r"[^.!?:;\"”’)]  +\S|\t")  # two spaces after a full stop are typing
-_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,2})(?=\S)([^*_\n]+?)(?<=\S)\1(?!\w)")
+# *so*, **so** and _so_, but not __so__: that is a name
+_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_(?!_))(?=\S)([^*_\n]+?)(?<=\S)\1(?![\w*])")
 _CODE = re.compile(r"(?::\w+:)?`{1,2}([^`\n]+)`{1,2}_{0,2}")
 _SENTENCE_END = re.compile(r"[.!?][\"”’')\]]*\s+(?=[\"“‘'(\[]?[A-Z])")
 _ABBREVIATION = re.compile(
@@ -29,14 +32,6 @@ _ABBREVIATION = re.compile(
 _PLAIN = re.compile(r"[\"“‘']?[A-Z][\w\s.,;:'\"‘’“”()!?%$£€&/`–—-]*[.!?][\"”’')]*\Z")
 _MIN_WORDS, _MAX_WORDS = 6, 45  # of a sentence that can stand in a task
 _MIN_LETTERS = 0.75  # of its characters; the rest is mostly spaces
-
-# A sentence that opens with one of these leans on the one before it.
-LEANING = frozenset(
-    "it its this that these those they their them he she his her him such here there then thus hence therefore "
-    "however but and so or nor yet also another both others some we i you my our your moreover furthermore "
-    "instead otherwise meanwhile additionally besides likewise similarly consequently accordingly still "
-    "nevertheless nonetheless which who one first second third finally next again".split()
-)
 
 
 @dataclass(slots=True)
@@ -85,7 +80,11 @@ def sentences(paragraph: str) -> list[str]:
 
 def is_plain(sentence: str) -> bool:
     """A whole sentence of ordinary words: no markup, no formula, nothing cut."""
-    if sentence[1:3] == ". " or not _PLAIN.match(sentence) or not _MIN_WORDS <= len(sentence.split()) <= _MAX_WORDS:
+    if (
+        sentence[1:3] == ". "
+        or not _PLAIN.match(sentence)
+        or not _MIN_WORDS <= len(sentence.split()) <= _MAX_WORDS
+    ):
         return False
     letters = sum(map(str.isalpha, sentence))
     balanced = (
@@ -123,7 +122,9 @@ def _split_heading(block: list[str]) -> tuple[str, list[str]]:
 
 def _is_title(line: str) -> bool:
     words = line.split()
-    return len(words) <= 12 and line[0].isupper() and line[-1].isalnum() and not _NOT_PROSE.match(line)
+    return (
+        len(words) <= 12 and line[0].isupper() and line[-1].isalnum() and not _NOT_PROSE.match(line)
+    )
 
 
 def _paragraph(lines: list[str]) -> list[str]:

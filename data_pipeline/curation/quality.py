@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from data_pipeline.curation.word_lists import GRAMMAR
+
 Evidence = dict[str, Any]
 
 _SENTENCE_ENDS = (".", "!", "?", "…", ":", ";", "。", "！", "？", "：", "।", "؟")
 _CLOSERS = "\"'”’»)]}*_`>|~ "
 _INNER_END = re.compile(r"[a-z0-9)][.!?][\"”’)]? +[\"“(]?[A-Z]")
 # Glossaries and enumerations have whole statements without a full stop.
-_GRAMMAR = frozenset("a an and are as at be been by can for from has have if in into is it its not of on or "
-    "than that the their them then there these they this to was were when which who will with you your".split())
 _STATEMENT_WORDS, _STATEMENT_GRAMMAR = 12, 3
 _MIN_PARAGRAPH = 6  # words: "D.C. Law 5-196." is a heading
 # Words and signs on which no sentence ends.
@@ -92,9 +92,11 @@ def duplicate_lines(text: Text, most: float) -> Evidence | None:
 
 
 def fragments(text: Text, least: float) -> Evidence | None:
-    """The share of the text, code aside, that belongs to whole sentences: menus, tables and lists of
-    names have few. In each paragraph everything up to the last line that ends as a sentence counts,
-    so hard-wrapped lines do."""
+    """The share of the text, code aside, that belongs to whole sentences.
+
+    Menus, tables and lists of names have few. In each paragraph everything up to the last line that
+    ends as a sentence counts, so hard-wrapped lines do.
+    """
     whole = complete = 0
     for paragraph in text.prose.split("\n\n"):
         lines = [line for line in paragraph.split("\n") if not _is_code(line)]
@@ -108,8 +110,10 @@ def fragments(text: Text, least: float) -> Evidence | None:
 
 
 def cut_off(text: Text) -> Evidence | None:
-    """The end is in the middle of a sentence, and what was cut is a good part of the text: a teaser.
-    A book that lost half a sentence at its end stays."""
+    """A teaser: ends in the middle of a sentence, and what was cut is a good part of the text.
+
+    A book that lost half a sentence at its end stays.
+    """
     end = text.text.rstrip(_CLOSERS)
     if not _CUT.search(end[-20:]):
         return None
@@ -120,7 +124,9 @@ def cut_off(text: Text) -> Evidence | None:
 
 
 def _is_code(line: str) -> bool:
-    return line.startswith(("    ", "\t", "`", ">>>", "$ ")) and not line.lstrip().startswith(("-", "*"))
+    return line.startswith(("    ", "\t", "`", ">>>", "$ ")) and not line.lstrip().startswith(
+        ("-", "*")
+    )
 
 
 def _is_statement(line: str) -> bool:
@@ -129,7 +135,7 @@ def _is_statement(line: str) -> bool:
     words = line.split()
     if len(words) < _STATEMENT_WORDS:
         return False
-    return sum(word in _GRAMMAR for word in words) >= _STATEMENT_GRAMMAR
+    return sum(word in GRAMMAR for word in words) >= _STATEMENT_GRAMMAR
 
 
 def long_code_lines(text: Text, most: int = _MAX_CODE_LINE) -> Evidence | None:

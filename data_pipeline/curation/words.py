@@ -5,29 +5,36 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-WORD = re.compile(r"(?<![\w'’.,-])(?:[A-Za-z][A-Za-z-]*[A-Za-z]|\d+(?:,\d{3})*(?:\.\d+)?)(?![\w'’-]|[.,]\d)")
+from data_pipeline.curation.word_lists import STOP_WORDS
 
-STOP_WORDS = frozenset(
-    "about above after again against all almost along also although always among another any anything are around "
-    "away back because been before being below between both but came can cannot come could did does doing done "
-    "down during each either else enough even ever every everything first from further gave get give given gives "
-    "goes going gone got had has have having her here hers herself him himself his how however into its itself "
-    "just know last least less let like made make makes making many may maybe me might more most much must my "
-    "myself neither never next none nor not nothing now off often once one ones only onto other others our ours "
-    "out over own perhaps put quite rather really said same say says second see seem seems seen several shall she "
-    "should since some someone something sometimes soon still such take than that the their theirs them themselves "
-    "then there therefore these they thing things this those though three through thus together too took toward "
-    "towards two under until upon use used uses using very want was way well went were what whatever when where "
-    "whether which while who whole whom whose why will with within without would yes yet you your yours for and "
-    "are was the its per via etc four five six seven eight nine ten".split()
+WORD = re.compile(
+    r"(?<![\w'’.,-])(?:[A-Za-z][A-Za-z-]*[A-Za-z]|\d+(?:,\d{3})*(?:\.\d+)?)(?![\w'’-]|[.,]\d)"
 )
-_SUFFIXES = ("ing", "ed", "ly", "tion", "sion", "ment", "ness", "ity", "able", "ible", "ous", "ful", "ive", "ical")
+
+_SUFFIXES = (
+    "ing",
+    "ed",
+    "ly",
+    "tion",
+    "sion",
+    "ment",
+    "ness",
+    "ity",
+    "able",
+    "ible",
+    "ous",
+    "ful",
+    "ive",
+    "ical",
+)
 _MIN_LETTERS = 4
 
 
+@lru_cache(maxsize=1 << 16)
 def shape(word: str) -> str:
     """The class of words that can stand in for this one without breaking the grammar, or "".
 
@@ -71,14 +78,22 @@ class Vocabulary:
         return found
 
     def stand_ins(
-        self, word: str, before: str, text: str, how_many: int, random_: random.Random
+        self,
+        word: str,
+        before: str,
+        text: str,
+        how_many: int,
+        random_: random.Random,
+        barred: Set[str] = frozenset(),
     ) -> list[str]:
-        """`how_many` other words of the same shape, none of which occurs in the text or resembles
-        another; [] where there are not enough. Those that elsewhere follow the same word as this one
-        come first, then those of similar frequency and length."""
+        """`how_many` other words of the same shape, or [] where there are not enough.
+
+        None occurs in the text, is barred, or resembles another. Those that elsewhere follow the
+        same word as this one (`before`) come first, then those of similar frequency and length.
+        """
         counts = self.counts.get(shape(word), Counter())
         near = sorted(
-            (other for other in counts if other != word and abs(len(other) - len(word)) <= 4),
+            (w for w in counts if w not in barred and w != word and abs(len(w) - len(word)) <= 4),
             key=lambda other: (
                 before not in self.follows[other],
                 abs(counts[other] - counts[word]),
@@ -100,7 +115,7 @@ class Vocabulary:
 
 
 def blanks(sentence: str) -> Iterator[re.Match[str]]:
-    """The words of a sentence that may be left out: no small words, no code, none that occurs twice."""
+    """The words of a sentence that may be left out: not small, not code, not there twice."""
     seen = Counter(word.lower() for word in WORD.findall(sentence))
     for match in WORD.finditer(sentence, 1):
         in_code = sentence.count("`", 0, match.start()) % 2 == 1

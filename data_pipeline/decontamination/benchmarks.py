@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Benchmark
+from data_pipeline.manifest import file_sha256
 from data_pipeline.streams import read_chunks, split_lines
 
 Row = dict[str, Any]
@@ -71,7 +72,7 @@ def read(benchmark: Benchmark) -> Iterator[Item]:
                 ) from error
             name = f"{benchmark.name}/{split}/{row_number}"
             yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
-        if row_number < 0:
+        if row_number < 0 and benchmark.name not in _OWN:
             raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
 
 
@@ -88,6 +89,33 @@ def files(benchmark: Benchmark) -> list[Path]:
         )
     return found
 
+
+def known(folder: str) -> list[Benchmark]:
+    """Every known benchmark that has a subfolder or a file of its name in `folder`; "" gives none.
+
+    Raises ValueError for a folder without any.
+    """
+    if not folder:
+        return []
+    found = []
+    for name in LAYOUTS:
+        paths = [Path(folder, name), *(Path(folder, name + suffix) for suffix in _SUFFIXES)]
+        found += [Benchmark(name, str(path)) for path in paths if path.exists()][:1]
+    if not found:
+        raise ValueError(
+            f"decontamination.folder: no benchmark in {folder}; expected subfolders or files named "
+            f"{', '.join(name for name in LAYOUTS if name not in _OWN)}"
+        )
+    return found
+
+
+def fingerprint(benchmark: Benchmark) -> list[str]:
+    """["test.jsonl.gz 9f3c...", ...]: the name and sha256 of each file."""
+    return [f"{path.name} {file_sha256(path)}" for path in files(benchmark)]
+
+
+# Made by this pipeline and verified by their manifests; a run may well hold out nothing.
+_OWN = ("held_out_items", "held_out_documents")
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 

@@ -34,10 +34,11 @@ from data_pipeline.ngrams import I64, U64, Ngrams, Words, ngrams, words
 
 F64 = NDArray[np.float64]
 
-# Parts that have less occur in texts that have nothing to do with the item ("The Federal Open Market
-# Committee" and "Which of the following are true?" are questions of MMLU). They are still found
-# together with the answer.
-PART_WORDS = 6
+# Parts that have less occur in texts that have nothing to do with the item ("The Federal Open
+# Market Committee" and "Which of the following are true?" are questions of MMLU). They are still
+# found together with the answer.
+QUESTION_WORDS = 5
+PART_WORDS = 8
 PART_BITS = 15.0
 OPTION_WORDS = 13
 
@@ -202,11 +203,13 @@ def build_index(items: Iterable[Item], n: int, config: Decontamination) -> Index
     num_words_K = np.diff(found.offsets_D)
     number = {item: k for k, item in enumerate(parts_of_item)}
     item_K = np.array([number[benchmark, item] for benchmark, item, _ in parts], np.int64)
-    option_K = np.array([is_option(name) for _, _, name in parts], bool)
+    least_words_K = np.array(
+        [_least_words(name, text) for (_, _, name), text in zip(parts, texts, strict=True)], np.int64
+    )
 
     seed_n, most = config.item_ngram_words, config.max_items_per_ngram
     grams = _table(ngrams(found, n), num_words_K >= n, item_K, most)
-    seeds = _seeds(found, np.where(option_K, OPTION_WORDS, PART_WORDS), item_K, seed_n, most)
+    seeds = _seeds(found, least_words_K, item_K, seed_n, most)
     unindexed: Counter[str] = Counter()
     indexed_K = np.zeros(len(parts), bool)
     indexed_K[grams.parts_J] = indexed_K[seeds[0].parts_J] = True
@@ -263,6 +266,12 @@ def _table(grams: Ngrams, wanted_K: NDArray[np.bool_], item_K: I64, most_items: 
     hashes_G, counts_G = np.unique(hashes[kept], return_counts=True)
     offsets_G = np.concatenate([[0], np.cumsum(counts_G)]).astype(np.int64)
     return Table(hashes_G, offsets_G, part[kept].astype(np.int32))
+
+
+def _least_words(part: str, text: str) -> int:
+    if is_option(part):
+        return OPTION_WORDS
+    return QUESTION_WORDS if text.rstrip().endswith("?") else PART_WORDS
 
 
 def _seeds(

@@ -238,7 +238,7 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
     parts: list[Markup] = []
     for i, (above, below) in enumerate(pairwise(spans)):
         y = top + i * (bar + gap) + bar
-        for source in above.keys() & below.keys():
+        for source in (name for name in above if name in below):
             (a, b), (c, d) = above[source], below[source]
             m = y + gap / 2
             shape = (
@@ -246,7 +246,6 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
                 f"L{d:.1f},{y + gap} C{d:.1f},{m} {b:.1f},{m} {b:.1f},{y} Z"
             )
             parts.append(_tag("path", d=shape, class_=f"band {classes[source]}"))
-    parts.sort()  # `keys()` of sets have no order of their own
     for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
         y = top + i * (bar + gap)
         middle = y + bar / 2 + 4

@@ -10,7 +10,7 @@ from typing import Any
 from data_pipeline.document import Dropped
 from data_pipeline.report import excerpts
 from data_pipeline.report.results import probe
-from data_pipeline.report.way import Stage
+from data_pipeline.report.way import Stage, first
 from data_pipeline.shards import read_dropped
 
 EXAMPLES = 3  # of each reason
@@ -23,7 +23,7 @@ REASONS = {
     "too_long": "more words than allowed",
     "empty": "nothing left after cleaning",
     "language": "not in the language asked for, or too uncertain",
-    "cut_off": "begins or ends in the middle of a sentence",
+    "cut_off": "ends in the middle of a sentence, with little before it",
     "symbols": "too many hash signs and ellipses for its words",
     "duplicate_lines": "too much of it repeats its own earlier lines",
     "not_words": "too few of its words hold a letter",
@@ -168,10 +168,14 @@ def _pairs(rows: Sequence[tuple[Stage, Dropped]]) -> list[dict[str, Any]]:
 
 
 def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """Hits by benchmark, some with their evidence, and the recall on planted leaks."""
+    """Hits by benchmark, some with their evidence, and the recall on planted leaks.
+
+    `written`: how many of the documents were not read but written by a stage.
+    """
     recall = next((p for stage in stages if (p := probe(stage.directory.path))), None)
     if recall is None and not any(stage.name.startswith("decontaminate") for stage in stages):
         return None
+    start = first(stages)
     rows = [
         (stage, dropped)
         for stage, dropped in _all_dropped(stages, "decontaminate")
@@ -182,7 +186,7 @@ def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
         by_benchmark.setdefault(dropped.evidence["benchmark"], []).append(dropped)
     return {
         "count": len(rows),
-        "stages": list(Counter(stage.title for stage, _ in rows).items()),
+        "written": sum(d.document.source not in start.sources for _, d in rows) if start else 0,
         "benchmarks": [
             {
                 "name": name,

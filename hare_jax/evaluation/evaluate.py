@@ -21,8 +21,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,18 @@ import jax
 import numpy as np
 
 from hare_jax.config import Evaluation, Model, Training, plain
-from hare_jax.evaluation import heldout, multiple_choice, packing, unigram
+from hare_jax.evaluation import heldout, multiple_choice, packing, samples, unigram
 from hare_jax.evaluation.harness import ModelScorer, Scorer
 from hare_jax.evaluation.heldout import DocumentLoss
 from hare_jax.evaluation.multiple_choice import Encode, Scored
 from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.samples import Decode
 from hare_jax.evaluation.unigram import Unigram
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint, input
 from hare_jax.training.input import Baked
 
-Decode = Callable[[Sequence[int]], str]  # token ids -> text
 MODELS = ("untrained", "unigram", "trained")
 
 
@@ -107,9 +106,7 @@ def run(
 
     # ---------------------------------------------------------------- who is evaluated
     def with_params(params: decoder.Params) -> Scorer:
-        return ModelScorer(
-            model, params, max_length=max_length, batch_tokens=size, bos_id=bos_id
-        )
+        return ModelScorer(model, params, max_length=max_length, batch_tokens=size, bos_id=bos_id)
 
     scorers: dict[str, Callable[[], Scorer]] = {
         "untrained": lambda: with_params(jax.jit(lambda: decoder.init(model, training.seed))()),
@@ -128,9 +125,11 @@ def run(
         losses[name] = [DocumentLoss(*row) for row in rows]
         rows = parts.get(f"{name} items", functools.partial(answer, name, scorer, requests))
         answers[name] = multiple_choice.scored(items, [Score(*row) for row in rows])
-    samples = parts.get(
+    written = parts.get(
         "samples",
-        lambda: complete(model, params, evaluation, prompts, encode, decode, bos_id),
+        lambda: samples.complete(
+            model, params, evaluation, prompts, encode, decode, held_out.tokenizer
+        ),
     )
 
     # ---------------------------------------------------------------- what came out
@@ -146,7 +145,7 @@ def run(
     }
     log = (json.dumps(multiple_choice.log_line(a), ensure_ascii=False) for a in answers["trained"])
     _write(run_dir / "items_scored.jsonl", "".join(line + "\n" for line in log))
-    _write(run_dir / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
+    _write(run_dir / "samples.json", json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     _write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     parts.remove()
     print(summary(results), flush=True)
@@ -163,9 +162,7 @@ def read(
     return [list(loss) for loss in losses]
 
 
-def answer(
-    name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]
-) -> list[list[Any]]:
+def answer(name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]) -> list[list[Any]]:
     """The model's scores, as JSON has them."""
     with progress(f"{name:<9} multiple choice", len(requests), "choices") as advance:
         return [list(score) for score in scorer().scores(requests, advance)]

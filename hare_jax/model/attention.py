@@ -1,6 +1,6 @@
 """Grouped-query attention: one function, kernels by an enum.
 
-Shapes: B rows, T queries, S keys, H query heads, G key-value heads, R = H / G query heads that share a
+Shapes: B rows, T queries, S keys, H query heads, G key-value heads, R = H / G query heads of one
 key-value head, K numbers a head.
 """
 
@@ -69,9 +69,7 @@ def _xla(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, visible_BTS: Array) -> Arr
     R = H // G
     q_BGRTK = q_BTHK.reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
     q_BGNK = (q_BGRTK * K**-0.5).reshape(B, G, R * T, K)
-    scores_BGNS = jnp.einsum(
-        "bgnk,bsgk->bgns", q_BGNK, k_BSGK, preferred_element_type=jnp.float32
-    )
+    scores_BGNS = jnp.einsum("bgnk,bsgk->bgns", q_BGNK, k_BSGK, preferred_element_type=jnp.float32)
     bias_BTS = jnp.where(visible_BTS, 0.0, HIDDEN)
     scores_BGRTS = scores_BGNS.reshape(B, G, R, T, S) + bias_BTS[:, None, None]
     highest = jax.lax.stop_gradient(scores_BGRTS.max(axis=-1, keepdims=True))

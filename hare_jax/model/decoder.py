@@ -63,9 +63,7 @@ class Attention(nnx.Module):
         self.q_DHK = _matrix(rngs, (c.d_model, c.num_heads, c.head_dim), c.d_model)
         self.k_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
         self.v_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
-        self.o_HKD = _matrix(
-            rngs, (c.num_heads, c.head_dim, c.d_model), width * 2 * c.num_layers
-        )
+        self.o_HKD = _matrix(rngs, (c.num_heads, c.head_dim, c.d_model), width * 2 * c.num_layers)
         self.config = config
 
     def qkv(self, x_BTD: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
@@ -194,7 +192,7 @@ class Decoder(nnx.Module):
         rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
         graph, layers = nnx.split(self.layers)
 
-        def layer(x_BTD: Array, scanned: tuple[Params, Array, Array]) -> tuple[Array, Any]:
+        def layer(x_BTD: Array, scanned: Any) -> tuple[Array, Any]:
             params, *cached = scanned
 
             def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
@@ -295,8 +293,8 @@ def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], inverse_variance: float) -> 
 def _linear(x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
     """[B, T, in ...] by [in ..., out ...] -> [B, T, out ...], in the dtype of `x`.
 
-    `inputs`: how many axes are summed over. Rows and positions are one axis inside: with two, XLA on
-    CPU transposes for the weight's gradient, which takes 2.5 times as long.
+    `inputs`: how many axes are summed over. Rows and positions are one axis inside: with two, XLA
+    on CPU transposes for the weight's gradient, which takes 2.5 times as long.
     """
     w = weight[...].astype(x.dtype)
     width = math.prod(w.shape[:inputs])
@@ -305,7 +303,7 @@ def _linear(x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
 
 
 def _share_rows(x_BTD: Array) -> Array:
-    """Keeps rows on the batch axes of the mesh, where there is one: the compiler may not move them."""
+    """Keeps rows where the batch has them, if there is a mesh: the compiler may not move them."""
     if jax.sharding.get_abstract_mesh().empty:
         return x_BTD
     return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(BATCH_AXES, None, None))

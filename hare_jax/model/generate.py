@@ -31,9 +31,10 @@ def generate(
 ) -> list[list[int]]:
     """Up to `max_new_tokens` tokens after each prompt, ending before `eos_id`.
 
-    `graph`, `params`: decoder.split. `temperature=0` takes the most probable token. `top_k` (0: all)
-    and `top_p` (1: all) leave only the most probable tokens: so many, and as many as make up that
-    probability. A completion depends on its prompt, its place and `seed`, not on the other prompts.
+    `graph`, `params`: decoder.split. `temperature=0` takes the most probable token. `top_k` (0:
+    all) and `top_p` (1: all) leave only the most probable tokens: so many, and as many as make up
+    that probability. A completion depends on its prompt, its place and `seed`, not on the other
+    prompts.
 
         >>> generate(graph, params, [[1, 7, 8], [1]], max_new_tokens=3, eos_id=2, temperature=0)
         [[9, 10, 11], [7]]

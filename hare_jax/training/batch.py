@@ -2,15 +2,15 @@
 
 Shapes: B rows, T positions.
 
-| key           | shape  | dtype   | meaning                                                            |
-| ------------- | ------ | ------- | ------------------------------------------------------------------ |
-| tokens_BT     | [B, T] | int32   | inputs                                                             |
-| targets_BT    | [B, T] | int32   | the token after each input                                         |
-| loss_mask_BT  | [B, T] | float32 | 1 where input and target lie in the same segment, else 0           |
-| segment_ids_BT| [B, T] | int32   | 1, 2, ... for the documents of a row; 0 is padding                 |
-| positions_BT  | [B, T] | int32   | 0, 1, ... from the start of the segment                            |
-| record_id_B   | [B]    | int32   | number of the record within its source                             |
-| source_id_B   | [B]    | int32   | number of the source within mixture.json                           |
+| key            | shape  | dtype   | meaning                                                    |
+| -------------- | ------ | ------- | ---------------------------------------------------------- |
+| tokens_BT      | [B, T] | int32   | inputs                                                     |
+| targets_BT     | [B, T] | int32   | the token after each input                                 |
+| loss_mask_BT   | [B, T] | float32 | 1 where input and target lie in the same segment, else 0   |
+| segment_ids_BT | [B, T] | int32   | 1, 2, ... for the documents of a row; 0 is padding         |
+| positions_BT   | [B, T] | int32   | 0, 1, ... from the start of the segment                    |
+| record_id_B    | [B]    | int32   | number of the record within its source                     |
+| source_id_B    | [B]    | int32   | number of the source within mixture.json                   |
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from jax import Array
 from hare_jax.config import Checkpointing, Model, plain
 from hare_jax.model.decoder import Params, abstract
 
-# What may differ between saving and restoring: it changes how the model is computed, not what it is.
+# What may differ between saving and restoring: how the model is computed, not what it is.
 COMPUTATION = ("attention", "remat", "compute_dtype")
 
 
@@ -38,7 +38,7 @@ class State:
 
     params: Params
     optimizer: Any
-    step: Array  # int32 []: steps finished
+    step: Any  # int32 []: steps finished
 
 
 class Checkpoints:
@@ -145,8 +145,9 @@ def restore_params(
 ) -> tuple[Params, int]:
     """Parameters alone, and their step, for evaluation: the latest step, or the given one.
 
-    They come on one device unless `sharding` says otherwise. Raises FileNotFoundError where there is
-    no such checkpoint, ValueError where it is of another model, DamagedCheckpoint where it is damaged.
+    They come on one device unless `sharding` says otherwise. Raises FileNotFoundError where there
+    is no such checkpoint, ValueError where it is of another model, DamagedCheckpoint where its
+    bytes are not what was saved.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
@@ -160,7 +161,9 @@ def restore_params(
         steps = sorted(manager.all_steps())
         chosen = steps[-1] if step is None and steps else step
         if chosen not in steps or chosen is None:
-            raise FileNotFoundError(f"{directory}: no checkpoint of step {chosen}, there are {steps}")
+            raise FileNotFoundError(
+                f"{directory}: no checkpoint of step {chosen}, there are {steps}"
+            )
         record = _read_record(manager, chosen)
         path = directory / str(chosen)
         _check_identity(path, record, model, record["fingerprint"])

@@ -1,7 +1,7 @@
 """Baked data -> the batch of step s.
 
-A baked directory holds mixture.json and, for each source, ArrayRecord files of packed rows. All that
-mixture.json says about them is checked when they are opened: nothing is trained on by mistake.
+A baked directory holds mixture.json and, for each source, ArrayRecord files of packed rows. All
+that mixture.json says of them is checked when they are opened: nothing is trained on by mistake.
 """
 
 from __future__ import annotations

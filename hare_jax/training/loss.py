@@ -29,10 +29,10 @@ def weighted_loss(
         per_example_b = sum_t m_bt ce_bt                          (constant to differentiation)
 
     with ce = lse - logit of the target, lse = log of the sum of exp(logits). Uniform `weights_B`
-    make `total` the mean over tokens. z_loss keeps lse near zero (PaLM, arXiv 2204.02311, section 5).
+    make `total` the mean over tokens. z_loss keeps lse near zero (PaLM, arXiv 2204.02311, 5).
 
-    The logits of T / chunks positions exist at one time. Their gradient is taken in the same pass, so
-    that nothing is computed twice; hence reverse-mode differentiation only, once.
+    The logits of T / chunks positions exist at one time. Their gradient is taken in the same pass,
+    so that nothing is computed twice; hence reverse-mode differentiation only, once.
 
     Raises ValueError where `chunks` does not divide T.
     """
@@ -114,9 +114,7 @@ def _total_backward(
 _total.defvjp(_total_forward, _total_backward)
 
 
-def _cross_entropy(
-    x_BCD: Array, head_DV: Array, targets_BC: Array
-) -> tuple[Array, Array, Array]:
+def _cross_entropy(x_BCD: Array, head_DV: Array, targets_BC: Array) -> tuple[Array, Array, Array]:
     """Logits, log of the sum of their exponentials, and cross-entropy, float32."""
     logits_BCV = jnp.einsum("bcd,dv->bcv", x_BCD, head_DV, preferred_element_type=jnp.float32)
     lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
@@ -129,7 +127,7 @@ def _hit(targets_BC: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.broadcasted_iota(jnp.int32, shape, 2) == targets_BC[:, :, None]
 
 
-def _cut(chunks: int, *arrays: Array) -> tuple[Array, ...]:
+def _cut(chunks: int, *arrays: Array) -> Any:
     """[B, T, ...] -> [chunks, B, C, ...]: along T, since B is shared among devices."""
 
     def cut(a: Array) -> Array:

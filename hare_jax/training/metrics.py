@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,16 @@ class Metrics:
         log_every: int,
         tokens_per_step: int,
         flops_per_token: float,
+        devices: Sequence[jax.Device],
         first_step: int = 0,
         pending: list[dict[str, Any]] | None = None,
     ):
         self.sources = sources
         self.log_every = log_every
         self.tokens_per_step = tokens_per_step
-        self.flops_per_token = flops_per_token
+        self._flops_per_token = flops_per_token
+        peaks = [PEAK_FLOPS.get(device.device_kind) for device in devices]
+        self._peak_flops = None if None in peaks else sum(peak or 0 for peak in peaks)
         self._finished: list[dict[str, Any]] = list(pending or [])  # on the host
         self._running: list[tuple[int, Any]] = []  # on the device
         self._path = run_dir / "metrics.jsonl"
@@ -124,7 +128,8 @@ class Metrics:
         now = time.perf_counter()
         seconds, steps = now - self._clock[0], done - self._clock[1]
         speed = steps * self.tokens_per_step / seconds
-        row = {
+        source_loss = self._source_loss()
+        row: dict[str, Any] = {
             "step": done,
             "stage": stage,
             **self._means(),
@@ -132,7 +137,7 @@ class Metrics:
             "tokens_per_second": speed,
             "mfu": self._mfu(speed),
             "input_wait": min(1.0, self._input_wait / seconds),
-            "source_loss": self._source_loss(),
+            "source_loss": source_loss,
         }
         self._finished.clear()
         self.start_clock(done)
@@ -141,7 +146,7 @@ class Metrics:
         for name, value in row.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"train/{name}", value, done)
-        for name, value in row["source_loss"].items():
+        for name, value in source_loss.items():
             self._board.add_scalar(f"source_loss/{name}", value, done)
         self._progress.show(row)
 
@@ -163,11 +168,9 @@ class Metrics:
 
     def _mfu(self, tokens_per_second: float) -> float | None:
         """Share of the devices' peak that the model's FLOPs (decoder.flops_per_token) make up."""
-        devices = jax.devices()
-        peak = PEAK_FLOPS.get(devices[0].device_kind)
-        if peak is None:
+        if self._peak_flops is None:
             return None
-        return tokens_per_second * self.flops_per_token / (peak * len(devices))
+        return tokens_per_second * self._flops_per_token / self._peak_flops
 
 
 def cut_back(path: Path, step: int) -> None:

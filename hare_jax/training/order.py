@@ -1,9 +1,9 @@
 """Which record is seen when: a pure function of (seed, step, mixture). No file is read here.
 
-Row i of a stage comes from the source that is furthest behind its weight; the n-th row that is drawn
-from a source is the n-th record of the source's endless shuffle. n counts through all stages, so that
-no record is seen twice before every record of its source was seen once. Hosts, devices and worker
-threads have no part in it.
+The rows of a stage are dealt out to its sources so that each keeps its weight all along; the n-th
+row that is drawn from a source is the n-th record of the source's endless shuffle. n counts through
+all stages, so that no record is seen twice before every record of its source was seen once. Hosts,
+devices and worker threads have no part in it.
 """
 
 from __future__ import annotations

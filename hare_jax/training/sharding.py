@@ -101,10 +101,8 @@ def local_rows(mesh: jax.sharding.Mesh, batch_size: int) -> slice:
             f"of mesh axes {BATCH_AXES}: choose a multiple of {shares}"
         )
     sharding = NamedSharding(mesh, P(BATCH_AXES))
-    rows = [
-        index[0].indices(batch_size)[:2]
-        for index in sharding.addressable_devices_indices_map((batch_size,)).values()
-    ]
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    rows = [index[0].indices(batch_size)[:2] for index in indices if index is not None]
     return slice(min(start for start, _ in rows), max(stop for _, stop in rows))
 
 
@@ -115,7 +113,7 @@ def place(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int, rows: slice) -
         sharding = NamedSharding(mesh, P(BATCH_AXES, *(None,) * (local.ndim - 1)))
         shape = (batch_size, *local.shape[1:])
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(batch_size)
             return local[start - rows.start : stop - rows.start]
 

@@ -1,4 +1,4 @@
-"""Training, from baked data to the last checkpoint. Reads top to bottom in the order things happen."""
+"""Training, from baked data to the last checkpoint, in the order in which things happen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,11 +41,16 @@ class Result:
 
 
 def run(
-    model_config: Model, training_config: Training, mixture_dir: Path, run_dir: Path
+    model_config: Model,
+    training_config: Training,
+    mixture_dir: Path,
+    run_dir: Path,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Result:
     """Trains to the end of the last stage, going on from the latest checkpoint where there is one.
 
-    Writes config.json, plan.json, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`.
+    `devices`: all, unless given. Writes config.json, plan.json, metrics.jsonl, tensorboard/ and
+    checkpoints/ under `run_dir`.
 
     Raises ValueError or FileNotFoundError where config, data and checkpoints do not fit together,
     NotFinite where the loss is not a number, and SystemExit, after saving, at SIGTERM or Ctrl-C.
@@ -64,7 +69,7 @@ def run(
     _write_json(run_dir / "plan.json", plan)
 
     # ---------------------------------------------------------------- devices: what lies where
-    mesh = sharding.make_mesh(c.mesh)
+    mesh = sharding.make_mesh(c.mesh, devices)
     rows = sharding.local_rows(mesh, c.batch_size)
     optimizer = optim.build(c.optimizer, order.steps)
     placed = place_state(model_config, optimizer, mesh)
@@ -117,6 +122,7 @@ def run(
                 log_every=c.log_every,
                 tokens_per_step=plan["tokens_per_step"],
                 flops_per_token=plan["flops_per_token"],
+                devices=mesh.devices.flatten().tolist(),
                 first_step=first_step,
                 pending=record.get("pending"),
             ) as metrics,
@@ -134,7 +140,7 @@ def run(
                         checkpoints.save(state, {"past": order.past(done), "pending": pending})
                 except NotFinite as error:
                     raise not_finite(error, baked, order, run_dir) from error
-                if signalled:
+                if signalled and done < order.steps:
                     checkpoints.wait()
                     _leave(signalled[0], done, order.steps)
                 if done < order.steps:
@@ -293,8 +299,7 @@ def _signals() -> Iterator[list[int]]:
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():  # Python allows no other
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, receive)
+        before = {n: signal.signal(n, receive) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hare_jax.config import Checkpointing, Evaluation, Model, Stage, Training
-from hare_jax.evaluation import evaluate, heldout
+from hare_jax.evaluation import evaluate, heldout, samples, unigram
 from hare_jax.evaluation.harness import ModelScorer
 from hare_jax.evaluation.packing import Request
 from hare_jax.model import decoder
@@ -26,7 +26,7 @@ def encode(text: str) -> list[int]:
     return [3 + ord(character) % 61 for character in text]
 
 
-def decode(tokens: Sequence[int]) -> str:
+def decode(tokens: list[int]) -> str:
     return "".join(chr(ord("a") + token % 26) for token in tokens)
 
 
@@ -136,7 +136,7 @@ def test_each_model_has_its_own_parameters(workplace: Workplace) -> None:
     web, code = (30 * mixture.sources[0].tokens / 6, 10 * mixture.sources[1].tokens / 5)
     baseline = evaluate.baseline(mixture, workplace.training, records=100)
     total = sum(source.tokens for source in mixture.sources)
-    counts = evaluate.unigram.count(mixture, records=100)
+    counts = unigram.count(mixture, records=100)
     expected = web / (web + code) * counts["web"] / counts["web"].sum()
     expected = expected + code / (web + code) * counts["code"] / counts["code"].sum()
     np.testing.assert_allclose(baseline.probability_V, (total * expected + 1) / (total + 64))
@@ -249,10 +249,10 @@ def test_a_killed_evaluation_continues(
     assert not (workplace.run_dir / "evaluation.json").exists()
 
     asked = []
-    for name in ("read", "answer", "complete"):
-        compute = getattr(evaluate, name)
+    for module, name in ((evaluate, "read"), (evaluate, "answer"), (samples, "complete")):
+        compute = getattr(module, name)
         monkeypatch.setattr(
-            evaluate, name, lambda *args, compute=compute: asked.append(1) or compute(*args)
+            module, name, lambda *args, compute=compute: asked.append(1) or compute(*args)
         )
     workplace.run()
     assert len(asked) == 7 - parts

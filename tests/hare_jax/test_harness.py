@@ -79,7 +79,9 @@ def test_a_score_is_that_of_the_full_forward_pass(
     requests = some_requests()
     greedy = [int(logits_after(model, params, [1, 5, 6, 7])[-1].argmax())]
     requests.append(Request([1, 5, 6, 7], greedy))
-    requests.append(Request([1, 5, 6, 7], [*greedy, (greedy[0] + 1) % 64]))
+    other = (greedy[0] + 1) % 64
+    then = int(logits_after(model, params, [1, 5, 6, 7, other])[-1].argmax())
+    requests.append(Request([1, 5, 6, 7], [other, then]))
     scores = scorer.scores(requests)
     expected = [directly(model, params, request) for request in requests]
     assert_same(scores, expected)
@@ -115,13 +117,13 @@ def test_only_scored_positions_meet_the_head(
     scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One choice of one token after each of 3 contexts: 3 positions, whatever the batch holds."""
-    seen = []
-    predict = harness._predict
+    predict, seen = harness._predict, []
+    monkeypatch.setattr(harness, "HEAD_POSITIONS", 2)
     monkeypatch.setattr(
         harness, "_predict", lambda *args: seen.append(args[3].shape) or predict(*args)
     )
     scorer.scores([Request([1, *range(3, n)], [5]) for n in (10, 20, 30)])
-    assert seen == [(harness.HEAD_POSITIONS,)]
+    assert seen == [(2,), (2,)]
 
 
 def test_progress_counts_every_request_once(scorer: ModelScorer) -> None:

@@ -22,11 +22,12 @@ GOOD = {
 
 
 def encode(text: str) -> list[int]:
-    """A token a character, but a space joins the character after it, as in SentencePiece."""
+    """As SentencePiece does: a space joins the word after it, and a text begins with a mark."""
     tokens, rest = [], text
     while rest:
         piece = rest[:2] if rest[0] == " " else rest[:1]
-        tokens.append(sum(ord(c) * 256**i for i, c in enumerate(piece)))
+        mark = 10**9 if not tokens else 0
+        tokens.append(mark + sum(ord(c) * 256**i for i, c in enumerate(piece)))
         rest = rest[len(piece) :]
     return tokens
 
@@ -91,8 +92,7 @@ def test_no_items_are_refused(tmp_path: Path) -> None:
 
 
 def test_context_and_continuation_are_tokenised_as_one_text() -> None:
-    context, continuation = encode_pair(encode, "ab", " cd")
-    assert (context, continuation) == (encode("ab"), [*encode(" c"), *encode("d")])
+    assert encode_pair(encode, "ab", " cd") == (encode("ab cd")[:2], encode("ab cd")[2:])
 
 
 def test_trailing_white_space_moves_to_the_continuation() -> None:
@@ -103,8 +103,9 @@ def test_trailing_white_space_moves_to_the_continuation() -> None:
 
 def test_requests_begin_with_bos() -> None:
     first, second = multiple_choice.requests([item()], encode, bos_id=1)
-    assert first == Request([1, *encode("The hare is")], encode(" fast."))
-    assert second == Request([1, *encode("The hare is")], encode(" a stone."))
+    context = encode("The hare is")
+    assert first == Request([1, *context], encode("The hare is fast.")[len(context) :])
+    assert second == Request([1, *context], encode("The hare is a stone.")[len(context) :])
 
 
 def test_a_choice_without_tokens_is_refused() -> None:

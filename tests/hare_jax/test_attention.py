@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hare_jax.config import AttentionKernel
+from hare_jax.model.attention import attention, rope_tables, rotate, visible_BTS
+
+KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # that run on this platform
+
+SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 0], [1, 2, 2, 2, 2, 2]], np.int32)
+POSITIONS_BT = np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]], np.int32)
+
+
+def _qkv(heads: int = 4, kv_heads: int = 2) -> tuple[jax.Array, jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = [(2, 6, heads, 8), (2, 6, kv_heads, 8), (2, 6, kv_heads, 8)]
+    q, k, v = (jax.random.normal(key, s) for key, s in zip(keys, shapes, strict=True))
+    return q, k, v
+
+
+def _plain(q: np.ndarray, k: np.ndarray, v: np.ndarray, window: int | None) -> np.ndarray:
+    """One query at a time, in float64, with only the keys that it may see."""
+    out = np.zeros(q.shape)
+    B, T, H, K = q.shape
+    for b, t, h in np.ndindex(B, T, H):
+        kv = h // (H // k.shape[2])
+        seen = [
+            s
+            for s in range(t + 1)
+            if SEGMENTS_BT[b, s] == SEGMENTS_BT[b, t]
+            and (SEGMENTS_BT[b, t] > 0 or s == t)
+            and (window is None or POSITIONS_BT[b, t] - POSITIONS_BT[b, s] < window)
+        ]
+        scores = np.array([q[b, t, h] @ k[b, s, kv] for s in seen]) / np.sqrt(K)
+        weights = np.exp(scores - scores.max())
+        out[b, t, h] = (weights / weights.sum()) @ np.array([v[b, s, kv] for s in seen])
+    return out
+
+
+def test_visible_is_causal_within_segments() -> None:
+    positions = jnp.array([[0, 1, 0, 1]])
+    segments = jnp.array([[1, 1, 2, 2]])
+    visible = visible_BTS((positions, positions), (segments, segments), None)
+    expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert visible[0].astype(int).tolist() == expected
+
+
+def test_visible_window_counts_the_query_itself() -> None:
+    positions = jnp.arange(4)[None]
+    visible = visible_BTS((positions, positions), None, 2)
+    expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert visible[0].astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("window", [None, 1, 2])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_equals_plain_attention(
+    kernel: AttentionKernel, window: int | None, kv_heads: int
+) -> None:
+    q, k, v = _qkv(kv_heads=kv_heads)
+    out = attention(
+        q,
+        k,
+        v,
+        positions=(POSITIONS_BT, POSITIONS_BT),
+        segments=(SEGMENTS_BT, SEGMENTS_BT),
+        window=window,
+        kernel=kernel,
+    )
+    expected = _plain(np.asarray(q), np.asarray(k), np.asarray(v), window)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_bfloat16_keeps_its_dtype_and_softmax_in_float32() -> None:
+    q, k, v = _qkv()
+    kinds = {"positions": (POSITIONS_BT, POSITIONS_BT), "segments": (SEGMENTS_BT, SEGMENTS_BT)}
+    exact = attention(q, k, v, **kinds)
+    half = attention(*(a.astype(jnp.bfloat16) for a in (q, k, v)), **kinds)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), exact, atol=0.05)
+
+
+def test_cudnn_is_refused_for_packed_rows_by_name() -> None:
+    q, k, v = _qkv()
+    with pytest.raises(ValueError, match=r"'cudnn' cannot honour the segments.*use attention="):
+        attention(
+            q,
+            k,
+            v,
+            positions=(POSITIONS_BT, POSITIONS_BT),
+            segments=(SEGMENTS_BT, SEGMENTS_BT),
+            kernel=AttentionKernel.CUDNN,
+        )
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+def test_cudnn_is_refused_without_a_gpu_by_name() -> None:
+    q, k, v = _qkv()
+    with pytest.raises(ValueError, match=r"'cudnn' needs a GPU, got platform 'cpu'"):
+        attention(
+            q,
+            k,
+            v,
+            positions=(POSITIONS_BT, POSITIONS_BT),
+            segments=None,
+            kernel=AttentionKernel.CUDNN,
+        )
+
+
+def test_rotate_pairs_the_halves() -> None:
+    # One head of four numbers at position 1: angles 1 and 1 / theta^(2/4).
+    x = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
+    out = rotate(x, rope_tables(jnp.array([[1]]), 4, 100.0))[0, 0, 0]
+    a, b = 1.0, 0.1
+    expected = [
+        1 * np.cos(a) - 3 * np.sin(a),
+        2 * np.cos(b) - 4 * np.sin(b),
+        3 * np.cos(a) + 1 * np.sin(a),
+        4 * np.cos(b) + 2 * np.sin(b),
+    ]
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_scores_depend_on_distance_alone() -> None:
+    q, k, _ = _qkv(kv_heads=4)
+
+    def scores(start: int) -> jax.Array:
+        rope = rope_tables(jnp.tile(start + jnp.arange(6)[None], (2, 1)), 8, 1e4)
+        return jnp.einsum("bthk,bshk->bhts", rotate(q, rope), rotate(k, rope))
+
+    np.testing.assert_allclose(scores(0), scores(1000), atol=2e-3)
