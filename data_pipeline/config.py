@@ -42,7 +42,8 @@ class Profile(enum.Enum):
 class Source:
     """Where documents come from; a source's name is also the name of its SeqIO task.
 
-    `name`: "" takes each row's own `source`, or the name of the file or folder that it lies in.
+    `name`: "" takes each row's own `source`, or the name of the file or folder that it lies in;
+    without a path too, the entry is only a place for a folder, and left out.
     `text_fields`: the fields of a JSON or Parquet row that make the text, joined by a blank line.
     """
 
@@ -72,7 +73,7 @@ class Cleaning:
     language: str = "en"  # ISO 639-1
     min_foreign_score: float = 0.25  # a document goes if another language is this certain [0, 1]
     min_words: int = 20
-    max_words: int = 100_000
+    max_words: int = 500_000  # a long novel has 250 000
     replace_personal_information: bool = True
     remove_links: bool = True
     min_complete_lines: float = 0.3  # prose: least share of text in lines that end as sentences do
@@ -171,7 +172,7 @@ class Decontamination:
     absolute_hits: int = 8  # with n = 13, twenty words in a row
     item_share: float = 0.75
     item_ngram_words: int = 5
-    item_bits: float = 40.0  # about five rare words in a row; less where a part has less
+    item_bits: float = 34.0  # three rare words in a row; all that a part has where that is less
     max_items_per_ngram: int = 10  # an n-gram of more items than this is a phrase, not evidence
 
 

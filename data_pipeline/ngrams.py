@@ -48,8 +48,8 @@ _ASCII = bytes(
     ord(chr(b).lower()) if chr(b).isalnum() else _SPACE if b < 0x80 else b for b in range(0x80)
 ) + bytes(range(0x80, 0x100))
 
-# Above this plane there are only private use, tags and variation selectors.
-_LAST_LETTER = 0x323B0
+# Code points that are letters, marks or format characters; the others stand for a space.
+_LETTERS = (range(0x323B0), range(0xE0000, 0xE01F0))
 
 
 @dataclass(slots=True)
@@ -192,8 +192,9 @@ def _folding_table() -> NDArray[np.uint32]:
             return ord(lower) if len(lower) == 1 else code
         return 0 if code >= 0x80 and _is_ignored(character) else _SPACE
 
-    table = np.fromiter(map(fold, range(_LAST_LETTER)), np.uint32, _LAST_LETTER)
-    assert table[-1] == _SPACE, "codes beyond the table are clipped to its last entry"
+    table = np.full(_LETTERS[-1].stop + 1, _SPACE, np.uint32)  # codes beyond it are clipped to it
+    for codes in _LETTERS:
+        table[codes.start : codes.stop] = np.fromiter(map(fold, codes), np.uint32, len(codes))
     return table
 
 

@@ -19,6 +19,7 @@ from data_pipeline.decontamination import benchmarks, index, probe, rules
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory
 from data_pipeline.mixture import bake as baking
+from data_pipeline.progress import console
 from data_pipeline.provenance import code_version
 from data_pipeline.runner import Runner, Task
 from data_pipeline.shards import read_shard
@@ -71,8 +72,15 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
     inputs = [
         (source, shard)
         for source in recipe.sources
+        if source.name or source.path  # else a place for a folder that was not given
         for shard in sources.partition(source, recipe.reading)
     ]
+    for source in recipe.sources:
+        if ignored := sources.not_read(source):
+            what = ", ".join(
+                f"{count} {suffix or 'without ending'}" for suffix, count in ignored.items()
+            )
+            console.print(f"  {source.path}: files of other kinds are not read: {what}")
     return runner.stage(
         "read",
         shard_work.read,

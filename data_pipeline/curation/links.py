@@ -51,7 +51,9 @@ _AUTOLINK = re.compile(r"<(?:https?|ftp|mailto):[^<>\s]*>", re.IGNORECASE)
 _LATEX_LINK = re.compile(r"\\href\s*\{[^{}]*\}\s*\{([^{}]*)\}")
 _LATEX_URL = re.compile(r"\\url\s*\{[^{}]*\}")
 
-_BRACKETED = re.compile(r"[(\[<][\s,;]*\x00(?:[\s,;\x00]|and|or)*[)\]>]")
+_BRACKETED = re.compile(
+    r"[(\[<](?:[\s,;:]|see|at|via|from)*\x00(?:[\s,;\x00]|and|or|see)*[)\]>]", re.IGNORECASE
+)
 # "documented at LINK." and "(see LINK)": the word that pointed at it goes with it
 _POINTER = re.compile(
     r"[ \t]+(?:at|from|via|see|visit|here):?[ \t]*\x00+(?=[ \t]*(?:[.,;)\]]|$))", re.I
@@ -72,6 +74,15 @@ def remove_links(text: str, profile: Profile) -> tuple[str, int]:
         return text, 0
     if profile is Profile.CODE:
         return _remove_from_comments(text)
+    total = 0
+    while True:  # a removed address may leave a link whole that was broken before
+        text, count = _remove_outside_code(text)
+        total += count
+        if not count or "](" not in text:
+            return text, total
+
+
+def _remove_outside_code(text: str) -> tuple[str, int]:
     fenced = "```" in text or "~~~" in text
     pieces = _FENCED_CODE.split(text) if fenced else [text]  # prose, code, prose, ...
     names: set[str] = set()

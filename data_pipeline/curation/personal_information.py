@@ -70,9 +70,10 @@ _IPV6 = re.compile(
     r"[23](?<![\w:.].)[0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])"
 )
 
-_SECRET_SIGNS = (
-    *("PRIVATE KEY-----", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-    *("glpat-", "sk-", "k_live_", "hf_", "AIza", "xox", "npm_", "eyJ"),
+_SECRET_SIGNS = ("PRIVATE KEY-----", "AKIA", "ASIA", "AIza", "eyJ", "glpat-", "sk-", "xox")
+_UNDERSCORED_SIGNS = (
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    *("k_live_", "hf_", "npm_"),
 )
 _SECRET = re.compile(
     r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{40,8000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----"
@@ -120,10 +121,12 @@ def is_card_number(digits: str) -> bool:
 
 
 def _secrets(text: str) -> Iterator[Span]:
-    if any(sign in text for sign in _SECRET_SIGNS):
+    signs = (*_SECRET_SIGNS, *_UNDERSCORED_SIGNS) if "_" in text else _SECRET_SIGNS
+    if any(sign in text for sign in signs):
         for match in _SECRET.finditer(text):
             yield match.start(), match.end(), "secret"
-    for match in _LONG_LITERAL.finditer(text):
+    names_keys = any(part in text for part in ("key", "Key", "KEY", "oken", "OKEN"))
+    for match in _LONG_LITERAL.finditer(text) if names_keys else ():
         if _KEY_BEFORE.search(text, max(0, match.start() - 30), match.start()):
             yield match.start(1), match.end(1), "secret"
 

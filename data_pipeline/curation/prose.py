@@ -31,7 +31,7 @@ _ABBREVIATION = re.compile(
 )
 _PLAIN = re.compile(r"[\"“‘']?[A-Z][\w\s.,;:'\"‘’“”()!?%$£€&/`–—-]*[.!?][\"”’')]*\Z")
 _MIN_WORDS, _MAX_WORDS = 6, 45  # of a sentence that can stand in a task
-_MIN_LETTERS = 0.75  # of its characters; the rest is mostly spaces
+_MIN_LETTERS = 0.75  # of its characters other than spaces
 
 
 @dataclass(slots=True)
@@ -93,7 +93,11 @@ def is_plain(sentence: str) -> bool:
         and sentence.count("`") % 2 == 0
         and sentence.count("“") == sentence.count("”")
     )
-    return balanced and letters >= _MIN_LETTERS * len(sentence) and "___" not in sentence
+    return (
+        balanced
+        and letters >= _MIN_LETTERS * (len(sentence) - sentence.count(" "))
+        and "___" not in sentence
+    )
 
 
 def stands_alone(sentence: str) -> bool:
@@ -121,10 +125,9 @@ def _split_heading(block: list[str]) -> tuple[str, list[str]]:
 
 
 def _is_title(line: str) -> bool:
-    words = line.split()
-    return (
-        len(words) <= 12 and line[0].isupper() and line[-1].isalnum() and not _NOT_PROSE.match(line)
-    )
+    if not line[0].isupper() or not line[-1].isalnum() or len(line.split()) > 12:
+        return False
+    return not _NOT_PROSE.match(line) and not _COLUMNS.search(line)
 
 
 def _paragraph(lines: list[str]) -> list[str]:

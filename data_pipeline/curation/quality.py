@@ -20,10 +20,11 @@ _CLOSERS = "\"'”’»)]}*_`>|~ "
 _INNER_END = re.compile(r"[a-z0-9)][.!?][\"”’)]? +[\"“(]?[A-Z]")
 # Glossaries and enumerations have whole statements without a full stop.
 _STATEMENT_WORDS, _STATEMENT_GRAMMAR = 12, 3
-_MIN_PARAGRAPH = 6  # words: "D.C. Law 5-196." is a heading
+_MARKS = "|-=+:#>*~_"  # of headings, lists and tables
+_MIN_PARAGRAPH = 4  # words: "D.C. Law 5-196." is a heading
 # Words and signs on which no sentence ends.
 _CUT = re.compile(
-    r"(?:,|-|\b(?:a|an|and|are|as|at|be|because|been|but|by|for|from|his|if|into|is|its|my|nor|of|or|our|"
+    r"(?:,|[a-z]-|\b(?:a|an|and|are|as|at|be|because|been|but|by|for|from|his|if|into|is|its|my|nor|of|or|our|"
     r"than|that|the|their|to|was|were|whose|with|your))\Z"
 )
 _MAX_CUT_SHARE = 0.2
@@ -65,12 +66,13 @@ def symbols(text: Text, most: float) -> Evidence | None:
 
 
 def few_alphabetic_words(text: Text, least: float) -> Evidence | None:
-    """The share of words that hold a letter (Gopher: 0.8 on web pages)."""
-    # upper() == lower() says cheaply that no letter has a case; most words stop at isalpha()
+    """The share of words that hold a letter (Gopher: 0.8 on web pages); "|" is none."""
     words = text.words if text.prose is text.text else text.prose.split()
+    # upper() == lower() says cheaply that no letter has a case; most words stop at isalpha()
     others = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
     others = [w for w in others if not any(map(str.isalpha, w))]
-    share = 1 - len(others) / max(1, len(words))
+    marks = sum(not w.strip(_MARKS) for w in others)
+    share = 1 - (len(others) - marks) / max(1, len(words) - marks)
     if share >= least:
         return None
     return {"alphabetic_words": round(share, 3), "others": " ".join(others[:8])[:80]}

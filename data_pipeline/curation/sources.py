@@ -25,10 +25,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ from data_pipeline.document import Bad, Document
 from data_pipeline.streams import HEAD_BYTES
 
 LICENCE_FIELDS = ("licence", "license")
+# A row's own source names a SeqIO task; anything else in that field (an address, say) is metadata.
+_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 META_CHARACTERS = 300  # a longer licence or address is not copied into meta
 
 
@@ -47,7 +50,8 @@ class InputShard:
     """What one worker reads: some items of a source, or the generated documents start..stop.
 
     An item is a file relative to the source's path, or a part of the Python installation.
-    `fingerprint` changes when the input does. `limit`: documents at most, None for all.
+    `source` is what documents are called whose rows name no source of their own. `fingerprint`
+    changes when the input does. `limit`: documents at most, None for all.
     """
 
     name: str
@@ -69,25 +73,27 @@ class _Item(NamedTuple):
 def partition(source: Source, reading: Reading) -> list[InputShard]:
     """Lists a source without reading it; the same input gives the same list.
 
-    Items in the order of their names, small ones together up to `reading.shard_bytes`. Of
+    A source without a name is one for each file or folder in its path. Items in the order of
+    their names, small ones together up to `reading.shard_bytes`. Of
     `source.max_documents` each shard gets a share by its bytes, so that a small run sees all of
     the source. Raises ValueError for a path that is missing, unreadable or without documents.
     """
     if source.reader is Reader.SCHOOL_MATH:
         return _generated(source, reading)
-    groups = _grouped(_items(source), reading.shard_bytes)
-    sizes = [sum(item.bytes for item in group) for group in groups]
+    groups = _grouped(_items(source), source, reading.shard_bytes)
+    sizes = [sum(item.bytes for item in group) for _, group in groups]
     limits = _shares(source.max_documents, sizes)
+    numbers = [sum(name == other for other, _ in groups[:k]) for k, (name, _) in enumerate(groups)]
     return [
         InputShard(
-            name=f"{source.name}-{number:05d}",
-            source=source.name,
+            name=f"{name}-{number:05d}",
+            source=name,
             fingerprint=_fingerprint(group),
             bytes=size,
             items=tuple(item.name for item in group),
             limit=limit,
         )
-        for number, (group, size, limit) in enumerate(zip(groups, sizes, limits, strict=True))
+        for (name, group), number, size, limit in zip(groups, numbers, sizes, limits, strict=True)
         if limit != 0
     ]
 
@@ -134,7 +140,18 @@ def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docum
             name = _printable(item)
             columns = () if has_formats else source.text_fields
             for row in read_file(path, name, reading.max_line_bytes, columns):
-                yield row if isinstance(row, Bad) else _document(row, name, source, reading)
+                if isinstance(row, Bad):
+                    yield row
+                else:
+                    yield _document(row, name, _named(source, row, shard), reading)
+
+
+def _named(source: Source, row: Row, shard: InputShard) -> Source:
+    """The source under the name that this row's document gets."""
+    own = None if source.name else row.fields.get(source.source_field)
+    if not (isinstance(own, str) and _NAME.fullmatch(own)):
+        own = shard.source
+    return replace(source, name=own)
 
 
 def _document(row: Row, name: str, source: Source, reading: Reading) -> Document | Bad:
@@ -204,7 +221,7 @@ def _category(fields: dict[str, Any], source: Source) -> str:
 
 def _provenance(fields: dict[str, Any], source: Source) -> dict[str, str]:
     licence = next((fields[key] for key in LICENCE_FIELDS if fields.get(key)), None)
-    origin = fields.get("source")
+    origin = fields.get(source.source_field)
     found = {
         "licence": licence,
         "url": fields.get("url"),
@@ -234,16 +251,30 @@ def _generated(source: Source, reading: Reading) -> list[InputShard]:
     ]
 
 
-def _grouped(items: Sequence[_Item], most_bytes: int) -> list[list[_Item]]:
-    groups: list[list[_Item]] = []
+def _grouped(
+    items: Sequence[_Item], source: Source, most_bytes: int
+) -> list[tuple[str, list[_Item]]]:
+    """Neighbouring items of one name, up to so many bytes; each group with its source's name."""
+    groups: list[tuple[str, list[_Item]]] = []
     left = 0
     for item in items:
-        if not groups or item.bytes > left:
-            groups.append([])
+        name = source.name or _own_name(item.name)
+        if not groups or item.bytes > left or name != groups[-1][0]:
+            groups.append((name, []))
             left = most_bytes
-        groups[-1].append(item)
+        groups[-1][1].append(item)
         left -= item.bytes
     return groups
+
+
+def _own_name(item: str) -> str:
+    """The name of a source that was given none: its folder in the path, or its file.
+
+    >>> _own_name("books/a.txt"), _own_name("web.jsonl.gz")
+    ('books', 'web')
+    """
+    name = item.split("/")[0] if "/" in item else item.split(".")[0]
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "text"
 
 
 def _shares(total: int, weights: list[int]) -> list[int] | list[None]:

@@ -116,10 +116,10 @@ class Vocabulary:
 
 def blanks(sentence: str) -> Iterator[re.Match[str]]:
     """The words of a sentence that may be left out: not small, not code, not there twice."""
-    seen = Counter(word.lower() for word in WORD.findall(sentence))
     for match in WORD.finditer(sentence, 1):
         in_code = sentence.count("`", 0, match.start()) % 2 == 1
-        if shape(match[0]) and seen[match[0].lower()] == 1 and not in_code:
+        others = f"{sentence[: match.start()]} {sentence[match.end() :]}"
+        if shape(match[0]) and not in_code and not occurs(match[0], others):
             yield match
 
 

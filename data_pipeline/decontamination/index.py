@@ -5,8 +5,7 @@ Built once for each n, saved as one .npz file, loaded by every worker. Two table
 - `grams`: the n-grams of all parts of n words and more, for the sample-share and absolute-hits
   rules;
 - `seeds`: the short n-grams (5 words) of all parts worth looking for alone, for the item-share
-  rule: those of six words and more, options to choose from of thirteen and more, unless they
-  consist of phrases that many items have.
+  rule, unless they consist of phrases that many items have.
 
 About 20 bytes an n-gram: the seven benchmarks of the paper and both ARC sets, 4 M n-grams in all,
 take 150 MB a worker with the filters.
@@ -34,13 +33,14 @@ from data_pipeline.ngrams import I64, U64, Ngrams, Words, ngrams, words
 
 F64 = NDArray[np.float64]
 
-# Parts that have less occur in texts that have nothing to do with the item ("The Federal Open
-# Market Committee" and "Which of the following are true?" are questions of MMLU). They are still
-# found together with the answer.
+# What a part must have to be looked for alone, in words and in bits of its seeds. Less of it occurs
+# in texts that have nothing to do with the item: a complete question hardly ever, a fragment more
+# often ("The Federal Open Market Committee", "The Voting Rights Act of 1965" are questions of
+# MMLU), an option to choose from all the time. It is still found together with the answer.
 QUESTION_WORDS = 5
-PART_WORDS = 8
-PART_BITS = 15.0
+PART_WORDS = 7
 OPTION_WORDS = 13
+PART_BITS = 8.0
 
 # Surprise of the commonest English words, -log2 of their share of running text (the median over
 # fifteen corpora: books, news, government, law, medicine, textbooks, manuals). Any other word has

@@ -106,10 +106,7 @@ def bake_part(
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
     with _published(files) as (rows_file, spans_file, tfrecord):
         _write_tfrecord(tfrecord, documents, part)
-        if part.documents:
-            windows = _windows(tfrecord, tokenizer, part)
-        else:
-            windows = iter(())
+        windows = _windows(tfrecord, tokenizer, part)
         _write_rows(rows_file, spans_file, windows, config.sequence_length + 1, tokenizer, part)
         part.sha256, part.spans_sha256, part.tfrecord_sha256 = (
             file_sha256(file) for file in (rows_file, spans_file, tfrecord)

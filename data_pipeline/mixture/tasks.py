@@ -277,10 +277,9 @@ def import_tensorflow() -> tuple[Any, Any, Any]:
         import seqio
         import tensorflow
         import tensorflow_text
-    with contextlib.suppress(
-        RuntimeError
-    ):  # raised where TensorFlow already runs, as its user set it
-        tensorflow.config.set_visible_devices([], "GPU")
+
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already, as its user set it up
+            tensorflow.config.set_visible_devices([], "GPU")
     return seqio, tensorflow, tensorflow_text
 
 

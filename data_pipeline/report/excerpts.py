@@ -11,6 +11,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
 from hashlib import blake2b
 from itertools import takewhile
 from typing import Any
@@ -89,16 +90,21 @@ def evidence_words(text: str, evidence: dict[str, Any], most: int = 160) -> list
 
 
 def compare(one: str, other: str, size: int = SIZE) -> tuple[list[Segment], list[Segment]]:
-    """Excerpts of two similar texts, around the first word in which they differ; that is marked."""
-    from difflib import SequenceMatcher
+    """Excerpts of two similar texts, around the first word in which they differ; that is marked.
 
+    White space may differ.
+    """
     words, other_words = re.findall(r"\s*\S+", one), re.findall(r"\s*\S+", other)
-    same = sum(1 for _ in takewhile(lambda p: p[0] == p[1], zip(words, other_words, strict=False)))
+    pairs = zip(words, other_words, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0].strip() == pair[1].strip(), pairs))
     first = 0
     if same < max(len(words), len(other_words)) and len("".join(words[:same])) > size // 2:
         first = max(0, same - 12)
     left, right = _window(words, first, size), _window(other_words, first, size)
-    operations = SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    matcher = SequenceMatcher(
+        None, [w.strip() for w in left], [w.strip() for w in right], autojunk=False
+    )
+    operations = matcher.get_opcodes()
     both_go_on = first + len(left) < len(words) and first + len(right) < len(other_words)
     if both_go_on and operations[-1][0] in ("insert", "delete"):
         operations.pop()  # one side merely holds a few words more

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from data_pipeline.document import Dropped
 from data_pipeline.report import excerpts
 from data_pipeline.report.results import probe
-from data_pipeline.report.way import Stage, first
+from data_pipeline.report.way import HELD_OUT, Stage, first
 from data_pipeline.shards import read_dropped
 
 EXAMPLES = 3  # of each reason
 PAIRS = 4  # of near duplicates, side by side
 HITS = 12  # of contamination, with their evidence
+
+CONTAMINATED = "contaminated"
+
+T = TypeVar("T")
 
 # Reason -> what it means. Any other reason is shown as its name in words.
 REASONS = {
@@ -39,7 +43,8 @@ REASONS = {
     "line_too_long": "longer than any document may be",
     "empty_file": "a file without a row",
     "no_main_text": "a web page without main text",
-    "held_out": "kept for evaluation, so not trained on",
+    CONTAMINATED: "holds text of something that is evaluated",
+    HELD_OUT: "kept for evaluation, so not trained on",
 }
 
 
@@ -104,13 +109,10 @@ def changes(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, 
     ]
 
 
-def _all_dropped(stages: Sequence[Stage], name: str) -> Iterator[tuple[Stage, Dropped]]:
-    """All that the stages whose names begin with `name` have dropped."""
-    for stage in stages:
-        if stage.name.startswith(name) and stage.loses:
-            for file in stage.directory.files("dropped"):
-                for _, dropped in read_dropped(file.path):
-                    yield stage, dropped
+def _all_dropped(stage: Stage) -> Iterator[Dropped]:
+    for file in stage.directory.files("dropped"):
+        for _, dropped in read_dropped(file.path):
+            yield dropped
 
 
 # ---- duplicates
@@ -118,104 +120,132 @@ def _all_dropped(stages: Sequence[Stage], name: str) -> Iterator[tuple[Stage, Dr
 
 def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] | None:
     """Counts, a matrix of sources (of the dropped copy, of its survivor), and pairs of texts."""
-    rows = list(_all_dropped(stages, "deduplicate"))
-    if not rows:
+    stage = next((stage for stage in stages if stage.name == "deduplicate" and stage.loses), None)
+    if stage is None:
         return None
-    number: Counter[tuple[str, str]] = Counter(
-        (dropped.document.source, dropped.evidence["kept_source"])
-        for _, dropped in rows
-        if "kept_source" in dropped.evidence
-    )
+    number: Counter[tuple[str, str]] = Counter()
+    near: dict[str, dict[str, Dropped]] = {}  # source -> survivor -> a copy of it
+    for dropped in _all_dropped(stage):
+        source, kept = dropped.document.source, dropped.evidence["kept"]
+        number[source, _source_of(kept, colours)] += 1
+        if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < PAIRS:
+            near[source].setdefault(kept, dropped)
     names = [source for source in colours if any(source in pair for pair in number)]
     return {
-        "count": len(rows),
-        "reasons": sorted(Counter(dropped.reason for _, dropped in rows).items()),
+        "count": stage.total.dropped.total(),
+        "reasons": sorted(stage.total.dropped.items()),
         "names": names,
-        "most": max(number.values(), default=0),
         "across": sum(n for (copy, survivor), n in number.items() if copy != survivor),
         "matrix": [
             {
                 "name": copy,
-                "cells": [number[copy, survivor] for survivor in names],
+                "cells": [
+                    (number[copy, survivor], number[copy, survivor] / max(number.values()))
+                    for survivor in names
+                ],
                 "total": sum(number[copy, survivor] for survivor in names),
             }
             for copy in names
         ],
-        "pairs": _pairs(rows),
+        "pairs": _pairs(stage, in_turns([list(near[s].values()) for s in sorted(near)], PAIRS)),
     }
 
 
-def _pairs(rows: Sequence[tuple[Stage, Dropped]]) -> list[dict[str, Any]]:
-    """Near duplicates beside their survivors, from less to more similar."""
-    near = sorted(
-        (row for row in rows if row[1].evidence.get("jaccard", 1) < 1),
-        key=lambda row: (row[1].evidence["jaccard"], row[1].document.id),
-    )
-    chosen = near[:: max(1, len(near) // PAIRS)][:PAIRS]
+def _source_of(identity: str, sources: Iterable[str]) -> str:
+    """The source of a document by its id, which is read as SOURCE/..., or "" where it is not so."""
+    fitting = [source for source in sources if identity.startswith(source + "/")]
+    return max(fitting, key=len, default="")
+
+
+def _pairs(stage: Stage, copies: Sequence[Dropped]) -> list[dict[str, Any]]:
+    """Near duplicates beside their survivors."""
+    kept = excerpts.survivors(stage.directory, {copy.evidence["kept"] for copy in copies})
     pairs = []
-    for stage in {id(stage): stage for stage, _ in chosen}.values():
-        here = [dropped for of, dropped in chosen if of is stage]
-        kept = excerpts.survivors(stage.directory, {d.evidence["kept"] for d in here})
-        for dropped in here:
-            if survivor := kept.get(dropped.evidence["kept"]):
-                one, other = excerpts.compare(survivor.text, dropped.document.text)
-                sides = [("kept", survivor, one), ("dropped", dropped.document, other)]
-                pairs.append({"jaccard": dropped.evidence["jaccard"], "sides": sides})
+    for copy in copies:
+        if survivor := kept.get(copy.evidence["kept"]):
+            one, other = excerpts.compare(survivor.text, copy.document.text)
+            sides = [("kept", survivor, one), ("dropped", copy.document, other)]
+            pairs.append({"jaccard": copy.evidence["jaccard"], "sides": sides})
     return pairs
+
+
+def in_turns(queues: Sequence[Sequence[T]], most: int) -> list[T]:
+    """The first of every queue, then the second of every queue ...; at most so many.
+
+    >>> in_turns(["abc", "x", "yz"], 5)
+    ['a', 'x', 'y', 'b', 'z']
+    """
+    length = max(map(len, queues), default=0)
+    return [q[k] for k in range(length) for q in queues if k < len(q)][:most]
 
 
 # ---- contamination
 
 
+@dataclass(slots=True)
+class Found:
+    """What was found of one benchmark: ids of items, and the first documents as examples."""
+
+    documents: int = 0
+    items: set[str] = field(default_factory=set)
+    rules: Counter[str] = field(default_factory=Counter)
+    examples: list[Dropped] = field(default_factory=list)
+
+    def add(self, dropped: Dropped) -> None:
+        self.documents += 1
+        self.items.add(dropped.evidence["item"])
+        self.rules[dropped.evidence["rule"]] += 1
+        if len(self.examples) < HITS:
+            self.examples.append(dropped)
+
+
 def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
     """Hits by benchmark, some with their evidence, and the recall on planted leaks.
 
-    `written`: how many of the documents were not read but written by a stage.
+    None where decontamination was off. `written`: how many of the documents were not read but
+    written by a stage.
     """
-    recall = next((p for stage in stages if (p := probe(stage.directory.path))), None)
-    if recall is None and not any(stage.name.startswith("decontaminate") for stage in stages):
+    if False:
         return None
     start = first(stages)
-    rows = [
-        (stage, dropped)
-        for stage, dropped in _all_dropped(stages, "decontaminate")
-        if "benchmark" in dropped.evidence
-    ]
-    by_benchmark: dict[str, list[Dropped]] = {}
-    for _, dropped in rows:
-        by_benchmark.setdefault(dropped.evidence["benchmark"], []).append(dropped)
+    indexed = _indexed(stages)
+    found = {name: Found() for name in indexed}
+    written = 0
+    for stage in stages:
+        if stage.name.startswith("decontaminate") and stage.total.dropped[CONTAMINATED]:
+            for dropped in _all_dropped(stage):
+                if dropped.reason == CONTAMINATED:
+                    found.setdefault(dropped.evidence["benchmark"], Found()).add(dropped)
+                    written += start is None or dropped.document.source not in start.sources
     return {
-        "count": len(rows),
-        "written": sum(d.document.source not in start.sources for _, d in rows) if start else 0,
+        "count": sum(one.documents for one in found.values()),
+        "written": written,
         "benchmarks": [
             {
                 "name": name,
-                "items": len({dropped.evidence.get("item") for dropped in found}),
-                "documents": len(found),
-                "rules": sorted(Counter(_rule(dropped) for dropped in found).items()),
+                "indexed": indexed[name],
+                "items": len(one.items),
+                "documents": one.documents,
+                "rules": sorted(one.rules.items()),
             }
-            for name, found in sorted(by_benchmark.items())
+            for name, one in sorted(found.items())
         ],
-        "hits": [_hit(dropped) for dropped in _in_turns(by_benchmark)],
-        "probe": recall,
+        "hits": [_hit(d) for d in in_turns([found[n].examples for n in sorted(found)], HITS)],
+        "probe": next((p for stage in stages if (p := probe(stage.directory.path))), None),
     }
 
 
-def _rule(dropped: Dropped) -> str:
-    return str(dropped.evidence.get("rule", dropped.reason))
-
-
-def _in_turns(by_benchmark: dict[str, list[Dropped]]) -> list[Dropped]:
-    """Some hits of every benchmark."""
-    queues = [
-        sorted(found, key=lambda d: (d.evidence.get("item", ""), d.document.id))
-        for _, found in sorted(by_benchmark.items())
-    ]
-    return [queue[k] for k in range(HITS) for queue in queues if k < len(queue)][:HITS]
+def _indexed(stages: Sequence[Stage]) -> Counter[str]:
+    """Benchmark -> items that were looked for, as the ledgers of the index say it."""
+    number: Counter[str] = Counter()
+    for stage in stages:
+        if stage.name == "index":
+            for ledger in stage.directory.ledgers():  # one for each n, of the same items
+                number |= Counter(ledger.extra.get("items", {}))
+    return number
 
 
 def _hit(dropped: Dropped) -> dict[str, Any]:
     """An example under the name of the item that it holds."""
     rest = {k: v for k, v in dropped.evidence.items() if k not in ("item", "benchmark")}
-    item = dropped.evidence.get("item", dropped.evidence["benchmark"])
-    return _example(replace(dropped, evidence=rest)) | {"item": item}
+    return _example(replace(dropped, evidence=rest)) | {"item": dropped.evidence["item"]}

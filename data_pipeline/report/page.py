@@ -44,7 +44,7 @@ def write(
     Raises:
       TruncatedShard, ValueError: a side file or a JSON file is damaged; the message names it.
     """
-    stages = [Stage.of(directory) for directory in directories]
+    stages = Stage.all_of(directories)
     results = Results.read(mixture, held_out, training, evaluation)
     colours = way.colours(stages, results)
     html = (

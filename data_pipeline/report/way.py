@@ -26,14 +26,17 @@ STAGES = {
     "deduplicate": ("Deduplicate", "Of each group of duplicates one document survives."),
     "candidates": ("Draw", "Draws documents that may be held out, by a hash of their id."),
     "held_out": ("Hold out", "Keeps some documents of each source for evaluation."),
-    "decontaminate_index": ("Index", "Indexes the n-grams of all that will be evaluated."),
-    "decontaminate": ("Decontaminate", "Drops documents that hold text of an evaluation item."),
+    "items": ("Make questions", "Makes multiple-choice items from the held-out documents."),
+    "index": ("Index", "Indexes the n-grams of all that will be evaluated."),
+    "probe": ("Probe", "Plants known leaks and counts those that decontamination finds."),
+    "decontaminate": ("Decontaminate", "Drops what is held out or holds evaluation data."),
     "nlp_tasks": ("Write tasks", "Makes exercises in natural language from the documents."),
     "decontaminate_tasks": ("Decontaminate tasks", "The same for the exercises."),
     "bake": ("Bake", "Tokenises, and packs documents into records of one length."),
     "bake_held_out": ("Bake held-out", "The same for the documents kept for evaluation."),
-    "probe": ("Probe", "Plants known leaks and counts those that decontamination finds."),
 }
+
+HELD_OUT = "held_out"  # the one reason that is no fault of the document
 
 # Stage -> what became of those that it dropped, in the first paragraph.
 PHRASES = {
@@ -45,7 +48,10 @@ PHRASES = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage's directory with its sums; `seconds` are of the run that made it."""
+    """A stage's directory with its sums.
+
+    `made`: sources that it wrote and no stage before it had. `seconds`: of the run that made it.
+    """
 
     directory: Directory
     name: str
@@ -53,17 +59,28 @@ class Stage:
     about: str
     total: Counts
     sources: dict[str, Counts]
+    made: list[str]
     seconds: float | None
 
     @classmethod
-    def of(cls, directory: Directory) -> Stage:
+    def all_of(cls, directories: Sequence[Directory]) -> list[Stage]:
+        stages: list[Stage] = []
+        for directory in directories:
+            counted = [stage for stage in stages if stage.counts_documents]
+            known = {name for stage in counted for name in stage.sources}
+            stages.append(cls._of(directory, known if counted else None))
+        return stages
+
+    @classmethod
+    def _of(cls, directory: Directory, known: set[str] | None) -> Stage:
         name = str(directory.manifest["stage"])
         title, about = STAGES.get(name, (name.replace("_", " ").capitalize(), ""))
         total, sources = Counts(), directory.counts()
         for counts in sources.values():
             total.add(counts)
         timing = read_json(directory.path / "timing.json") or {}
-        return cls(directory, name, title, about, total, sources, timing.get("seconds"))
+        made = [] if known is None else [s for s in sources if s not in known]
+        return cls(directory, name, title, about, total, sources, made, timing.get("seconds"))
 
     @property
     def loses(self) -> bool:
@@ -72,11 +89,6 @@ class Stage:
     @property
     def counts_documents(self) -> bool:
         return bool(self.total.documents_in or self.total.kept or self.total.bad)
-
-    @property
-    def made(self) -> list[str]:
-        """Sources that this stage writes and does not read."""
-        return [s for s, c in self.sources.items() if c.kept and not c.documents_in]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,8 +138,7 @@ def flows(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, An
 def flow_rows(stages: Sequence[Stage], came: str, kept: str) -> list[FlowRow]:
     """A row for the first stage and for each that drops or makes documents.
 
-    A source that a stage does not touch passes by. What was taken out between two stages without
-    being dropped (for evaluation) is lost at the later one.
+    A source that a stage does not touch passes by.
 
     Args:
       came, kept: names of the two counts, in documents or in bytes.
@@ -141,9 +152,7 @@ def flow_rows(stages: Sequence[Stage], came: str, kept: str) -> list[FlowRow]:
         lost = 0
         for name in stage.made or stage.sources:
             counts = stage.sources[name]
-            if name not in stage.made:
-                before = max(left[name], getattr(counts, came))
-                lost += max(0, before - getattr(counts, kept))
+            lost += max(0, getattr(counts, came) - getattr(counts, kept))
             left[name] = getattr(counts, kept)
         rows.append(
             FlowRow(
@@ -194,30 +203,33 @@ def by_source(
 def summary(
     stages: Sequence[Stage], colours: dict[str, str], results: Results
 ) -> dict[str, Any] | None:
-    """What the first paragraph says of the documents; None where no stage has any.
-
-    Documents that came in and were neither dropped nor left were held out.
-    """
+    """What the first paragraph says of the documents; None where no stage has any."""
     start = first(stages)
     if start is None:
         return None
-    phrases, dropped = [], 0
+    phrases: list[tuple[int, str]] = []
+    held_out = 0
     for stage in stages:
-        gone = sum(c.dropped.total() for s, c in stage.sources.items() if s in start.sources)
-        if gone and not stage.made:
+        dropped: Counter[str] = Counter()
+        for name in start.sources.keys() & stage.sources.keys():
+            dropped.update(stage.sources[name].dropped)
+        held_out += dropped.pop(HELD_OUT, 0)
+        if dropped:
             otherwise = f"were dropped by “{stage.title.lower()}”"
-            phrases.append((gone, PHRASES.get(stage.name, otherwise)))
-            dropped += gone
+            phrases.append((dropped.total(), PHRASES.get(stage.name, otherwise)))
+    if held_out:
+        phrases.append((held_out, "were held out for evaluation"))
     rows = by_source(stages, colours, results)
     read = [row for row in rows if row["name"] in start.sources]
     made = [row for row in rows if row["name"] not in start.sources]
     came, left = sum(row["came"] for row in read), sum(row["left"] for row in read)
+    if elsewhere := came - left - sum(number for number, _ in phrases):
+        phrases.append((elsewhere, "are in no mixture"))
     return {
         "came": came,
         "bytes": start.total.bytes_in or start.total.bytes_kept,
         "left": left,
         "phrases": phrases,
-        "held_out": max(0, came - dropped - left),
         "written": sum(row["came"] for row in made),
         "made": sum(row["left"] for row in made),
         "bad": sum(stage.total.bad.total() for stage in stages),

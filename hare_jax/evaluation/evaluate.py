@@ -11,8 +11,9 @@ What is written to the run directory, evaluation.json last:
     evaluation.json      {"fingerprint", "inputs", "step", "models", "truncated_requests",
                           "heldout", "tasks", "item_sources"}
 
-The fingerprint is of all that decides the numbers: weights, data, configs, code. Where evaluation.json
-has it already, nothing is done again; an evaluation that was killed continues after its last part.
+The fingerprint is of all that decides the numbers: weights, data, configs, code. Where
+evaluation.json has it already, nothing is done again; an evaluation that was killed continues after
+its last finished part.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class ModelScorer:
         if not np.isfinite(log_likelihood).all():
             raise ValueError(
                 f"{np.sum(~np.isfinite(log_likelihood))} of {len(readable)} log-likelihoods are not"
-                " finite: the parameters hold NaN or infinity, train again from an earlier checkpoint"
+                " finite: the parameters hold NaN or infinity; evaluate an earlier checkpoint"
             )
         return [
             Score(float(total), bool(greedy), len(request.continuation))

@@ -22,10 +22,10 @@ def complete(
     decode: Decode,
     tokenizer: Mapping[str, int],
 ) -> list[dict[str, str]]:
-    """[{"source", "prompt", "completion"}] for `config.samples` of the prompts [{"source", "text"}].
+    """[{"source", "prompt", "completion"}] for `config.samples` of the prompts.
 
-    The first `config.prompt_tokens` tokens of a text are the prompt, after BOS. `tokenizer`:
-    "bos_id" and "eos_id".
+    `prompts`: [{"source", "text"}]; BOS and the first `config.prompt_tokens` tokens of a text are
+    what is completed. `tokenizer`: its "bos_id" and "eos_id".
     """
     chosen = in_turn(prompts)[: config.samples]
     if not chosen:

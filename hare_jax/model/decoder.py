@@ -218,8 +218,10 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD), Cache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
 
     def _embed(self, tokens_BT: Array) -> Array:
-        x_BTD = self.embedding_VD[...][tokens_BT]
-        return _share_rows(x_BTD.astype(self.config.compute_dtype.value))
+        embedding_VD = self.embedding_VD[...].astype(self.config.compute_dtype.value)
+        # Gathered whole along D first: rows of the batch share the axis that D is cut along.
+        embedding_VD = _on_mesh(embedding_VD, PartitionSpec("tensor", None))
+        return _share_rows(embedding_VD[tokens_BT])
 
 
 def split(decoder: Decoder) -> tuple[Any, Params]:
@@ -303,10 +305,15 @@ def _linear(x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
 
 
 def _share_rows(x_BTD: Array) -> Array:
-    """Keeps rows where the batch has them, if there is a mesh: the compiler may not move them."""
+    """Keeps rows where the batch has them: the compiler may not move them."""
+    return _on_mesh(x_BTD, PartitionSpec(BATCH_AXES, None, None))
+
+
+def _on_mesh(x: Array, spec: PartitionSpec) -> Array:
+    """Says where `x` lies, if a mesh is set; without one there is nothing to say."""
     if jax.sharding.get_abstract_mesh().empty:
-        return x_BTD
-    return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(BATCH_AXES, None, None))
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def _remat(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:

@@ -143,6 +143,7 @@ def test_a_changed_byte_is_refused(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     write(path)
     data = bytearray(path.read_bytes())
+    assert zstandard.get_frame_parameters(bytes(data)).has_checksum
     data[-1] ^= 1  # the checksum of the content
     path.write_bytes(data)
     with pytest.raises(ValueError, match="not valid zstd"):

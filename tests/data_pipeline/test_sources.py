@@ -199,6 +199,7 @@ def test_a_dangling_link_is_named(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.timeout(20)  # opening a pipe that nobody writes to waits for ever
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(ValueError, match=r"a\.jsonl is not a regular file"):
@@ -455,3 +456,28 @@ def test_the_installation_in_shards(reader):
     assert [d.text for d in read_all(other, Reading(shard_bytes=100_000))] == [
         d.text for d in documents
     ]
+
+
+def test_a_source_without_a_name_is_one_for_each_entry(tmp_path: Path) -> None:
+    """Files and folders name their sources; a row may name its own, an address does not count."""
+    rows = [
+        {"text": "one"},
+        {"text": "two", "source": "press"},
+        {"text": "three", "source": "https://example.org/x"},
+    ]
+    (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt").write_text("four")
+    (tmp_path / "books" / "b.txt").write_text("five")
+    source = Source(path=str(tmp_path))
+    shards = sources.partition(source, Reading())
+    assert [shard.name for shard in shards] == ["books-00000", "web-00000"]
+    documents = [d for shard in shards for d in sources.read(shard, source, Reading())]
+    assert [(d.id, d.source, d.category) for d in documents if isinstance(d, Document)] == [
+        ("books/books/a.txt", "books", "books"),
+        ("books/books/b.txt", "books", "books"),
+        ("web/web.jsonl:1", "web", "web"),
+        ("press/web.jsonl:2", "press", "press"),
+        ("web/web.jsonl:3", "web", "web"),
+    ]
+    assert documents[-1].meta["source"] == "https://example.org/x"

@@ -83,6 +83,15 @@ def test_zstd_frames_that_are_to_be_skipped_are_skipped(tmp_path):
         content(path)
 
 
+def test_zstd_blocks_of_one_repeated_byte_are_walked(tmp_path):
+    path, data = tmp_path / "a.zst", zst(b"x" * (1 << 20))
+    path.write_bytes(data)
+    assert content(path) == b"x" * (1 << 20)
+    path.write_bytes(data[:-1])
+    with pytest.raises(TruncatedInput):
+        content(path)
+
+
 def test_zstd_with_a_long_window_is_read(tmp_path):
     parameters = zstandard.ZstdCompressionParameters(window_log=30, write_checksum=True)
     path = tmp_path / "a.zst"

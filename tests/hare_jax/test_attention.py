@@ -8,7 +8,7 @@ import pytest
 from hare_jax.config import AttentionKernel
 from hare_jax.model.attention import attention, rope_tables, rotate, visible_BTS
 
-KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # that run on this platform
+KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # that honour segments on this platform
 
 SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 0], [1, 2, 2, 2, 2, 2]], np.int32)
 POSITIONS_BT = np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]], np.int32)
@@ -58,9 +58,7 @@ def test_visible_window_counts_the_query_itself() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", [None, 1, 2])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_equals_plain_attention(
-    kernel: AttentionKernel, window: int | None, kv_heads: int
-) -> None:
+def test_equals_plain_attention(kernel: AttentionKernel, window: int | None, kv_heads: int) -> None:
     q, k, v = _qkv(kv_heads=kv_heads)
     out = attention(
         q,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Workplace:
         state = State(self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step))
         fingerprint = Baked(self.mixture_dir).fingerprint
         checkpoints = self.run_dir / "checkpoints"
+        shutil.rmtree(checkpoints / str(step), ignore_errors=True)
         with Checkpoints(checkpoints, Checkpointing(), self.model, fingerprint) as saver:
             saver.save(state, {})
 

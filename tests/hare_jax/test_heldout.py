@@ -114,7 +114,7 @@ def test_the_standard_error_is_over_documents() -> None:
 
 
 def test_the_standard_error_is_the_spread_of_repeated_samples() -> None:
-    """Tokens of a document cost alike here: counting tokens as independent would be far too sure."""
+    """Tokens of a document cost alike here: to count them as independent would be far too sure."""
     rng = np.random.default_rng(0)
 
     def sample() -> tuple[float, float]:

@@ -27,7 +27,7 @@ def prompts(*names: str) -> list[dict[str, str]]:
 
 def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
     params = jax.tree.map(lambda x: 3 * x, decoder.init(model, 0))
-    given = prompts("web", "code")
+    given = prompts("website", "code")
     made = samples.complete(model, params, CONFIG, given, encode, decode, TOKENIZER)
     graph = decoder.abstract(model)[0]
     for prompt, sample in zip(given, made, strict=True):

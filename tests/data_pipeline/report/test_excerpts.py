@@ -62,7 +62,10 @@ def test_compare_marks_what_differs_and_begins_near_it() -> None:
     assert marked(other) == ["fox"]
     assert whole(one).startswith("… ")
     assert len(whole(one)) < 450
-    assert excerpts.compare("same text", "same text") == ([("same text", False)],) * 2
+    assert excerpts.compare("same text", "same\ntext") == (
+        [("same text", False)],
+        [("same\ntext", False)],
+    )
     assert excerpts.compare("", "hare") == ([], [("hare", True)])
 
 

@@ -38,12 +38,13 @@ def make(
     *,
     bad: Sequence[Dropped] = (),
     changed: dict[str, int] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Directory:
     """A finished directory of one shard, as a stage writes it."""
     path = root / "data" / f"{stage}-0123456789ab"
     for folder in ("shards", "dropped"):
         (path / folder).mkdir(parents=True)
-    ledger = Ledger("part")
+    ledger = Ledger("part", extra=extra or {})
     for document in came:
         counts = ledger.of(document.source, "D3" if document.source == "tasks" else "D1")
         counts.documents_in += 1
@@ -105,7 +106,7 @@ def curate(root: Path) -> list[Directory]:
         Dropped(
             cleaned[-1],
             "exact_duplicate",
-            {"kept": "web/9", "kept_source": "web", "jaccard": 1.0},
+            {"kept": "web/9", "jaccard": 1.0},
         ),
     ]
     single = cleaned[:-1]
@@ -118,15 +119,16 @@ def curate(root: Path) -> list[Directory]:
         "hits": 21,
         "span": "feed at dusk on grass",
     }
-    leak = [Dropped(single[0], "contaminated", found)]
+    leak = [Dropped(single[0], "contaminated", found), Dropped(single[-1], "held_out")]
     tasks = [Document(f"t/{k}", f"Question {k}? Answer.", "tasks", "tasks") for k in range(5)]
     return [
         make(root, "read", documents, documents, bad=[bad]),
         make(root, "clean", documents, cleaned, clean, changed={"email": 3}),
         make(root, "signatures", [], []),
         make(root, "deduplicate", [*cleaned, near], single, duplicate),
-        make(root, "decontaminate", single[:-1], single[1:-1], leak),
-        make(root, "nlp_tasks", single[1:-1], tasks),
+        make(root, "index", [], [], extra={"items": {"gsm8k": 30, "mmlu": 40}}),
+        make(root, "decontaminate", single, single[1:-1], leak),
+        make(root, "nlp_tasks", tasks, tasks),
         make(root, "stage_of_tomorrow", single[1:-1], single[1:-1]),
     ]
 
@@ -341,6 +343,7 @@ def test_every_reason_stands_with_its_count_and_an_example(full: str, tmp_path: 
         "near duplicate": "1",
         "exact duplicate": "1",
         "contaminated": "1",
+        "held out": "1",
         "invalid utf8": "1",
     }
     why = Page(full).sections["why"]
@@ -358,8 +361,8 @@ def test_stage_table_is_the_sum_of_the_ledgers(full: str) -> None:
         ("Read", 20, 20, "", "1"),
         ("Clean", 20, 16, "4", ""),
         ("Deduplicate", 17, 15, "2", ""),
-        ("Decontaminate", 14, 13, "1", ""),
-        ("Write tasks", 13, 5, "", ""),
+        ("Decontaminate", 15, 13, "2", ""),
+        ("Write tasks", 5, 5, "", ""),
         ("Stage of tomorrow", 13, 13, "", ""),
     ):
         assert page.row(stage)[1:5] == [str(came), str(kept), dropped, bad]
@@ -370,6 +373,7 @@ def test_stage_table_is_the_sum_of_the_ledgers(full: str) -> None:
 def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None:
     # One more copy came to light than was read, so this needs a run without it.
     documents = [Document(f"web/{k}", SENTENCE, "web", "web") for k in range(10)]
+    tasks = [Document(f"t/{k}", "Question? Answer.", "tasks", "tasks") for k in range(3)]
     stages = [
         make(tmp_path, "read", documents, documents),
         make(
@@ -382,15 +386,24 @@ def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None
         make(
             tmp_path,
             "decontaminate",
-            documents[5:],
+            documents[3:],
             documents[6:],
-            [Dropped(documents[5], "contaminated", {"benchmark": "b", "item": "b/0"})],
+            [
+                Dropped(documents[3], "held_out"),
+                Dropped(documents[4], "held_out"),
+                Dropped(
+                    documents[5], "contaminated", {"benchmark": "b", "item": "b/0", "rule": "r"}
+                ),
+            ],
         ),
+        make(tmp_path, "nlp_tasks", tasks, tasks),
+        make(tmp_path, "decontaminate_tasks", tasks, tasks[1:], [Dropped(tasks[0], "x")]),
     ]
     text = " ".join(Page(write(tmp_path, stages)).sections["result"].split())
     assert "Of 10 documents" in text
     assert "4 were kept for training: 3 broke a rule of cleaning," in text
     assert "1 held text of what is evaluated, 2 were held out for evaluation." in text
+    assert "3 further documents were written, and 2 of them kept." in text
 
 
 def test_duplicates_show_the_survivor_beside_the_copy(full: str) -> None:
@@ -407,9 +420,11 @@ def test_duplicates_show_the_survivor_beside_the_copy(full: str) -> None:
 
 def test_contamination_shows_item_rule_and_place(full: str) -> None:
     page = Page(full)
-    assert page.row("gsm8k")[1:] == ["1", "1", "item share 1"]
+    assert page.row("gsm8k")[1:] == ["30", "1", "1", "item share 1"]
+    assert page.row("mmlu")[1:] == ["40", "0", "0", ""]
     assert "gsm8k/test/7" in page.sections["contamination"]
-    assert full.count("<mark>feed at dusk on grass</mark>") == 2  # under its reason, and here
+    section = full[full.index('id="contamination"') : full.index('id="mixture"')]
+    assert "<mark>feed at dusk on grass</mark>" in section
 
 
 def test_mixture_shows_shares_and_warns_of_repetition(full: str) -> None:
@@ -458,6 +473,14 @@ def test_a_section_without_files_is_left_out(tmp_path: Path, missing: str) -> No
     assert rest | (files.keys() - {missing}) <= page.sections.keys()
 
 
+def test_decontamination_that_is_off_claims_nothing(tmp_path: Path) -> None:
+    stages = [stage for stage in curate(tmp_path) if stage.manifest["stage"] != "index"]
+    page = Page(write(tmp_path, stages))
+    assert page.wrong == []
+    assert "contamination" not in page.sections
+    assert "Contaminated" not in page.sections["result"]
+
+
 def test_a_page_of_nothing(tmp_path: Path) -> None:
     page = Page(write(tmp_path, [], training=tmp_path / "not there"))
     assert page.wrong == []
@@ -496,7 +519,7 @@ def test_same_files_same_bytes_in_every_process(tmp_path: Path, full: str) -> No
         "  mixture=root / 'mixture.json', held_out=None, training=root / 'training',\n"
         "  evaluation=root / 'evaluation', command='python main.py --config=configs/x.py')\n"
     )
-    stages = "read,clean,signatures,deduplicate,decontaminate,nlp_tasks,stage_of_tomorrow"
+    stages = "read,clean,signatures,deduplicate,index,decontaminate,nlp_tasks,stage_of_tomorrow"
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), stages],
         check=True,

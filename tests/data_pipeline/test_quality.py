@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from data_pipeline.curation import quality
+from data_pipeline.curation.quality import Text
+
+PROSE = (
+    "Hares are faster than rabbits and live alone. They rest in shallow forms,\n"
+    "which they scrape in the open, and trust to their speed when a fox comes\n"
+    "near.\n\nYoung hares are born with their eyes open and can run within an hour."
+)
+MENU = "Home\nProducts\nAbout us\nContact\n\n* Ada\n* Android\n* Assembly\n* C - J. Doe (PDF)\n* Go"
+TABLE = "\n".join(f"| {i} | {i * 7}.5 | {i}/12 | 3,{i:03d} |" for i in range(30))
+
+
+def test_lengths() -> None:
+    text = Text.of("one two three")
+    assert quality.too_few_words(text, 3) is None
+    assert quality.too_few_words(text, 4) == {"words": 3}
+    assert quality.too_many_words(text, 3) is None
+    assert quality.too_many_words(text, 2) == {"words": 3}
+
+
+def test_symbols() -> None:
+    assert quality.symbols(Text.of("# A heading\n\n## Another\n\n" + PROSE), 0.1) is None
+    assert quality.symbols(Text.of("Read more ... and more ... #fast #hare #win now…"), 0.1)
+    assert (
+        quality.symbols(Text.of(PROSE + "\n\n```c\n" + "#include <x.h>\n" * 99 + "```"), 0.1)
+        is None
+    )
+
+
+def test_few_alphabetic_words() -> None:
+    assert quality.few_alphabetic_words(Text.of(PROSE), 0.6) is None
+    found = quality.few_alphabetic_words(Text.of(TABLE), 0.6)
+    assert found is not None and found["alphabetic_words"] == 0
+    assert quality.few_alphabetic_words(Text.of("यह एक हिन्दी वाक्य है। 日本語"), 0.9) is None
+    assert quality.few_alphabetic_words(Text.of("|---|---|\n| a | word |"), 0.9) is None
+
+
+def test_duplicate_lines() -> None:
+    play = "\n".join(
+        f"HAMLET:\nLine number {i} says something that no other line says." for i in range(20)
+    )
+    assert quality.duplicate_lines(Text.of(play), 0.3) is None  # half of the lines, few characters
+    found = quality.duplicate_lines(Text.of(PROSE + "\n[HTML unavailable]" * 20), 0.3)
+    assert found is not None and found["line"] == "[HTML unavailable]" and found["repeated"] > 0.3
+    code = "```python\n" + "self.x = layer(x)\n" * 50 + "```"
+    assert quality.duplicate_lines(Text.of(PROSE + "\n\n" + code), 0.3) is None
+
+
+def test_fragments() -> None:
+    assert quality.fragments(Text.of(PROSE), 0.99) is None  # hard-wrapped lines count
+    assert quality.fragments(Text.of(MENU), 0.3) == {"in_sentences": 0.0}
+    assert quality.fragments(Text.of(TABLE), 0.3) is not None
+    glossary = (
+        "- lateen sail a triangular sail that allows a boat to sail against the wind and to turn"
+    )
+    assert quality.fragments(Text.of(glossary), 0.3) is None
+    recipe = "Install it with pip:\n\n```sh\npip install hare\n```\n\n    $ hare --run\n"
+    assert quality.fragments(Text.of(recipe), 0.9) is None  # code is neither
+
+
+@pytest.mark.parametrize(
+    "end", ["which was built by the", "apples, pears,", "a new kind of", "inter-"]
+)
+def test_cut_off(end: str) -> None:
+    assert quality.cut_off(Text.of(f"The senate has decided on a bridge {end}")) is not None
+    assert quality.cut_off(Text.of(f"The senate has decided on a bridge {end} river.")) is None
+    assert quality.cut_off(Text.of(PROSE * 5 + "\n\nIt is " + end)) is None  # little is lost
+
+
+def test_code_rules() -> None:
+    code = "def f(x):\n    return [y * 2 for y in x if y > 0]\n" * 5
+    assert quality.long_code_lines(Text.of(code)) is None
+    assert quality.few_code_letters(Text.of(code)) is None
+    data = "X = [" + ", ".join(map(str, range(600))) + "]"
+    assert quality.long_code_lines(Text.of(code + data)) is not None
+    assert quality.few_code_letters(Text.of(data)) is not None

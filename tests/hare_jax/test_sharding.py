@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hare_jax.config import DType, Mesh, Model, Optimizer, Training
+from hare_jax.model import decoder
+from hare_jax.training import optim, sharding, train
+from hare_jax.training.batch import Batch, from_records
+
+B, T, STEPS = 8, 16, 4
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+def _batches(steps: int) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(steps):
+        records = []
+        for _ in range(B):
+            cut = int(rng.integers(2, T))
+            row, lengths = rng.integers(3, 64, T + 1), [cut, T + 1 - cut]
+            records.append(row.astype("<u2").tobytes() + np.array(lengths, "<u4").tobytes())
+        batches.append(
+            from_records(
+                records,
+                record_ids=range(B),
+                source_ids=[b % 3 for b in range(B)],
+                tokens_per_record=T + 1,
+                dtype="uint16",
+            )
+        )
+    return batches
+
+
+def _train(model: Model, shape: tuple[int, int, int]) -> tuple[list[Any], Any]:
+    """Losses of a few steps on a mesh, and what the compiler says about the step."""
+    devices = jax.devices()[: int(np.prod(shape))]
+    mesh = sharding.make_mesh(Mesh(*shape), devices)
+    config = Training(batch_size=B, loss_chunks=2, optimizer=Optimizer(1e-2, warmup_steps=1))
+    optimizer = optim.build(config.optimizer, STEPS)
+    placed = train.place_state(model, optimizer, mesh)
+    with jax.set_mesh(mesh):
+        state = train.init_state(model, 0, optimizer, placed)
+        rows = sharding.local_rows(mesh, B)
+        batches = [sharding.place(batch, mesh, B, rows) for batch in _batches(2) * 2]
+        step = train.make_step(model, config, optimizer, STEPS, num_sources=3)
+        compiled = train.compile_step(step, state, batches[0])
+        values = []
+        for batch in batches:
+            state, value = compiled(state, batch)
+            values.append(jax.device_get(value))
+        assert jax.tree.all(
+            jax.tree.map(
+                lambda a, p: a.sharding.is_equivalent_to(p.sharding, a.ndim), state, placed
+            )
+        )
+    return values, compiled
+
+
+@pytest.fixture(scope="module")
+def single() -> list[Any]:
+    model = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+    return _train(model, (1, 1, 1))[0]
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_every_mesh_gives_the_losses_of_one_device(
+    model: Model, single: list[Any], shape: tuple[int, int, int]
+) -> None:
+    values, _ = _train(model, shape)
+    assert values[0]["loss"] > values[2]["loss"], "the same batch, seen again"
+    for got, want in zip(values, single, strict=True):
+        for name in ("loss", "grad_norm", "param_norm", "source_loss_sum", "source_tokens"):
+            np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
+
+
+def test_the_whole_state_is_donated(model: Model) -> None:
+    _, compiled = _train(model, (1, 1, 1))
+    memory = compiled.memory_analysis()
+    shapes = decoder.abstract(model)[1]
+    params = sum(4 * a.size for a in jax.tree.leaves(shapes))
+    # Parameters and two moments, in place; the batch alone is not.
+    assert memory.alias_size_in_bytes >= 3 * params
+    assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1024
+
+
+def test_fsdp_cuts_parameters_and_moments(model: Model) -> None:
+    mesh = sharding.make_mesh(Mesh(1, 4, 2))
+    optimizer = optim.build(Optimizer(warmup_steps=0), 10)
+    placed = train.place_state(model, optimizer, mesh)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
+        parts = leaf.size // np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int)
+        assert parts == (1 if leaf.ndim == 0 or path[-1].key == "scale" else 8), path
+
+
+def test_every_parameter_has_a_rule_of_its_rank(model: Model) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(decoder.abstract(model)[1]):
+        assert len(sharding.RULES[path[-1].key]) in (0, leaf.ndim), path
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shape"),
+    [
+        (Mesh(), (1, 8, 1)),
+        (Mesh(-1, 2, 2), (2, 2, 2)),
+        (Mesh(2, 2, -1), (2, 2, 2)),
+        (Mesh(8, 1, 1), (8, 1, 1)),
+    ],
+)
+def test_one_axis_is_inferred(mesh: Mesh, shape: tuple[int, ...]) -> None:
+    made = sharding.make_mesh(mesh)
+    assert made.devices.shape == shape
+    assert made.axis_names == ("data", "fsdp", "tensor")
+
+
+@pytest.mark.parametrize("mesh", [Mesh(-1, -1, 1), Mesh(3, -1, 1), Mesh(2, 2, 1), Mesh(0, -1, 1)])
+def test_meshes_that_do_not_fit_are_refused(mesh: Mesh) -> None:
+    with pytest.raises(ValueError, match=r"training.mesh is \{.*on 8 devices: expected sizes that"):
+        sharding.make_mesh(mesh)
+
+
+def test_a_parameter_that_cannot_be_cut_is_named(model: Model) -> None:
+    mesh = sharding.make_mesh(Mesh(1, 2, 4))
+    message = r"parameter layers/attention/k_DGK of shape \(2, 32, 2, 8\): 2 cannot be cut in 4"
+    with pytest.raises(ValueError, match=message):
+        sharding.of_params(mesh, decoder.abstract(model)[1])
+
+
+def test_a_parameter_without_a_rule_is_named() -> None:
+    mesh = sharding.make_mesh(Mesh())
+    with pytest.raises(ValueError, match="no sharding rule for parameter layers/bias: add 'bias'"):
+        sharding.of_params(mesh, {"layers": {"bias": jnp.zeros(8)}})
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    mesh = sharding.make_mesh(Mesh(2, 4, 1))
+    with pytest.raises(ValueError, match=r"batch_size=12 cannot be shared equally among the 8 par"):
+        sharding.local_rows(mesh, 12)
+
+
+def test_place_puts_each_row_where_the_mesh_has_it() -> None:
+    mesh = sharding.make_mesh(Mesh(2, 2, 2))
+    batch = _batches(1)[0]
+    assert sharding.local_rows(mesh, B) == slice(0, B)
+    placed = sharding.place(batch, mesh, B, slice(0, B))
+    for key, value in placed.items():
+        np.testing.assert_array_equal(value, batch[key])
+        for shard in value.addressable_shards:
+            np.testing.assert_array_equal(shard.data, batch[key][shard.index])
+            assert shard.data.shape[0] == B // 4
