@@ -19,6 +19,7 @@ from data_pipeline.decontamination import benchmarks, index, probe, rules
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory
 from data_pipeline.mixture import bake as baking
+from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.progress import console
 from data_pipeline.provenance import code_version
 from data_pipeline.runner import Runner, Task
@@ -310,6 +311,7 @@ def bake(
         config=recipe.baking,
         inputs=documents,
         modules=[baking],
+        extra=Tokenizer(recipe.baking.tokenizer).sha256,
     )
     return mix(recipe, runner, documents, baked, mixtures)
 

@@ -117,9 +117,9 @@ class Vocabulary:
 def blanks(sentence: str) -> Iterator[re.Match[str]]:
     """The words of a sentence that may be left out: not small, not code, not there twice."""
     for match in WORD.finditer(sentence, 1):
-        in_code = sentence.count("`", 0, match.start()) % 2 == 1
-        others = f"{sentence[: match.start()]} {sentence[match.end() :]}"
-        if shape(match[0]) and not in_code and not occurs(match[0], others):
+        before, after = sentence[: match.start()], sentence[match.end() :]
+        is_code = before.count("`") % 2 == 1 or after.startswith("(")
+        if shape(match[0]) and not is_code and not occurs(match[0], f"{before} {after}"):
             yield match
 
 

@@ -7,8 +7,8 @@ Built once for each n, saved as one .npz file, loaded by every worker. Two table
 - `seeds`: the short n-grams (5 words) of all parts worth looking for alone, for the item-share
   rule, unless they consist of phrases that many items have.
 
-About 20 bytes an n-gram: the seven benchmarks of the paper and both ARC sets, 4 M n-grams in all,
-take 150 MB a worker with the filters.
+The test and validation splits of MMLU, both ARC sets, TruthfulQA, Winogrande, HellaSwag and GSM8K
+are 4 M n-grams and take about 250 MB in each worker.
 
 Shape letters: K parts, W words of all parts, G distinct n-grams of a table, J (n-gram, part) pairs,
 S n-grams looked up.
@@ -40,7 +40,7 @@ F64 = NDArray[np.float64]
 QUESTION_WORDS = 5
 PART_WORDS = 7
 OPTION_WORDS = 13
-PART_BITS = 8.0
+PART_BITS = 9.5
 
 # Surprise of the commonest English words, -log2 of their share of running text (the median over
 # fifteen corpora: books, news, government, law, medicine, textbooks, manuals). Any other word has
@@ -75,6 +75,10 @@ def _common_words() -> tuple[U64, F64]:
     return hashes.hashes_W[order], bits[order]
 
 
+def _upper(hashes: U64, bits: int) -> I64:
+    return (hashes >> np.uint64(64 - bits)).view(np.int64)
+
+
 @dataclass(slots=True)
 class Table:
     """Distinct n-grams, ascending, and the parts that have each: `parts_J[offsets_G[g]:...]`."""
@@ -82,23 +86,35 @@ class Table:
     hashes_G: U64
     offsets_G: I64  # [G + 1]
     parts_J: NDArray[np.int32]
-    filter: NDArray[np.bool_] = field(init=False)  # by the upper bits of a hash: may it be here?
-    shift: np.uint64 = field(init=False)
+    # Two lookups by the upper bits of a hash instead of twenty in a binary search: may it be here at
+    # all, and where in `hashes_G` do those with these bits begin?
+    _may_be: NDArray[np.bool_] = field(init=False, repr=False)
+    _begin: NDArray[np.int32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        bits = min(max(len(self.hashes_G) * 8, 1 << 10).bit_length(), 25)
-        self.shift = np.uint64(64 - bits)
-        self.filter = np.zeros(1 << bits, bool)
-        self.filter[(self.hashes_G >> self.shift).view(np.int64)] = True
+        bits = max(len(self.hashes_G), 1 << 8).bit_length()
+        self._begin = np.zeros((1 << bits) + 1, np.int32)
+        np.cumsum(
+            np.bincount(_upper(self.hashes_G, bits), minlength=1 << bits), out=self._begin[1:]
+        )
+        self._may_be = np.zeros(1 << min(bits + 3, 25), bool)
+        self._may_be[_upper(self.hashes_G, min(bits + 3, 25))] = True
 
     def find(self, hashes_S: U64) -> tuple[I64, I64]:
         """(s, g) of all hashes that are in the table, in the order of s."""
-        s = np.flatnonzero(self.filter[(hashes_S >> self.shift).view(np.int64)])
-        if not len(s):
-            return s, s
-        g = np.searchsorted(self.hashes_G, hashes_S[s])
-        same = self.hashes_G[np.minimum(g, len(self.hashes_G) - 1)] == hashes_S[s]
-        return s[same], g[same]
+        s = np.flatnonzero(self._may_be[_upper(hashes_S, len(self._may_be).bit_length() - 1)])
+        wanted = hashes_S[s]
+        bucket = _upper(wanted, len(self._begin).bit_length() - 1)
+        g, end = self._begin[bucket].astype(np.int64), self._begin[bucket + 1]
+        there = np.zeros(len(s), bool)
+        left = np.flatnonzero(g < end)
+        while len(left):
+            same = self.hashes_G[g[left]] == wanted[left]
+            there[left[same]] = True
+            left = left[~same]
+            g[left] += 1
+            left = left[g[left] < end[left]]
+        return s[there], g[there]
 
     def expand(self, g: I64) -> tuple[I64, I64]:
         """(h, part) of all parts of all these n-grams; h counts the entries of g."""
@@ -204,11 +220,12 @@ def build_index(items: Iterable[Item], n: int, config: Decontamination) -> Index
     number = {item: k for k, item in enumerate(parts_of_item)}
     item_K = np.array([number[benchmark, item] for benchmark, item, _ in parts], np.int64)
     least_words_K = np.array(
-        [_least_words(name, text) for (_, _, name), text in zip(parts, texts, strict=True)], np.int64
+        [_least_words(name, text) for (_, _, name), text in zip(parts, texts, strict=True)],
+        np.int64,
     )
 
     seed_n, most = config.item_ngram_words, config.max_items_per_ngram
-    grams = _table(ngrams(found, n), num_words_K >= n, item_K, most)
+    grams = _Occurrences.of(ngrams(found, n)).table(num_words_K >= n, item_K, most)
     seeds = _seeds(found, least_words_K, item_K, seed_n, most)
     unindexed: Counter[str] = Counter()
     indexed_K = np.zeros(len(parts), bool)
@@ -249,23 +266,37 @@ def check(n: int, config: Decontamination) -> None:
         )
 
 
-def _table(grams: Ngrams, wanted_K: NDArray[np.bool_], item_K: I64, most_items: int) -> Table:
-    part_S = np.repeat(np.arange(len(wanted_K)), np.diff(grams.offsets_D))
-    wanted_S = wanted_K[part_S]
-    hashes, part = grams.hashes_S[wanted_S], part_S[wanted_S]
-    order = np.lexsort((part, item_K[part], hashes))
-    hashes, part = hashes[order], part[order]
-    new_gram = np.ones(len(hashes), bool)
-    new_gram[1:] = hashes[1:] != hashes[:-1]
-    new_part, new_item = new_gram.copy(), new_gram.copy()
-    new_part[1:] |= part[1:] != part[:-1]
-    new_item[1:] |= item_K[part[1:]] != item_K[part[:-1]]
-    gram = np.cumsum(new_gram) - 1
-    rare = np.bincount(gram, new_item) <= most_items if len(gram) else np.empty(0, bool)
-    kept = new_part & rare[gram]
-    hashes_G, counts_G = np.unique(hashes[kept], return_counts=True)
-    offsets_G = np.concatenate([[0], np.cumsum(counts_G)]).astype(np.int64)
-    return Table(hashes_G, offsets_G, part[kept].astype(np.int32))
+@dataclass(slots=True)
+class _Occurrences:
+    """All (n-gram, part) pairs, by n-gram, then by part."""
+
+    hashes_J: U64
+    part_J: I64
+
+    @classmethod
+    def of(cls, grams: Ngrams) -> _Occurrences:
+        part_J = np.repeat(np.arange(len(grams.offsets_D) - 1), np.diff(grams.offsets_D))
+        order = np.argsort(grams.hashes_S, kind="stable")
+        hashes_J, part_J = grams.hashes_S[order], part_J[order]
+        distinct = np.ones(len(part_J), bool)
+        distinct[1:] = (hashes_J[1:] != hashes_J[:-1]) | (part_J[1:] != part_J[:-1])
+        return cls(hashes_J[distinct], part_J[distinct])
+
+    def table(self, wanted_K: NDArray[np.bool_], item_K: I64, most_items: int) -> Table:
+        """The n-grams of the wanted parts that at most so many items have.
+
+        Items are numbered in the order of their parts, so those of an n-gram stand together.
+        """
+        wanted_J = wanted_K[self.part_J]
+        hashes, part = self.hashes_J[wanted_J], self.part_J[wanted_J]
+        new_gram, new_item = np.ones(len(part), bool), np.ones(len(part), bool)
+        new_gram[1:] = hashes[1:] != hashes[:-1]
+        new_item[1:] = new_gram[1:] | (item_K[part[1:]] != item_K[part[:-1]])
+        gram = np.cumsum(new_gram) - 1
+        kept = (np.bincount(gram, new_item) <= most_items)[gram]
+        hashes_G, counts_G = np.unique(hashes[kept], return_counts=True)
+        offsets_G = np.concatenate([[0], np.cumsum(counts_G)]).astype(np.int64)
+        return Table(hashes_G, offsets_G, part[kept].astype(np.int32))
 
 
 def _least_words(part: str, text: str) -> int:
@@ -279,6 +310,7 @@ def _seeds(
 ) -> tuple[Table, F64]:
     """The table of seeds, and the bits of each."""
     grams = ngrams(found, n)
+    occurrences = _Occurrences.of(grams)
     total_W = np.concatenate([[0.0], np.cumsum(word_bits(found.hashes_W))])
     hashes, first = np.unique(grams.hashes_S, return_index=True)
 
@@ -291,10 +323,10 @@ def _seeds(
         return np.bincount(table.parts_J, bits_J, len(item_K)).astype(float)
 
     wanted_K = np.diff(found.offsets_D) >= np.maximum(least_words_K, n)
-    everything = worth_K(_table(grams, wanted_K, item_K, len(item_K)))
-    rest = worth_K(_table(grams, wanted_K, item_K, most_items))
+    everything = worth_K(occurrences.table(wanted_K, item_K, len(item_K)))
+    rest = worth_K(occurrences.table(wanted_K, item_K, most_items))
     wanted_K &= rest >= np.maximum(PART_BITS, everything / 2)
-    table = _table(grams, wanted_K, item_K, most_items)
+    table = occurrences.table(wanted_K, item_K, most_items)
     return table, bits(table)
 
 

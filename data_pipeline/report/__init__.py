@@ -17,7 +17,7 @@ evaluation wrote. A section whose files are missing is left out. The same files 
     way.py       documents and bytes by stage and by source
     losses.py    why documents went: reasons, duplicates, contamination
     results.py   mixture, training, evaluation
-    page.py      puts them into report.html.jinja, with texts from excerpts.py, pictures from charts.py
+    page.py      puts them into report.html.jinja; excerpts.py and charts.py give texts and pictures
 """
 
 from data_pipeline.report.page import write

@@ -205,7 +205,7 @@ def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
     None where decontamination was off. `written`: how many of the documents were not read but
     written by a stage.
     """
-    if False:
+    if not any(stage.name == "index" for stage in stages):
         return None
     start = first(stages)
     indexed = _indexed(stages)

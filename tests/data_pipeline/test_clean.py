@@ -18,33 +18,58 @@ from data_pipeline.document import Document, Dropped
 ROOT = Path(__file__).parents[2]
 Clean = Callable[[Document], Document | Dropped]
 
-ARTICLE = (
-    "# Hares\n\nHares are faster than rabbits and live alone. They rest in shallow forms, which they\n"
-    "scrape in the open, and trust to their speed when a fox comes near.\n\nYoung hares are born with "
-    "their eyes open and can run within an hour of their birth."
-)
-CODE = (
-    "import math\n\n\ndef area(radius: float) -> float:\n"
-    '    """The area of a circle; version 1.2.3.4, see https://example.org."""\n'
-    "    return math.pi * radius**2  # 3.14159265358979\n\n\nTABLE = [1, 4, 9, 16, 25, 36]\n"
-    "for i in range(10):\n    print(f'{i:>3} | {area(i):8.2f} | {i * 2025550143}')"
-)
-LATEX = (
-    "\\begin{theorem}\\label{thm:main}\n  Let $f \\colon X \\to Y$ be continuous and $X$ compact. Then\n"
-    "  \\[ f(X) = \\bigcup_{i=1}^{n} f(U_i) \\]\n  is compact for every open cover of the space.\n"
-    "\\end{theorem}\n\n\\begin{tabular}{ll}\n  1 & 2 \\\\ 3 & 4 \\\\ 3 & 4 \\\\\n\\end{tabular}"
-)
-LAW = (
-    "§ 1–1162.29. Penalties.\n\n(a)(1) Except as provided in paragraph (2) of this subsection, the Mayor "
-    "shall:\n\n(A) Repealed.\n\n(B) Repealed.\n\n(b) Any person who violates § 22-2801.01.12 shall be "
-    "fined\n\n(c) Repealed."
-)
-REFERENCE = (
-    "Operator precedence\n\n+-----------+-------------+\n| Operator  | Description |\n"
-    "+===========+=============+\n| x[1:2]    | slicing     |\n+-----------+-------------+\n| x ** 2    | "
-    "power       |\n+-----------+-------------+\n\nThe table shows the operators from the tightest to the "
-    "loosest binding one"
-)
+ARTICLE = """# Hares
+
+Hares are faster than rabbits and live alone. They rest in shallow forms, which they
+scrape in the open, and trust to their speed when a fox comes near.
+
+Young hares are born with their eyes open and can run within an hour of their birth."""
+
+CODE = '''import math
+
+
+def area(radius: float) -> float:
+    """The area of a circle; version 1.2.3.4, see https://example.org."""
+    return math.pi * radius**2  # 3.14159265358979
+
+
+TABLE = [1, 4, 9, 16, 25, 36]
+for i in range(10):
+    print(f"{i:>3} | {area(i):8.2f} | {i * 2025550143}")'''
+
+LATEX = r"""\begin{theorem}\label{thm:main}
+  Let $f \colon X \to Y$ be continuous and $X$ compact. Then
+  \[ f(X) = \bigcup_{i=1}^{n} f(U_i) \]
+  is compact for every open cover of the space.
+\end{theorem}
+
+\begin{tabular}{ll}
+  1 & 2 \\ 3 & 4 \\ 3 & 4 \\
+\end{tabular}"""
+
+LAW = """§ 1–1162.29. Penalties.
+
+(a)(1) Except as provided in paragraph (2) of this subsection, the Mayor shall:
+
+(A) Repealed.
+
+(B) Repealed.
+
+(b) Any person who violates § 22-2801.01.12 shall be fined
+
+(c) Repealed."""
+
+REFERENCE = """Operator precedence
+
++-----------+-------------+
+| Operator  | Description |
++===========+=============+
+| x[1:2]    | slicing     |
++-----------+-------------+
+| x ** 2    | power       |
++-----------+-------------+
+
+The table shows the operators from the tightest to the loosest binding one"""
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +105,9 @@ def test_good_text_of_each_kind_stays_as_it_is(clean: Clean, text: str, category
         ("empty", " \n\x00\n", "tasks"),
         ("too_long", "word " * 500_001, "code"),
         ("language", "Der Hase ruhte sich unter einem Baum aus und war sicher, das Rennen zu "
-         "gewinnen, denn er war viel schneller als die Schildkröte.", "law"),
-        ("cut_off", "The committee has now decided on a new bridge over the river, which will be one "
-         "of the longest in the country and the", "web"),
+         "gewinnen, denn er war viel schneller als die alte Schildkröte.", "law"),
+        ("cut_off", "The committee has now decided on a new bridge over the river, which will be "
+         "one of the longest in the country and the", "web"),
         ("symbols", "What a day ... so fast #hare #race #win #tortoise ... read on ... and on ... "
          "the hare was asleep ... poor hare.", "web"),
         ("duplicate_lines", ARTICLE + "\n\nThis page is not available." * 20, "web"),

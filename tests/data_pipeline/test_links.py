@@ -38,7 +38,7 @@ def test_addresses_go_and_words_stay(text: str, expected: str, count: int) -> No
     "text",
     [
         "No link at all: a.b.c, e.g. this, 10:30.",
-        "handlers[name](event) and f[0, 1](x) and [0, 1](2)",
+        "handlers[name](event.type) and f(x)[0, 1](y.z) and [0, 1](2)",
         "```sh\ncurl https://a.org\n```",
         "Run `curl https://a.org` first.",
         "    $ lynx http://a.org/download\n>>> urlopen('https://a.org')",

@@ -18,19 +18,19 @@ ROOT = Path(__file__).parents[2]
 
 HARES = """# The life of hares
 
-A hare is a mammal that lives alone in open country. The mountain hare was described in 1758 and
-still lives in Scotland. Females have three litters, which are born in shallow forms. Farmers often
-watched hares and rabbits in the evening, when both animals leave their shelter to eat grass.
+A hare is a mammal that lives alone in open country. The mountain hare was described in 1758
+and still lives in Scotland. Females have three litters, which are born in shallow forms. Farmers
+often watched hares and rabbits in the evening, when both animals leave their shelter to eat grass.
 
 ## How hares escape
 
-Hares trust to their speed when a fox comes near. A fox can follow a hare for several hundred metres
-before it gives up the hunt. The hare runs uphill, since its long hind legs push better than those of
-the fox. When the hunter comes too close, the hare turns at once and runs back along its own track.
+Hares trust to their speed when a fox comes near. A fox can follow a hare for several hundred
+metres before it gives up the hunt. The hare runs uphill, since its long hind legs push better
+than those of the fox. When the hunter comes too close, the hare turns at once and runs back along its own track.
 Young hares stay in the grass and do not move, because their coats hide them from every enemy above.
 
-A form is a shallow bed that a hare scrapes in the grass. A leveret is a young hare in the first year
-of its life. A warren is a system of tunnels in which rabbits live together. A burrow is a hole that
+A form is a shallow bed that a hare scrapes in the grass. A leveret is a young hare in the first
+year of its life. A warren is a system of tunnels in which rabbits live together. A burrow is a hole that
 an animal digs in order to live there.
 
 Rabbits dig tunnels and live in large groups. Owls hunt both animals at night, mostly in winter. The
@@ -42,7 +42,10 @@ Answer: Hares are mammals.
 
 Q: Do they dig?
 A: No. They rest in forms."""
-PROBLEM = "Question: What is 12 + 3?\nAnswer: 12 + 3 = 15. The answer is 15."
+PROBLEM = """Question: Mary has 12 apples and finds 3 more of them under the trees in the garden. How
+many apples does Mary have at the end?
+Answer: Mary begins with all the apples that are in her basket when the day starts. At the end of the
+day she has 12 + 3 = 15 apples. The answer is 15."""
 CODE = '''def twice(values):
     """Double every value of a list.
 
@@ -104,7 +107,7 @@ def test_limits() -> None:
     assert max(counts.values()) == 2 and {kind for _, kind in counts} == {"cloze", "summary"}
     assert max(len(task.text.split()) for task in few) <= 60
     assert make(NlpTasks(enabled=False)) == []
-    with pytest.raises(ValueError, match="there is no kind quiz. Kinds are question_answering"):
+    with pytest.raises(ValueError, match=r"there is no kind quiz\. Kinds are question_answering"):
         build(NlpTasks(kinds=("cloze", "quiz")))
 
 
@@ -134,7 +137,7 @@ def test_multiple_choice_has_four_options_and_the_right_letter(tasks: list[Docum
         if len(task.meta["answer"]) > 1:
             assert task.meta["answer"].endswith(right)
         letters[letter[1]] += 1
-        question = prompt(task).replace(right, "", 1)
+        question = re.sub(r"^\(?[A-D][.)] .+$", "", prompt(task), flags=re.M)
         if "____" in question:
             assert not re.search(rf"\b{re.escape(right)}\b", question, re.IGNORECASE)
     total = sum(letters.values())
@@ -177,8 +180,11 @@ def test_questions() -> None:
     assert any("What is hares?" in text and "Hares are mammals." in text for text in written)
     assert any("Do they dig?" in text and "No. They rest in forms." in text for text in written)
 
-    (problem,) = ask(document(PROBLEM))
-    assert problem.meta["answer"] == "12 + 3 = 15. The answer is 15."
+    (restated,) = ask(document("Question: What hunts hares?\nAnswer: What hunts hares? Foxes do."))
+    assert restated.meta["answer"] == "Foxes do."
+
+    (problem,) = build(NlpTasks())(document(PROBLEM))  # a worked problem is one task and no more
+    assert problem.meta["answer"].endswith("12 + 3 = 15 apples. The answer is 15.")
 
     (code,) = ask(document(CODE))
     assert "def twice(values):\n    return [2 * value" in code.text  # without its docstring
@@ -197,9 +203,11 @@ def test_questions() -> None:
 def test_vague_subjects_and_judgements_are_not_asked_for() -> None:
     ask = build(NlpTasks(kinds=("question_answering",), per_document=50))
     text = (
-        "It is a mammal that lives alone in open country. The reason is a law that nobody has read. "
-        "Quite often a hare is a sign that spring has come. A walk is a good thing for everybody here. "
-        "What follows is a list of animals that dig holes. Speed is the most important thing for hares."
+        "It is a mammal that lives alone in open country. The reason is a law that nobody has "
+        "read. "
+        "Quite often a hare is a sign that spring has come. A walk is a good thing for everybody. "
+        "What follows is a list of animals that dig holes. Speed is the most important thing for a "
+        "hare."
     )
     assert ask(document(text)) == []
 

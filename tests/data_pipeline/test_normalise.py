@@ -19,6 +19,7 @@ PROSE, CODE = Profile.PROSE, Profile.CODE
         ("a\u00a0b\u3000c\u00ad\u200b\ufeffd", "a b cd"),
         ("\ufb01ve \ufb02ags", "five flags"),
         ("NUL\x00 bell\x07 \x1b[31mred\x1b[0m", "NUL bell red"),
+        ("a pair \ud83d\ude00", "a pair \U0001f600"),
         ("half \ud83d a pair", "half \ufffd a pair"),
         ("\x93quoted\x94", "\u201cquoted\u201d"),  # Windows-1252 read as Latin-1
         ("a  \nb\t\n\n\n\nc\n", "a\nb\n\nc"),

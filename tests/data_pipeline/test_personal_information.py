@@ -31,6 +31,7 @@ PRIVATE_KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIE" * 20 + "\n-----END RS
         ("SSN 123-45-6789", "SSN <SSN>", {"ssn": 1}),
         (f"token {TOKEN} and {AMAZON}", "token <SECRET> and <SECRET>", {"secret": 2}),
         (f"a\n{PRIVATE_KEY}\nb", "a\n<SECRET>\nb", {"secret": 1}),
+        (f'api_key = "{TOKEN}"', 'api_key = "<SECRET>"', {"secret": 1}),  # found twice
         ('api_key = "' + "q7" * 16 + '"', 'api_key = "<SECRET>"', {"secret": 1}),
     ],
 )

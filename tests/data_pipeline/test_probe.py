@@ -1,4 +1,4 @@
-"""The probe measures what the rules really do: it falls when they are weakened, and never varies."""
+"""The probe measures what the rules do: it falls when they are weakened, and never varies."""
 
 import random
 from typing import Any
@@ -88,7 +88,7 @@ def test_what_is_not_indexed_is_measured_as_not_found() -> None:
 
 def test_alarms_on_the_runs_own_text_are_counted_with_their_evidence() -> None:
     what = items("b", 10)
-    leak = Document("web/leak", f"{text(5, 50)} {what[3].parts['answer']}", "web", "web")
+    leak = Document("web/leak", f"{text(99, 50)} {what[3].parts['answer']}", "web", "web")
     measured = measure(Decontamination(), what, [*CLEAN, leak])
     alarms = measured["false_positives"]
     assert (alarms["documents"], alarms["found"], alarms["share"]) == (21, 1, round(1 / 21, 6))

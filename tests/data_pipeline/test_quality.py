@@ -23,7 +23,7 @@ def test_lengths() -> None:
 
 
 def test_symbols() -> None:
-    assert quality.symbols(Text.of("# A heading\n\n## Another\n\n" + PROSE), 0.1) is None
+    assert quality.symbols(Text.of("#### A heading\n\n" * 9 + PROSE), 0.1) is None
     assert quality.symbols(Text.of("Read more ... and more ... #fast #hare #win now…"), 0.1)
     assert (
         quality.symbols(Text.of(PROSE + "\n\n```c\n" + "#include <x.h>\n" * 99 + "```"), 0.1)

@@ -92,7 +92,7 @@ def _choose_definition(material: Material, random_: random.Random) -> Iterator[T
     found: dict[str, tuple[str, str]] = {}
     for place in material.places:
         match = definitions.DEFINITION.match(place.sentence)
-        if match and prose.stands_alone(place.sentence) and definitions.defines(match):
+        if match and definitions.defines(match):
             predicate = match["predicate"]
             if len(predicate.split()) <= 30 and not match["subject"].startswith("The "):
                 question = definitions.what_is(match, material)

@@ -6,7 +6,6 @@ import random
 import re
 from collections.abc import Iterator
 
-from data_pipeline.curation import prose
 from data_pipeline.curation.task_kinds.definitions import (
     DEFINITION,
     capital,
@@ -97,8 +96,6 @@ def question_answering(material: Material, random_: random.Random) -> Iterator[T
 
 def _question(place: Place, material: Material, random_: random.Random) -> Iterator[Task]:
     sentence = place.sentence
-    if not prose.stands_alone(sentence):
-        return
     if match := DEFINITION.match(sentence):
         if defines(match):
             answer = random_.choice((sentence, capital(match["predicate"])))
