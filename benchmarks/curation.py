@@ -1,8 +1,8 @@
 """Speed of curation beside what people use for it, on one core, in one run.
 
-    python benchmarks/curation.py FOLDER                 a folder of .jsonl, .jsonl.gz, .jsonl.zst
-    python benchmarks/curation.py FOLDER --benchmarks B  B has a subfolder for each known benchmark
-    python benchmarks/curation.py                        this Python installation's own sources
+    python -m benchmarks.curation FOLDER                 a folder of .jsonl, .jsonl.gz, .jsonl.zst
+    python -m benchmarks.curation FOLDER --benchmarks B  B has a subfolder for each known benchmark
+    python -m benchmarks.curation                        this Python installation's own sources
 
 Reads up to --megabytes (20) of the field "text", the same number of documents of each file. Times
 are CPU seconds of this process, the best of --repeats (3); "x" is the ratio to the first row of a
@@ -14,18 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one core means one thread
-    os.environ[name] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import xxhash
 from datasketch import MinHash, MinHashLSH
@@ -62,13 +56,15 @@ class Table:
 
 
 def load(paths: Sequence[Path], field: str, megabytes: float) -> list[Document]:
-    """Up to so many megabytes of text, spread evenly over the files."""
+    """Up to so many megabytes of text, the same of each .jsonl file; of .py files the first."""
     documents = []
+    left = 0.0
     for path in paths:
-        left = megabytes * 1e6 / len(paths)
+        texts: Iterable[str]
         if path.suffix == ".py":
-            texts: Iterable[str] = [path.read_text(errors="replace")]
+            left, texts = left or megabytes * 1e6, [path.read_text(errors="replace")]
         else:
+            left = megabytes * 1e6 / len(paths)
             texts = (json.loads(line)[field] for _, line, _ in split_lines(read_chunks(path)))
         for k, text in enumerate(texts):
             left -= len(text)
@@ -175,7 +171,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     found = sorted(p for p in Path(arguments.folder).rglob("*.jsonl*") if p.is_file())
-    paths = found or sorted(Path(arguments.folder).glob("*.py"))
+    paths = found or sorted(Path(arguments.folder).rglob("*.py"))
     if not paths:
         parser.error(f"no .jsonl, .jsonl.gz or .jsonl.zst files in {arguments.folder}")
     documents = load(paths, arguments.field, arguments.megabytes)

@@ -104,7 +104,10 @@ class Counts:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Counts:
-        return cls(**{k: Counter(v) if isinstance(v, dict) else v for k, v in value.items()})
+        counts = cls()
+        for name, got in value.items():
+            setattr(counts, name, Counter(got) if isinstance(got, dict) else got)
+        return counts
 
 
 @dataclass(slots=True)

@@ -310,7 +310,7 @@ def decontaminate(task: Task) -> Ledger:
                 by_n.setdefault(config.ngram_words[task.tiers[answer.source]], []).append(k)
         for n, rows in by_n.items():
             if n not in decide_by_n:
-                loaded = index.Index.load(task.side[str(n)].path)
+                loaded = index.load_once(task.side[str(n)].path, task.side[str(n)].sha256)
                 decide_by_n[n] = rules.build(config, loaded)
             for k, answer in zip(rows, decide_by_n[n]([documents[k] for k in rows]), strict=True):
                 answers[k] = answer
@@ -327,7 +327,7 @@ def measure(task: Task) -> Ledger:
         file.verify()
     held_out = {document.id for document in read_shard(task.side["held_out"].path)}
     everything = [item for benchmark in protected for item in benchmarks.read(benchmark)]
-    loaded = index.Index.load(task.side[str(n)].path)
+    loaded = index.load_once(task.side[str(n)].path, task.side[str(n)].sha256)
     rest = (document for document in documents_of(task) if document.id not in held_out)
     found = probe.measure(everything, rest, config, loaded)
     ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})

@@ -338,8 +338,9 @@ def mix(
     parts = []
     for ledger in baked.ledgers():
         part = baking.Part(**ledger.extra)
-        files = {key: f"{relative}/{getattr(part, key)}" for key in ("file", "spans", "tfrecord")}
-        parts.append(replace(part, **files))
+        for key in ("file", "spans", "tfrecord"):
+            setattr(part, key, f"{relative}/{getattr(part, key)}")
+        parts.append(part)
     path.mkdir(parents=True, exist_ok=True)
     baking.write_manifest(path, sources, parts, mixtures, recipe.baking)
     return path

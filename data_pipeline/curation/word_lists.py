@@ -15,7 +15,8 @@ GRAMMAR = _words(
     """
 )
 
-# Words that say nothing of what a text is about, and fit almost anywhere.
+# Words that say nothing of what a text is about, and fit almost anywhere; and the words that the
+# prompts of tasks are made of.
 STOP_WORDS = _words(
     """
     about above after again against all almost along also although always among another any
@@ -32,6 +33,8 @@ STOP_WORDS = _words(
     upon use used uses using very want was way well went were what whatever when where whether
     which while who whole whom whose why will with within without would yes yet you your yours
     for and are was the its per via etc four five six seven eight nine ten
+    answer belongs blank choose complete correct fill fits following missing passage question read
+    sentence text word
     """
 )
 

@@ -86,8 +86,8 @@ class Table:
     hashes_G: U64
     offsets_G: I64  # [G + 1]
     parts_J: NDArray[np.int32]
-    # Two lookups by the upper bits of a hash instead of twenty in a binary search: may it be here at
-    # all, and where in `hashes_G` do those with these bits begin?
+    # Two lookups by the upper bits of a hash instead of twenty in a binary search: may it be here
+    # at all, and where in `hashes_G` do those with these bits begin?
     _may_be: NDArray[np.bool_] = field(init=False, repr=False)
     _begin: NDArray[np.int32] = field(init=False, repr=False)
 

@@ -123,7 +123,11 @@ def _item_share(
     hits = _hits(found, seeds, index.seeds, *index.seeds.find(seeds.hashes_S))
     if not len(hits.gram_H):
         return
-    needed_K = np.minimum(config.item_bits, index.evidence_K * (1 - 1e-9))
+    # Of a share s of a part's words, lying at random, s^n of its n-grams are left. Half of that is
+    # asked for, so that a few phrases in common with a whole book are not looked into.
+    everything_K = index.evidence_K * (1 - 1e-9)
+    least = config.item_share**index.seed_n / 2
+    needed_K = np.maximum(np.minimum(config.item_bits, everything_K), least * everything_K)
     bits_H = index.bits_G[hits.gram_H]
     # With repeats and over the whole document it is more than in any one passage.
     most = np.add.reduceat(bits_H, hits.groups[:-1])

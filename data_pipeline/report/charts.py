@@ -8,7 +8,7 @@ dark colour. Numbers are rounded to a tenth of a pixel, so the same data give th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -299,25 +299,27 @@ class DotRow:
     mark: float | None = None  # a rule across this row, such as the accuracy of guessing
 
 
-def dots(
-    rows: Sequence[DotRow], *, title: str, x_label: str, from_zero: bool = False, percent: bool
-) -> Markup:
-    """Values with error bars, one row a name, all on one x axis."""
+def dots(rows: Sequence[DotRow], *, title: str, x_label: str, percent: bool) -> Markup:
+    """Values with error bars, one row a name, all on one x axis; `percent`: they lie in [0, 1]."""
     step, top, bottom, right = 30.0, 6.0, 40.0, 20.0
     left = 16 + CHARACTER * max(len(row.name) for row in rows)
     height = top + step * len(rows) + bottom
-    values = [v for r in rows for d in r.dots for v in (d.value - d.spread, d.value + d.spread)]
+    floor, ceiling = (0.0, 1.0) if percent else (-math.inf, math.inf)
+
+    def reach(dot: Dot) -> tuple[float, float]:
+        return max(floor, dot.value - dot.spread), min(ceiling, dot.value + dot.spread)
+
+    values = [value for row in rows for dot in row.dots for value in reach(dot)]
     values += [row.mark for row in rows if row.mark is not None]
-    low, high = (min(0.0, *values) if from_zero else min(values)), max(values)
-    margin = 0.03 * (high - low or 1)
-    low, high = (low if from_zero else low - margin), high + margin
+    margin = 0.03 * (max(values) - min(values) or 1)
+    low, high = min(values) - margin, max(values) + margin
 
     def at_x(x: float) -> float:
         return left + (WIDTH - left - right) * (x - low) / (high - low)
 
     foot = top + step * len(rows)
     parts: list[Markup] = []
-    for x in ticks(low, high, 8):
+    for x in ticks(max(low, floor), min(high, ceiling), 8):
         label = f"{100 * x:.3g}%" if percent else short(x)
         parts.append(_tag("line", x1=at_x(x), x2=at_x(x), y1=top, y2=foot, class_="grid"))
         parts.append(_text(at_x(x), foot + 15, label, "label", "middle"))
@@ -331,13 +333,10 @@ def dots(
             x = at_x(row.mark)
             parts.append(_tag("line", x1=x, x2=x, y1=y - 12, y2=y + 12, class_="chance"))
         for j, dot in enumerate(row.dots):
-            parts += _dot(at_x, y + 5.0 * (j - (len(row.dots) - 1) / 2), dot)
+            at_y = y + 5.0 * (j - (len(row.dots) - 1) / 2)
+            a, b = map(at_x, reach(dot))
+            parts.append(_tag("line", x1=a, x2=b, y1=at_y, y2=at_y, class_=f"whisker {dot.class_}"))
+            hover = [_tag("title", dot.label)]
+            cx = at_x(dot.value)
+            parts.append(_tag("circle", hover, cx=cx, cy=at_y, r=4.0, class_=f"fill {dot.class_}"))
     return _svg(parts, title=title, height=height, width=WIDTH)
-
-
-def _dot(at_x: Callable[[float], float], y: float, dot: Dot) -> list[Markup]:
-    x = at_x(dot.value)
-    a, b = at_x(dot.value - dot.spread), at_x(dot.value + dot.spread)
-    whisker = _tag("line", x1=a, x2=b, y1=y, y2=y, class_=f"whisker {dot.class_}")
-    hover = [_tag("title", dot.label)]
-    return [whisker, _tag("circle", hover, cx=x, cy=y, r=4.0, class_=f"fill {dot.class_}")]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipeline.report import charts
 from data_pipeline.report.charts import Dot, DotRow, Line
@@ -19,6 +19,22 @@ MANY_EPOCHS = 4.0  # from here on repeated text is worth less than new text (arX
 CONFIDENT = 1.96  # standard errors on each side hold the true value in 95 of 100 cases
 ALL = "all"  # the row of evaluation.json over everything
 TRAINED, UNTRAINED = "trained", "untrained"
+
+
+class Scoring(NamedTuple):
+    """A way to choose among the choices of an item, and its keys in evaluation.json."""
+
+    name: str
+    accuracy: str
+    stderr: str
+
+
+# The first is the one that tells small models apart: it goes into the headline and the picture.
+SCORINGS = (
+    Scoring("mutual information", "accuracy_mutual_info", "stderr_mutual_info"),
+    Scoring("log-likelihood", "accuracy", "stderr"),
+    Scoring("log-likelihood a byte", "accuracy_norm", "stderr_norm"),
+)
 
 
 def read_json(path: Path) -> Any:
@@ -254,12 +270,19 @@ class Results:
     @property
     def answered(self) -> dict[str, Any] | None:
         row = self.row_over_all("tasks", "task")
-        return row if row and TRAINED in row["accuracy"] else None
+        return row if row and TRAINED in row[SCORINGS[0].accuracy] else None
+
+    @property
+    def scorings(self) -> Sequence[Scoring]:
+        return SCORINGS
 
     def loss_dots(self) -> str:
         rows = (self.evaluation or {})["heldout"]
         return charts.dots(
-            [DotRow(row["source"], self._dots(row, "loss", "{:.2f} nats a token")) for row in rows],
+            [
+                DotRow(row["source"], self._dots(row, "loss", "stderr", "{:.2f} nats a token"))
+                for row in rows
+            ],
             title="Held-out loss by source and model, with 95 % intervals; lower is better",
             x_label="nats a token (less is better)",
             percent=False,
@@ -267,11 +290,12 @@ class Results:
 
     def accuracy_dots(self) -> str:
         rows = (self.evaluation or {})["tasks"]
+        scoring = SCORINGS[0]
         return charts.dots(
             [
                 DotRow(
                     row["task"].replace("_", " "),
-                    self._dots(row, "accuracy", "{:.1%}"),
+                    self._dots(row, scoring.accuracy, scoring.stderr, "{:.1%}"),
                     mark=row.get("chance"),
                 )
                 for row in rows
@@ -281,10 +305,10 @@ class Results:
             percent=True,
         )
 
-    def _dots(self, row: dict[str, Any], key: str, said: str) -> Sequence[Dot]:
+    def _dots(self, row: dict[str, Any], key: str, stderr_key: str, said: str) -> Sequence[Dot]:
         dots = []
         for model in self.models:
-            value, stderr = row[key].get(model), row["stderr"].get(model) or 0.0
+            value, stderr = row[key].get(model), row[stderr_key].get(model) or 0.0
             if value is not None:
                 label = f"{model}: {said.format(value)} ± {said.format(CONFIDENT * stderr)}"
                 dots.append(Dot(value, CONFIDENT * stderr, self.model_class(model), label))

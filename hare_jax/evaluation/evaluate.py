@@ -225,8 +225,8 @@ def summary(results: Mapping[str, Any]) -> str:
 
     return (
         f"  held-out loss, nats a token: {each('loss', loss, '.3f')}\n"
-        f"  accuracy on {tasks['items']:,} items (chance {tasks['chance']:.1%}):"
-        f" {each('accuracy', tasks, '.1%')}"
+        f"  accuracy by mutual information on {tasks['items']:,} items (chance"
+        f" {tasks['chance']:.1%}): {each('accuracy_mutual_info', tasks, '.1%')}"
     )
 
 

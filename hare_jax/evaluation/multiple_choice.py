@@ -3,9 +3,13 @@
     {"id": "docs/7#0", "task": "cloze", "source": "docs", "context": "The hare is",
      "choices": [" fast.", " a stone."], "answer": 0}
 
-becomes two requests, "The hare is" -> " fast." and -> " a stone.". The prediction is the choice
-with the greatest log-likelihood ("accuracy"), or with the greatest one a byte ("accuracy_norm"),
-which does not favour short choices. Of equals the first is taken.
+becomes requests "The hare is" -> " fast." and -> " a stone.", and the choices again without the
+context. The prediction is the choice with the greatest log-likelihood ("accuracy"); with the
+greatest one a byte ("accuracy_norm"), which does not favour short choices; or with the greatest
+mutual information ("accuracy_mutual_info"), that is what the context adds to a choice's own
+log-likelihood, which does not favour common words either. The last one tells small models apart
+from guessing first. lm-evaluation-harness has all three by these names (acc, acc_norm,
+acc_mutual_info). Of equals the first is taken.
 """
 
 from __future__ import annotations
@@ -48,10 +52,11 @@ class Item:
 
 @dataclass(slots=True)
 class Scored:
-    """An item with the log-likelihood of each choice, in nats."""
+    """An item with the log-likelihood of each choice, in nats, after the context and alone."""
 
     item: Item
     log_likelihoods: list[float]
+    alone: list[float]
 
     @property
     def prediction(self) -> int:
@@ -60,6 +65,10 @@ class Scored:
     @property
     def prediction_norm(self) -> int:
         return int(np.argmax(np.divide(self.log_likelihoods, _bytes(self.item.choices))))
+
+    @property
+    def prediction_mutual_info(self) -> int:
+        return int(np.argmax(np.subtract(self.log_likelihoods, self.alone)))
 
 
 def _bytes(choices: Iterable[str]) -> list[int]:
@@ -115,7 +124,7 @@ def encode_pair(encode: Encode, context: str, continuation: str) -> tuple[list[i
 
 
 def requests(items: Sequence[Item], encode: Encode, bos_id: int) -> list[Request]:
-    """One request a choice, item by item; each context begins with BOS.
+    """Two requests a choice, item by item: after the context, which begins with BOS, and after BOS.
 
     Raises:
       ValueError: a choice that adds no token to its context.
@@ -130,14 +139,19 @@ def requests(items: Sequence[Item], encode: Encode, bos_id: int) -> list[Request
                     f" {choice!r}, adds no token to its context; expected a text that does"
                 )
             asked.append(Request([bos_id, *context], continuation))
+            asked.append(Request([bos_id], continuation))
     return asked
 
 
 def scored(items: Sequence[Item], scores: Sequence[Score]) -> list[Scored]:
     """Gives each item the scores of its choices; `scores` answer `requests(items, ...)`."""
-    assert len(scores) == sum(len(item.choices) for item in items)
-    rest = iter(scores)
-    return [Scored(item, [next(rest).log_likelihood for _ in item.choices]) for item in items]
+    assert len(scores) == 2 * sum(len(item.choices) for item in items)
+    rest = iter(score.log_likelihood for score in scores)
+    answered = []
+    for item in items:
+        pairs = [(next(rest), next(rest)) for _ in item.choices]
+        answered.append(Scored(item, [after for after, _ in pairs], [alone for _, alone in pairs]))
+    return answered
 
 
 def table(by_model: Mapping[str, Sequence[Scored]], by: str) -> list[dict[str, Any]]:
@@ -170,12 +184,15 @@ def table(by_model: Mapping[str, Sequence[Scored]], by: str) -> list[dict[str, A
 def _results(answered: Sequence[Scored]) -> dict[str, float | None]:
     accuracy = float(np.mean([s.prediction == s.item.answer for s in answered]))
     accuracy_norm = float(np.mean([s.prediction_norm == s.item.answer for s in answered]))
+    mutual = float(np.mean([s.prediction_mutual_info == s.item.answer for s in answered]))
     gold = [s.log_likelihoods[s.item.answer] for s in answered]
     return {
         "accuracy": accuracy,
         "stderr": _stderr(accuracy, len(answered)),
         "accuracy_norm": accuracy_norm,
         "stderr_norm": _stderr(accuracy_norm, len(answered)),
+        "accuracy_mutual_info": mutual,
+        "stderr_mutual_info": _stderr(mutual, len(answered)),
         "gold_log_likelihood": float(np.mean(gold)),
     }
 
@@ -191,7 +208,9 @@ def log_line(answered: Scored) -> dict[str, Any]:
         "task": answered.item.task,
         "source": answered.item.source,
         "log_likelihoods": answered.log_likelihoods,
+        "log_likelihoods_alone": answered.alone,
         "prediction": answered.prediction,
         "prediction_norm": answered.prediction_norm,
+        "prediction_mutual_info": answered.prediction_mutual_info,
         "answer": answered.item.answer,
     }

@@ -72,6 +72,7 @@ class Checkpoints:
             "model": plain(self.model),
             "checksums": _checksums(state),
         }
+        record = json.loads(json.dumps(record))  # it is written later: the caller may change it
         record["sha256"] = _sha256(record)
         self._manager.save(
             step,

@@ -213,6 +213,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def fingerprint_of(directory: Path) -> str:
+    """The fingerprint of a baked directory's mixture.json, whose other files are not looked at."""
+    return str(_read_manifest(Path(directory) / "mixture.json")["fingerprint"])
+
+
 def fingerprint(manifest: dict[str, Any]) -> str:
     """sha256 of the canonical JSON of all of mixture.json but its own `fingerprint`."""
     body = {key: value for key, value in manifest.items() if key != "fingerprint"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -150,6 +151,18 @@ def run(
                     batch = sharding.place(local, mesh, c.batch_size, rows)
         checkpoints.wait()
     return result
+
+
+def run_name(model_config: Model, training_config: Training, mixture_dir: Path) -> str:
+    """A folder's name that changes with whatever changes what is learned.
+
+    Another mixture, model or recipe trains elsewhere; how often to log or save, and on which
+    devices to compute, do not matter.
+    """
+    without = {"checkpointing", "log_every", "mesh"}
+    recipe = {k: v for k, v in plain(training_config).items() if k not in without}
+    value = [input.fingerprint_of(mixture_dir), plain(model_config), recipe]
+    return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def make_plan(

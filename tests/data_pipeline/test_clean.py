@@ -86,6 +86,10 @@ def document(text: str, category: str = "web", name: str = "a") -> Document:
     [
         (ARTICLE, "web"),
         (CODE, "code"),
+        (
+            "import numpy as np\n\n" + "total[..., 0] += part[..., 1]\n" * 19 + "print(total)",
+            "code",
+        ),
         (LATEX, "math"),
         (LAW, "law"),
         (REFERENCE, "reference"),

@@ -256,9 +256,14 @@ def test_same_words_in_other_layout_are_near_duplicates_and_short_texts_count() 
 
 
 def test_an_id_that_is_taken_by_another_text_gets_a_new_name() -> None:
-    one, two, three = (" ".join(WORDS[k : k + 50]) for k in (0, 100, 200))
+    one, two, three, four = (" ".join(WORDS[k : k + 50]) for k in (0, 100, 200, 300))
     shards = [
-        [document("x", two, "b"), document("x~2", three, "c"), document("x", two, "c")],
+        [
+            document("x", two, "b"),
+            document("x~2", three, "c"),
+            document("x", two, "c"),
+            document("x", four, "c"),
+        ],
         [document("x", one, "a")],
     ]
     first, second = decide(shards)
@@ -269,6 +274,51 @@ def test_an_id_that_is_taken_by_another_text_gets_a_new_name() -> None:
     assert first[1] == shards[0][1]
     assert isinstance(first[2], Dropped)
     assert first[2].evidence["kept"] == "x~3"
+    assert isinstance(first[3], Document)
+    assert first[3].id == "x~4"
+
+
+def bucket(sets: list[list[int]]) -> list[list[int]]:
+    """Groups of documents with these n-gram sets, all of which share all bands."""
+    number = len(sets)
+    table = dedup.Signatures(
+        exact_N2=np.arange(2 * number, dtype=np.uint64).reshape(-1, 2),
+        bands_NB=np.zeros((number, CONFIG.bands), np.uint64),
+        length_N=np.full(number, 10),
+        ids=[f"{k:03}" for k in range(number)],
+        sources=["web"] * number,
+    )
+    arrays = [np.array(sorted(s), np.uint64) for s in sets]
+    (decided,) = dedup.find_duplicates(
+        [table], lambda _, rows: [arrays[row] for row in rows], [], CONFIG
+    )
+    groups: dict[int, list[int]] = {k: [k] for k in range(number) if k not in decided.dropped}
+    for row, (_, evidence) in sorted(decided.dropped.items()):
+        groups[int(evidence["kept"])].append(row)
+    return sorted(groups.values())
+
+
+def test_every_pair_of_a_bucket_is_looked_at() -> None:
+    a, b = list(range(100)), list(range(1000, 1100))
+    assert bucket([a, b, b]) == [[0], [1, 2]]
+    assert bucket([b, a, b, a, [7]]) == [[0, 2], [1, 3], [4]]
+
+
+@pytest.mark.parametrize(("size", "joined"), [(70, True), (69, False)])
+def test_the_threshold_is_a_least_similarity(size: int, joined: bool) -> None:
+    assert bucket([list(range(100)), list(range(size))]) == ([[0, 1]] if joined else [[0], [1]])
+
+
+def test_groups_are_connected_components() -> None:
+    rng = random.Random(8)
+    sets = [rng.sample(range(60), rng.randrange(40, 60)) for _ in range(120)]
+    alike = [[len({*a} & {*b}) / len({*a} | {*b}) >= CONFIG.threshold for a in sets] for b in sets]
+    group = list(range(len(sets)))
+    for _ in sets:  # the smallest number spreads until nothing changes
+        group = [min(g for g, near in zip(group, row, strict=True) if near) for row in alike]
+    expected = [[k for k, g in enumerate(group) if g == root] for root in sorted({*group})]
+    assert 3 < len(expected) < 110
+    assert bucket(sets) == expected
 
 
 def test_decisions_survive_json() -> None:

@@ -44,6 +44,7 @@ def test_addresses_go_and_words_stay(text: str, expected: str, count: int) -> No
         "    $ lynx http://a.org/download\n>>> urlopen('https://a.org')",
         'Set url="https://a.org" or git+https://a.org/b.git',
         "Open http://localhost:8000 and https://www.example.com/x in turn.",
+        "broken](a.b/c) and [brackets",
         "[Note]: important words that are no address",
     ],
 )

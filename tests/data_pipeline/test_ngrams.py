@@ -105,6 +105,14 @@ def test_a_short_text_is_one_ngram_and_an_empty_one_none() -> None:
     assert ngrams(words([]), 5).offsets_D.tolist() == [0]
 
 
+def test_texts_of_every_small_length() -> None:
+    for number in range(20):
+        text = " ".join(f"w{k}" for k in range(number))
+        expected = [word_hash(word) for word in text.split()]
+        for n in range(1, 17):
+            assert ngrams(words([text]), n).hashes_S.tolist() == ngram_hashes(expected, n)
+
+
 def test_ngrams_at_gives_the_hash_of_the_ngram_that_begins_there() -> None:
     found = words(["a b c d e f g h", "i j k l m n o"])
     grams = ngrams(found, 3)

@@ -18,34 +18,36 @@ ROOT = Path(__file__).parents[2]
 
 HARES = """# The life of hares
 
-A hare is a mammal that lives alone in open country. The mountain hare was described in 1758
-and still lives in Scotland. Females have three litters, which are born in shallow forms. Farmers
-often watched hares and rabbits in the evening, when both animals leave their shelter to eat grass.
+A hare is a mammal that lives alone in open country. The mountain hare was described in 1758 and
+still lives in Scotland. Females have three litters, which are born in shallow forms. Farmers
+often watched hares and rabbits in the evening, when both animals leave their shelter to eat
+grass.
 
 ## How hares escape
 
 Hares trust to their speed when a fox comes near. A fox can follow a hare for several hundred
 metres before it gives up the hunt. The hare runs uphill, since its long hind legs push better
-than those of the fox. When the hunter comes too close, the hare turns at once and runs back along its own track.
-Young hares stay in the grass and do not move, because their coats hide them from every enemy above.
+than those of the fox. When the hunter comes too close, the hare turns at once and runs back
+along its own track. Young hares stay in the grass and do not move, because their coats hide
+them from every enemy above.
 
 A form is a shallow bed that a hare scrapes in the grass. A leveret is a young hare in the first
-year of its life. A warren is a system of tunnels in which rabbits live together. A burrow is a hole that
-an animal digs in order to live there.
+year of its life. A warren is a system of tunnels in which rabbits live together. A burrow is a
+hole that an animal digs in order to live there.
 
-Rabbits dig tunnels and live in large groups. Owls hunt both animals at night, mostly in winter. The
-Romans brought rabbits from Spain to Italy, where they kept them behind walls. Germany counted about
-two million hares in the year 1980.
+Rabbits dig tunnels and live in large groups. Owls hunt both animals at night, mostly in winter.
+The Romans brought rabbits from Spain to Italy, where they kept them behind walls. Germany
+counted about two million hares in the year 1980.
 """
 PAIRS = """Question: What is (are) hares ?
 Answer: Hares are mammals.
 
 Q: Do they dig?
 A: No. They rest in forms."""
-PROBLEM = """Question: Mary has 12 apples and finds 3 more of them under the trees in the garden. How
-many apples does Mary have at the end?
-Answer: Mary begins with all the apples that are in her basket when the day starts. At the end of the
-day she has 12 + 3 = 15 apples. The answer is 15."""
+PROBLEM = """Question: Mary has 12 apples and finds 3 more of them under the trees in the garden.
+How many apples does Mary have at the end?
+Answer: Mary begins with all the apples that are in her basket when the day starts. At the end of
+the day she has 12 + 3 = 15 apples. The answer is 15."""
 CODE = '''def twice(values):
     """Double every value of a list.
 
@@ -185,6 +187,7 @@ def test_questions() -> None:
 
     (problem,) = build(NlpTasks())(document(PROBLEM))  # a worked problem is one task and no more
     assert problem.meta["answer"].endswith("12 + 3 = 15 apples. The answer is 15.")
+    assert "in the garden. How many apples does Mary have at the end?" in prompt(problem)
 
     (code,) = ask(document(CODE))
     assert "def twice(values):\n    return [2 * value" in code.text  # without its docstring
@@ -218,6 +221,9 @@ def test_summaries(tasks: list[Document]) -> None:
     assert any(title in task.text for task in made for title in titles)
     for task in made:
         assert task.meta["answer"] not in prompt(task)
+    lead = "Owls hunt mice and voles at night during the cold months of winter. "
+    unrelated = lead + "The tortoise won this race very slowly today. " * 6
+    assert build(NlpTasks(kinds=("summary",)))(document(unrelated)) == []
     abstract = (
         "BACKGROUND: Hares are fast. " + "They were timed on a track of some length. " * 6
         + "\nCONCLUSION: Hares are faster than tortoises on every track that we have looked at."

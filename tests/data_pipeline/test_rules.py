@@ -143,6 +143,32 @@ def test_item_share_wants_the_words_in_one_passage() -> None:
     assert finds(" ".join(f"{p} {clean(1, k)}" for k, p in enumerate(pieces)), ITEM_SHARE)
 
 
+PART = clean(12, 77)  # twelve rare words
+RARE_ITEM = Item("b/test/0", "b", {"question": PART})
+
+
+def test_item_share_counts_an_ngram_once_in_a_passage() -> None:
+    w = PART.split()
+    phrase = " ".join(w[:5])
+    repeated = f"{phrase} {w[11]} {phrase} {w[10]} {w[9]} {phrase} {w[8]} {w[7]} {w[6]}"
+    assert not finds(repeated, ITEM_SHARE, items=[RARE_ITEM])
+    assert finds(" ".join(w[:9]) + " other", ITEM_SHARE, items=[RARE_ITEM])
+
+
+def test_item_share_does_not_add_up_ngrams_of_distant_passages() -> None:
+    w = PART.split()
+    shuffled = " ".join([*w[:5], *w[:4:-1]])  # all words, but one n-gram
+    distant = " ".join(f"{' '.join(w[k : k + 5])} {clean(100, 200 + k)}" for k in range(1, 5))
+    assert not finds(f"{shuffled} {clean(100, 300)} {distant}", ITEM_SHARE, items=[RARE_ITEM])
+
+
+def test_item_share_does_not_look_into_the_documents_beside() -> None:
+    w = PART.split()
+    first, second = " ".join(w[:4]), " ".join(w[4:])
+    assert check([first, second, first], ITEM_SHARE, items=[RARE_ITEM]) == [None] * 3
+    assert finds(f"{first} {second}", ITEM_SHARE, items=[RARE_ITEM])
+
+
 def test_layout_and_punctuation_do_not_hide_an_item() -> None:
     shouted = "\n> ".join(QUESTION.upper().replace(".", " ...").replace(" ", "  ").split("  "))
     assert finds(f"{clean(200)}\n{shouted}\n{clean(200, 1)}")

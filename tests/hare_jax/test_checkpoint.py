@@ -69,6 +69,15 @@ def test_nothing_to_restore(tmp_path: Path, model: Model, placed: State) -> None
     assert _restore(tmp_path / "none", model, placed) is None
 
 
+def test_a_save_is_of_its_moment(tmp_path: Path, model: Model, placed: State) -> None:
+    pending = [1.0]
+    with Checkpoints(tmp_path, KEEP, model, "mixture") as checkpoints:
+        checkpoints.save(_state(placed, 3), {"pending": pending})
+        pending.clear()  # while it is written in the background
+    restored = _restore(tmp_path, model, placed)
+    assert restored is not None and restored[1]["pending"] == [1.0]
+
+
 def test_keeps_the_latest(tmp_path: Path, model: Model, placed: State) -> None:
     _save(tmp_path, model, placed, 1, 2, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
@@ -207,5 +216,5 @@ def test_what_is_not_there_is_named(tmp_path: Path, model: Model, placed: State)
 
 
 def test_keeping_none_is_refused(tmp_path: Path, model: Model) -> None:
-    with pytest.raises(ValueError, match="checkpointing.keep=0: expected at least 1"):
+    with pytest.raises(ValueError, match=r"checkpointing\.keep=0: expected at least 1"):
         Checkpoints(tmp_path, Checkpointing(keep=0), model, "mixture")

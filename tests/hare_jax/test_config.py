@@ -54,7 +54,8 @@ def test_config_imports_the_standard_library_only() -> None:
     # A config file is read before anything slow is imported, and by data_pipeline's side of a job.
     code = (
         "import sys; before = set(sys.modules); import hare_jax.config; "
-        "print(*{m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
+        "roots = {name.split('.')[0] for name in set(sys.modules) - before}; "
+        "print(*roots - set(sys.stdlib_module_names))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["hare_jax"]

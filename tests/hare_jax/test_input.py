@@ -136,7 +136,7 @@ def test_a_missing_file_is_refused_by_name(bake: Callable[..., Path], part: str)
 def test_another_tokenizer_file_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     (directory / "tokenizer.model").write_bytes(b"other pieces")
-    with pytest.raises(ValueError, match="tokenizer.model: sha256"):
+    with pytest.raises(ValueError, match=r"tokenizer\.model: sha256"):
         input.Baked(directory)
 
 

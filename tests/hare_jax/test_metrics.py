@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import RecordWriter  # noqa: F401
 
 from hare_jax.training import metrics
 from hare_jax.training.metrics import Metrics, NotFinite, cut_back
@@ -123,7 +122,7 @@ def test_the_first_bad_step_is_named(tmp_path: Path, bad: float) -> None:
 def test_a_bad_gradient_is_as_bad_as_a_bad_loss(tmp_path: Path) -> None:
     with _metrics(tmp_path) as m:
         m.add(0, ONE, {**_values(0), "grad_norm": jnp.float32(jnp.inf)}, input_wait=0.0)
-        with pytest.raises(NotFinite, match="step 1: loss 4.0, gradient norm inf"):
+        with pytest.raises(NotFinite, match=r"step 1: loss 4\.0, gradient norm inf"):
             m.fetch()
 
 

@@ -371,7 +371,7 @@ def test_another_mixture_is_refused(
 ) -> None:
     train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
     other = bake(records={"web": 41, "code": 25}, name="other")
-    with pytest.raises(ValueError, match="was trained on mixture .* give the same baked data"):
+    with pytest.raises(ValueError, match=r"was trained on mixture .* give the same baked data"):
         train.run(model, training, other, tmp_path / "run", ONE_DEVICE)
 
 

@@ -19,7 +19,7 @@ from data_pipeline.curation.task_kinds.material import Material, Place, Task, fi
 
 _PAIRS = re.compile(
     r"""
-    ^[ \t]*(?:Question|Q)[ \t]*[:.][ \t]*(?P<question>\S[^\n]{5,600}?)[ \t]*\n+
+    ^[ \t]*(?:Question|Q)[ \t]*[:.][ \t]*(?P<question>\S(?:[^\n]|\n(?!\s*\n)){5,600}?)\s*\n
     [ \t]*(?:Answer|A)[ \t]*[:.][ \t]*(?P<answer>\S.*?)(?=\n\s*(?:Question|Q)[ \t]*[:.]|\Z)
     """,
     re.M | re.S | re.X,
@@ -81,7 +81,9 @@ def question_answering(material: Material, random_: random.Random) -> Iterator[T
     pairs = list(_PAIRS.finditer(material.text))
     random_.shuffle(pairs)
     for pair in pairs:
-        question = re.sub(r" \((?:is|are|was|were)\)| (?=\?$)", "", pair["question"].strip())
+        question = re.sub(
+            r" \((?:is|are|was|were)\)| (?=\?$)", "", " ".join(pair["question"].split())
+        )
         answer = _RESTATED.sub("", pair["answer"].strip())
         answer = shorten(answer, _MAX_ANSWER_WORDS)
         forms = _PROBLEM_FORMS if re.search(r"\d = \d|= [\d(]", answer) else _PAIR_FORMS

@@ -94,6 +94,23 @@ def test_dots_have_spreads_and_chance() -> None:
     assert right - left == pytest.approx(0.8 * (centres[0] - centres[1]), rel=0.02)
 
 
+def test_an_interval_of_a_share_ends_at_nothing_and_at_all() -> None:
+    dots = [Dot(0.05, 0.2, "m0", ""), Dot(0.95, 0.2, "m1", ""), Dot(0.0, 0, "m2", "")]
+    svg = parse(charts.dots([DotRow("task", dots)], title="t", x_label="x", percent=True))
+    zero = [float(str(c.get("cx"))) for c in svg.iter("circle")][2]
+    ends = [
+        (float(str(line.get("x1"))), float(str(line.get("x2"))))
+        for line in svg.iter("line")
+        if "whisker" in str(line.get("class"))
+    ]
+    assert ends[0][0] == zero
+    assert ends[1][1] - zero == pytest.approx((ends[1][0] - zero) / 0.75, rel=0.01)
+    labels = [str(text.text) for text in svg.iter("text")]
+    assert "0%" in labels
+    assert "100%" in labels
+    assert not [label for label in labels if label.startswith("-")]
+
+
 def test_every_picture_escapes_and_names_itself() -> None:
     name = "<b>\"&'"
     for svg in (
