@@ -30,6 +30,9 @@ _ABBREVIATION = re.compile(
     r"Nov|Dec)|\b(?:[A-Za-z]\.)+[A-Za-z])\.\Z"
 )
 _PLAIN = re.compile(r"[\"“‘']?[A-Z][\w\s.,;:'\"‘’“”()!?%$£€&/`–—-]*[.!?][\"”’')]*\Z")
+_FRAGMENT = re.compile(
+    r"\w\. |(?:Question|Answer|Q|A)\s*:"
+)  # "P. These rules" was cut in "Civ. P."
 _MIN_WORDS, _MAX_WORDS = 6, 45  # of a sentence that can stand in a task
 _MIN_LETTERS = 0.75  # of its characters other than spaces
 
@@ -80,11 +83,9 @@ def sentences(paragraph: str) -> list[str]:
 
 def is_plain(sentence: str) -> bool:
     """A whole sentence of ordinary words: no markup, no formula, nothing cut."""
-    if (
-        sentence[1:3] == ". "
-        or not _PLAIN.match(sentence)
-        or not _MIN_WORDS <= len(sentence.split()) <= _MAX_WORDS
-    ):
+    if _FRAGMENT.match(sentence) or not _PLAIN.match(sentence):
+        return False
+    if not _MIN_WORDS <= len(sentence.split()) <= _MAX_WORDS:
         return False
     letters = sum(map(str.isalpha, sentence))
     balanced = (

@@ -48,6 +48,7 @@ def test_abbreviations_end_no_sentence(sentence: str) -> None:
         ("Let $x = y^2$ be the speed of it.", False),
         ("Hares run.", False),
         ("In 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 we trust.", False),
+        ("Question: What does a hare eat in the winter?", False),
         ("P. These disclosures help to frame the case.", False),
     ],
 )

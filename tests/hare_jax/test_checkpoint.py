@@ -140,13 +140,6 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-# What Orbax's readers leave behind when one of them fails is not this module's to clean up.
-damaging = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine"
-)
-
-
-@damaging
 @pytest.mark.parametrize("damage", [_flip, _truncate, Path.unlink])
 @pytest.mark.parametrize("item", ["params", "optimizer", "record"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
@@ -167,7 +160,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert message in capfd.readouterr().err
 
 
-@damaging
 def test_damage_is_moved_aside_so_that_its_step_can_be_saved_again(
     tmp_path: Path, model: Model, placed: State
 ) -> None:
@@ -184,7 +176,6 @@ def test_damage_is_moved_aside_so_that_its_step_can_be_saved_again(
     assert restored is not None and int(restored[0].step) == 5
 
 
-@damaging
 def test_damage_everywhere_does_not_begin_again(
     tmp_path: Path, model: Model, placed: State
 ) -> None:

@@ -247,7 +247,6 @@ def test_resumes_on_another_mesh(
     np.testing.assert_allclose(*losses, rtol=2e-4)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
 def test_a_damaged_latest_checkpoint_costs_steps_only(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:
