@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from absl import app
+from absl import app, logging
 
 from configs.command_line import CONFIG, WORKDIR, parse, refuse, shown
 from configs.experiment import Experiment
@@ -68,6 +68,7 @@ def run(config: Experiment, workdir: Path) -> dict[str, Path]:
 
 def main(argv: list[str]) -> None:
     del argv  # flags, all of them read by `parse`
+    logging.set_verbosity(logging.WARNING)  # libraries tell what they do; the jobs say enough
     workdir = Path(WORKDIR.value).resolve()
     with only_run_in(workdir):
         try:

@@ -57,8 +57,8 @@ def get_config() -> Experiment:
         ),
         training=Training(
             stages=[
-                Stage("stage 1", mixture="stage1", tokens=100 * BATCH_SIZE * SEQUENCE_LENGTH),
-                Stage("stage 2", mixture="stage2", tokens=140 * BATCH_SIZE * SEQUENCE_LENGTH),
+                Stage("stage 1", mixture="stage1", tokens=120 * BATCH_SIZE * SEQUENCE_LENGTH),
+                Stage("stage 2", mixture="stage2", tokens=180 * BATCH_SIZE * SEQUENCE_LENGTH),
             ],
             batch_size=BATCH_SIZE,
             optimizer=Optimizer(peak_lr=3e-3, warmup_steps=20),

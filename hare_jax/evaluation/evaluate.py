@@ -165,7 +165,7 @@ def read(
 
 def answer(name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]) -> list[list[Any]]:
     """The model's scores, as JSON has them."""
-    with progress(f"{name:<9} multiple choice", len(requests), "choices") as advance:
+    with progress(f"{name:<9} multiple choice", len(requests), "requests") as advance:
         return [list(score) for score in scorer().scores(requests, advance)]
 
 

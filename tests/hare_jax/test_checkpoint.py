@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Remat
-from hare_jax.training import optim, sharding, train
+from hare_jax.training import checkpoint, optim, sharding, train
 from hare_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, State, restore_params
 
 KEEP = Checkpointing(keep=2)
@@ -69,13 +72,17 @@ def test_nothing_to_restore(tmp_path: Path, model: Model, placed: State) -> None
     assert _restore(tmp_path / "none", model, placed) is None
 
 
-def test_a_save_is_of_its_moment(tmp_path: Path, model: Model, placed: State) -> None:
+def test_a_save_is_of_its_moment(
+    tmp_path: Path, model: Model, placed: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []  # to Orbax, which writes it later
+    json_save = ocp.args.JsonSave
+    monkeypatch.setattr(ocp.args, "JsonSave", lambda item: given.append(item) or json_save(item))
     pending = [1.0]
     with Checkpoints(tmp_path, KEEP, model, "mixture") as checkpoints:
         checkpoints.save(_state(placed, 3), {"pending": pending})
-        pending.clear()  # while it is written in the background
-    restored = _restore(tmp_path, model, placed)
-    assert restored is not None and restored[1]["pending"] == [1.0]
+        pending.clear()
+    assert given[0]["pending"] == [1.0]
 
 
 def test_keeps_the_latest(tmp_path: Path, model: Model, placed: State) -> None:
@@ -158,6 +165,32 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert _equal(restored[0], _state(placed, 3))
     message = f"!!! DAMAGED CHECKPOINT, taking the one before: {tmp_path / 'c' / '5'}"
     assert message in capfd.readouterr().err
+
+
+def test_arrays_that_read_well_but_are_not_those_saved_are_damage(
+    tmp_path: Path, model: Model, placed: State, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _save(tmp_path, model, placed, 3, 5)
+    shutil.rmtree(tmp_path / "5" / "params")
+    shutil.copytree(tmp_path / "3" / "params", tmp_path / "5" / "params")
+    restored = _restore(tmp_path, model, placed)
+    assert restored is not None and int(restored[0].step) == 3
+    assert "5: checksum of params/embedding_VD: " in capfd.readouterr().err
+    with pytest.raises(DamagedCheckpoint, match="5: checksum of params/embedding_VD: "):
+        restore_params(tmp_path, model)
+
+
+def test_one_changed_bit_anywhere_changes_the_checksum(model: Model, placed: State) -> None:
+    state = _state(placed, 3)
+    before = checkpoint._checksums(state)
+    head_DV = np.array(state.params["head_DV"])
+    head_DV.view(np.uint32)[17, 3] ^= 1
+    head = jax.device_put(head_DV, state.params["head_DV"].sharding)
+    params = {**state.params, "head_DV": head}
+    after = checkpoint._checksums(dataclasses.replace(state, params=params))
+    assert {name for name in before if before[name] != after[name]} == {"params/head_DV"}
+    other = _state(_placed(model, Mesh(2, 2, 2)), 3)
+    assert checkpoint._checksums(other) == before, "the same on every mesh"
 
 
 def test_damage_is_moved_aside_so_that_its_step_can_be_saved_again(
