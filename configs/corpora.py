@@ -8,6 +8,7 @@ out (a folder for each, in it SPLIT.jsonl), and other field names:
 
     '--config.data.sources[1].path=TASKS' --config.data.decontamination.folder=BENCHMARKS
     "--config.data.sources[0].text_fields=('title', 'body')"
+    "--config.data.sources[0].exclude=('drafts/*', '*.csv.gz')"
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ def get_config(folder: str = "") -> Experiment:
         raise ValueError(f"configs/corpora.py:DIR needs a folder, got {folder or 'nothing'!r}")
     config = quickstart.get_config()
     assert config.data is not None
-    config.data.sources = [Source(path=folder), Source(path="", tier=Tier.D3)]
+    config.data.sources = [Source(path=folder), Source(path="", category="tasks", tier=Tier.D3)]
     config.data.baking.sequence_length = 512
     return config

@@ -17,6 +17,7 @@ from hare_jax.config import (
     Evaluation,
     Model,
     Optimizer,
+    Remat,
     Stage,
     Training,
 )
@@ -54,6 +55,7 @@ def get_config() -> Experiment:
             head_dim=32,
             d_ff=384,
             compute_dtype=DType.FLOAT32,  # faster than bfloat16 on a CPU
+            remat=Remat.DOTS,  # so is computing some things twice instead of fetching them
         ),
         training=Training(
             stages=[
@@ -63,7 +65,6 @@ def get_config() -> Experiment:
             batch_size=BATCH_SIZE,
             optimizer=Optimizer(peak_lr=3e-3, warmup_steps=20),
             checkpointing=Checkpointing(every_steps=50),
-            loss_chunks=8,  # smaller logits stay nearer to the processor's caches
             log_every=5,
         ),
         evaluation=Evaluation(batch_tokens=4096),

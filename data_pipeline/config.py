@@ -52,6 +52,7 @@ class Source:
     tier: Tier = Tier.D1
     reader: Reader = Reader.FILES
     path: str = ""
+    exclude: tuple[str, ...] = ()  # patterns of files in the path that are not read: "drafts/*"
     text_fields: tuple[str, ...] = ("text",)
     id_field: str = "id"
     source_field: str = "source"

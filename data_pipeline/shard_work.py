@@ -155,8 +155,9 @@ def read(task: Task) -> Ledger:
             reasons = {r: n for c in books.ledger.sources.values() for r, n in c.bad.items()}
             raise ValueError(
                 f"shard {task.shard}: {bad} of {good + bad} rows are bad ({reasons}), more than "
-                f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, or allow it "
-                f"with --config.data.reading.max_bad_fraction"
+                f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, leave files "
+                f"out with the source's `exclude`, or raise "
+                f"--config.data.reading.max_bad_fraction"
             )
     return books.ledger
 

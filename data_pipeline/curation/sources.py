@@ -22,6 +22,7 @@ makes it unknown how much is missing raises (see `read`).
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -332,7 +333,12 @@ def _walk(root: Path, source: Source) -> Iterator[Path]:
             continue
         seen.add((identity.st_dev, identity.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+        paths = [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
+        yield from (path for path in paths if not _excluded(path.relative_to(root), source))
+
+
+def _excluded(path: Path, source: Source) -> bool:
+    return any(fnmatch.fnmatch(path.as_posix(), pattern) for pattern in source.exclude)
 
 
 def _file_item(path: Path, root: Path, source: Source) -> _Item:

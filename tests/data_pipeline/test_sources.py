@@ -481,3 +481,12 @@ def test_a_source_without_a_name_is_one_for_each_entry(tmp_path: Path) -> None:
         ("web/web.jsonl:3", "web", "web"),
     ]
     assert documents[-1].meta["source"] == "https://example.org/x"
+
+
+def test_excluded_files_are_not_read(tmp_path: Path) -> None:
+    for name in ("a.txt", "drafts/b.txt", "c.log.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    source = Source("s", path=str(tmp_path), exclude=("drafts/*", "*.log.txt"))
+    (shard,) = sources.partition(source, Reading())
+    assert shard.items == ("a.txt",)
