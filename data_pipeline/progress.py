@@ -41,6 +41,11 @@ def human_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def _rate(done: float, seconds: float) -> str:
+    """Bytes a second, and nothing for the few tasks whose size says nothing."""
+    return f"{human_bytes(done / max(seconds, 1e-9))}/s, " if done >= 1000 else ""
+
+
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields `advance(bytes)`; `total` is the number of bytes that the work will read."""
@@ -58,7 +63,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
             def advance(count: int) -> None:
                 done = bar.tasks[0].completed + count
-                rate = f"{human_bytes(done / max(time.monotonic() - started, 1e-9))}/s"
+                rate = _rate(done, time.monotonic() - started).rstrip(", ")
                 bar.update(task, advance=count, rate=rate)
 
             yield advance
@@ -73,8 +78,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now - printed >= PLAIN_EVERY and done < total:
             printed = now
-            rate = done / (now - started)
-            left = human_time((total - done) / rate) if rate else "?"
-            console.print(f"  {title}: {done / total:.0%}, {human_bytes(rate)}/s, {left} left")
+            left = human_time((total - done) * (now - started) / done) if done else "?"
+            console.print(f"  {title}: {done / total:.0%}, {_rate(done, now - started)}{left} left")
 
     yield advance_plainly
