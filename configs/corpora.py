@@ -26,5 +26,6 @@ def get_config(folder: str = "") -> Experiment:
     config = quickstart.get_config()
     assert config.data is not None
     config.data.sources = [Source(path=folder), Source(path="", category="tasks", tier=Tier.D3)]
+    config.data.mixtures = {"stage1": {"D1": 1.0}, "stage2": {"D1": 46.50, "D3": 39.87}}
     config.data.baking.sequence_length = 512
     return config

@@ -255,9 +255,15 @@ def held_out(task: Task) -> Ledger:
 
 
 def make_items(task: Task) -> Ledger:
-    """items.jsonl: multiple-choice items of the held-out documents."""
+    """items.jsonl: multiple-choice items of the held-out documents.
+
+    `task.side`: the candidates, a sample of all documents, that tell what is boilerplate.
+    """
     config: HeldOut = task.config
-    made = items.make(list(documents_of(task)), config)
+    for file in task.side.values():
+        file.verify()
+    sample = (document for file in task.side.values() for document in read_shard(file.path))
+    made = items.make(documents_of(task), config, sample)
     ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
     add_file(ledger, task.out, "items.jsonl", "".join(lines))

@@ -47,8 +47,9 @@ def run(recipe: Recipe, root: Path) -> Curated:
         current = cleaned = clean_documents(recipe, runner, read(recipe, runner))
         if recipe.dedup.enabled:
             current = deduplicate(recipe, runner, cleaned)
-        held_out = hold_out(recipe, runner, current)
-        questions = make_items(recipe, runner, held_out)
+        candidates = draw(recipe, runner, current)
+        held_out = hold_out(recipe, runner, candidates)
+        questions = make_items(recipe, runner, candidates, held_out)
         protected = protect(recipe, runner, held_out, questions)
         documents = decontaminate("decontaminate", recipe, runner, current, held_out, protected)
         if protected is not None:
@@ -148,9 +149,9 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     )
 
 
-def hold_out(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
-    """The documents that evaluation is made of: chosen by their ids, so many of each source."""
-    candidates = runner.stage(
+def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+    """Documents that may be held out, by a hash of their ids: a sample of all."""
+    return runner.stage(
         "candidates",
         shard_work.candidates,
         one_task_a_shard(before, recipe.held_out),
@@ -158,6 +159,10 @@ def hold_out(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
         inputs=[before],
         modules=[shards],
     )
+
+
+def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory:
+    """The documents that evaluation is made of: so many of each source."""
     return runner.stage(
         "held_out",
         shard_work.held_out,
@@ -168,14 +173,17 @@ def hold_out(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     )
 
 
-def make_items(recipe: Recipe, runner: Runner, held_out: Directory) -> Directory:
+def make_items(
+    recipe: Recipe, runner: Runner, candidates: Directory, held_out: Directory
+) -> Directory:
     """Multiple-choice items from the held-out documents."""
+    side = {file.name: file for file in candidates.files()}
     return runner.stage(
         "items",
         shard_work.make_items,
-        [all_in_one(held_out, recipe.held_out)],
+        [replace(all_in_one(held_out, recipe.held_out), side=side)],
         config=recipe.held_out,
-        inputs=[held_out],
+        inputs=[held_out, candidates],
         modules=[items],
     )
 

@@ -21,12 +21,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from data_pipeline.config import HeldOut
-from data_pipeline.curation import chance, words
+from data_pipeline.curation import boilerplate, chance, words
 from data_pipeline.document import Document
+from data_pipeline.ngrams import U64
 
 _MAX_CHARACTERS = 20_000  # of a long document: its beginning
 _CLOZE_CONTEXT, _CONTINUATION_CONTEXT = (20, 60), (50, 50)  # words, least and most
 _CONTINUATION = 12, 20  # words, least and most
+_MOST_SHARED = 0.25  # of an item's 8-grams may stand in other documents too: a dozen words or so
 _PLACES = 40  # of one document that are looked at
 _WORKED = re.compile(r"\A(.+\bThe answer is) (-?\d[\d,]*(?:\.\d+)?)\.?\s*\Z", re.S)
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|[.,]\d)")
@@ -61,8 +63,13 @@ class Place(NamedTuple):
     start: int  # offset at which the context begins
 
 
-def make(documents: Iterable[Document], config: HeldOut) -> list[Item]:
+def make(
+    documents: Iterable[Document], config: HeldOut, sample: Iterable[Document] = ()
+) -> list[Item]:
     """At most `config.items` of each task from each source, spread over its documents.
+
+    `sample`: documents of the run, the held-out ones among them; no item is made of a text that
+    several of them have (see boilerplate.py). Worked problems are templates, and exempt.
 
     Which items, their choices and the place of the right one follow from the documents' ids and
     texts and from the seed, whatever the order of the documents. Sorted by source, task and id.
@@ -70,12 +77,22 @@ def make(documents: Iterable[Document], config: HeldOut) -> list[Item]:
     by_source: dict[str, list[Document]] = {}
     for document in sorted(documents, key=lambda document: document.id):
         by_source.setdefault(document.source, []).append(document)
+    shared = boilerplate.shared_ngrams(sample)
     items: list[Item] = []
     for source in sorted(by_source):
         for kind in (_arithmetic, _cloze, _continuation):
-            made = _spread(kind(by_source[source], config), config)
-            items += sorted(made, key=lambda item: item.id)
+            made = kind(by_source[source], config)
+            if kind is not _arithmetic:
+                made = _distinctive(list(made), shared)
+            items += sorted(_spread(made, config), key=lambda item: item.id)
     return items
+
+
+def _distinctive(items: list[Item], shared: U64) -> Iterator[Item]:
+    """The items of which one document alone has the most part."""
+    texts = [item.context + item.choices[item.answer] for item in items]
+    common = boilerplate.shares(texts, shared)
+    return (item for item, share in zip(items, common, strict=True) if share <= _MOST_SHARED)
 
 
 def _spread(items: Iterator[Item], config: HeldOut) -> list[Item]:
