@@ -19,11 +19,12 @@ import dataclasses
 import enum
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from data_pipeline.disk import write_text
 
 SCHEMA = 1
 
@@ -62,17 +63,6 @@ def plain(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [plain(v) for v in config]
     return config
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file so that it is either all there or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @dataclass(slots=True)
@@ -140,7 +130,7 @@ class Ledger:
         return cls(value["shard"], value["inputs"], value["files"], sources, value["extra"])
 
     def write(self, directory: Path) -> None:
-        write_atomically(
+        write_text(
             directory / "ledger" / f"{self.shard}.json", json.dumps(self.to_json(), indent=1)
         )
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from data_pipeline import manifest as manifests
+from data_pipeline.disk import write_text
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Counts, Directory, Ledger, ShardFile
 from data_pipeline.progress import console, human_bytes, human_time, progress
@@ -108,10 +109,10 @@ class Runner:
             "address": address,
             "shards": [ledgers[task.shard].to_json() for task in tasks],
         }
-        manifests.write_atomically(path / "manifest.json", json.dumps(made, indent=1))
+        write_text(path / "manifest.json", json.dumps(made, indent=1))
         seconds = time.monotonic() - started
         # Time is no part of the manifest: the same input must give the same bytes.
-        manifests.write_atomically(
+        write_text(
             path / "timing.json",
             json.dumps({"seconds": round(seconds, 3), "workers": self.engine.workers}),
         )

@@ -29,6 +29,7 @@ from data_pipeline.config import (
 )
 from data_pipeline.curation import chance, clean, dedup, items, nlp_tasks, sources
 from data_pipeline.decontamination import benchmarks, index, probe, rules
+from data_pipeline.disk import write_text
 from data_pipeline.document import Bad, Document, Dropped
 from data_pipeline.manifest import Ledger
 from data_pipeline.mixture.bake import bake_part
@@ -375,5 +376,5 @@ def bake(task: Task) -> Ledger:
 
 
 def add_file(ledger: Ledger, out: Path, name: str, text: str) -> None:
-    manifests.write_atomically(out / name, text)
+    write_text(out / name, text)
     ledger.files[name] = manifests.file_sha256(out / name)

@@ -7,8 +7,6 @@ beside it, so that two writers of one shard (a cluster runs work twice) cannot m
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -20,22 +18,18 @@ from typing import Any, Self
 
 import zstandard
 
+from data_pipeline.disk import disk_full_explained
 from data_pipeline.document import Document, Dropped
 from data_pipeline.streams import TruncatedInput, read_chunks, split_lines
 
 LEVEL = 3
 BLOCK_BYTES = 1 << 20  # lines gathered before they are compressed
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class TruncatedShard(ValueError):
     """A shard ends before its compressed frame does."""
-
-
-class DiskFull(OSError):
-    """A file could not be written for want of space; `filename` is the file, `errno` the reason."""
 
 
 class RowWriter:
@@ -57,7 +51,7 @@ class RowWriter:
         self._held = 0
         self._hash = hashlib.sha256()
         self._zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-        with self._explained():
+        with disk_full_explained(self.path):
             self._file = self._partial.open("xb", buffering=0)  # closing must have nothing to flush
         return self
 
@@ -80,7 +74,7 @@ class RowWriter:
     def _put(self, compressed: bytes) -> None:
         self._hash.update(compressed)
         rest = memoryview(compressed)
-        with self._explained():
+        with disk_full_explained(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
 
@@ -94,7 +88,7 @@ class RowWriter:
             if kind is None:
                 self._flush()
                 self._put(self._zstd.flush())
-                with self._explained():
+                with disk_full_explained(self.path):
                     os.fsync(self._file.fileno())
                 self._file.close()
                 self._partial.replace(self.path)
@@ -102,20 +96,6 @@ class RowWriter:
         finally:
             self._file.close()
             self._partial.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise DiskFull(
-                error.errno,
-                f"{error.strerror}. Finished shards are kept: free some space and the same "
-                "command goes on from here. It was writing",
-                str(self.path),
-            ) from error
 
 
 class ShardWriter(RowWriter):

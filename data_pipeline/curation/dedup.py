@@ -25,7 +25,6 @@ Shape letters: N documents, P permutations, B bands, R rows of a band, S n-grams
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Deduplication
 from data_pipeline.curation.minhash import band_keys, minhash
+from data_pipeline.disk import write_arrays
 from data_pipeline.document import Document, Dropped
 from data_pipeline.ngrams import I64, U64, batches, ngrams, words
 
@@ -58,21 +58,14 @@ class Signatures:
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, the same bytes for the same signatures."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    exact=self.exact_N2,
-                    bands=self.bands_NB,
-                    length=self.length_N,
-                    names=np.frombuffer(json.dumps([self.ids, self.sources]).encode(), np.uint8),
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        names = json.dumps([self.ids, self.sources]).encode()
+        write_arrays(
+            path,
+            exact=self.exact_N2,
+            bands=self.bands_NB,
+            length=self.length_N,
+            names=np.frombuffer(names, np.uint8),
+        )
 
     @classmethod
     def load(cls, path: Path) -> Signatures:

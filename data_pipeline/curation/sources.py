@@ -121,7 +121,7 @@ def read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docume
 def not_read(source: Source) -> dict[str, int]:
     """How many files of a source's folder are of no kind that is read, by extension."""
     root = Path(source.path).expanduser()
-    if source.reader is not Reader.FILES or not root.is_dir():
+    if source.reader is not Reader.FILES or not source.path or not root.is_dir():
         return {}
     others = (path.suffix.lower() for path in _walk(root, source) if not kind(path))
     return dict(sorted(Counter(others).items()))

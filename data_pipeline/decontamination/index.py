@@ -17,7 +17,6 @@ S n-grams looked up.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination.benchmarks import Item, is_option
+from data_pipeline.disk import write_arrays
 from data_pipeline.ngrams import I64, U64, Ngrams, Words, ngrams, words
 
 F64 = NDArray[np.float64]
@@ -149,28 +149,20 @@ class Index:
     def save(self, path: Path) -> None:
         """Writes an .npz file, the same bytes for the same index."""
         names = json.dumps([self.n, self.seed_n, self.parts, self.unindexed]).encode()
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    names=np.frombuffer(names, np.uint8),
-                    absolute=self.absolute_K,
-                    words=self.words.hashes_W,
-                    word_offsets=self.words.offsets_D,
-                    grams=self.grams.hashes_G,
-                    gram_offsets=self.grams.offsets_G,
-                    gram_parts=self.grams.parts_J,
-                    seeds=self.seeds.hashes_G,
-                    seed_offsets=self.seeds.offsets_G,
-                    seed_parts=self.seeds.parts_J,
-                    seed_bits=self.bits_G,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_arrays(
+            path,
+            names=np.frombuffer(names, np.uint8),
+            absolute=self.absolute_K,
+            words=self.words.hashes_W,
+            word_offsets=self.words.offsets_D,
+            grams=self.grams.hashes_G,
+            gram_offsets=self.grams.offsets_G,
+            gram_parts=self.grams.parts_J,
+            seeds=self.seeds.hashes_G,
+            seed_offsets=self.seeds.offsets_G,
+            seed_parts=self.seeds.parts_J,
+            seed_bits=self.bits_G,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Index:

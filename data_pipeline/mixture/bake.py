@@ -30,12 +30,12 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipeline.config import Baking, Source
+from data_pipeline.disk import FULL, DiskFull, write_text
 from data_pipeline.document import Document
-from data_pipeline.manifest import digest, file_sha256, write_atomically
+from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow, quiet, resolve_weights, task
 from data_pipeline.mixture.tokenizer import Tokenizer
-from data_pipeline.shards import FULL, DiskFull
 
 SCHEMA = 1
 TOKENIZER_FILE = "tokenizer.model"
@@ -155,7 +155,7 @@ def write_manifest(
     }
     path = directory / "mixture.json"
     text = json.dumps({"fingerprint": digest(manifest), **manifest}, indent=1, ensure_ascii=False)
-    write_atomically(path, text + "\n")
+    write_text(path, text + "\n")
     return path
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jinja2
 
-from data_pipeline.manifest import Directory, write_atomically
+from data_pipeline.disk import write_text
+from data_pipeline.manifest import Directory
 from data_pipeline.progress import human_bytes, human_time
 from data_pipeline.report import charts, excerpts, losses, way
 from data_pipeline.report.results import Results
@@ -68,7 +69,7 @@ def write(
             results=results,
         )
     )
-    write_atomically(path, html)
+    write_text(path, html)
     return path
 
 

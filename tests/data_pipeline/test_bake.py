@@ -184,7 +184,7 @@ def test_a_full_disk_and_a_kill_leave_nothing_that_looks_done(
 import os, resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_bake import CONFIG, bake, documents
-from data_pipeline.shards import DiskFull
+from data_pipeline.disk import DiskFull
 bake.import_tensorflow()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in (5_000, 50_000):  # within the TFRecord, which is written first; within the rows

@@ -9,6 +9,7 @@ import pytest
 
 from data_pipeline import manifest as manifests
 from data_pipeline.config import Cleaning, Profile, Recipe, Tier
+from data_pipeline.disk import write_text
 from data_pipeline.manifest import Counts, DamagedInput, Directory, Ledger, ShardFile
 
 
@@ -20,7 +21,7 @@ def make(path: Path) -> Directory:
     ledger.of("web", "D1").kept = 1
     ledger.write(path)
     value = {"schema": manifests.SCHEMA, "address": "x", "shards": [ledger.to_json()]}
-    manifests.write_atomically(path / "manifest.json", json.dumps(value))
+    write_text(path / "manifest.json", json.dumps(value))
     directory = manifests.load(path)
     assert directory is not None
     return directory

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 from hashlib import sha256
@@ -13,8 +12,9 @@ import pytest
 import zstandard
 
 from data_pipeline import shards
+from data_pipeline.disk import DiskFull
 from data_pipeline.document import Document, Dropped
-from data_pipeline.shards import DiskFull, DroppedWriter, ShardWriter, TruncatedShard, read_shard
+from data_pipeline.shards import DroppedWriter, ShardWriter, TruncatedShard, read_shard
 
 DOCUMENTS = [
     Document("web/1", "Hares are fast.", "web", "web"),
@@ -211,8 +211,10 @@ def test_a_full_disk_names_the_file_and_what_to_do(tmp_path):
 
 def test_a_file_size_limit_is_a_full_disk_too(tmp_path):
     code = (
-        "import os, sys; from data_pipeline.shards import ShardWriter, DiskFull;"
+        "import os, resource, sys; from data_pipeline.disk import DiskFull;"
+        "from data_pipeline.shards import ShardWriter;"
         "from data_pipeline.document import Document\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "try:\n"
         "    with ShardWriter(sys.argv[1]) as writer:\n"
         "        for _ in range(3000):\n"
@@ -220,13 +222,8 @@ def test_a_file_size_limit_is_a_full_disk_too(tmp_path):
         "except DiskFull as error: print(error)"
     )
     path = tmp_path / "a.jsonl.zst"
-    limit = 200_000
     said = subprocess.run(
-        [sys.executable, "-c", code, path],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
     assert "File too large" in said.stdout
     assert str(path) in said.stdout

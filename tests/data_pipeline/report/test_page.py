@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from data_pipeline import manifest, report
+from data_pipeline.disk import write_text
 from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.shards import DroppedWriter, ShardWriter
@@ -76,8 +77,8 @@ def make(
         "address": hashlib.sha256(stage.encode()).hexdigest(),
         "shards": [ledger.to_json()],
     }
-    manifest.write_atomically(path / "manifest.json", json.dumps(value))
-    manifest.write_atomically(path / "timing.json", json.dumps({"seconds": 1.5, "workers": 1}))
+    write_text(path / "manifest.json", json.dumps(value))
+    write_text(path / "timing.json", json.dumps({"seconds": 1.5, "workers": 1}))
     directory = manifest.load(path)
     assert directory is not None
     return directory
