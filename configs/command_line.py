@@ -1,13 +1,17 @@
-"""Reads `--config` and its overrides; every mistake becomes one line that says what to do."""
+"""The command line: --config, its overrides, and mistakes as one line that says what to do."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import fcntl
 import re
 import runpy
 import shlex
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,6 +108,31 @@ def _unknown_field(config: str, path: str) -> str | None:
 
 def _did_you_mean(names: list[str]) -> str:
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+@contextmanager
+def only_run_in(workdir: Path) -> Iterator[None]:
+    """Two runs in one folder would take each other's files for leftovers; the second is refused."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            refuse(f"another run is at work in {workdir}: wait for it, or give another --workdir")
+        yield
+
+
+@contextmanager
+def one_line_errors(workdir: Path) -> Iterator[None]:
+    """What goes wrong with input, disk or settings is one line; where it came from, in a file."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        refuse("interrupted; the same command goes on from here")
+    except (ValueError, OSError, RuntimeError) as error:
+        details = workdir / "error.txt"
+        details.write_text(traceback.format_exc(), encoding="utf-8")
+        refuse(f"{' '.join(str(error).split())}  [details: {details}]")
 
 
 def shown() -> str:

@@ -24,7 +24,7 @@ def get_config(folder: str = "") -> Experiment:
     if not folder or not Path(folder).is_dir():
         raise ValueError(f"configs/corpora.py:DIR needs a folder, got {folder or 'nothing'!r}")
     config = quickstart.get_config()
-    assert config.data is not None
+    assert config.data is not None  # the quickstart curates
     config.data.sources = [Source(path=folder), Source(path="", category="tasks", tier=Tier.D3)]
     config.data.mixtures = {"stage1": {"D1": 1.0}, "stage2": {"D1": 46.50, "D3": 39.87}}
     config.data.baking.sequence_length = 512

@@ -1,7 +1,7 @@
-"""What a config returns: which jobs to run, in the order in which they run."""
+"""What a config returns: which jobs to run, and with what."""
 
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_pipeline.config import Recipe
 from hare_jax.config import Evaluation, Model, Training
@@ -9,10 +9,14 @@ from hare_jax.config import Evaluation, Model, Training
 
 @dataclass(slots=True)
 class Experiment:
-    """A job is left out where its part is None; `report` writes report.html at the end."""
+    """Curate, train, evaluate, report; a part that is None is left out.
+
+    `mixture`: a folder of baked data to train on instead of curating; without held-out documents
+    there is no evaluation, and without curation no report.
+    """
 
     data: Recipe | None = None
-    model: Model | None = None
+    mixture: str = ""
+    model: Model = field(default_factory=Model)
     training: Training | None = None
-    evaluation: Evaluation | None = None
-    report: bool = True
+    evaluation: Evaluation = field(default_factory=Evaluation)

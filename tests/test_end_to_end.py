@@ -94,6 +94,39 @@ def test_repeated_it_is_served_from_cache(finished: Path) -> None:
     assert (finished / "report.html").read_bytes() == page
 
 
+def test_training_alone_needs_neither_curation_nor_tensorflow(
+    finished: Path, tmp_path: Path
+) -> None:
+    """On a folder of baked data, it learns what the whole job learned; no TensorFlow is loaded."""
+    (mixture,) = (
+        path.parent
+        for path in finished.glob("data/mixture-*/mixture.json")
+        if json.loads(path.read_text())["mixtures"]
+    )
+    config = tmp_path / "train.py"
+    config.write_text(
+        "from configs import quickstart\n"
+        "def get_config(mixture):\n"
+        "    config = quickstart.get_config()\n"
+        "    config.data, config.mixture = None, mixture\n"
+        "    return config\n"
+    )
+    settings = [s for s in SMALL if s.startswith(("--config.model", "--config.training"))]
+    script = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['seqio'] = None\n"
+        "import main; from absl import app; app.run(main.main, flags_parser=main.parse)"
+    )
+    arguments = [f"--config={config}:{mixture}", f"--workdir={tmp_path}", *settings]
+    subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, check=True, timeout=300)
+    (alone,) = tmp_path.glob("training-*/metrics.jsonl")
+    (whole,) = finished.glob("training-*/metrics.jsonl")
+    losses = [
+        [json.loads(row)["loss"] for row in p.read_text().splitlines()] for p in (alone, whole)
+    ]
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_a_changed_setting_rebuilds_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
     """Decontamination with other n-grams: all before it is served, all after it is made anew."""
     workdir = tmp_path / "changed"
