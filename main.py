@@ -2,12 +2,13 @@
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-A config is a page of Python that says what to do. Any field of it can be set from here:
+    --config=FILE[:ARGUMENT]  what to do: a page of Python, such as those in configs/ (required)
+    --config.FIELD=VALUE      sets a field: --config.training.optimizer.peak_lr=5e-4; the fields are
+                              in hare_jax/config.py and data_pipeline/config.py
+    --workdir=DIR             where everything is written (runs/default)
 
-    python main.py --config=configs/quickstart.py --config.training.optimizer.peak_lr=5e-4
-
-Everything is written below --workdir. The same command continues an interrupted run, and does
-again only what a changed setting makes necessary.
+The same command continues an interrupted run, and does again only what a changed setting makes
+necessary.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,7 +131,8 @@ def one_line_errors(workdir: Path) -> Iterator[None]:
         refuse("interrupted; the same command goes on from here")
     except (ValueError, OSError, RuntimeError) as error:
         details = workdir / "error.txt"
-        details.write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):  # the disk may be full
+            details.write_text(traceback.format_exc(), encoding="utf-8")
         refuse(f"{' '.join(str(error).split())}  [details: {details}]")
 
 

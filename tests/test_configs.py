@@ -34,7 +34,7 @@ CONFIG = "--config=configs/quickstart.py"
         (["--config=configs/quickstrat.py"], "did you mean configs/quickstart.py?"),
         (["--config=/no/such.py"], "there is no file '/no/such.py'"),
         ([CONFIG, "--config.training.optimizer.peak_ler=1"], "did you mean peak_lr?"),
-        ([CONFIG, "--config.zebra=1"], "no field 'zebra' in Experiment; there are: data, model"),
+        ([CONFIG, "--config.zebra=1"], "no field 'zebra' in Experiment; there are: data, mixture"),
         ([CONFIG, "--config.data.dedup.threshold=high"], "--config.data.dedup.threshold=high"),
         ([CONFIG, "--config.training.batch_size=1.5"], "--config.training.batch_size=1.5"),
         ([CONFIG, "--config.model.attention=fast"], "<auto|xla|cudnn"),
