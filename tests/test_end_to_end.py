@@ -38,8 +38,15 @@ SMALL = [
 ]
 
 
+# What a shell starts in the background is born deaf to Ctrl-C; what is tested here hears it.
+MAIN = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_path('main.py', run_name='__main__')"
+)
+
+
 def command(workdir: Path, *more: str) -> list[str]:
-    return [sys.executable, "main.py", *SMALL, f"--workdir={workdir}", *more]
+    return [sys.executable, "-c", MAIN, *SMALL, f"--workdir={workdir}", *more]
 
 
 def run(workdir: Path, *more: str) -> str:
