@@ -180,6 +180,10 @@ class Directory:
                 total.of(name).add(counts)
         return total.sources
 
+    def tiers(self) -> dict[str, str]:
+        """The tier of each source."""
+        return {name: counts.tier for name, counts in self.counts().items()}
+
     def files(self, folder: str = "shards") -> list[ShardFile]:
         """The files under `folder`, in the order of the shards."""
         return [

@@ -11,6 +11,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ from data_pipeline.curation import chance, clean, dedup, items, nlp_tasks, sourc
 from data_pipeline.decontamination import benchmarks, index, probe, rules
 from data_pipeline.disk import write_text
 from data_pipeline.document import Bad, Document, Dropped
-from data_pipeline.manifest import Ledger
+from data_pipeline.manifest import Ledger, ShardFile
 from data_pipeline.mixture.bake import bake_part
 from data_pipeline.runner import Task
 from data_pipeline.shards import DroppedWriter, ShardWriter, read_shard
@@ -46,12 +47,13 @@ class Books:
     """The two files and the ledger of one shard; the ledger is written last, and only on success.
 
     >>> with Books(task, "clean") as books:        # doctest: +SKIP
-    ...     books.keep(document, num_bytes)
+    ...     books.came(document)
+    ...     books.settle(Dropped(document, "too_short"))
     """
 
     def __init__(self, task: Task, stage: str) -> None:
         self.task, self.stage = task, stage
-        self.ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+        self.ledger = account_of(task)
 
     def __enter__(self) -> Books:
         name = f"{self.task.shard}.jsonl.zst"
@@ -101,16 +103,36 @@ class Books:
         self.ledger.of(source).bad[bad.reason] += 1
 
 
+def account_of(task: Task) -> Ledger:
+    """The empty ledger of a task, with what it reads."""
+    return Ledger(task.shard, inputs={file.name: file.sha256 for file in task.inputs})
+
+
+@cache
+def load_index(file: ShardFile) -> index.Index:
+    """Checked and read once in a process: a worker looks through many shards with one index."""
+    file.verify()
+    return index.Index.load(file.path)
+
+
 def text_bytes(document: Document) -> int:
     text = document.text
     return len(text) if text.isascii() else len(text.encode())
 
 
-def documents_of(task: Task) -> Iterator[Document]:
-    """The documents of the task's inputs, each file checked against its manifest first."""
-    for file in task.inputs:
+def documents_in(files: Iterable[ShardFile]) -> Iterator[Document]:
+    """The documents of these shards, each file checked against its manifest first."""
+    for file in files:
         file.verify()
         yield from read_shard(file.path)
+
+
+def documents_of(task: Task) -> Iterator[Document]:
+    return documents_in(task.inputs)
+
+
+def ids_of(file: ShardFile) -> set[str]:
+    return {document.id for document in documents_in([file])}
 
 
 def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -179,7 +201,7 @@ def cleaning(task: Task) -> Ledger:
 
 def signatures(task: Task) -> Ledger:
     config: Deduplication = task.config
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger = account_of(task)
     path = task.out / "shards" / f"{task.shard}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     dedup.signatures(documents_of(task), config).save(path)
@@ -200,12 +222,10 @@ def duplicates(task: Task) -> Ledger:
     tables = [dedup.Signatures.load(file.path) for file in task.inputs]
 
     def shingles_of(shard: int, rows: list[int]) -> list[dedup.U64]:
-        file = task.side[task.inputs[shard].name]
-        file.verify()
-        return dedup.shingles(read_shard(file.path), rows, config)
+        return dedup.shingles(documents_in([task.side[task.inputs[shard].name]]), rows, config)
 
     decisions = dedup.find_duplicates(tables, shingles_of, source_order, config)
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger = account_of(task)
     for file, decided in zip(task.inputs, decisions, strict=True):
         add_file(ledger, task.out, f"shards/{file.name}.json", json.dumps(decided.to_json()))
     ledger.write(task.out)
@@ -261,11 +281,8 @@ def make_items(task: Task) -> Ledger:
     `task.side`: the candidates, a sample of all documents, that tell what is boilerplate.
     """
     config: HeldOut = task.config
-    for file in task.side.values():
-        file.verify()
-    sample = (document for file in task.side.values() for document in read_shard(file.path))
-    made = items.make(documents_of(task), config, sample)
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    made = items.make(documents_of(task), config, sample=documents_in(task.side.values()))
+    ledger = account_of(task)
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
     add_file(ledger, task.out, "items.jsonl", "".join(lines))
     ledger.extra = {"items": dict(Counter(item.task for item in made))}
@@ -284,7 +301,7 @@ def make_index(task: Task) -> Ledger:
     path = task.out / "shards" / f"{task.shard}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     built.save(path)
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger = account_of(task)
     ledger.files[f"shards/{path.name}"] = manifests.file_sha256(path)
     ledger.extra = {
         "items": dict(Counter(item.benchmark for item in everything)),
@@ -300,9 +317,7 @@ def decontaminate(task: Task) -> Ledger:
     `task.side`: "held_out", and an index for each n, by its number of words.
     """
     config: Decontamination = task.config
-    for file in task.side.values():
-        file.verify()
-    held_out = {document.id for document in read_shard(task.side["held_out"].path)}
+    held_out = ids_of(task.side["held_out"])
     decide_by_n: dict[int, Decide] = {}
 
     def decide(documents: list[Document]) -> list[Answer]:
@@ -318,8 +333,7 @@ def decontaminate(task: Task) -> Ledger:
                 by_n.setdefault(config.ngram_words[task.tiers[answer.source]], []).append(k)
         for n, rows in by_n.items():
             if n not in decide_by_n:
-                loaded = index.load_once(task.side[str(n)].path, task.side[str(n)].sha256)
-                decide_by_n[n] = rules.build(config, loaded)
+                decide_by_n[n] = rules.build(config, load_index(task.side[str(n)]))
             for k, answer in zip(rows, decide_by_n[n]([documents[k] for k in rows]), strict=True):
                 answers[k] = answer
         return answers
@@ -331,14 +345,11 @@ def measure(task: Task) -> Ledger:
     """probe.json: what share of planted leaks the rules of this run find."""
     config: Decontamination
     config, protected, n = task.config
-    for file in task.side.values():
-        file.verify()
-    held_out = {document.id for document in read_shard(task.side["held_out"].path)}
+    held_out = ids_of(task.side["held_out"])
     everything = [item for benchmark in protected for item in benchmarks.read(benchmark)]
-    loaded = index.load_once(task.side[str(n)].path, task.side[str(n)].sha256)
     rest = (document for document in documents_of(task) if document.id not in held_out)
-    found = probe.measure(everything, rest, config, loaded)
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    found = probe.measure(everything, rest, config, load_index(task.side[str(n)]))
+    ledger = account_of(task)
     add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | found, indent=1))
     ledger.write(task.out)
     return ledger
@@ -364,7 +375,7 @@ def bake(task: Task) -> Ledger:
     config, source = task.config
     documents = (document for document in documents_of(task) if document.source == source)
     part = bake_part(task.shard, source, documents, task.out / "shards", config)
-    ledger = Ledger(task.shard, inputs={f.name: f.sha256 for f in task.inputs})
+    ledger = account_of(task)
     ledger.files = {
         f"shards/{part.file}": part.sha256,
         f"shards/{part.spans}": part.spans_sha256,

@@ -8,6 +8,7 @@ only what a changed setting makes necessary.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,9 +45,9 @@ def run(recipe: Recipe, root: Path) -> Curated:
     """
     with LocalEngine(recipe.workers) as engine:
         runner = Runner(root, engine)
-        current = cleaned = clean_documents(recipe, runner, read(recipe, runner))
+        current = clean_documents(recipe, runner, read(recipe, runner))
         if recipe.dedup.enabled:
-            current = deduplicate(recipe, runner, cleaned)
+            current = deduplicate(recipe, runner, current)
         candidates = draw(recipe, runner, current)
         held_out = hold_out(recipe, runner, candidates)
         questions = make_items(recipe, runner, candidates, held_out)
@@ -77,6 +78,12 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
         if source.name or source.path  # else a place for a folder that was not given
         for shard in sources.partition(source, recipe.reading)
     ]
+    names = Counter(shard.name for _, shard in inputs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f"two sources have one name: both would write shard {twice[0]!r}. Give one of them a "
+            f"`name`, or rename a file or folder in their paths."
+        )
     for source in recipe.sources:
         if ignored := sources.not_read(source):
             what = ", ".join(
@@ -362,7 +369,7 @@ def prompts(held_out: Directory) -> list[dict[str, str]]:
 
 def one_task_a_shard(before: Directory, config: object) -> list[Task]:
     """A task for each shard of documents in `before`."""
-    tiers = {name: counts.tier for name, counts in before.counts().items()}
+    tiers = before.tiers()
     return [
         Task(
             file.name,
@@ -377,5 +384,4 @@ def one_task_a_shard(before: Directory, config: object) -> list[Task]:
 
 def all_in_one(before: Directory, config: object) -> Task:
     """One task over all shards of `before`, for what is decided over all documents at once."""
-    tiers = {name: counts.tier for name, counts in before.counts().items()}
-    return Task("all", inputs=tuple(before.files()), config=config, tiers=tiers)
+    return Task("all", inputs=tuple(before.files()), config=config, tiers=before.tiers())

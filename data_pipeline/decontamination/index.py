@@ -20,7 +20,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -320,9 +320,3 @@ def _seeds(
     wanted_K &= rest >= np.maximum(PART_BITS, everything / 2)
     table = occurrences.table(wanted_K, item_K, most_items)
     return table, bits(table)
-
-
-@lru_cache(maxsize=2)
-def load_once(path: Path, sha256: str) -> Index:
-    """`Index.load`, kept in the process: a worker checks many shards with one index."""
-    return Index.load(path)

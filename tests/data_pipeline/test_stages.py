@@ -171,3 +171,13 @@ def test_equal_ids_with_other_texts_both_stay(folder: Path, tmp_path: Path) -> N
 def test_an_unknown_source_in_a_mixture_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'wab'"):
         stages.run(recipe(folder, mixtures={"all": {"wab": 1.0}}), tmp_path / "run")
+
+
+def test_two_sources_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Else one would overwrite the other's shards."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "web.jsonl").write_text(json.dumps({"text": text(1)}) + "\n")
+    both = [Source(path=str(folder)), Source(path=str(other), tier=Tier.D3)]
+    with pytest.raises(ValueError, match=r"two sources have one name: .*'web-00000'"):
+        read(folder, tmp_path / "run", sources=both)
