@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 PACKAGE = "data_pipeline"
 ROOT = Path(__file__).parent.parent
@@ -17,20 +15,17 @@ ROOT = Path(__file__).parent.parent
 WITHOUT = {f"{PACKAGE}.{name}" for name in ("config", "engine", "progress", "provenance", "runner")}
 
 
-def code_version(modules: Iterable[ModuleType], alone: str = "") -> dict[str, str]:
-    """All that the results of these modules depend on, besides input and configuration.
+def code_version(module: str) -> dict[str, str]:
+    """All that the results of a module depend on, besides input and configuration.
 
-    Returns a hash for each source file of this package that they reach by imports (themselves
-    included), the version of each library that one of these imports, and Python's; and a hash for
-    the module named `alone` without what it imports.
+    Returns a hash for each source file of this package that it reaches by imports (itself
+    included), the version of each library that one of these imports, and Python's.
 
-    >>> sorted(code_version([document]))              # doctest: +SKIP
+    >>> sorted(code_version("data_pipeline.document"))    # doctest: +SKIP
     ['data_pipeline.document', 'python']
     """
     version = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-    if alone:
-        version[alone] = _file_hash(alone)
-    todo = [module.__name__ for module in modules]
+    todo = [module]
     while todo:
         name = todo.pop()
         if name in version or name in WITHOUT:
@@ -44,6 +39,8 @@ def code_version(modules: Iterable[ModuleType], alone: str = "") -> dict[str, st
 
 
 def _file(name: str) -> Path:
+    if name.partition(".")[0] != PACKAGE:  # a stage of someone else's
+        return Path(str(sys.modules[name].__file__))
     path = ROOT.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 

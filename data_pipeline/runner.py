@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from data_pipeline import manifest as manifests
@@ -52,7 +51,6 @@ class Runner:
         *,
         config: Any,
         inputs: Sequence[Directory],
-        modules: Sequence[ModuleType],
         extra: Any = None,
     ) -> Directory:
         """The finished directory of this stage, made now unless its address is already there.
@@ -60,8 +58,8 @@ class Runner:
         Args:
           function: a module-level function, called in worker processes.
           tasks: one a shard, with distinct names; `out` is filled in here.
-          config, inputs, modules, extra: all that determines the result (`modules` with what they
-            import); their hash is the directory's address.
+          config, inputs, extra: with the code of `function`'s module, and of all that it imports,
+            what determines the result; their hash is the directory's address.
 
         Raises:
           DamagedInput: a finished directory's manifest or an input does not verify.
@@ -71,7 +69,7 @@ class Runner:
             "stage": name,
             "schema": manifests.SCHEMA,
             "config": manifests.plain(config),
-            "code": code_version(modules, alone=function.__module__),
+            "code": code_version(function.__module__),
             "inputs": {d.path.name: d.address for d in inputs},
             "extra": manifests.plain(extra),
         }
@@ -138,3 +136,23 @@ class Runner:
             most = ", ".join(f"{what} {count:,}" for what, count in total.changed.most_common(3))
             parts.append(f"changed: {most}")
         console.print(f"[bold]{name:<14}[/] {' '.join(parts)}  [dim]\\[{note}][/]")
+
+
+def one_task_a_shard(before: Directory, config: object) -> list[Task]:
+    """A task for each shard of documents in `before`."""
+    tiers = before.tiers()
+    return [
+        Task(
+            file.name,
+            inputs=(file,),
+            config=config,
+            tiers=tiers,
+            size=file.path.stat().st_size,
+        )
+        for file in before.files()
+    ]
+
+
+def all_in_one(before: Directory, config: object) -> Task:
+    """One task over all shards of `before`, for what is decided over all documents at once."""
+    return Task("all", inputs=tuple(before.files()), config=config, tiers=before.tiers())

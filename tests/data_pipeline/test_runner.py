@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import document, manifest
+from data_pipeline import manifest
 from data_pipeline.disk import write_text
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import DamagedInput, Directory, Ledger, ShardFile
@@ -40,7 +40,6 @@ def run(
             tasks,
             config=config,
             inputs=more.get("inputs", []),
-            modules=[document],
             extra=more.get("extra"),
         )
     return runner
@@ -103,6 +102,4 @@ def test_workers_check_their_input(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("changed")
     task = Task("a", inputs=(ShardFile("x", tmp_path / "x", "0" * 64),), config=1)
     with LocalEngine(1) as engine, pytest.raises(DamagedInput, match="has changed since"):
-        Runner(tmp_path / "r", engine).stage(
-            "twice", write_twice, [task], config=1, inputs=[], modules=[document]
-        )
+        Runner(tmp_path / "r", engine).stage("twice", write_twice, [task], config=1, inputs=[])

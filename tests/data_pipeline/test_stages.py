@@ -149,7 +149,7 @@ def test_a_damaged_shard_is_refused_by_the_next_stage(folder: Path, tmp_path: Pa
         LocalEngine(1) as engine,
         pytest.raises(DamagedInput, match=r"has changed since it was written"),
     ):
-        stages.clean_documents(recipe(folder), Runner(tmp_path, engine), directory)
+        stages.clean(recipe(folder), Runner(tmp_path, engine), directory)
 
 
 def test_equal_ids_with_other_texts_both_stay(folder: Path, tmp_path: Path) -> None:

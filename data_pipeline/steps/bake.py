@@ -1,0 +1,99 @@
+"""Documents as packed token rows, and the mixture over them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.books import account_of, documents_of
+from data_pipeline.config import Baking, Recipe, Source, Tier
+from data_pipeline.manifest import Directory, Ledger, digest
+from data_pipeline.mixture import bake as baking
+from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.provenance import code_version
+from data_pipeline.runner import Runner, Task
+
+
+def bake(
+    name: str,
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """Each source's documents as TFRecord, packed rows and spans, some shards to a part."""
+    tasks = []
+    for directory in documents:
+        for source in directory.counts():
+            shards = [
+                (file, ledger.sources[source].bytes_kept)
+                for file, ledger in zip(directory.files(), directory.ledgers(), strict=True)
+                if source in ledger.sources and ledger.sources[source].kept
+            ]
+            parts = baking.group([size for _, size in shards], recipe.baking.part_bytes)
+            for number, part in enumerate(parts):
+                tasks.append(
+                    Task(
+                        f"{source}-{number:05d}",
+                        inputs=tuple(file for file, _ in shards[part.start : part.stop]),
+                        config=(recipe.baking, source),
+                        size=sum(size for _, size in shards[part.start : part.stop]),
+                    )
+                )
+    baked = runner.stage(
+        name,
+        bake_shards,
+        tasks,
+        config=recipe.baking,
+        inputs=documents,
+        extra=Tokenizer(recipe.baking.tokenizer).sha256,
+    )
+    return mix(recipe, runner, documents, baked, mixtures)
+
+
+def bake_shards(task: Task) -> Ledger:
+    """One part of one source: its documents as TFRecord, packed rows and spans."""
+    config: Baking
+    config, source = task.config
+    documents = (document for document in documents_of(task) if document.source == source)
+    part = baking.bake_part(task.shard, source, documents, task.out / "shards", config)
+    ledger = account_of(task)
+    ledger.files = {
+        f"shards/{part.file}": part.sha256,
+        f"shards/{part.spans}": part.spans_sha256,
+        f"shards/{part.tfrecord}": part.tfrecord_sha256,
+    }
+    ledger.extra = dataclasses.asdict(part)
+    ledger.write(task.out)
+    return ledger
+
+
+def mix(
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    baked: Directory,
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
+    address = digest([baked.address, mixtures, code_version(baking.__name__)])
+    path = runner.root / f"mixture-{address[:12]}"
+    if (path / "mixture.json").exists():
+        return path
+    named = {source.name: source for source in recipe.sources}
+    sources = [
+        Source(name, named[name].category if name in named else name, tier=Tier(counts.tier))
+        for directory in documents
+        for name, counts in directory.counts().items()
+    ]
+    relative = f"../{baked.path.name}/shards"
+    parts = []
+    for ledger in baked.ledgers():
+        part = baking.Part(**ledger.extra)
+        for key in ("file", "spans", "tfrecord"):
+            setattr(part, key, f"{relative}/{getattr(part, key)}")
+        parts.append(part)
+    path.mkdir(parents=True, exist_ok=True)
+    baking.write_manifest(path, sources, parts, mixtures, recipe.baking)
+    return path
