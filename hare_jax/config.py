@@ -28,7 +28,14 @@ class Remat(enum.Enum):
 
     NONE = "none"  # keep everything
     DOTS = "dots"  # keep the results of matrix products with parameters
+    ATTENTION = "attention"  # keep q, k, v, gate, up, and what a fused attention kernel returns
     FULL = "full"  # keep each layer's input only
+
+
+class Algorithm(enum.Enum):
+    ADAMW = "adamw"
+    LION = "lion"  # wants a rate 3 to 10 times lower than AdamW's, and as much more decay
+    MUON = "muon"  # the matrices of the layers; embedding, head and norms by AdamW at the same rate
 
 
 class Schedule(enum.Enum):
@@ -56,13 +63,15 @@ class Model:
     sliding_window: int | None = None  # tokens that a token sees, itself included; None: all before
     attention: AttentionKernel = AttentionKernel.AUTO
     remat: Remat = Remat.NONE
+    scan_layers: bool = True  # False compiles every layer apart: longer, for somewhat less memory
     compute_dtype: DType = DType.BFLOAT16
 
 
 @dataclass(slots=True)
 class Optimizer:
-    """AdamW. Defaults follow the paper where it speaks (peak learning rate 3e-4)."""
+    """Defaults follow the paper where it speaks (peak learning rate 3e-4)."""
 
+    algorithm: Algorithm = Algorithm.ADAMW
     peak_lr: float = 3e-4
     schedule: Schedule = Schedule.COSINE
     warmup_steps: int = 2000
@@ -71,6 +80,7 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
+    momentum: float = 0.95  # of Algorithm.MUON
     weight_decay: float = 0.1  # of every matrix, the embedding too; not of norm scales
     clip_norm: float = 1.0  # of the gradient, over all parameters
 
@@ -85,6 +95,7 @@ class Stage:
     name: str
     mixture: str
     tokens: int  # rounded up to whole steps
+    dropout: float = 0.0  # share of numbers that are left out of what a layer adds, in [0, 1)
     weights: dict[str, float] = field(default_factory=dict)
 
 
@@ -107,6 +118,7 @@ class Checkpointing:
 class Training:
     stages: list[Stage] = field(default_factory=list)
     batch_size: int = 1024  # sequences a step, over all devices
+    accumulation: int = 1  # the batch is computed in so many parts, one after the other
     seed: int = 0  # of the initial parameters and of the order of the data
     optimizer: Optimizer = field(default_factory=Optimizer)
     mesh: Mesh = field(default_factory=Mesh)

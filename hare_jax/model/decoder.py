@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from hare_jax.config import AttentionKernel, Model, Remat
@@ -43,6 +44,25 @@ class Cache:
     positions_BS: Array
     segments_BS: Array
     used: Array  # int32 []
+
+
+@jax.tree_util.register_dataclass
+@dataclass(slots=True)
+class Dropout:
+    """Leaves out a share `rate` (float32 [], traced) of what each layer adds, chosen by `key`."""
+
+    rate: Array
+    key: Array
+
+    def of_layer(self, index: Array) -> Callable[[Array, int], Array]:
+        """(x, which) -> x with some numbers zero and the others 1 / (1 - rate) times as large."""
+        key = jax.random.fold_in(self.key, index)
+
+        def drop(x: Array, which: int) -> Array:
+            keep = jax.random.bernoulli(jax.random.fold_in(key, which), 1 - self.rate, x.shape)
+            return jnp.where(keep, x / (1 - self.rate).astype(x.dtype), jnp.zeros((), x.dtype))
+
+        return drop
 
 
 class RMSNorm(nnx.Module):
@@ -70,7 +90,8 @@ class Attention(nnx.Module):
         q_BTHK = _linear(x_BTD, self.q_DHK)
         k_BTGK = _linear(x_BTD, self.k_DGK)
         v_BTGK = _linear(x_BTD, self.v_DGK)
-        return rotate(q_BTHK, rope), rotate(k_BTGK, rope), v_BTGK
+        q_BTHK, k_BTGK = rotate(q_BTHK, rope), rotate(k_BTGK, rope)
+        return _kept(q_BTHK), _kept(k_BTGK), _kept(v_BTGK)
 
     def out(self, mixed_BTHK: Array) -> Array:
         return _linear(mixed_BTHK, self.o_HKD, inputs=2)
@@ -86,8 +107,8 @@ class FeedForward(nnx.Module):
         self.down_FD = _matrix(rngs, (c.d_ff, c.d_model), c.d_ff * 2 * c.num_layers)
 
     def __call__(self, x_BTD: Array) -> Array:
-        gate_BTF = _linear(x_BTD, self.gate_DF)
-        up_BTF = _linear(x_BTD, self.up_DF)
+        gate_BTF = _kept(_linear(x_BTD, self.gate_DF))
+        up_BTF = _kept(_linear(x_BTD, self.up_DF))
         return _linear(jax.nn.silu(gate_BTF) * up_BTF, self.down_FD)
 
 
@@ -99,12 +120,16 @@ class Layer(nnx.Module):
         self.feed_forward = FeedForward(config, rngs=rngs)
 
     def __call__(
-        self, x_BTD: Array, rope: tuple[Array, Array], attend: Callable[..., Array]
+        self,
+        x_BTD: Array,
+        rope: tuple[Array, Array],
+        attend: Callable[..., Array],
+        drop: Callable[[Array, int], Array] = lambda x, which: x,
     ) -> Array:
         """`attend`: what q, k and v become; with a cache it reads more keys than are given."""
         q_BTHK, k_BTGK, v_BTGK = self.attention.qkv(self.attention_norm(x_BTD), rope)
-        x_BTD += self.attention.out(attend(q_BTHK, k_BTGK, v_BTGK))
-        x_BTD += self.feed_forward(self.feed_forward_norm(x_BTD))
+        x_BTD += drop(self.attention.out(attend(q_BTHK, k_BTGK, v_BTGK)), 0)
+        x_BTD += drop(self.feed_forward(self.feed_forward_norm(x_BTD)), 1)
         return x_BTD
 
 
@@ -131,7 +156,11 @@ class Decoder(nnx.Module):
             self.head_DV = _matrix(rngs, (config.d_model, config.vocab_size), 0.02**-2)
 
     def __call__(
-        self, tokens_BT: Array, positions_BT: Array, segment_ids_BT: Array | None
+        self,
+        tokens_BT: Array,
+        positions_BT: Array,
+        segment_ids_BT: Array | None,
+        dropout: Dropout | None = None,
     ) -> Array:
         """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document."""
         c = self.config
@@ -151,10 +180,18 @@ class Decoder(nnx.Module):
 
         graph, layers = nnx.split(self.layers)
 
-        def layer(x_BTD: Array, params: Params) -> tuple[Array, None]:
-            return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend)), None
+        def layer(x_BTD: Array, scanned: tuple[Any, Array]) -> tuple[Array, None]:
+            params, index = scanned
+            drop = () if dropout is None else (dropout.of_layer(index),)
+            return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
 
-        x_BTD, _ = jax.lax.scan(_remat(layer, c.remat), self._embed(tokens_BT), layers)
+        layer = _remat(layer, c)
+        x_BTD, indices = self._embed(tokens_BT), jnp.arange(c.num_layers)
+        if c.scan_layers:
+            x_BTD, _ = jax.lax.scan(layer, x_BTD, (layers, indices))
+        else:
+            for index, params in enumerate(_unstacked(layers, c.num_layers)):
+                x_BTD, _ = layer(x_BTD, (params, indices[index]))
         return self.final_norm(x_BTD)
 
     def head(self) -> Array:
@@ -316,14 +353,39 @@ def _on_mesh(x: Array, spec: PartitionSpec) -> Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def _remat(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    if remat is Remat.NONE:
+def _kept(x: Array) -> Array:
+    """Names what Remat.ATTENTION keeps."""
+    return checkpoint_name(x, "kept")
+
+
+def _remat(layer: Callable[..., Any], config: Model) -> Callable[..., Any]:
+    if config.remat is Remat.NONE:
         return layer
+    policies = jax.checkpoint_policies
+
+    def fused_attention(primitive: Any, *_: Any, **__: Any) -> bool:
+        # To name the output is not enough: the backward kernel wants the softmax statistics too,
+        # and the forward kernel would run again for them.
+        return str(primitive).startswith("dot_product_attention_fwd")
+
     policy = {
-        Remat.DOTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        Remat.FULL: jax.checkpoint_policies.nothing_saveable,
-    }[remat]
-    return jax.checkpoint(layer, policy=policy, prevent_cse=False)
+        Remat.DOTS: policies.dots_with_no_batch_dims_saveable,
+        Remat.ATTENTION: policies.save_from_both_policies(
+            policies.save_only_these_names("kept"), fused_attention
+        ),
+        Remat.FULL: policies.nothing_saveable,
+    }[config.remat]
+    # A scanned body is not merged with its recomputation; layers in a row would be.
+    return jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan_layers)
+
+
+def _unstacked(layers: Any, number: int) -> list[Any]:
+    """The layers one by one; the gradient of a split is one concatenation, not `number` sums."""
+    arrays, tree = jax.tree.flatten(layers)
+    parts = [jax.lax.split(array, (1,) * number) for array in arrays]
+    return [
+        jax.tree.unflatten(tree, [part[0] for part in layer]) for layer in zip(*parts, strict=True)
+    ]
 
 
 def _write(cached_BS: Array, new_BT: Array, at: Array) -> Array:

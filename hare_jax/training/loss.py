@@ -20,6 +20,7 @@ def weighted_loss(
     mask_BT: Array,
     weights_B: Array,
     *,
+    total_weight: Array | None = None,
     chunks: int = 1,
     z_loss: float = 0.0,
 ) -> tuple[Array, Array]:
@@ -29,7 +30,9 @@ def weighted_loss(
         per_example_b = sum_t m_bt ce_bt                          (constant to differentiation)
 
     with ce = lse - logit of the target, lse = log of the sum of exp(logits). Uniform `weights_B`
-    make `total` the mean over tokens. z_loss keeps lse near zero (PaLM, arXiv 2204.02311, 5).
+    make `total` the mean over tokens. `total_weight` takes the place of the denominator: with that
+    of a whole batch, the totals of its parts add up to the batch's. z_loss keeps lse near zero
+    (PaLM, arXiv 2204.02311, 5).
 
     The logits of T / chunks positions exist at one time. Their gradient is taken in the same pass,
     so that nothing is computed twice; hence reverse-mode differentiation only, once.
@@ -38,7 +41,9 @@ def weighted_loss(
     """
     _check_chunks(x_BTD.shape[1], chunks)
     weighted_BT = weights_B[:, None] * mask_BT
-    coefficient_BT = weighted_BT / jnp.maximum(weighted_BT.sum(), 1.0)
+    if total_weight is None:
+        total_weight = weighted_BT.sum()
+    coefficient_BT = weighted_BT / jnp.maximum(total_weight, 1.0)
     total, ce_BT = _total(chunks, z_loss, x_BTD, head_DV, targets_BT, coefficient_BT)
     return total, (jax.lax.stop_gradient(ce_BT) * mask_BT).sum(axis=1)
 

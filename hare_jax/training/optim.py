@@ -1,34 +1,65 @@
-"""AdamW with a warm-up, a schedule, clipping, and decay of matrices only."""
+"""Optimizers with a warm-up, a schedule, clipping, and decay of matrices only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
-from hare_jax.config import Optimizer, Schedule
+from hare_jax.config import Algorithm, Optimizer, Schedule
+
+# The matrices of the stacked layers: axes that are summed over, and axes of the result.
+MATRICES = {
+    "q_DHK": MuonDimensionNumbers((1,), (2, 3)),
+    "k_DGK": MuonDimensionNumbers((1,), (2, 3)),
+    "v_DGK": MuonDimensionNumbers((1,), (2, 3)),
+    "o_HKD": MuonDimensionNumbers((1, 2), (3,)),
+    "gate_DF": MuonDimensionNumbers((1,), (2,)),
+    "up_DF": MuonDimensionNumbers((1,), (2,)),
+    "down_FD": MuonDimensionNumbers((1,), (2,)),
+}
+MUON_RMS = 0.2  # of an update of Muon, about that of AdamW: one rate serves both (arXiv 2502.16982)
 
 
 def build(config: Optimizer, num_steps: int) -> optax.GradientTransformation:
-    """Clips the gradient by its norm over all parameters, then AdamW (arXiv 1711.05101)."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, num_steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decayed,
-        ),
-    )
+    """Clips the gradient by its norm over all parameters, then takes the algorithm's step.
+
+    AdamW (arXiv 1711.05101), Lion (arXiv 2302.06675), or Muon (arXiv 2502.16982): five
+    Newton-Schulz iterations bring the momentum of each layer's matrix near the closest orthogonal
+    one; heads are not apart. Weight decay is multiplied by the learning rate.
+    """
+    c, rate = config, learning_rate(config, num_steps)
+    if c.algorithm is Algorithm.LION:
+        step = optax.lion(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=decayed)
+    else:
+        step = optax.adamw(rate, c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=decayed)
+    if c.algorithm is Algorithm.MUON:
+        of_matrices = muon(
+            rate,
+            beta=c.momentum,
+            weight_decay=c.weight_decay,
+            muon_weight_dimension_numbers=lambda params: _by_name(params, MATRICES.get),
+            consistent_rms=MUON_RMS,
+        )
+        step = optax.partition(
+            {"matrix": of_matrices, "other": step},
+            lambda params: _by_name(params, lambda n: "matrix" if n in MATRICES else "other"),
+        )
+    return optax.chain(optax.clip_by_global_norm(c.clip_norm), step)
 
 
 def decayed(params: Any) -> Any:
     """Which parameters weight decay pulls to zero: all but the scales of norms."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+    return _by_name(params, lambda name: name != "scale")
+
+
+def _by_name(params: Any, value: Callable[[str], Any]) -> Any:
+    """A tree like `params`, with what `value` says of the last name of each path."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: value(path[-1].key), params)
 
 
 def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:

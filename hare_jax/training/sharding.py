@@ -75,30 +75,51 @@ def of_params(mesh: jax.sharding.Mesh, params: Any) -> Any:
 def of_optimizer(
     mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, params: Any
 ) -> Any:
-    """Shardings of the optimizer's state: moments like their parameters, scalars everywhere."""
-    return optax.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, params),
-        of_params(mesh, params),
-        transform_non_params=lambda _: replicated(mesh),
-    )
+    """Shardings of the optimizer's state: moments like their parameters, all else everywhere.
+
+    A moment is known by the end of its path, which is that of its parameter.
+    """
+    places = {
+        _keys(path): (param.shape, place)
+        for (path, param), place in zip(
+            jax.tree_util.tree_leaves_with_path(params),
+            jax.tree.leaves(of_params(mesh, params)),
+            strict=True,
+        )
+    }
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        shape, like = places.get(_keys(path), ((), replicated(mesh)))
+        return like if leaf.shape == shape else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, params))
+
+
+def _keys(path: Any) -> tuple[str, ...]:
+    """The names of the dicts that a path ends with."""
+    keys: list[str] = []
+    for part in reversed(path):
+        if not (isinstance(part, jax.tree_util.DictKey) and isinstance(part.key, str)):
+            break
+        keys.insert(0, part.key)
+    return tuple(keys)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def local_rows(mesh: jax.sharding.Mesh, batch_size: int) -> slice:
+def local_rows(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> slice:
     """The rows of the global batch that the devices of this process hold.
 
-    Raises ValueError where the batch cannot be shared equally.
+    Raises ValueError where the batch, or a part of it, cannot be shared equally.
     """
     shares = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if batch_size % shares:
+    if accumulation < 1 or batch_size % (shares * accumulation):
         raise ValueError(
             f"training.batch_size={batch_size} cannot be shared equally among the {shares} parts "
-            f"of mesh axes {BATCH_AXES}: choose a multiple of {shares}"
+            f"of mesh axes {BATCH_AXES} with training.accumulation={accumulation}: choose a "
+            f"multiple of {shares * max(accumulation, 1)}"
         )
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()

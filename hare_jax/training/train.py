@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 from hare_jax.config import Model, Training, plain
 from hare_jax.model import decoder
 from hare_jax.training import input, optim, sharding
-from hare_jax.training.batch import Batch, check
+from hare_jax.training.batch import check
 from hare_jax.training.checkpoint import Checkpoints, State
-from hare_jax.training.loss import loss_by_source, weighted_loss
 from hare_jax.training.metrics import Metrics, NotFinite
-
-Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+from hare_jax.training.step import compile_step, make_step
 
 
 @dataclass(slots=True)
@@ -71,7 +68,7 @@ def run(
 
     # ---------------------------------------------------------------- devices: what lies where
     mesh = sharding.make_mesh(c.mesh, devices)
-    rows = sharding.local_rows(mesh, c.batch_size)
+    rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
     optimizer = optim.build(c.optimizer, order.steps)
     placed = place_state(model_config, optimizer, mesh)
 
@@ -107,7 +104,7 @@ def run(
         first_batch = sharding.place(next(batches), mesh, c.batch_size, rows)
         check(first_batch)
         step_fn = compile_step(
-            make_step(model_config, c, optimizer, order.steps, len(baked.sources)),
+            make_step(model_config, c, optimizer, order, len(baked.sources)),
             state,
             first_batch,
         )
@@ -156,10 +153,10 @@ def run(
 def run_name(model_config: Model, training_config: Training, mixture_dir: Path) -> str:
     """A folder's name that changes with whatever changes what is learned.
 
-    Another mixture, model or recipe trains elsewhere; how often to log or save, and on which
-    devices to compute, do not matter.
+    Another mixture, model or recipe trains elsewhere; how often to log or save, on which devices
+    and in how many parts to compute do not matter.
     """
-    without = {"checkpointing", "log_every", "mesh"}
+    without = {"checkpointing", "log_every", "mesh", "accumulation"}
     recipe = {k: v for k, v in plain(training_config).items() if k not in without}
     value = [input.fingerprint_of(mixture_dir), plain(model_config), recipe]
     return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -222,57 +219,6 @@ def init_state(
         return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     return jax.jit(init, out_shardings=jax.tree.map(lambda a: a.sharding, placed))()
-
-
-def make_step(
-    model_config: Model,
-    training_config: Training,
-    optimizer: optax.GradientTransformation,
-    num_steps: int,
-    num_sources: int,
-) -> Step:
-    """The pure train step: (state, batch) -> (state, metrics)."""
-    graph, _ = decoder.abstract(model_config)
-    c = training_config
-    rate = optim.learning_rate(c.optimizer, num_steps)
-
-    def loss(params: decoder.Params, batch: Batch) -> tuple[Array, Array]:
-        model = decoder.merge(graph, params)
-        x_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segment_ids_BT"])
-        return weighted_loss(
-            x_BTD,
-            model.head(),
-            batch["targets_BT"],
-            batch["loss_mask_BT"],
-            weights_B=jnp.ones(x_BTD.shape[:1]),
-            chunks=c.loss_chunks,
-            z_loss=c.z_loss,
-        )
-
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        (_, per_example_B), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
-        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        loss_sums, tokens = loss_by_source(
-            per_example_B, batch["loss_mask_BT"], batch["source_id_B"], num_sources
-        )
-        values = {
-            "loss": per_example_B.sum() / jnp.maximum(tokens.sum(), 1.0),
-            "learning_rate": rate(state.step),
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm(params),
-            "source_loss_sum": loss_sums,
-            "source_tokens": tokens,
-        }
-        return State(params, optimizer_state, state.step + 1), values
-
-    return step
-
-
-def compile_step(step: Step, state: State, batch: Batch) -> Any:
-    """Compiles for these shapes and places alone: another shape is an error, not a compilation."""
-    like = jax.tree.map(lambda a: a.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(like, None)).lower(state, batch).compile()
 
 
 def check_past(saved: dict[str, Any], now: dict[str, Any], run_dir: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from hare_jax.config import Model, Optimizer, Schedule
+from hare_jax.config import Algorithm, Model, Optimizer, Schedule
 from hare_jax.model import decoder
 from hare_jax.training import optim
 
@@ -67,6 +67,44 @@ def test_first_step_is_adamw_by_hand() -> None:
     expected = np.array([[1.0 - 0.01 * (1 + 0.1), -2.0 - 0.01 * (-1 - 0.2)]])
     np.testing.assert_allclose(after["head_DV"], expected, rtol=1e-5)
     np.testing.assert_allclose(after["scale"], [0.99], rtol=1e-5)
+
+
+def test_first_step_is_lion_by_hand() -> None:
+    params = {"head_DV": jnp.array([[1.0, -2.0]]), "scale": jnp.array([1.0])}
+    grads = {"head_DV": jnp.array([[0.3, -0.4]]), "scale": jnp.array([0.1])}
+    config = Optimizer(Algorithm.LION, peak_lr=0.01, warmup_steps=0, weight_decay=0.1, clip_norm=9)
+    after = _step(config, params, grads)
+    expected = np.array([[1.0 - 0.01 * (1 + 0.1), -2.0 - 0.01 * (-1 - 0.2)]])
+    np.testing.assert_allclose(after["head_DV"], expected, rtol=1e-5)
+    np.testing.assert_allclose(after["scale"], [0.99], rtol=1e-5)
+
+
+def test_muon_makes_each_layers_matrix_near_orthogonal_and_leaves_the_rest_to_adamw(
+    model: Model,
+) -> None:
+    params = decoder.init(model, 0)
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    given: dict[str, Any] = {"peak_lr": 1e-3, "warmup_steps": 0, "weight_decay": 0.1}
+    changes = [
+        jax.tree.map(jnp.subtract, _step(Optimizer(algorithm, **given), params, grads), params)
+        for algorithm in (Algorithm.MUON, Algorithm.ADAMW)
+    ]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    seen = 0
+    for path, param, muon, adamw in zip(
+        paths, *map(jax.tree.leaves, (params, *changes)), strict=True
+    ):
+        if path[-1].key not in optim.MATRICES:
+            np.testing.assert_array_equal(muon, adamw, err_msg=str(path))
+            continue
+        rows = {"o_HKD": 2}.get(path[-1].key, 1)  # axes that are summed over
+        for change, of_layer in zip(muon, param, strict=True):
+            fan_in = int(np.prod(change.shape[:rows]))
+            step = (change + 1e-4 * of_layer).reshape(fan_in, -1) / -1e-3
+            singular = np.linalg.svd(step, compute_uv=False) / (0.2 * max(step.shape) ** 0.5)
+            assert (singular > 0.6).mean() > 0.9 and singular.max() < 1.3, path  # but the smallest
+            seen += 1
+    assert seen == 7 * model.num_layers
 
 
 def test_the_gradient_is_clipped_by_its_norm_over_all_parameters() -> None:

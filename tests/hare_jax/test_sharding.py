@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
 from typing import Any
 
 import jax
@@ -7,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import DType, Mesh, Model, Optimizer, Training
+from hare_jax.config import Algorithm, DType, Mesh, Model, Optimizer, Remat, Stage, Training
 from hare_jax.model import decoder
 from hare_jax.training import optim, sharding, train
 from hare_jax.training.batch import Batch, from_records
+from hare_jax.training.order import Order
 
 B, T, STEPS = 8, 16, 4
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
@@ -37,18 +40,31 @@ def _batches(steps: int) -> list[Batch]:
     return batches
 
 
-def _train(model: Model, shape: tuple[int, int, int]) -> tuple[list[Any], Any]:
+def _train(
+    model: Model,
+    shape: tuple[int, int, int],
+    algorithm: Algorithm = Algorithm.ADAMW,
+    accumulation: int = 1,
+    dropout: float = 0.0,
+) -> tuple[list[Any], Any]:
     """Losses of a few steps on a mesh, and what the compiler says about the step."""
     devices = jax.devices()[: int(np.prod(shape))]
     mesh = sharding.make_mesh(Mesh(*shape), devices)
-    config = Training(batch_size=B, loss_chunks=2, optimizer=Optimizer(1e-2, warmup_steps=1))
+    config = Training(
+        stages=[Stage("all", "all", tokens=STEPS * B * T, dropout=dropout)],
+        batch_size=B,
+        accumulation=accumulation,
+        loss_chunks=2,
+        optimizer=Optimizer(algorithm, peak_lr=1e-2, warmup_steps=1),
+    )
+    order = Order(config, {"web": 100}, {"all": {"web": 1.0}}, T)
     optimizer = optim.build(config.optimizer, STEPS)
     placed = train.place_state(model, optimizer, mesh)
     with jax.set_mesh(mesh):
         state = train.init_state(model, 0, optimizer, placed)
-        rows = sharding.local_rows(mesh, B)
+        rows = sharding.local_rows(mesh, B, accumulation)
         batches = [sharding.place(batch, mesh, B, rows) for batch in _batches(2) * 2]
-        step = train.make_step(model, config, optimizer, STEPS, num_sources=3)
+        step = train.make_step(model, config, optimizer, order, num_sources=3)
         compiled = train.compile_step(step, state, batches[0])
         values = []
         for batch in batches:
@@ -62,21 +78,47 @@ def _train(model: Model, shape: tuple[int, int, int]) -> tuple[list[Any], Any]:
     return values, compiled
 
 
-@pytest.fixture(scope="module")
-def single() -> list[Any]:
-    model = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
-    return _train(model, (1, 1, 1))[0]
+MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+
+
+@cache
+def _single(algorithm: Algorithm = Algorithm.ADAMW, dropout: float = 0.0) -> list[Any]:
+    return _train(MODEL, (1, 1, 1), algorithm, dropout=dropout)[0]
+
+
+def _same(values: list[Any], expected: list[Any]) -> None:
+    for got, want in zip(values, expected, strict=True):
+        for name in ("loss", "grad_norm", "param_norm", "source_loss_sum", "source_tokens"):
+            np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_every_mesh_gives_the_losses_of_one_device(
-    model: Model, single: list[Any], shape: tuple[int, int, int]
-) -> None:
-    values, _ = _train(model, shape)
+def test_every_mesh_gives_the_losses_of_one_device(shape: tuple[int, int, int]) -> None:
+    values, _ = _train(MODEL, shape)
     assert values[0]["loss"] > values[2]["loss"], "the same batch, seen again"
-    for got, want in zip(values, single, strict=True):
-        for name in ("loss", "grad_norm", "param_norm", "source_loss_sum", "source_tokens"):
-            np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
+    _same(values, _single())
+
+
+def test_matrices_are_orthogonalised_across_devices() -> None:
+    values, _ = _train(MODEL, (2, 2, 2), Algorithm.MUON)
+    assert values[0]["loss"] > values[2]["loss"]
+    _same(values, _single(Algorithm.MUON))
+
+
+@pytest.mark.parametrize("shape, parts", [((1, 1, 1), 8), ((2, 2, 2), 2)])
+def test_a_batch_in_parts_is_the_whole_batch(shape: tuple[int, int, int], parts: int) -> None:
+    _same(_train(MODEL, shape, accumulation=parts)[0], _single())
+
+
+def test_layers_in_a_row_are_the_scanned_layers() -> None:
+    model = dataclasses.replace(MODEL, scan_layers=False, remat=Remat.ATTENTION)
+    _same(_train(model, (2, 2, 2))[0], _single())
+
+
+def test_dropout_is_the_same_on_every_mesh_and_does_drop() -> None:
+    dropped = _single(dropout=0.5)
+    _same(_train(MODEL, (2, 2, 2), dropout=0.5)[0], dropped)
+    assert dropped[0]["loss"] != _single()[0]["loss"]
 
 
 def test_the_whole_state_is_donated(model: Model) -> None:
