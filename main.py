@@ -30,6 +30,8 @@ def run(config: Experiment, workdir: Path) -> dict[str, Path]:
         from data_pipeline import stages
 
         data = stages.run(config.data, workdir / "data")
+        if config.training is not None:
+            data = stages.local(data, workdir / "data")  # out of an object store, if need be
         mixture = data.mixture
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:

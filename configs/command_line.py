@@ -133,7 +133,15 @@ def one_line_errors(workdir: Path) -> Iterator[None]:
         details = workdir / "error.txt"
         with suppress(OSError):  # the disk may be full
             details.write_text(traceback.format_exc(), encoding="utf-8")
-        refuse(f"{' '.join(str(error).split())}  [details: {details}]")
+        refuse(f"{_in_short(error)}  [details: {details}]")
+
+
+def _in_short(error: BaseException) -> str:
+    """One line, or one and a list of indented ones; libraries' paragraphs are run together."""
+    first, *others = str(error).splitlines() or [""]
+    if others and all(line.startswith("  ") for line in others):
+        return "\n".join([first, *others])
+    return " ".join(str(error).split())
 
 
 def shown() -> str:

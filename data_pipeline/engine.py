@@ -12,13 +12,57 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Kinds = tuple[type[Exception], ...]
+JOB = "job"  # a stage's folder for what an engine needs while it works, removed at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a task came to that raised an error of a kind that was to be collected."""
+
+    error: Exception
+
+
+class Engine(Protocol):
+    """Whatever runs a shard function over shards; a context manager. `workers`: 0 if unknown."""
+
+    workers: int
+
+    def run(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        *,
+        at_once: int = 0,
+        collect: Kinds = (),
+    ) -> Iterator[tuple[T, R | Failed]]:
+        """Yields (task, result) in the order in which they finish.
+
+        Args:
+          function: module-level; called where the workers are.
+          at_once: so many tasks at most are worked on at the same time; 0: as the engine likes.
+          collect: errors of these kinds are yielded as `Failed` and the rest goes on. Any other
+            error stops the rest and is raised.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 
 def available_processors() -> int:
@@ -53,8 +97,15 @@ class LocalEngine:
         self.workers = workers or available_processors()
         self._pool: ProcessPoolExecutor | None = None
 
-    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
-        """Yields (task, result) as they finish; the first error stops the rest and is raised."""
+    def run(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        *,
+        at_once: int = 0,
+        collect: Kinds = (),
+    ) -> Iterator[tuple[T, R | Failed]]:
+        """Yields (task, result) as they finish; see `Engine.run`."""
         if not tasks:
             return
         if self._pool is None:
@@ -65,10 +116,22 @@ class LocalEngine:
                 initializer=_start_worker,
                 initargs=(os.getpid(),),
             )
-        futures: dict[Future[R], T] = {self._pool.submit(function, task): task for task in tasks}
+        waiting = iter(tasks)
+        running: dict[Future[R], T] = {}
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while True:
+                # Only so many are handed over at a time: a stage may have a million of them.
+                for task in islice(waiting, (at_once or 4 * self.workers) - len(running)):
+                    running[self._pool.submit(function, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task = running.pop(future)
+                    try:
+                        result: R | Failed = future.result()
+                    except collect as error:
+                        result = Failed(error)
+                    yield task, result
         except BrokenProcessPool:
             self._pool = None
             raise RuntimeError(
@@ -76,7 +139,7 @@ class LocalEngine:
                 "kept: run the same command again, with fewer workers (--config.data.workers=1)."
             ) from None
         finally:
-            for future in futures:
+            for future in running:
                 future.cancel()
 
     def __enter__(self) -> LocalEngine:

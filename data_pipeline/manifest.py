@@ -15,18 +15,24 @@ A shard without its ledger, or a directory without its manifest, is unfinished w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.disk import write_text
+from data_pipeline.disk import fetched, names_in, write_text
+from data_pipeline.remote import is_remote
 
 SCHEMA = 1
+REQUESTS_AT_ONCE = 32  # to an object store, when many small files are read
 
 
 class DamagedInput(ValueError):
@@ -145,20 +151,35 @@ class ShardFile:
 
     def verify(self) -> None:
         """Raises DamagedInput if the bytes on disk are not the promised ones."""
-        if not self.path.exists():
-            raise DamagedInput(
-                f"{self.path} is missing: its manifest lists it with sha256 {self.sha256[:12]}.... "
-                f"Delete {self.path.parent.parent} and run again to make it anew."
-            )
-        if (got := file_sha256(self.path)) != self.sha256:
-            raise DamagedInput(
-                f"{self.path} has changed since it was written: got sha256 {got[:12]}..., its "
-                f"manifest says {self.sha256[:12]}.... Delete {self.path.parent.parent} and run "
-                f"again to make it anew."
-            )
+        with self.verified():
+            pass
+
+    @contextlib.contextmanager
+    def verified(self) -> Iterator[Path]:
+        """A local file with the promised bytes: the file itself, or a copy of an object.
+
+        An object is fetched once, and what is read is what was checked. Raises as `verify`.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(fetched(self.path))
+                got = file_sha256(path)
+            except FileNotFoundError:
+                raise DamagedInput(
+                    f"{self.path} is missing: its manifest lists it with sha256 "
+                    f"{self.sha256[:12]}.... Delete {self.path.parent.parent} and run again to "
+                    f"make it anew."
+                ) from None
+            if got != self.sha256:
+                raise DamagedInput(
+                    f"{self.path} has changed since it was written: got sha256 {got[:12]}..., its "
+                    f"manifest says {self.sha256[:12]}.... Delete {self.path.parent.parent} and "
+                    f"run again to make it anew."
+                )
+            yield path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Directory:
     """A finished stage directory."""
 
@@ -169,13 +190,21 @@ class Directory:
     def address(self) -> str:
         return str(self.manifest["address"])
 
-    def ledgers(self) -> list[Ledger]:
+    @cached_property
+    def _ledgers(self) -> list[Ledger]:
         return [Ledger.from_json(value) for value in self.manifest["shards"]]
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return {f: s for ledger in self._ledgers for f, s in ledger.files.items()}
+
+    def ledgers(self) -> list[Ledger]:
+        return list(self._ledgers)
 
     def counts(self) -> dict[str, Counts]:
         """Totals by source over all shards."""
         total = Ledger("all")
-        for ledger in self.ledgers():
+        for ledger in self._ledgers:
             for name, counts in ledger.sources.items():
                 total.of(name).add(counts)
         return total.sources
@@ -188,17 +217,17 @@ class Directory:
         """The files under `folder`, in the order of the shards."""
         return [
             ShardFile(ledger.shard, self.path / file, sha256)
-            for ledger in self.ledgers()
+            for ledger in self._ledgers
             for file, sha256 in sorted(ledger.files.items())
             if file.startswith(folder + "/")
         ]
 
     def file(self, name: str) -> ShardFile:
         """The one file of this name (relative to the directory)."""
-        found = {f: s for ledger in self.ledgers() for f, s in ledger.files.items()}
-        if name not in found:
-            raise DamagedInput(f"{self.path} has no file {name!r}: it lists {sorted(found)}")
-        return ShardFile(name, self.path / name, found[name])
+        if name not in self._files:
+            some = ", ".join(sorted(self._files)[:20])
+            raise DamagedInput(f"{self.path} has no file {name!r}: it lists {some}")
+        return ShardFile(name, self.path / name, self._files[name])
 
 
 def load(path: Path) -> Directory | None:
@@ -220,22 +249,65 @@ def load(path: Path) -> Directory | None:
             f"Delete {path} and run again."
         )
     directory = Directory(path, manifest)
+    there = _Listings(path)
     for ledger in directory.ledgers():
         for name, sha256 in ledger.files.items():
-            if not (path / name).exists():
+            if name not in there:
                 ShardFile(name, path / name, sha256).verify()
     return directory
 
 
-def finished_ledger(path: Path, shard: str) -> Ledger | None:
-    """The ledger of a shard that an interrupted run had finished, if its files are still whole."""
-    file = path / "ledger" / f"{shard}.json"
-    if not file.exists():
-        return None
+class _Listings:
+    """Which files lie below a directory, from one listing a folder instead of a request a file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._folders: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = names_in(self._path / folder)
+        return file in self._folders[folder]
+
+
+def finished_ledgers(path: Path, shards: Iterable[str]) -> dict[str, Ledger]:
+    """Of these shards, the ledgers that an interrupted run had finished, and whose files are whole.
+
+    A local file is whole if its hash says so. An object is whole if it is there, as its upload
+    was all or nothing; whoever reads it checks the hash.
+    """
+    there = _Listings(path)
+    begun = [shard for shard in shards if f"ledger/{shard}.json" in there]
+    return {
+        shard: ledger
+        for shard, ledger in read_ledgers(path, begun).items()
+        if all(name in there for name in ledger.files)
+        and (is_remote(path) or _verifies(path, ledger))
+    }
+
+
+def read_ledgers(path: Path, shards: Sequence[str]) -> dict[str, Ledger]:
+    """The ledgers of those shards that have a readable one."""
+    workers = REQUESTS_AT_ONCE if is_remote(path) else 1
+    with ThreadPoolExecutor(workers) as pool:
+        ledgers = pool.map(lambda shard: _read_ledger(path, shard), shards)
+        return {s: ledger for s, ledger in zip(shards, ledgers, strict=True) if ledger is not None}
+
+
+def _verifies(path: Path, ledger: Ledger) -> bool:
     try:
-        ledger = Ledger.from_json(json.loads(file.read_text(encoding="utf-8")))
         for name, sha256 in ledger.files.items():
             ShardFile(name, path / name, sha256).verify()
-    except (ValueError, KeyError, TypeError):  # a damaged leftover is made again, not trusted
+    except DamagedInput:
+        return False
+    return True
+
+
+def _read_ledger(path: Path, shard: str) -> Ledger | None:
+    """A damaged leftover is made again, not trusted."""
+    try:
+        text = (path / "ledger" / f"{shard}.json").read_text(encoding="utf-8")
+        return Ledger.from_json(json.loads(text))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return ledger

@@ -11,8 +11,10 @@ from pathlib import Path
 
 PACKAGE = "data_pipeline"
 ROOT = Path(__file__).parent.parent
-# Knobs enter an address by their values, and how work is shown or shared out changes no bytes.
-WITHOUT = {f"{PACKAGE}.{name}" for name in ("config", "engine", "progress", "provenance", "runner")}
+# Knobs enter an address by their values; how work is shown or shared out, and where bytes lie,
+# changes none of them.
+_WITHOUT = ("beam_engine", "config", "engine", "progress", "provenance", "remote", "runner")
+WITHOUT = {f"{PACKAGE}.{name}" for name in _WITHOUT}
 
 
 def code_version(module: str) -> dict[str, str]:

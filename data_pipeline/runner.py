@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import manifest as manifests
-from data_pipeline.disk import write_text
-from data_pipeline.engine import LocalEngine
+from data_pipeline.disk import remove_files, remove_partial, write_text
+from data_pipeline.engine import JOB, Engine, Failed
 from data_pipeline.manifest import Counts, Directory, Ledger, ShardFile
 from data_pipeline.progress import console, human_bytes, human_time, progress
 from data_pipeline.provenance import code_version
-from data_pipeline.shards import remove_partial
+
+LISTED = 20  # refused shards that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Task:
     """All that a worker needs to make one shard; picklable.
 
     `inputs` are the files that the shard is made of, `side` further files by name (an index, a
-    decision table), `tiers` maps each source to its tier, `size` is what progress counts, in bytes.
+    decision table), `tiers` maps each source to its tier, `size` is what progress counts: bytes.
     """
 
     shard: str
@@ -40,7 +41,7 @@ class Runner:
     """Runs stages into `root`; `directories` lists what it made or found, in order."""
 
     root: Path
-    engine: LocalEngine
+    engine: Engine
     directories: list[Directory] = field(default_factory=list)
 
     def stage(
@@ -52,6 +53,8 @@ class Runner:
         config: Any,
         inputs: Sequence[Directory],
         extra: Any = None,
+        at_once: int = 0,
+        list_all_failures: bool = False,
     ) -> Directory:
         """The finished directory of this stage, made now unless its address is already there.
 
@@ -60,8 +63,12 @@ class Runner:
           tasks: one a shard, with distinct names; `out` is filled in here.
           config, inputs, extra: with the code of `function`'s module, and of all that it imports,
             what determines the result; their hash is the directory's address.
+          at_once: so many shards at most are made at the same time; 0: as the engine likes.
+          list_all_failures: a shard that is refused (ValueError) stops no other, and all such
+            shards are named together at the end, of many the first LISTED.
 
         Raises:
+          ValueError: a shard was refused; the finished ones are kept.
           DamagedInput: a finished directory's manifest or an input does not verify.
           OSError: the disk is full or a file cannot be written; finished shards are kept.
         """
@@ -82,39 +89,42 @@ class Runner:
             return directory
 
         started = time.monotonic()
-        ledgers: dict[str, Ledger] = {}
-        todo = []
-        for task in tasks:
-            assert task.shard not in ledgers, f"two shards are named {task.shard!r}"
-            done = manifests.finished_ledger(path, task.shard)
-            if done is None:
-                todo.append(replace(task, out=path))
-            else:
-                ledgers[task.shard] = done
-        for folder in ("shards", "dropped"):
+        names = {task.shard for task in tasks}
+        assert len(names) == len(tasks), f"{name}: two shards have one name"
+        ledgers = manifests.finished_ledgers(path, names)
+        todo = [replace(task, out=path) for task in tasks if task.shard not in ledgers]
+        for folder in ("shards", "dropped", "ledger"):
             remove_partial(path / folder)
+        remove_files(path / JOB)
         if ledgers:
             console.print(f"  {name}: {len(ledgers)} of {len(tasks)} shards were finished before")
         # The largest first, so that the last worker does not start the longest task at the end.
         todo.sort(key=lambda task: (-task.size, task.shard))
         with progress(name, sum(task.size for task in todo)) as advance:
-            for task, ledger in self.engine.run(function, todo):
-                ledgers[task.shard] = ledger
+            failures: dict[str, Exception] = {}
+            collect = (ValueError,) if list_all_failures else ()
+            for task, made in self.engine.run(function, todo, at_once=at_once, collect=collect):
+                if isinstance(made, Failed):
+                    failures[task.shard] = made.error
+                else:
+                    ledgers[task.shard] = made
                 advance(task.size)
+        if failures:
+            raise _all_of(failures, len(tasks))
 
-        made = {
+        manifest = {
             **made_by,
             "address": address,
             "shards": [ledgers[task.shard].to_json() for task in tasks],
         }
-        write_text(path / "manifest.json", json.dumps(made, indent=1))
+        write_text(path / "manifest.json", json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
         # Time is no part of the manifest: the same input must give the same bytes.
         write_text(
             path / "timing.json",
             json.dumps({"seconds": round(seconds, 3), "workers": self.engine.workers}),
         )
-        directory = Directory(path, made)
+        directory = Directory(path, manifest)
         self._announce(name, directory, human_time(seconds))
         self.directories.append(directory)
         return directory
@@ -138,17 +148,27 @@ class Runner:
         console.print(f"[bold]{name:<14}[/] {' '.join(parts)}  [dim]\\[{note}][/]")
 
 
+def _all_of(failures: dict[str, Exception], shards: int) -> Exception:
+    """One error that says what each refused shard says; a single one is itself."""
+    errors = [failures[shard] for shard in sorted(failures)]
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"{len(errors)} of {shards} shards are refused; the others are finished and kept."]
+    lines += [f"  {error}" for error in errors[:LISTED]]
+    if len(errors) > LISTED:
+        lines.append(f"  ... and {len(errors) - LISTED} more")
+    return ValueError("\n".join(lines))
+
+
 def one_task_a_shard(before: Directory, config: object) -> list[Task]:
     """A task for each shard of documents in `before`."""
     tiers = before.tiers()
+    text = {
+        ledger.shard: sum(counts.bytes_kept for counts in ledger.sources.values())
+        for ledger in before.ledgers()
+    }
     return [
-        Task(
-            file.name,
-            inputs=(file,),
-            config=config,
-            tiers=tiers,
-            size=file.path.stat().st_size,
-        )
+        Task(file.name, inputs=(file,), config=config, tiers=tiers, size=max(1, text[file.name]))
         for file in before.files()
     ]
 

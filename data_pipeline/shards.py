@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +17,9 @@ from typing import Any, Self
 
 import zstandard
 
-from data_pipeline.disk import disk_full_explained
+from data_pipeline.disk import disk_full_explained, partial_path, publish
 from data_pipeline.document import Document, Dropped
+from data_pipeline.remote import storage_path
 from data_pipeline.streams import TruncatedInput, read_chunks, split_lines
 
 LEVEL = 3
@@ -41,12 +41,12 @@ class RowWriter:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = storage_path(path)
         self.sha256 = ""
         self.rows = 0
 
     def __enter__(self) -> Self:
-        self._partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.partial")
+        self._partial = partial_path(self.path)
         self._lines: list[bytes] = []
         self._held = 0
         self._hash = hashlib.sha256()
@@ -91,7 +91,7 @@ class RowWriter:
                 with disk_full_explained(self.path):
                     os.fsync(self._file.fileno())
                 self._file.close()
-                self._partial.replace(self.path)
+                publish(self._partial, self.path)
                 self.sha256 = self._hash.hexdigest()
         finally:
             self._file.close()
@@ -153,12 +153,13 @@ def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def remove_partial(directory: str | Path) -> list[Path]:
-    """Removes what killed writers left in `directory`, and says what it was."""
-    left = sorted(Path(directory).glob(".*.partial"))
-    for path in left:
-        path.unlink(missing_ok=True)
-    return left
+def numbered(name: str, number: int, count: int) -> str:
+    """The name of the shard with this number among `count`; in the order of their numbers.
+
+    >>> numbered("web", 7, count=20), numbered("web", 7, count=2_000_000)
+    ('web-00007', 'web-0000007')
+    """
+    return f"{name}-{number:0{max(5, len(str(count - 1)))}d}"
 
 
 def _row(document: Document) -> dict[str, Any]:
@@ -182,9 +183,8 @@ def _document(row: dict[str, Any], path: str | Path, line: int) -> Document:
 
 
 def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    path = Path(path)
-    if path.stat().st_size == 0:
-        raise TruncatedShard(f"{path} is empty, while a shard without documents is an empty frame")
+    path = storage_path(path)
+    number = 0
     try:
         for number, (_, line, _) in enumerate(split_lines(read_chunks(path)), start=1):
             try:
@@ -194,6 +194,11 @@ def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise _damaged(path, number, f"expected an object, got {type(row).__name__}")
             yield number, row
+        if not number:
+            with path.open("rb") as file:
+                if not file.read(1):
+                    what = "is empty, while a shard without documents is an empty frame"
+                    raise TruncatedShard(f"{path} {what}")
     except TruncatedInput as error:
         raise TruncatedShard(str(error)) from error
 

@@ -1,6 +1,8 @@
 """The recipe, top to bottom: which steps run, and on what.
 
-    read -> clean -> deduplicate -> hold out -> decontaminate -> NLP tasks -> decontaminate -> bake
+    read -> clean -> deduplicate -> hold out -> decontaminate
+         -> topics -> synthesise -> deduplicate -> decontaminate
+         -> tasks -> decontaminate -> bake
 
 Each step is a file in steps/. A stage's directory is named by the hash of all that made it
 (manifest.py), so running again does only what a changed setting makes necessary.
@@ -8,20 +10,31 @@ Each step is a file in steps/. A stage's directory is named by the hash of all t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_pipeline import config
 from data_pipeline.config import Recipe
-from data_pipeline.engine import LocalEngine
+from data_pipeline.engine import Engine, LocalEngine
 from data_pipeline.manifest import Directory
+from data_pipeline.mixture.bring import bring, bring_file
+from data_pipeline.remote import storage_path
 from data_pipeline.runner import Runner
 from data_pipeline.steps.bake import bake
+from data_pipeline.steps.check import check
 from data_pipeline.steps.clean import clean
 from data_pipeline.steps.decontaminate import decontaminate, measure_recall, protect
 from data_pipeline.steps.deduplicate import deduplicate
 from data_pipeline.steps.hold_out import draw, hold_out, make_items, prompts
 from data_pipeline.steps.nlp_tasks import write_tasks
+from data_pipeline.steps.paragraphs import remove_repeated_paragraphs
 from data_pipeline.steps.read import read
+from data_pipeline.steps.repeated_lines import find_repeated_lines
+from data_pipeline.steps.restructure import check as check_restructuring
+from data_pipeline.steps.restructure import restructure
+from data_pipeline.steps.synthesise import check as check_synthesis
+from data_pipeline.steps.synthesise import synthesise
+from data_pipeline.steps.topics import find_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +48,59 @@ class Curated:
     directories: list[Directory]  # every stage, in order
 
 
-def run(recipe: Recipe, root: Path) -> Curated:
+def run(recipe: Recipe, folder: Path) -> Curated:
     """Runs every stage whose result is not there yet; says where the results are.
+
+    They are written into `recipe.output`, or into `folder` where that is "".
 
     Raises ValueError or OSError, in words for the user, for input that cannot be used.
     """
-    with LocalEngine(recipe.workers) as engine:
+    check(recipe)
+    root = storage_path(recipe.output).resolve() if recipe.output else folder
+    check_synthesis(recipe)
+    check_restructuring(recipe)
+    with engine_of(recipe) as engine:
         runner = Runner(root, engine)
-        current = clean(recipe, runner, read(recipe, runner))
+        documents = read(recipe, runner)
+        current = clean(recipe, runner, documents, find_repeated_lines(recipe, runner, documents))
         if recipe.dedup.enabled:
             current = deduplicate(recipe, runner, current)
+        if recipe.repeated_paragraphs.enabled:
+            current = remove_repeated_paragraphs(recipe, runner, current)
         candidates = draw(recipe, runner, current)
         held_out = hold_out(recipe, runner, candidates)
         questions = make_items(recipe, runner, candidates, held_out)
-        protected = protect(recipe, runner, held_out, questions)
+        protected = protect(recipe, runner, held_out, questions, candidates)
         documents = decontaminate("decontaminate", recipe, runner, current, held_out, protected)
         if protected is not None:
             measure_recall(recipe, runner, current, held_out, protected)
         training = [documents]
+        topics = None
+        if recipe.topics.enabled:
+            topics = find_topics(recipe, runner, documents, folder / "teacher")
+            if recipe.synthesis.enabled:
+                made = synthesise(recipe, runner, documents, topics, folder / "teacher")
+                if recipe.dedup.enabled:
+                    made = deduplicate(recipe, runner, made, suffix="_synthetic")
+                training.append(
+                    decontaminate(
+                        "decontaminate_synthetic", recipe, runner, made, held_out, protected
+                    )
+                )
+        tasks = []
         if recipe.nlp_tasks.enabled:
-            made = write_tasks(recipe, runner, documents)
-            training.append(
+            made = write_tasks(recipe, runner, training)
+            tasks.append(
                 decontaminate("decontaminate_tasks", recipe, runner, made, held_out, protected)
             )
+        if recipe.restructuring.enabled:
+            made = restructure(recipe, runner, training, folder / "teacher", topics)
+            tasks.append(
+                decontaminate(
+                    "decontaminate_restructured", recipe, runner, made, held_out, protected
+                )
+            )
+        training += tasks
         return Curated(
             mixture=bake("bake", recipe, runner, training, recipe.mixtures),
             held_out=bake("bake_held_out", recipe, runner, [held_out], {}),
@@ -65,3 +108,22 @@ def run(recipe: Recipe, root: Path) -> Curated:
             prompts=prompts(held_out),
             directories=runner.directories,
         )
+
+
+def engine_of(recipe: Recipe) -> Engine:
+    """The engine that a recipe asks for."""
+    if recipe.engine is config.Engine.BEAM:
+        from data_pipeline.beam_engine import BeamEngine
+
+        return BeamEngine(recipe.beam_options)
+    return LocalEngine(recipe.workers)
+
+
+def local(curated: Curated, folder: Path) -> Curated:
+    """What training and evaluation read, copied into `folder` where it lies in an object store."""
+    return replace(
+        curated,
+        mixture=bring(curated.mixture, folder),
+        held_out=bring(curated.held_out, folder),
+        items=bring_file(curated.items, folder / curated.items.parent.name / curated.items.name),
+    )

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import zstandard
 
 CHUNK_BYTES = 1 << 20
+TAIL_BYTES = 1 << 16  # read at a time where only the end of a line is looked for
 HEAD_BYTES = 4096  # what is kept of a line that is too long
 
 
@@ -46,6 +47,48 @@ def read_chunks(path: Path, name: str = "", chunk_bytes: int = CHUNK_BYTES) -> I
     except _ZstdDamage as error:
         kind = TruncatedInput if error.truncated else CorruptInput
         raise kind(_message(name, str(error), done)) from error
+
+
+def lines_between(
+    path: Path, start: int, stop: int, max_bytes: int = 1 << 62
+) -> Iterator[tuple[int, bytes, int]]:
+    """Yields, as `split_lines`, the lines of an uncompressed file that begin in start..stop.
+
+    However a file is cut, each line is in the one piece in which it begins. Of the file no more is
+    read than the piece and the rest of its last line.
+    """
+    with path.open("rb") as file:
+        first = _first_line(file, start, stop)
+        chunks = _chunks_between(file, first, stop)
+        for offset, line, length in split_lines(chunks, max_bytes):
+            yield first + offset, line, length
+
+
+def _first_line(file: BinaryIO, start: int, stop: int) -> int:
+    """Where the first line begins that begins in start..stop; `stop` if none does."""
+    if start == 0:
+        return 0
+    at = start - 1  # a line begins behind each newline in start-1..stop-1
+    file.seek(at)
+    while chunk := file.read(min(TAIL_BYTES, stop - 1 - at)):
+        if (newline := chunk.find(b"\n")) >= 0:
+            return at + newline + 1
+        at += len(chunk)
+    return stop
+
+
+def _chunks_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes start..stop, and on to the end of the line that goes on there."""
+    file.seek(start)
+    end = b"\n"
+    while chunk := file.read(min(CHUNK_BYTES, stop - start)):
+        yield chunk
+        start += len(chunk)
+        end = chunk[-1:]
+    while end != b"\n" and (chunk := file.read(TAIL_BYTES)):
+        chunk = chunk[: chunk.find(b"\n") + 1] or chunk
+        yield chunk
+        end = chunk[-1:]
 
 
 def split_lines(
@@ -95,15 +138,18 @@ def _message(name: str, what: str, done: int) -> str:
 def _decompressed(file: BinaryIO, suffix: str, chunk_bytes: int) -> Iterator[bytes]:
     if suffix == ".zst":
         # `zstd --long=31` asks for a window of 2 GiB; memory is taken only as frames demand it.
+        frames = _ZstdFrames(file)
         reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
-            file, read_across_frames=True, closefd=False
+            frames,  # type: ignore[arg-type]
+            read_across_frames=True,
+            closefd=False,
         )
         try:
             while chunk := reader.read(chunk_bytes):
                 yield chunk
         except zstandard.ZstdError as error:
             raise _ZstdDamage(f"is not valid zstd ({error})", truncated=False) from error
-        _check_zstd_end(file)
+        frames.check_end()
     elif suffix == ".gz":
         with gzip.GzipFile(fileobj=file) as content:
             while chunk := content.read(chunk_bytes):
@@ -119,35 +165,60 @@ class _ZstdDamage(Exception):
         self.truncated = truncated
 
 
-def _check_zstd_end(file: BinaryIO) -> None:
-    """Walks the frames by their headers, without decompressing, to the end of the file."""
-    size = file.seek(0, 2)
-    end = 0
-    while end < size:
-        frame, end = end, _frame_end(file, end)
-        if end > size:
-            what = f"ends inside the zstd frame that begins at byte {frame:,}"
+class _ZstdFrames:
+    """A zstd file as it is read, its frames followed by their headers (RFC 8878, 3.1).
+
+    Sees each byte once and decompresses none, so that an object need not be fetched twice.
+    """
+
+    LONGEST_HEADER = 18
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._frame = 0  # where the frame begins that was last seen
+        self._next = 0  # where the next header of a frame or block begins
+        self._end = 0  # of what was read
+        self._held = b""  # a header's bytes, as long as they are too few
+        self._in_frame = self._has_checksum = False
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        begin, self._end = self._end, self._end + len(data)
+        while self._next < self._end:
+            at = max(self._next - begin, 0)
+            head = self._held + data[at : at + self.LONGEST_HEADER - len(self._held)]
+            length = self._block(head) if self._in_frame else self._frame_header(head)
+            self._held = b"" if length else head
+            if not length:
+                break
+            self._next += length
+        return data
+
+    def check_end(self) -> None:
+        """Raises _ZstdDamage where the file ends inside a frame."""
+        if self._in_frame or self._next != self._end:
+            what = f"ends inside the zstd frame that begins at byte {self._frame:,}"
             raise _ZstdDamage(what, truncated=True)
 
+    def _frame_header(self, head: bytes) -> int:
+        """The header's length, of a frame to be skipped all its length; 0: `head` is too short."""
+        self._frame = self._next
+        if len(head) >= 8 and int.from_bytes(head[:4], "little") & ~15 == 0x184D2A50:  # skippable
+            return 8 + int.from_bytes(head[4:8], "little")
+        try:
+            self._has_checksum = zstandard.get_frame_parameters(head).has_checksum
+            length = zstandard.frame_header_size(head)
+        except zstandard.ZstdError:
+            return 0
+        self._in_frame = True
+        return length
 
-def _frame_end(file: BinaryIO, frame: int) -> int:
-    """Where the frame at byte `frame` ends (RFC 8878, 3.1), beyond the file's size if it is cut."""
-    file.seek(frame)
-    head = file.read(18)  # the longest header
-    if len(head) >= 8 and int.from_bytes(head[:4], "little") & ~15 == 0x184D2A50:  # skippable
-        return frame + 8 + int.from_bytes(head[4:8], "little")
-    try:
-        has_checksum = zstandard.get_frame_parameters(head).has_checksum
-        end = frame + zstandard.frame_header_size(head)
-    except zstandard.ZstdError:
-        return frame + 18  # the reader took all it had for a header, and it was not enough
-    last = False
-    while not last:
-        file.seek(end)
-        header = file.read(3)
-        if len(header) < 3:
-            return end + 3
-        bits = int.from_bytes(header, "little")
+    def _block(self, head: bytes) -> int:
+        """The length of a block with its header; 0: `head` is too short."""
+        if len(head) < 3:
+            return 0
+        bits = int.from_bytes(head[:3], "little")
         last, kind, length = bool(bits & 1), bits >> 1 & 3, bits >> 3
-        end += 3 + (1 if kind == 1 else length)  # kind 1 is one byte, repeated
-    return end + 4 * has_checksum
+        self._in_frame = not last
+        # Kind 1 is one byte, repeated.
+        return 3 + (1 if kind == 1 else length) + 4 * (last and self._has_checksum)

@@ -41,6 +41,7 @@ CONFIG = "--config=configs/quickstart.py"
         ([CONFIG, "config.training.batch_size=4"], "stray argument 'config.training.batch_size=4'"),
         ([CONFIG, "--wrokdir=x"], "unknown flag --wrokdir; did you mean --workdir?"),
         (["--config=configs/corpora.py"], "needs a folder"),
+        (["--config=configs/curate_hare.py"], "needs the folder of the sources"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -65,3 +66,20 @@ def test_a_second_run_in_one_workdir_is_refused(tmp_path: Path) -> None:
         result = run_main(CONFIG, f"--workdir={tmp_path}")
     assert result.returncode == 2
     assert "another run is at work" in result.stderr
+
+
+def test_a_list_of_what_is_missing_stays_a_list(tmp_path: Path) -> None:
+    result = run_main(f"--config=configs/curate_hare.py:{tmp_path}", f"--workdir={tmp_path}/run")
+    assert result.returncode == 2
+    lines = result.stderr.rstrip().splitlines()
+    assert lines[0].startswith("main.py: 7 of 7 benchmarks are not there.")
+    assert len(lines) == 8 and all(line.startswith("  benchmark '") for line in lines[1:])
+    assert (tmp_path / "run" / "error.txt").exists()
+
+
+def test_paragraphs_of_libraries_are_run_together() -> None:
+    from configs.command_line import _in_short
+
+    assert _in_short(ValueError("It failed:\n\n    here\nand there")) == "It failed: here and there"
+    assert _in_short(ValueError("Two:\n  one\n  other")) == "Two:\n  one\n  other"
+    assert _in_short(ValueError()) == ""

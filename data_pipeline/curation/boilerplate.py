@@ -1,7 +1,8 @@
 """Text that several documents have: licence headers, menus, the frame of a template's pages.
 
 An evaluation item made of it could not be kept out of training without every document that has it,
-and would test little. So items are made of what one document alone says.
+and would test little. So items are made of what one document alone says; and what a held-out
+document shares with others is no evidence that its text has leaked.
 
 >>> one = Document("a", "all rights reserved by the authors of this fine work", "law", "law")
 >>> two = Document("b", "ALL rights reserved by the authors of this, fine!", "law", "law")
@@ -23,12 +24,12 @@ NGRAM_WORDS = 8
 MOST_CHARACTERS = 1 << 26  # of text that is looked at: about 100 MB of memory
 
 
-def shared_ngrams(documents: Iterable[Document]) -> U64:
+def shared_ngrams(documents: Iterable[Document], n: int = NGRAM_WORDS) -> U64:
     """Hashes, ascending, of the n-grams that two or more of the documents have."""
     found: list[U64] = [np.empty(0, np.uint64)]
     left = MOST_CHARACTERS
     for batch in batches(documents):
-        grams = ngrams(words([document.text for document in batch]), NGRAM_WORDS)
+        grams = ngrams(words([document.text for document in batch]), n)
         found += [np.unique(own) for own in np.split(grams.hashes_S, grams.offsets_D[1:-1])]
         left -= sum(len(document.text) for document in batch)
         if left < 0:

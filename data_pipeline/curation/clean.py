@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from data_pipeline.config import Cleaning, Profile
-from data_pipeline.curation import quality
+from data_pipeline.curation import completeness, published, quality
 from data_pipeline.curation.language import detector
 from data_pipeline.curation.links import remove_links
 from data_pipeline.curation.normalise import normalise, tidy_whitespace
@@ -25,6 +26,7 @@ Rule = tuple[str, set[Profile], Callable[[Text], Evidence | None]]
 
 _ALL = {Profile.PROSE, Profile.MARKUP, Profile.CODE, Profile.TASKS}
 _PROSE, _CODE = {Profile.PROSE}, {Profile.CODE}
+_TEXT = {Profile.PROSE, Profile.MARKUP}
 
 
 def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
@@ -34,6 +36,7 @@ def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
     document carries the cleaned text, which is what the rule saw. Cleaning twice changes nothing.
     """
     rules = _rules(config)
+    rule_sets = [published.build(rule_set) for rule_set in config.rule_sets]
 
     def clean(document: Document) -> Document | Dropped:
         profile = config.profiles.get(document.category, Profile.PROSE)
@@ -42,9 +45,25 @@ def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
         for reason, profiles, rule in rules:
             if profile in profiles and (evidence := rule(text)) is not None:
                 return Dropped(document, reason, evidence)
+        if rule_sets and profile in config.rule_set_profiles:
+            return _apply(rule_sets, document)
         return document
 
     return clean
+
+
+def _apply(rule_sets: list[published.Apply], document: Document) -> Document | Dropped:
+    """Published rule sets, each on what the one before left."""
+    text = document.text
+    for apply in rule_sets:
+        answer = apply(text)
+        if isinstance(answer, published.Broken):
+            return Dropped(document, answer.rule, answer.evidence)
+        text = answer
+    if lines := document.text.count("\n") - text.count("\n"):
+        counts = document.meta.get("replaced", {}) | {"published_line": lines}
+        return replace(document, text=text, meta=document.meta | {"replaced": counts})
+    return document
 
 
 def _edit(document: Document, profile: Profile, config: Cleaning) -> Document:
@@ -70,6 +89,13 @@ def _rules(config: Cleaning) -> list[Rule]:
             return None
         return {"language": found[0], "score": round(found[1], 3)}
 
+    breaks_off: list[Rule] = [
+        ("truncated_list", _TEXT, completeness.truncated_list),
+        ("open_fence", _TEXT, completeness.open_fence),
+        ("open_environment", _TEXT, completeness.open_environment),
+        ("open_tag", _TEXT, completeness.open_tag),
+        ("open_bracket", _CODE, completeness.open_bracket),
+    ]
     return [
         ("too_short", _ALL - {Profile.TASKS}, lambda t: quality.too_few_words(t, config.min_words)),
         ("empty", _ALL, lambda t: quality.too_few_words(t, 1)),
@@ -90,4 +116,5 @@ def _rules(config: Cleaning) -> list[Rule]:
         ("incomplete", _PROSE, lambda t: quality.fragments(t, config.min_complete_lines)),
         ("long_code_lines", _CODE, quality.long_code_lines),
         ("data_not_code", _CODE, quality.few_code_letters),
+        *(breaks_off if config.drop_unfinished else []),
     ]

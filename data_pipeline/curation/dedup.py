@@ -1,34 +1,48 @@
-"""Exact and near duplicates across all sources, in two steps over shards and one over all of them.
+"""Exact and near duplicates across all sources, in steps none of which sees everything.
 
-    tables    = [signatures(read_shard(path), config) for path in paths]         # each shard apart
-    decisions = find_duplicates(tables, shingles_of, order, config)              # once, global
-    decide    = build(decisions[k])                                              # each shard apart
-    for row, document in enumerate(read_shard(paths[k])): decide(row, document)  # -> or Dropped
-
-- Two documents are *exact* duplicates if their texts are equal up to white space (128-bit hash).
+- Two documents are *exact* duplicates if they are the same words and, apart from white space, the
+  same characters (128-bit hash).
 - Two documents are *near* duplicates if the Jaccard similarity of their sets of word n-grams, exact
-  and not estimated, is at least `threshold`. Pairs are proposed by MinHash LSH as datasketch
-  defines it (scheme "affine32"): two signatures of `permutations` values agree in one of `bands`
-  runs of `rows` values (Leskovec et al., Mining of Massive Datasets, 3.4).
+  and not estimated, is at least `threshold`. They are looked for in groups of candidates, connected
+  by MinHash LSH as datasketch defines it (scheme "affine32"): two signatures of `permutations`
+  values agree in one of `bands` runs of `rows` values (Leskovec et al., Mining of Massive Datasets,
+  3.4). So every pair above the threshold that datasketch's LSH finds is found.
 - Duplicates of duplicates are duplicates: of each connected group one document survives, the one
   of the earliest source, of these the longest, of these the one with the smallest id. The result
-  depends on the documents only, and not on their order or their division into shards.
+  depends on the documents only, and not on their order, shards, partitions or workers.
 
-Memory of the global step: about 700 bytes a document (112 of them band keys), and for each document
-that shares a band with another 8 bytes a distinct n-gram, 1.3 bytes a byte of its text. 10 M
-documents on one machine take 7 GB; on a cluster the pairs of a band are found by grouping on its
-key, and each connected group is decided alone.
+The way (steps/deduplicate.py), with S shards and P partitions:
+
+    S  sign         keys of every document, sorted into P parts              signatures
+    P  find_links   who shares a key: (document, smallest one with the key)  groups.find_links
+    1  connect      groups of candidates, integers only                      groups.connect
+    S  members      what is compared of those that are in a group            survivors.members
+    P  decide       exact similarity, connected groups, survivors            survivors.decide
+    S  build        each shard again: keep, rename or drop                   build
+
+Memory of a worker, in bytes, for N documents, M of them in groups of candidates, B bands, whose
+distinct word n-grams are about a sixth of the text's bytes in number:
+
+    sign        12 B + 32 a document of its shard: 200 for B = 14; the same on disk
+    find_links  (42 B + 100) N / P: 690 for B = 14, while keys are sorted; on disk 16 for each
+                document and part in which it shares a key, 16 (B + 1) M at most
+    connect     140 M, or 55 M with one partition; one worker
+    members     8 an n-gram of the members in its shard; the same on disk
+    decide      8 an n-gram of the members in its partition and 300 a member; while a group of more
+                than 32 is compared, 50 an n-gram of this group
+    build       200 a dropped document in the decisions of 1 / P of all shards
+
+What no number of partitions divides is one group of candidates: a million pages of one template
+that agree in a whole band are compared by one worker (curation/similarity.py says at what cost).
 
 Shape letters: N documents, P permutations, B bands, R rows of a band, S n-grams.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,41 +51,43 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Deduplication
 from data_pipeline.curation.minhash import band_keys, minhash
-from data_pipeline.disk import write_arrays
 from data_pipeline.document import Document, Dropped
-from data_pipeline.ngrams import I64, U64, batches, ngrams, words
+from data_pipeline.ngrams import I64, U64, Words, batches, ngrams, words
+from data_pipeline.parts import PARTITION_BYTES, Arrays, partition_of, split
 
-F64 = NDArray[np.float64]
+U32 = NDArray[np.uint32]
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 
 
 @dataclass(slots=True)
 class Signatures:
-    """What the global step knows of the documents of one shard, in the order of the shard."""
+    """The keys of the documents of one shard, in the order of the shard.
 
-    exact_N2: U64  # 128-bit hash of the text up to white space
-    bands_NB: U64  # a key for each band: equal bands have equal keys
-    length_N: I64  # characters
-    ids: list[str]
-    sources: list[str]
+    Documents that share a key of a kind: are copies (exact), candidates (bands), or have ids that
+    are equal up to the number that a renamed one ends in (names).
+    """
 
-    def save(self, path: Path) -> None:
-        """Writes an .npz file, the same bytes for the same signatures."""
-        names = json.dumps([self.ids, self.sources]).encode()
-        write_arrays(
-            path,
-            exact=self.exact_N2,
-            bands=self.bands_NB,
-            length=self.length_N,
-            names=np.frombuffer(names, np.uint8),
-        )
+    exact_N2: U64
+    bands_NB: U64
+    names_N: U64
 
-    @classmethod
-    def load(cls, path: Path) -> Signatures:
-        with np.load(path) as arrays:
-            ids, sources = json.loads(arrays["names"].tobytes())
-            return cls(arrays["exact"], arrays["bands"], arrays["length"], ids, sources)
+    def parts(self, partitions: int) -> list[Arrays]:
+        """The keys and their rows (uint32), each key in the partition that is its own."""
+        num_documents, bands = self.bands_NB.shape
+        rows_N = np.arange(num_documents, dtype=np.uint32)
+        kinds = {
+            "exact": (self.exact_N2, self.exact_N2[:, 0], rows_N),
+            "bands": (self.bands_NB.ravel(), self.bands_NB.ravel(), np.repeat(rows_N, bands)),
+            "names": (self.names_N, self.names_N, rows_N),
+        }
+        parts: list[Arrays] = [{} for _ in range(partitions)]
+        for kind, (keys, by, rows) in kinds.items():
+            for part, (own_keys, own_rows) in zip(
+                parts, split(partition_of(by, partitions), partitions, keys, rows), strict=True
+            ):
+                part[f"{kind}_keys"], part[f"{kind}_rows"] = own_keys, own_rows
+        return parts
 
 
 @dataclass(slots=True)
@@ -96,44 +112,9 @@ class Decisions:
         dropped = {row: (reason, evidence) for row, reason, evidence in value["dropped"]}
         return cls(dropped, dict(value["renamed"]))
 
-
-def signatures(documents: Iterable[Document], config: Deduplication) -> Signatures:
-    """The signatures of one shard; holds some hundred kilobytes of text at a time."""
-    check(config)
-    exact: list[tuple[int, int]] = []
-    bands: list[U64] = []
-    lengths: list[int] = []
-    ids: list[str] = []
-    sources: list[str] = []
-    for batch in batches(documents):
-        exact += [_exact_hash(d.text) for d in batch]
-        lengths += [len(d.text) for d in batch]
-        ids += [d.id for d in batch]
-        sources += [d.source for d in batch]
-        hashes_S, offsets_N = _shingles([d.text for d in batch], config)
-        bands.append(band_keys(minhash(hashes_S, offsets_N, config), config))
-    return Signatures(
-        np.array(exact, np.uint64).reshape(-1, 2),
-        np.concatenate(bands) if bands else np.empty((0, config.bands), np.uint64),
-        np.array(lengths, np.int64),
-        ids,
-        sources,
-    )
-
-
-def shingles(
-    documents: Iterable[Document], rows: Sequence[int], config: Deduplication
-) -> list[U64]:
-    """The sets of n-gram hashes, each sorted, of these rows (ascending) of a shard."""
-    sets: list[U64] = []
-    for batch in batches(_pick(documents, rows)):
-        hashes_S, offsets_N = _shingles([d.text for d in batch], config)
-        sets += [np.unique(h) for h in np.split(hashes_S, offsets_N[1:-1])]
-    if len(sets) != len(rows):
-        raise ValueError(
-            f"the shard has no row {rows[len(sets)]}: it is not the one that was signed"
-        )
-    return sets
+    def add(self, other: Decisions) -> None:
+        self.dropped |= other.dropped
+        self.renamed |= other.renamed
 
 
 def check(config: Deduplication) -> None:
@@ -147,51 +128,40 @@ def check(config: Deduplication) -> None:
         raise ValueError(
             f"dedup.threshold: got {config.threshold}, expected more than 0, at most 1"
         )
+    if config.partitions < 0:
+        raise ValueError(
+            f"dedup.partitions: got {config.partitions}, expected 1 or more, or 0 for one for each "
+            f"{PARTITION_BYTES >> 20} MiB of text"
+        )
 
 
-def find_duplicates(
-    tables: Sequence[Signatures],
-    shingles_of: Callable[[int, list[int]], list[U64]],
-    source_order: Sequence[str],
-    config: Deduplication,
-) -> list[Decisions]:
-    """Decides over all shards at once; answers in their order.
-
-    Args:
-      tables: one a shard.
-      shingles_of: (number of the shard, ascending rows) -> `shingles` of these rows. Called at most
-        once a shard, for those rows only that share a band with another document.
-      source_order: names of sources, the most wanted first. Others come after them, by name.
-    """
+def signatures(documents: Iterable[Document], config: Deduplication) -> Signatures:
+    """The signatures of one shard; holds some hundred kilobytes of text at a time."""
     check(config)
-    everything = _Everything(tables, source_order)
-    # From here on a document's number is its rank, so the smallest of a group survives.
-    first_N = _first_equal(everything.exact_N2)
-    distinct = np.flatnonzero(first_N == np.arange(len(first_N)))
-    neighbours = _Neighbours(everything.bands_NB[distinct])
-    survivor_N = np.arange(len(first_N))
-    members = distinct[neighbours.members]
-    sets = everything.gather(shingles_of, members)
-    survivor_N[members] = members[_unite(neighbours, sets, config.threshold)]
-    survivor_N = survivor_N[first_N]
-    set_of = dict(zip(members.tolist(), sets, strict=True))
-    name_of = _unique_names(everything, survivor_N)
-    decisions = [Decisions() for _ in tables]
-    for rank in range(len(first_N)):
-        shard, row = everything.place(rank)
-        first, survivor = int(first_N[rank]), int(survivor_N[rank])
-        if rank == survivor:
-            if name_of.get(rank, "") != everything.ids[rank]:
-                decisions[shard].renamed[row] = name_of[rank]
-            continue
-        if first == survivor:
-            reason, similarity = EXACT, 1.0
-        else:
-            reason = NEAR
-            similarity = float(_jaccard(set_of[survivor], [set_of[first]])[0])
-        evidence = {"kept": name_of[survivor], "jaccard": round(similarity, 4)}
-        decisions[shard].dropped[row] = (reason, evidence)
-    return decisions
+    exact, bands, names = (
+        [np.empty((0, 2), np.uint64)],
+        [np.empty((0, config.bands), np.uint64)],
+        [],
+    )
+    for batch in batches(documents):
+        texts = [d.text for d in batch]
+        found = words(texts)
+        hashes_S, offsets_N = _shingles(texts, found, config)
+        exact.append(_exact_hashes(texts, found))
+        bands.append(_apart(band_keys(minhash(hashes_S, offsets_N, config), config)))
+        names += [xxhash.xxh3_64_intdigest(base_name(d.id).encode()) for d in batch]
+    return Signatures(np.concatenate(exact), np.concatenate(bands), np.array(names, np.uint64))
+
+
+def exact_hashes(texts: Sequence[str]) -> U64:
+    """uint64 [N, 2]: equal for the same words in, apart from white space, the same characters."""
+    return _exact_hashes(texts, words(texts))
+
+
+def shingles(texts: Sequence[str], config: Deduplication) -> list[U64]:
+    """The sets of n-gram hashes of the texts, each sorted."""
+    hashes_S, offsets_N = _shingles(texts, words(texts), config)
+    return [np.unique(own) for own in np.split(hashes_S, offsets_N[1:-1])]
 
 
 def build(decisions: Decisions) -> Callable[[int, Document], Document | Dropped]:
@@ -209,163 +179,44 @@ def build(decisions: Decisions) -> Callable[[int, Document], Document | Dropped]
     return decide
 
 
-class _Everything:
-    """The documents of all shards, in the order of who survives whom."""
+def base_name(id: str) -> str:
+    """An id without the numbers that renaming appends.
 
-    def __init__(self, tables: Sequence[Signatures], source_order: Sequence[str]):
-        sizes = [len(t.ids) for t in tables]
-        ids = [i for t in tables for i in t.ids]
-        sources = [s for t in tables for s in t.sources]
-        lengths = [n for t in tables for n in t.length_N.tolist()]
-        exact_N2 = np.concatenate([np.empty((0, 2), np.uint64), *(t.exact_N2 for t in tables)])
-        exact = exact_N2.tolist()
-        named = {name: k for k, name in reversed(list(enumerate(source_order)))}
-        others = {name: k for k, name in enumerate(sorted(set(sources) - set(named)), len(named))}
-        priority = named | others
-
-        def rank(i: int) -> tuple[int, int, str, list[int]]:
-            return priority[sources[i]], -lengths[i], ids[i], exact[i]
-
-        order = sorted(range(len(ids)), key=rank)
-        self.exact_N2 = exact_N2[order]
-        self.bands_NB = np.concatenate([t.bands_NB for t in tables])[order] if tables else exact_N2
-        self.ids = [ids[i] for i in order]
-        self._shard_N = np.repeat(np.arange(len(tables)), sizes)[order]
-        self._row_N = np.concatenate([np.empty(0, np.int64), *map(np.arange, sizes)])[order]
-
-    def place(self, rank: int) -> tuple[int, int]:
-        return int(self._shard_N[rank]), int(self._row_N[rank])
-
-    def gather(self, shingles_of: Callable[[int, list[int]], list[U64]], ranks: I64) -> list[U64]:
-        """The n-gram sets of these documents; each shard is asked once."""
-        sets: dict[tuple[int, int], U64] = {}
-        shards, rows = self._shard_N[ranks], self._row_N[ranks]
-        for shard in np.unique(shards).tolist():
-            wanted = np.sort(rows[shards == shard]).tolist()
-            found = shingles_of(shard, wanted)
-            sets |= {(shard, row): s for row, s in zip(wanted, found, strict=True)}
-        return [sets[place] for place in zip(shards.tolist(), rows.tolist(), strict=True)]
-
-
-class _Neighbours:
-    """Which documents share a band: `members`, ascending, and `after(k)` for member k."""
-
-    def __init__(self, bands_NB: U64):
-        runs = [_runs(keys_N) for keys_N in bands_NB.T]
-        shared = [np.concatenate([np.empty(0, np.int64), *band]) for band in runs]
-        self.members = np.unique(np.concatenate([np.empty(0, np.int64), *shared]))
-        self._groups: list[list[I64]] = [[] for _ in self.members]
-        for run in (run for band in runs for run in band):
-            run = np.searchsorted(self.members, run)
-            for at, k in enumerate(run[:-1].tolist()):
-                self._groups[k].append(run[at + 1 :])  # a view: no copy for each member
-
-    def after(self, k: int) -> I64:
-        """Members with a number above k that share a band with k, ascending."""
-        groups = self._groups[k]
-        return np.unique(np.concatenate(groups)) if groups else np.empty(0, np.int64)
-
-
-def _runs(keys_N: U64) -> list[I64]:
-    """Groups of two and more documents with equal keys; ascending within a group."""
-    order = np.argsort(keys_N, kind="stable")
-    ordered = keys_N[order]
-    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    long = np.flatnonzero(np.diff(edges) > 1).tolist()
-    return [order[edges[k] : edges[k + 1]] for k in long]
-
-
-def _unite(neighbours: _Neighbours, sets: list[U64], threshold: float) -> I64:
-    """For each member the smallest member of its connected group.
-
-    Every proposed pair is either verified or already connected, so the groups are the connected
-    components of all pairs at or above the threshold, whatever the order.
+    >>> base_name("web/7"), base_name("web/7~2"), base_name("web/7~2~3")
+    ('web/7', 'web/7', 'web/7')
     """
-    num_members = len(neighbours.members)
-    parent = np.arange(num_members)
-    sizes = np.array([len(s) for s in sets])
-    for k in range(num_members):
-        others = neighbours.after(k)
-        if not len(others):
-            continue
-        root = _roots(parent, np.array([k]))[0]
-        others = others[_roots(parent, others) != root]
-        # |A and B| <= min, |A or B| >= max: most different sizes need no look at the sets.
-        small, large = np.minimum(sizes[others], sizes[k]), np.maximum(sizes[others], sizes[k])
-        others = others[small >= threshold * large]
-        if not len(others):
-            continue
-        similarity = _jaccard(sets[k], [sets[other] for other in others.tolist()])
-        joined = _roots(parent, others[similarity >= threshold])
-        if len(joined):
-            parent[joined] = parent[root] = min(int(root), int(joined.min()))
-    return _roots(parent, np.arange(num_members))
+    return _NUMBERED.sub("", id) if "~" in id else id
 
 
-def _roots(parent: I64, at: I64) -> I64:
-    roots = parent[at]
-    while (parent[roots] != roots).any():
-        roots = parent[roots]
-    parent[at] = roots
-    return roots
+_NUMBERED = re.compile(r"(?:~[0-9]+)+\Z")
 
 
-def _jaccard(one: U64, others: list[U64]) -> F64:
-    """Similarities of one sorted set to several, all of them not empty."""
-    everything = np.concatenate(others)
-    sizes = np.array([len(o) for o in others])
-    at = np.minimum(np.searchsorted(one, everything), len(one) - 1)
-    common = np.add.reduceat(one[at] == everything, np.cumsum(sizes) - sizes, dtype=np.int64)
-    return common / (len(one) + sizes - common)
+def _apart(keys_NB: U64) -> U64:
+    """Keys of different bands are different keys, so that one list holds all of them."""
+    return keys_NB + np.arange(keys_NB.shape[1], dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)
 
 
-def _first_equal(rows_N2: U64) -> I64:
-    """[N] the first index with an equal row."""
-    order = np.lexsort((rows_N2[:, 1], rows_N2[:, 0]))  # stable: ascending among equals
-    ordered = rows_N2[order]
-    new = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
-    first = np.empty(len(order), np.int64)
-    first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
-    return first
+def _exact_hashes(texts: Sequence[str], found: Words) -> U64:
+    values = [
+        xxhash.xxh3_128_intdigest(
+            text.encode().translate(None, b" \t\n\v\f\r"),
+            seed=xxhash.xxh3_64_intdigest(found.hashes_W[begin:end].tobytes()),
+        )
+        for text, begin, end in zip(
+            texts, found.offsets_D[:-1].tolist(), found.offsets_D[1:].tolist(), strict=True
+        )
+    ]
+    low = 0xFFFFFFFFFFFFFFFF
+    return np.array([(v >> 64, v & low) for v in values], np.uint64).reshape(-1, 2)
 
 
-def _unique_names(everything: _Everything, survivor_N: I64) -> dict[int, str]:
-    """rank -> id for each survivor: the first of an id keeps it, the others become "id~2" ..."""
-    taken = set(everything.ids)
-    seen: set[str] = set()
-    names: dict[int, str] = {}
-    for rank in np.flatnonzero(survivor_N == np.arange(len(survivor_N))).tolist():
-        name = everything.ids[rank]
-        if name in seen:
-            name = next(n for k in count(2) if (n := f"{everything.ids[rank]}~{k}") not in taken)
-            taken.add(name)
-        seen.add(name)
-        names[rank] = name
-    return names
-
-
-def _pick(documents: Iterable[Document], rows: Sequence[int]) -> Iterator[Document]:
-    wanted = set(rows)
-    last = max(wanted, default=-1)
-    for row, document in enumerate(documents):
-        if row in wanted:
-            yield document
-        if row >= last:
-            return
-
-
-def _exact_hash(text: str) -> tuple[int, int]:
-    value = xxhash.xxh3_128_intdigest(text.encode().translate(None, b" \t\n\v\f\r"))
-    return value >> 64, value & 0xFFFFFFFFFFFFFFFF
-
-
-def _shingles(texts: list[str], config: Deduplication) -> tuple[U64, I64]:
+def _shingles(texts: Sequence[str], found: Words, config: Deduplication) -> tuple[U64, I64]:
     """(hashes_S, offsets_N): n-grams of each text; a text without words is its own one n-gram."""
-    found = ngrams(words(texts), config.ngram_words)
-    hashes_S, offsets_N = found.hashes_S, found.offsets_D
+    grams = ngrams(found, config.ngram_words)
+    hashes_S, offsets_N = grams.hashes_S, grams.offsets_D
     empty = np.flatnonzero(np.diff(offsets_N) == 0)
     if len(empty):
-        own = np.array([_exact_hash(texts[k])[0] for k in empty.tolist()], np.uint64)
+        own = exact_hashes([texts[k] for k in empty.tolist()])[:, 0]
         hashes_S = np.insert(hashes_S, offsets_N[empty], own)
         offsets_N = offsets_N + np.searchsorted(empty, np.arange(len(offsets_N)))
     return hashes_S, offsets_N

@@ -13,14 +13,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipeline.curation import web_pages
 from data_pipeline.document import Bad
+from data_pipeline.remote import is_remote
 from data_pipeline.streams import (
     HEAD_BYTES,
     CorruptInput,
     TruncatedInput,
+    lines_between,
     read_chunks,
     split_lines,
 )
@@ -34,12 +36,21 @@ PARQUET_ROWS = 256  # held in memory at once
 
 @dataclass(slots=True)
 class Row:
-    """`number` counts from 1 and is 0 for a file that is one row; `place` finds the row again."""
+    """`number` names a row without an id of its own, however the file is split: its byte offset, in
+    Parquet its row from 0; None for a file that is one row. `place` finds the row again."""
 
-    number: int
+    number: int | None
     fields: dict[str, Any]
     place: dict[str, Any] = field(default_factory=dict)
     raw: bytes = b""
+
+
+class Piece(NamedTuple):
+    """A part of one file: bytes or row groups start..stop, and how many bytes that are."""
+
+    start: int
+    stop: int
+    bytes: int
 
 
 def kind(path: Path) -> str:
@@ -52,16 +63,24 @@ def kind(path: Path) -> str:
 
 
 def read_file(
-    path: Path, name: str, max_bytes: int, text_columns: tuple[str, ...] = ()
+    path: Path,
+    name: str,
+    max_bytes: int,
+    text_columns: tuple[str, ...] = (),
+    piece: Piece | None = None,
 ) -> Iterator[Row | Bad]:
     """Yields the rows of one file; a text, Markdown or HTML file is {"text": ...}.
 
     `name` stands for the file in `Bad` and errors. No line or text file longer than `max_bytes` is
-    held. `text_columns`: what a Parquet file must have as strings.
+    held. `text_columns`: what a Parquet file must have as strings. `piece`: one of `pieces`, whose
+    rows alone are read; a piece without any is not called an empty file.
     """
+    if piece is not None:
+        yield from _read_piece(path, name, max_bytes, text_columns, piece)
+        return
     match kind(path):
         case ".jsonl":
-            rows = _json_lines(read_chunks(path, name), name, max_bytes)
+            rows = _json_lines(split_lines(read_chunks(path, name), max_bytes), name, max_bytes)
         case ".json":
             rows = _json(read_chunks(path, name), name, max_bytes)
         case ".parquet":
@@ -77,16 +96,44 @@ def read_file(
     yield from rows
 
 
-def _json_lines(chunks: Iterable[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
-    lines = split_lines(chunks, max_bytes)
-    for number, (offset, line, length) in enumerate(lines, start=1):
+def pieces(path: Path, size: int, most_bytes: int) -> list[Piece]:
+    """How a file of `size` bytes is shared out, in pieces of about so many; [] where it cannot be.
+
+    Uncompressed JSON Lines are cut anywhere, as a line is read where it begins; Parquet between
+    row groups, which may be larger than `most_bytes`. A .gz or .zst file can be read from its
+    begin only, and whether a .json file is an array shows there too.
+    """
+    match path.suffix.lower():
+        case ".jsonl":
+            count = -(-size // most_bytes)
+            cuts = [size * k // count for k in range(count + 1)]
+            found = [Piece(start, stop, stop - start) for start, stop in itertools.pairwise(cuts)]
+        case ".parquet":
+            found = _row_groups(path, most_bytes)
+        case _:
+            found = []
+    return found if len(found) > 1 else []
+
+
+def _read_piece(
+    path: Path, name: str, max_bytes: int, text_columns: tuple[str, ...], piece: Piece
+) -> Iterator[Row | Bad]:
+    if kind(path) == ".parquet":
+        yield from _parquet(path, name, text_columns, range(piece.start, piece.stop))
+    else:
+        lines = lines_between(path, piece.start, piece.stop, max_bytes)
+        yield from _json_lines(lines, name, max_bytes)
+
+
+def _json_lines(
+    lines: Iterable[tuple[int, bytes, int]], name: str, max_bytes: int
+) -> Iterator[Row | Bad]:
+    for offset, line, length in lines:
         if line.removeprefix(BOM).strip():  # a blank line holds nothing that could be lost
-            yield _json_row(number, offset, line, length, name, max_bytes)
+            yield _json_row(offset, line, length, name, max_bytes)
 
 
-def _json_row(
-    number: int, offset: int, raw: bytes, length: int, name: str, max_bytes: int
-) -> Row | Bad:
+def _json_row(offset: int, raw: bytes, length: int, name: str, max_bytes: int) -> Row | Bad:
     """One JSON object with its place, or why it is none."""
     if length > max_bytes:
         return _too_long(name, offset, length, max_bytes, raw)
@@ -106,7 +153,7 @@ def _json_row(
     if not isinstance(fields, dict):
         what = f"expected an object, got {type(fields).__name__}"
         return Bad("not_an_object", name, offset, what, raw[:HEAD_BYTES])
-    return Row(number, fields, place, raw)
+    return Row(offset, fields, place, raw)
 
 
 def _json(chunks: Iterator[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
@@ -115,15 +162,14 @@ def _json(chunks: Iterator[bytes], name: str, max_bytes: int) -> Iterator[Row | 
     start = head.removeprefix(BOM).lstrip()
     chunks = itertools.chain([head], chunks)
     if start.startswith(b"["):
-        elements = split_array(chunks, max_bytes, name)
-        for number, (offset, element, length) in enumerate(elements, start=1):
-            yield _json_row(number, offset, element, length, name, max_bytes)
+        for offset, element, length in split_array(chunks, max_bytes, name):
+            yield _json_row(offset, element, length, name, max_bytes)
     elif _is_object(start.split(b"\n", 1)[0]):
-        yield from _json_lines(chunks, name, max_bytes)
+        yield from _json_lines(split_lines(chunks, max_bytes), name, max_bytes)
     else:
         content, length = _gather(chunks, max_bytes)
         if content.removeprefix(BOM).strip():
-            yield _json_row(1, 0, content, length, name, max_bytes)
+            yield _json_row(0, content, length, name, max_bytes)
 
 
 def _is_object(line: bytes) -> bool:
@@ -222,7 +268,7 @@ def _whole(
         try:
             text = decode(content)
             # A NUL ends the text for the C library that parses HTML: it has to be seen before.
-            yield Row(0, {"text": text if "\0" in text else extract(text)}, place, content)
+            yield Row(None, {"text": text if "\0" in text else extract(text)}, place, content)
         except UnicodeDecodeError as error:
             yield _invalid_utf8(name, 0, content, error)
         except web_pages.NoMainText as error:
@@ -241,24 +287,51 @@ def _gather(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:
     return b"".join(parts), length
 
 
-def _parquet(path: Path, name: str, text_columns: tuple[str, ...]) -> Iterator[Row | Bad]:
+def _parquet(
+    path: Path, name: str, text_columns: tuple[str, ...], groups: range | None = None
+) -> Iterator[Row | Bad]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        file = parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptInput(f"{name} is no complete Parquet file: {error}") from error
-    with file:
-        _check_columns(file.schema_arrow, name, text_columns)
-        number = 0
+    with path.open("rb") as source:
         try:
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
-                yield from _batch_rows(batch, number, name)
+            file = parquet.ParquetFile(source, pre_buffer=is_remote(path))
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptInput(f"{name} is no complete Parquet file: {error}") from error
+        _check_columns(file.schema_arrow, name, text_columns)
+        metadata = file.metadata
+        groups = range(metadata.num_row_groups) if groups is None else groups
+        number = sum(metadata.row_group(k).num_rows for k in range(groups.start))
+        try:
+            for batch in file.iter_batches(PARQUET_ROWS, list(groups), use_threads=False):
+                yield from table_rows(batch, number, name)
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            rows = f"{number:,} of {file.metadata.num_rows:,} rows"
+            rows = f"{number:,} of {metadata.num_rows:,} rows"
             raise CorruptInput(f"{name} cannot be read beyond {rows}: {error}") from error
+
+
+def _row_groups(path: Path, most_bytes: int) -> list[Piece]:
+    """Neighbouring row groups up to so many bytes; of a file without a footer, which the worker
+    that reads it will name, no pieces."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with path.open("rb") as source:
+        try:
+            metadata = parquet.read_metadata(source)
+        except (pa.ArrowException, OSError):
+            return []
+    found: list[Piece] = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = range(group.num_columns)
+        size = sum(group.column(column).total_compressed_size for column in columns)
+        if found and found[-1].bytes + size <= most_bytes:
+            found[-1] = Piece(found[-1].start, number + 1, found[-1].bytes + size)
+        else:
+            found.append(Piece(number, number + 1, size))
+    return found
 
 
 def _check_columns(schema: Any, name: str, text_columns: tuple[str, ...]) -> None:
@@ -279,7 +352,7 @@ def _check_columns(schema: Any, name: str, text_columns: tuple[str, ...]) -> Non
             )
 
 
-def _batch_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
+def table_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
     """Parquet rows have no byte offset: `place` and `Bad.offset` hold the row's number, from 0."""
     try:
         rows = batch.to_pylist()
@@ -287,12 +360,12 @@ def _batch_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
         for i in range(batch.num_rows):
             try:
                 fields = batch.slice(i, 1).to_pylist()[0]
-                yield Row(number + i + 1, fields, {"row": number + i})
+                yield Row(number + i, fields, {"row": number + i})
             except UnicodeDecodeError as error:
                 yield _invalid_utf8(name, number + i, error.object, error)
         return
     for i, fields in enumerate(rows, start=number):
-        yield Row(i + 1, fields, {"row": i})
+        yield Row(i, fields, {"row": i})
 
 
 def _too_long(name: str, offset: int, length: int, max_bytes: int, raw: bytes) -> Bad:

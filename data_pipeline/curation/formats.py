@@ -2,8 +2,11 @@
 
 A row is recognised by its keys and their types, first match in `FORMATS` wins:
 
->>> render({"question": "Which one hops?", "choices": ["a cod", "a hare"], "answer": 1})
-('multiple_choice', 'Question: Which one hops?\\nA. a cod\\nB. a hare\\nAnswer: B. a hare')
+>>> print(render({"question": "Which one hops?", "choices": ["a cod", "a hare"], "answer": 1}).text)
+Question: Which one hops?
+A. a cod
+B. a hare
+Answer: B. a hare
 """
 
 from __future__ import annotations
@@ -11,15 +14,32 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Row = dict[str, Any]
+from data_pipeline.curation import labelled, tool_calls
+from data_pipeline.curation.row_fields import Row, first_text, is_text
 
 COMPLETIONS = ("completion", "response", "output", "answer")
 ANSWERS = ("answer", "gold_ans", "ans", "pred_ans")
 RATIONALES = ("rationale", "solution", "explanation")
+SYSTEM = ("system", "system_prompt")
 CONTEXTS = ("context", "passage")
+QUESTIONS = ("question", "prompt", "instruction", "query", "messages", "conversations", "code")
+TEMPLATES = ("yaml", "jinja", "template")
+DESCRIPTIONS = ({"service_name", "intents"}, {"API", "Link"})
 PEOPLE = {"human": "User", "gpt": "Assistant"}  # other roles are shown by their own names
+
+
+class Rendered(NamedTuple):
+    format: str
+    text: str
+
+
+class Refused(NamedTuple):
+    """Why a row is nothing to train on: `reason` is a stable snake_case name."""
+
+    reason: str
+    detail: str
 
 
 class Format(NamedTuple):
@@ -28,55 +48,73 @@ class Format(NamedTuple):
     render: Callable[[Row], str]
 
 
-def render(row: Row) -> tuple[str, str] | None:
-    """(name of the format, text), or None where no format fits."""
+def render(row: Row, label_fields: tuple[str, ...] = ()) -> Rendered | Refused:
+    """The row as text, by the first format that fits it.
+
+    A row with a `text` and one of `label_fields` is a classification. What fits nothing is refused:
+
+        no_answer       somebody asks, and nobody answers (a test set without its key, as a rule)
+        template        a prompt template without the data that fills it
+        description     a schema or a list of services: nothing is asked or answered
+        unknown_format  neither
+    """
+    if field := labelled.label_field(row, label_fields):
+        return Rendered("labelled_text", labelled.labelled_text(row, field))
     for format in FORMATS:
         if format.fits(row):
-            return format.name, format.render(row)
-    return None
+            return Rendered(format.name, format.render(row))
+    return _refusal(row)
 
 
-def _first(row: Row, keys: tuple[str, ...]) -> str:
-    """The first of `keys` that holds text or a number, as text; "" where none does."""
-    for key in keys:
-        value = row.get(key)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return f"{value:.15g}"
-    return ""
-
-
-def _is_text(row: Row, *keys: str) -> bool:
-    return all(isinstance(row.get(key), str) and row[key].strip() for key in keys)
+def _refusal(row: Row) -> Refused:
+    fields = ", ".join(row)
+    if any(isinstance(row.get(key), str) and "jinja:" in row[key] for key in TEMPLATES):
+        return Refused("template", f"templates to be filled with other data, in {fields}")
+    if any(row.get(key) for key in QUESTIONS):
+        return Refused("no_answer", f"a request, and no answer that can be read, in {fields}")
+    if any(keys <= row.keys() for keys in DESCRIPTIONS):
+        return Refused("description", f"describes services, and no use of one, by {fields}")
+    return Refused("unknown_format", f"no known format has the fields {fields}")
 
 
 def _question(row: Row) -> str:
     """The question after its context; "Q:" and "A:" around it are its label, not its words."""
     question = re.sub(r"^Q:\s*|\s*A:\s*$", "", row["question"]).strip()
-    context = _first(row, CONTEXTS)
+    context = first_text(row, CONTEXTS)
     return f"{context}\n\nQuestion: {question}" if context else f"Question: {question}"
 
 
+# The frame of Stanford Alpaca's prompts: the same sentence before each one is no text to learn.
+_FRAMED = re.compile(
+    r".*?###\s*Instruction:\s*(?P<instruction>.+?)\s*"
+    r"(?:###\s*Input:\s*(?P<input>.*?)\s*)?###\s*Response:\s*",
+    re.DOTALL,
+)
+
+
 def _prompt_completion(row: Row) -> str:
+    if framed := _FRAMED.fullmatch(row["prompt"]):
+        return _instruction({**framed.groupdict(), "output": first_text(row, COMPLETIONS)})
     prompt = row["prompt"]
-    return prompt + ("" if prompt[-1].isspace() else "\n") + _first(row, COMPLETIONS)
+    return prompt + ("" if prompt[-1].isspace() else "\n") + first_text(row, COMPLETIONS)
 
 
 def _instances(row: Row) -> list[Row]:
     """The (input, output) pairs of an instruction: in a list, or in the row itself."""
     instances = row.get("instances", [row])
     if isinstance(instances, list) and all(isinstance(item, dict) for item in instances):
-        return [item for item in instances if _first(item, COMPLETIONS)]
+        return [item for item in instances if first_text(item, COMPLETIONS)]
     return []
 
 
 def _instruction(row: Row) -> str:
-    parts = [f"Instruction: {row['instruction'].strip()}"]
+    system = first_text(row, SYSTEM)
+    parts = [f"System: {system}"] if system else []
+    parts.append(f"Instruction: {row['instruction'].strip()}")
     for instance in _instances(row):
-        if given := _first(instance, ("input", *CONTEXTS)):
+        if given := first_text(instance, ("input", *CONTEXTS)):
             parts.append(f"Input: {given}")
-        parts.append(f"Response: {_first(instance, COMPLETIONS)}")
+        parts.append(f"Response: {first_text(instance, COMPLETIONS)}")
     return "\n\n".join(parts)
 
 
@@ -117,13 +155,13 @@ def _multiple_choice(row: Row) -> str:
 
 
 def _question_rationale(row: Row) -> str:
-    rationale = _first(row, RATIONALES).rstrip(".")
-    return f"{_question(row)}\nAnswer: {rationale}. The answer is {_first(row, ANSWERS)}."
+    rationale = first_text(row, RATIONALES).rstrip(".")
+    return f"{_question(row)}\nAnswer: {rationale}. The answer is {first_text(row, ANSWERS)}."
 
 
 def _equation(row: Row) -> str:
     equation = row["equation"].removeprefix("X=").strip()
-    answer = _first(row, ANSWERS)
+    answer = first_text(row, ANSWERS)
     return (
         f"Question: {row['original_text']}\nAnswer: {equation} = {answer}. The answer is {answer}."
     )
@@ -135,49 +173,65 @@ def _turns(row: Row) -> list[tuple[str, str]]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return []
     pairs = [
-        (_first(turn, ("role", "from", "speaker")), _first(turn, ("content", "value", "utterance")))
+        (
+            first_text(turn, ("role", "from", "speaker")),
+            first_text(turn, ("content", "value", "utterance")),
+        )
         for turn in turns
     ]
     return pairs if all(who and what for who, what in pairs) else []
 
 
 def _conversation(row: Row) -> str:
-    return "\n".join(
-        f"{PEOPLE.get(who.lower(), who.capitalize())}: {what}" for who, what in _turns(row)
-    )
+    turns = _turns(row)
+    system = first_text(row, SYSTEM)
+    if system and all(who.lower() != "system" for who, _ in turns):
+        turns = [("system", system), *turns]
+    return "\n".join(f"{PEOPLE.get(who.lower(), who.capitalize())}: {what}" for who, what in turns)
+
+
+def _by(function: Callable[[Row], str], name: str) -> Format:
+    """A format whose renderer answers "" to what does not fit."""
+    return Format(name, lambda row: bool(function(row)), function)
 
 
 FORMATS = (
+    _by(tool_calls.function_call, "function_call"),
+    _by(tool_calls.named_call, "named_call"),
+    _by(tool_calls.api_session, "api_session"),
+    _by(tool_calls.api_choice, "api_choice"),
+    Format("slots", labelled.has_slots, labelled.slots),
     Format(
         "multiple_choice",
-        lambda row: _is_text(row, "question") and _right(row) is not None,
+        lambda row: is_text(row, "question") and _right(row) is not None,
         _multiple_choice,
     ),
     Format(
         "question_rationale_answer",
         lambda row: (
-            _is_text(row, "question") and bool(_first(row, RATIONALES) and _first(row, ANSWERS))
+            is_text(row, "question")
+            and bool(first_text(row, RATIONALES) and first_text(row, ANSWERS))
         ),
         _question_rationale,
     ),
     Format(
         "question_answer",
-        lambda row: _is_text(row, "question") and bool(_first(row, ANSWERS)),
-        lambda row: f"{_question(row)}\nAnswer: {_first(row, ANSWERS)}",
+        lambda row: is_text(row, "question") and bool(first_text(row, ANSWERS)),
+        lambda row: f"{_question(row)}\nAnswer: {first_text(row, ANSWERS)}",
     ),
     Format(
         "prompt_completion",
-        lambda row: _is_text(row, "prompt") and bool(_first(row, COMPLETIONS)),
+        lambda row: is_text(row, "prompt") and bool(first_text(row, COMPLETIONS)),
         _prompt_completion,
     ),
     Format(
         "instruction_input_output",
-        lambda row: _is_text(row, "instruction") and bool(_instances(row)),
+        lambda row: is_text(row, "instruction") and bool(_instances(row)),
         _instruction,
     ),
     Format(
         "equation",
-        lambda row: _is_text(row, "original_text", "equation") and bool(_first(row, ANSWERS)),
+        lambda row: is_text(row, "original_text", "equation") and bool(first_text(row, ANSWERS)),
         _equation,
     ),
     Format("conversation", lambda row: bool(_turns(row)), _conversation),

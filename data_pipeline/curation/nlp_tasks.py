@@ -23,7 +23,8 @@ from data_pipeline.curation.task_kinds.choices import multiple_choice
 from data_pipeline.curation.task_kinds.gaps import cloze
 from data_pipeline.curation.task_kinds.material import Material, Task
 from data_pipeline.curation.task_kinds.questions import question_answering
-from data_pipeline.curation.task_kinds.summaries import summary
+from data_pipeline.curation.task_kinds.statements import true_false
+from data_pipeline.curation.task_kinds.summaries import summary, title
 from data_pipeline.document import Document
 
 KINDS: dict[str, Callable[[Material, random.Random], Iterator[Task]]] = {
@@ -31,6 +32,8 @@ KINDS: dict[str, Callable[[Material, random.Random], Iterator[Task]]] = {
     "multiple_choice": multiple_choice,
     "cloze": cloze,
     "summary": summary,
+    "true_false": true_false,
+    "title": title,
 }
 
 

@@ -40,6 +40,7 @@ _TABLE: dict[int, str] = {
 }
 _IN_TABLE = re.compile("[" + "".join(re.escape(chr(code)) for code in sorted(_TABLE)) + "]")
 _ASCII_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL_BYTES = bytes((*range(9), *range(0x0B, 0x20), 0x7F))
 _C1_CONTROL = re.compile(r"[\x80-\x9f]")
 
 
@@ -62,7 +63,7 @@ def normalise(text: str, profile: Profile) -> str:
             text = ftfy.fixes.fix_c1_controls(text)
         text = _IN_TABLE.sub(lambda match: _TABLE[ord(match[0])], text)
         text = unicodedata.normalize("NFC", text)
-    else:
+    elif len(text.encode().translate(None, _CONTROL_BYTES)) < len(text):  # quicker than a search
         text = _ASCII_CONTROL.sub(lambda match: _TABLE[ord(match[0])], text)
     return tidy_whitespace(text, profile)
 

@@ -20,7 +20,9 @@ _CLOSERS = "\"'”’»)]}*_`>|~ "
 _INNER_END = re.compile(r"[a-z0-9)][.!?][\"”’)]? +[\"“(]?[A-Z]")
 # Glossaries and enumerations have whole statements without a full stop.
 _STATEMENT_WORDS, _STATEMENT_GRAMMAR = 12, 3
-_MARKS = "|-=+:#>*~_"  # of headings, lists and tables
+_TAGS = re.compile(r"(?:<[^<>]*>\s*)+")
+_INLINE_CODE = re.compile(r"`[^`]*`")
+_ELLIPSIS = re.compile(r"\.{3,}(?:[ .]*\.)?")
 _MIN_PARAGRAPH = 4  # words: "D.C. Law 5-196." is a heading
 # Words and signs on which no sentence ends.
 _CUT = re.compile(
@@ -31,6 +33,7 @@ _MAX_CUT_SHARE = 0.2
 _FENCED_CODE = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?^[ \t]*\1[ \t]*$", re.M | re.S)
 
 _MAX_CODE_LINE, _MAX_MEAN_CODE_LINE, _MIN_CODE_LETTERS = 1000, 100, 0.25  # StarCoder, section 3.1
+_MAX_IN_LONG_LINES, _MIN_LINE_LETTERS = 0.67, 0.1
 
 
 @dataclass(slots=True)
@@ -57,37 +60,52 @@ def too_many_words(text: Text, most: int) -> Evidence | None:
 
 
 def symbols(text: Text, most: float) -> Evidence | None:
-    """Hash signs, those of Markdown headings aside, and ellipses for each word (Gopher: 0.1)."""
-    found = text.prose.count("...") + text.prose.count("…")
-    if "#" in text.prose:
-        found += sum(line.lstrip("#").count("#") for line in text.lines)
+    """Hash signs, those of Markdown headings aside, and ellipses for each word (Gopher: 0.1).
+
+    Not those in `code`; and a row of dots, as in a poem that is lost in part, is one ellipsis.
+    """
+    if "#" not in text.prose and "..." not in text.prose and "…" not in text.prose:
+        return None
+    lines = [_INLINE_CODE.sub("", line).lstrip("#") for line in text.lines]
+    found = sum(line.count("#") + line.count("…") for line in lines)
+    found += sum(len(_ELLIPSIS.findall(line)) for line in lines if "..." in line)
     share = found / max(1, len(text.words))
     return {"symbols_per_word": round(share, 3)} if share > most else None
 
 
 def few_alphabetic_words(text: Text, least: float) -> Evidence | None:
-    """The share of words that hold a letter (Gopher: 0.8 on web pages); "|" is none."""
+    """The share of words that hold a letter (Gopher: 0.8 on web pages).
+
+    A sign alone is no word, and a row of a table that has a name in it is no row of numbers.
+    """
     words = text.words if text.prose is text.text else text.prose.split()
+    if 2 * sum(map(text.prose.count, "0123456789")) <= (1 - least) * len(words):
+        return None  # a number has a digit, and at least half of the words are no signs
+    if "|" in text.prose:
+        rows = [s for s in text.lines if not (s[0] == "|" and any(map(str.isalpha, s)))]
+        words = " ".join(rows).split()
     # upper() == lower() says cheaply that no letter has a case; most words stop at isalpha()
     others = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
     others = [w for w in others if not any(map(str.isalpha, w))]
-    marks = sum(not w.strip(_MARKS) for w in others)
-    share = 1 - (len(others) - marks) / max(1, len(words) - marks)
+    numbers = [w for w in others if any(map(str.isalnum, w))]
+    share = 1 - len(numbers) / max(1, len(words) - (len(others) - len(numbers)))
     if share >= least:
         return None
-    return {"alphabetic_words": round(share, 3), "others": " ".join(others[:8])[:80]}
+    return {"alphabetic_words": round(share, 3), "others": " ".join(numbers[:8])[:80]}
 
 
 def duplicate_lines(text: Text, most: float) -> Evidence | None:
     """The share of the text, in characters, that lies in lines seen before (Gopher: 0.2).
 
-    Characters and not lines: a play repeats the names of its speakers on lines of their own.
+    Characters and not lines: a play repeats the names of its speakers on lines of their own. Lines
+    of HTML tags are no text.
     """
     if len(set(text.lines)) == len(text.lines):
         return None
+    lines = [line for line in text.lines if not (line[0] == "<" and _TAGS.fullmatch(line))]
     seen: set[str] = set()
-    repeated = [line for line in text.lines if line in seen or seen.add(line)]  # type: ignore[func-returns-value]
-    share = sum(map(len, repeated)) / sum(map(len, text.lines))
+    repeated = [line for line in lines if line in seen or seen.add(line)]  # type: ignore[func-returns-value]
+    share = sum(map(len, repeated)) / max(1, sum(map(len, lines)))
     return (
         {"repeated": round(share, 3), "line": max(repeated, key=len)[:80]} if share > most else None
     )
@@ -141,16 +159,32 @@ def _is_statement(line: str) -> bool:
 
 
 def long_code_lines(text: Text, most: int = _MAX_CODE_LINE) -> Evidence | None:
-    """Data or minified code: a line over 1000 characters, or over 100 on average (StarCoder)."""
+    """Data or minified code: lines of over 100 characters on average (StarCoder), or two thirds of
+    the text in lines over 1000.
+
+    StarCoder drops a file for one such line, but most of those are programs with a long constant.
+    """
     longest = max(map(len, text.lines), default=0)
-    mean = sum(map(len, text.lines)) / max(1, len(text.lines))
-    if longest <= most and mean <= _MAX_MEAN_CODE_LINE:
+    whole = sum(map(len, text.lines))
+    mean = whole / max(1, len(text.lines))
+    in_long = sum(size for line in text.lines if (size := len(line)) > most)
+    if mean <= _MAX_MEAN_CODE_LINE and in_long <= _MAX_IN_LONG_LINES * whole:
         return None
     return {"longest_line": longest, "mean_line": round(mean, 1)}
 
 
 def few_code_letters(text: Text, least: float = _MIN_CODE_LETTERS) -> Evidence | None:
-    """Tables of numbers: less than a quarter of the characters are letters (StarCoder)."""
+    """Tables of numbers: less than a quarter of the characters are letters (StarCoder), and less
+    than a quarter of the characters are in lines of code, a tenth of which are letters."""
     letters = sum(map(str.isalpha, text.text))
-    share = letters / max(1, len(text.text))
-    return {"letters": round(share, 3)} if share < least else None
+    if letters >= least * len(text.text):
+        return None
+    code = sum(
+        len(line)
+        for line in text.lines
+        if sum(map(str.isalpha, line)) >= _MIN_LINE_LETTERS * len(line)
+    )
+    share = code / max(1, sum(map(len, text.lines)))
+    if share >= least:
+        return None
+    return {"letters": round(letters / max(1, len(text.text)), 3), "in_code": round(share, 3)}

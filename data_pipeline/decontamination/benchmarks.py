@@ -9,7 +9,8 @@ its answer, an answer without its question. A layout accepts the rows of the ori
 those of the copies on the Hugging Face hub. Texts too short to be recognised alone are also part
 of a longer part: the question with its right answer.
 
-A further benchmark is an entry in LAYOUTS, or only a `Benchmark` with its field names:
+`DEFAULT` names what the models are compared on, with its title. A further benchmark is an entry in
+LAYOUTS, or only a `Benchmark` with its field names:
 
     Benchmark("trivia", "data/trivia.jsonl.gz", parts=("question", "answer"))
 
@@ -28,11 +29,25 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Benchmark
+from data_pipeline.disk import names_in
 from data_pipeline.manifest import file_sha256
+from data_pipeline.remote import storage_path
 from data_pipeline.streams import read_chunks, split_lines
 
 Row = dict[str, Any]
 Parts = dict[str, str]
+
+# What is evaluated unless a run says otherwise (paper, Table 2, and ARC-E): name -> title.
+DEFAULT = {
+    "mmlu": "MMLU",
+    "arc_challenge": "ARC-C",
+    "arc_easy": "ARC-E",
+    "truthfulqa": "TruthfulQA",
+    "winogrande": "Winogrande",
+    "hellaswag": "HellaSwag",
+    "gsm8k": "GSM8K",
+}
+REWRITES = "rewrites"  # subfolder of a known benchmark with items told in other words
 
 
 @dataclass(slots=True)
@@ -50,6 +65,22 @@ def is_option(part: str) -> bool:
     return part.startswith(("choice", "ending"))
 
 
+# Parts that hold an item from its beginning to its end, in the order of preference.
+WHOLE = (
+    "question_answer",
+    "context_ending",
+    "context_answer",
+    "context_question",
+    "with_option1",
+    "with_option2",
+)
+
+
+def is_whole(part: str) -> bool:
+    """Whether a part is a whole item, the question with its answer."""
+    return part in WHOLE
+
+
 def read(benchmark: Benchmark) -> Iterator[Item]:
     """Yields the items of all splits; their ids are name/split/row, rows counted from 0.
 
@@ -57,31 +88,57 @@ def read(benchmark: Benchmark) -> Iterator[Item]:
     """
     layout = _layout(benchmark)
     for path in files(benchmark):
-        split = path.name.split(".")[0]
-        row_number = -1
-        for row_number, row in enumerate(_rows(path)):
-            try:
-                parts = layout(row)
-                if not any(parts.values()):
-                    raise ValueError("all parts are empty")
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                raise ValueError(
-                    f"{path}, row {row_number}: not an item of {benchmark.name!r} "
-                    f"({type(error).__name__}: {error}). Its fields are {sorted(row)}; say which "
-                    f"to look for with Benchmark({benchmark.name!r}, path, parts=(...))."
-                ) from error
-            name = f"{benchmark.name}/{split}/{row_number}"
-            yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
-        if row_number < 0 and benchmark.name not in _OWN:
-            raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
+        yield from _items(benchmark, path, layout)
+
+
+def check(benchmark: Benchmark) -> None:
+    """Raises ValueError for a benchmark that is unknown, or of which a file is missing."""
+    _layout(benchmark)
+    files(benchmark)
+    for name in benchmark.rewrites:
+        if not Path(name).is_file():
+            raise ValueError(f"benchmark {benchmark.name!r}, rewrites: {name} is no file")
+
+
+def rewritten(benchmark: Benchmark) -> Iterator[Item]:
+    """Yields the items of `benchmark.rewrites`, which are told in other words; raises as `read`."""
+    layout = _layout(benchmark)
+
+    check(benchmark)
+
+    def told_anew(row: Row) -> Parts:
+        return layout({name: row.get(f"rewritten_{name}", value) for name, value in row.items()})
+
+    for name in benchmark.rewrites:
+        yield from _items(benchmark, Path(name), told_anew)
+
+
+def _items(benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]) -> Iterator[Item]:
+    split = path.name.split(".")[0]
+    row_number = -1
+    for row_number, row in enumerate(_rows(path)):
+        try:
+            parts = layout(row)
+            if not any(parts.values()):
+                raise ValueError("all parts are empty")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"{path}, row {row_number}: not an item of {benchmark.name!r} "
+                f"({type(error).__name__}: {error}). Its fields are {sorted(row)}; say which "
+                f"to look for with Benchmark({benchmark.name!r}, path, parts=(...))."
+            ) from error
+        name = f"{benchmark.name}/{split}/{row_number}"
+        yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
+    if row_number < 0 and benchmark.name not in _OWN:
+        raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
 
 
 def files(benchmark: Benchmark) -> list[Path]:
     """The files of a benchmark, by name. Raises ValueError where there is none."""
-    path = Path(benchmark.path)
+    path = storage_path(benchmark.path)
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob("*") if p.name.endswith(_SUFFIXES))
+    found = sorted(path / name for name in names_in(path) if name.endswith(_SUFFIXES))
     if not found:
         raise ValueError(
             f"benchmark {benchmark.name!r}: {path} is neither a file nor a folder of "
@@ -93,14 +150,18 @@ def files(benchmark: Benchmark) -> list[Path]:
 def known(folder: str) -> list[Benchmark]:
     """Every known benchmark that has a subfolder or a file of its name in `folder`; "" gives none.
 
+    Files in the subfolder's own subfolder `rewrites` are its rewrites.
+
     Raises ValueError for a folder without any.
     """
     if not folder:
         return []
     found = []
     for name in LAYOUTS:
-        paths = [Path(folder, name), *(Path(folder, name + suffix) for suffix in _SUFFIXES)]
-        found += [Benchmark(name, str(path)) for path in paths if path.exists()][:1]
+        paths = [storage_path(folder) / (name + suffix) for suffix in ("", *_SUFFIXES)]
+        found += [
+            Benchmark(name, str(path), rewrites=_rewrites(path)) for path in paths if path.exists()
+        ][:1]
     if not found:
         raise ValueError(
             f"decontamination.folder: no benchmark in {folder}; expected subfolders or files named "
@@ -109,9 +170,21 @@ def known(folder: str) -> list[Benchmark]:
     return found
 
 
+def _rewrites(path: Path) -> tuple[str, ...]:
+    found = (path / REWRITES).glob("*")
+    return tuple(sorted(str(file) for file in found if file.name.endswith(_SUFFIXES)))
+
+
+def unprotected(protected: Sequence[Benchmark]) -> list[str]:
+    """The titles of the default benchmarks that are not among these."""
+    names = {benchmark.name for benchmark in protected}
+    return [title for name, title in DEFAULT.items() if name not in names]
+
+
 def fingerprint(benchmark: Benchmark) -> list[str]:
-    """["test.jsonl.gz 9f3c...", ...]: the name and sha256 of each file."""
-    return [f"{path.name} {file_sha256(path)}" for path in files(benchmark)]
+    """["test.jsonl.gz 9f3c...", ...]: the name and sha256 of each file, of rewrites too."""
+    everything = [*files(benchmark), *map(Path, benchmark.rewrites)]
+    return [f"{path.name} {file_sha256(path)}" for path in everything]
 
 
 # Made by this pipeline and verified by their manifests; a run may well hold out nothing.
@@ -125,7 +198,8 @@ def _rows(path: Path) -> Iterator[Row]:
         import pyarrow.parquet as parquet
 
         try:
-            yield from parquet.read_table(path).to_pylist()
+            with path.open("rb") as file:
+                yield from parquet.read_table(file).to_pylist()
         except OSError as error:  # ArrowInvalid, a ValueError, says enough itself
             raise ValueError(f"{path} cannot be read to its end: {error}") from error
         return

@@ -1,14 +1,15 @@
 """What the rules look up: the n-grams of all items, and what each of their words is worth.
 
-Built once for each n, saved as one .npz file, loaded by every worker. Two tables:
+Built once for each n, saved as one .npz file, loaded by every worker. Three kinds of tables:
 
 - `grams`: the n-grams of all parts of n words and more, for the sample-share and absolute-hits
   rules;
 - `seeds`: the short n-grams (5 words) of all parts worth looking for alone, for the item-share
-  rule, unless they consist of phrases that many items have.
+  rule, unless they consist of phrases that many items have;
+- `short`: what finds short parts in short documents (short_items.py).
 
 The test and validation splits of MMLU, both ARC sets, TruthfulQA, Winogrande, HellaSwag and GSM8K
-are 4 M n-grams and take about 250 MB in each worker.
+are 4 M n-grams and take about 300 MB in each worker.
 
 Shape letters: K parts, W words of all parts, G distinct n-grams of a table, J (n-gram, part) pairs,
 S n-grams looked up.
@@ -18,20 +19,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.config import Decontamination
-from data_pipeline.decontamination.benchmarks import Item, is_option
-from data_pipeline.disk import write_arrays
+from data_pipeline.decontamination import short_items
+from data_pipeline.decontamination.benchmarks import Item, is_option, is_whole
+from data_pipeline.decontamination.lookup import Table, few_items
+from data_pipeline.decontamination.surprise import F64, word_bits
+from data_pipeline.disk import read_arrays, write_arrays
 from data_pipeline.ngrams import I64, U64, Ngrams, Words, ngrams, words
-
-F64 = NDArray[np.float64]
 
 # What a part must have to be looked for alone, in words and in bits of its seeds. Less of it occurs
 # in texts that have nothing to do with the item: a complete question hardly ever, a fragment more
@@ -42,91 +43,13 @@ PART_WORDS = 7
 OPTION_WORDS = 13
 PART_BITS = 9.5
 
-# Surprise of the commonest English words, -log2 of their share of running text (the median over
-# fifteen corpora: books, news, government, law, medicine, textbooks, manuals). Any other word has
-# RARE bits. The table is fixed so that what is found does not depend on what else is indexed.
-RARE = 14.0
-_COMMON = {
-    4: "the",
-    5: "a and of to",
-    6: "in",
-    7: "as for is that with",
-    8: "an are at be by can from have it not on or s this we which",
-    9: """1 about all also but has if more one other some than their there these they time was what
-        who will you""",
-    10: """10 2 3 after any been different do each first had how i into its like made make many may
-        most new no number only our out over people see so such system them through two up us use
-        way were when where would your""",
-}
-
-
-def word_bits(hashes: U64) -> F64:
-    """The surprise of words given by their hashes, in bits."""
-    common, bits = _common_words()
-    at = np.minimum(np.searchsorted(common, hashes), len(common) - 1)
-    return np.where(common[at] == hashes, bits[at], RARE)
-
-
-@cache
-def _common_words() -> tuple[U64, F64]:
-    hashes = words(list(_COMMON.values()))
-    bits = np.repeat(np.array(list(_COMMON), np.float64), np.diff(hashes.offsets_D))
-    order = np.argsort(hashes.hashes_W)
-    return hashes.hashes_W[order], bits[order]
-
-
-def _upper(hashes: U64, bits: int) -> I64:
-    return (hashes >> np.uint64(64 - bits)).view(np.int64)
-
-
-@dataclass(slots=True)
-class Table:
-    """Distinct n-grams, ascending, and the parts that have each: `parts_J[offsets_G[g]:...]`."""
-
-    hashes_G: U64
-    offsets_G: I64  # [G + 1]
-    parts_J: NDArray[np.int32]
-    # Two lookups by the upper bits of a hash instead of twenty in a binary search: may it be here
-    # at all, and where in `hashes_G` do those with these bits begin?
-    _may_be: NDArray[np.bool_] = field(init=False, repr=False)
-    _begin: NDArray[np.int32] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        bits = max(len(self.hashes_G), 1 << 8).bit_length()
-        self._begin = np.zeros((1 << bits) + 1, np.int32)
-        np.cumsum(
-            np.bincount(_upper(self.hashes_G, bits), minlength=1 << bits), out=self._begin[1:]
-        )
-        self._may_be = np.zeros(1 << min(bits + 3, 25), bool)
-        self._may_be[_upper(self.hashes_G, min(bits + 3, 25))] = True
-
-    def find(self, hashes_S: U64) -> tuple[I64, I64]:
-        """(s, g) of all hashes that are in the table, in the order of s."""
-        s = np.flatnonzero(self._may_be[_upper(hashes_S, len(self._may_be).bit_length() - 1)])
-        wanted = hashes_S[s]
-        bucket = _upper(wanted, len(self._begin).bit_length() - 1)
-        g, end = self._begin[bucket].astype(np.int64), self._begin[bucket + 1]
-        there = np.zeros(len(s), bool)
-        left = np.flatnonzero(g < end)
-        while len(left):
-            same = self.hashes_G[g[left]] == wanted[left]
-            there[left[same]] = True
-            left = left[~same]
-            g[left] += 1
-            left = left[g[left] < end[left]]
-        return s[there], g[there]
-
-    def expand(self, g: I64) -> tuple[I64, I64]:
-        """(h, part) of all parts of all these n-grams; h counts the entries of g."""
-        repeats = self.offsets_G[g + 1] - self.offsets_G[g]
-        h = np.repeat(np.arange(len(g)), repeats)
-        within = np.arange(len(h)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        return h, self.parts_J[self.offsets_G[g][h] + within].astype(np.int64)
-
 
 @dataclass(slots=True)
 class Index:
-    """`parts[k]` is (benchmark, item id, part name); `unindexed` counts items without any part."""
+    """`parts[k]` is (benchmark, item id, part name).
+
+    `unindexed` counts the items that are found only where they are a whole document.
+    """
 
     n: int
     seed_n: int
@@ -137,14 +60,26 @@ class Index:
     grams: Table
     seeds: Table
     bits_G: F64  # what each seed is worth: the mean surprise of its words
+    short: short_items.ShortItems
+    strict_K: NDArray[np.bool_] = field(init=False)  # an option: found where nearly all of it is
     evidence_K: F64 = field(init=False)  # what all seeds of a part are worth
 
     def __post_init__(self) -> None:
+        self.strict_K = np.array([is_option(name) for _, _, name in self.parts], bool)
         bits_J = np.repeat(self.bits_G, np.diff(self.seeds.offsets_G))
         self.evidence_K = np.bincount(self.seeds.parts_J, bits_J, len(self.parts)).astype(float)
 
     def words_of(self, part: int) -> U64:
         return self.words.hashes_W[self.words.offsets_D[part] : self.words.offsets_D[part + 1]]
+
+    def distinctive(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text has a run of words by which it is found inside another text."""
+        found = words(texts)
+        own = np.zeros(len(texts), bool)
+        for table, n in ((self.grams, self.n), (self.seeds, self.seed_n)):
+            grams = ngrams(found, n)
+            own[np.searchsorted(grams.offsets_D, table.find(grams.hashes_S)[0], "right") - 1] = True
+        return [bool(value) for value in own]
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, the same bytes for the same index."""
@@ -162,31 +97,51 @@ class Index:
             seed_offsets=self.seeds.offsets_G,
             seed_parts=self.seeds.parts_J,
             seed_bits=self.bits_G,
+            whole=self.short.whole.hashes_G,
+            whole_offsets=self.short.whole.offsets_G,
+            whole_parts=self.short.whole.parts_J,
+            gapped=self.short.seeds.hashes_G,
+            gapped_offsets=self.short.seeds.offsets_G,
+            gapped_parts=self.short.seeds.parts_J,
+            gapped_places=self.short.offset_J,
         )
 
     @classmethod
     def load(cls, path: Path) -> Index:
-        with np.load(path) as a:
-            n, seed_n, parts, unindexed = json.loads(a["names"].tobytes())
-            return cls(
-                n,
-                seed_n,
-                [(benchmark, item, part) for benchmark, item, part in parts],
-                unindexed,
-                a["absolute"],
-                Words(a["words"], a["word_offsets"]),
-                Table(a["grams"], a["gram_offsets"], a["gram_parts"]),
-                Table(a["seeds"], a["seed_offsets"], a["seed_parts"]),
-                a["seed_bits"],
-            )
+        a = read_arrays(path)
+        n, seed_n, parts, unindexed = json.loads(a["names"].tobytes())
+        return cls(
+            n,
+            seed_n,
+            [(benchmark, item, part) for benchmark, item, part in parts],
+            unindexed,
+            a["absolute"],
+            Words(a["words"], a["word_offsets"]),
+            Table(a["grams"], a["gram_offsets"], a["gram_parts"]),
+            Table(a["seeds"], a["seed_offsets"], a["seed_parts"]),
+            a["seed_bits"],
+            short_items.ShortItems(
+                Table(a["whole"], a["whole_offsets"], a["whole_parts"]),
+                Table(a["gapped"], a["gapped_offsets"], a["gapped_parts"]),
+                a["gapped_places"],
+            ),
+        )
 
 
-def build_index(items: Iterable[Item], n: int, config: Decontamination) -> Index:
+def build_index(
+    items: Iterable[Item],
+    n: int,
+    config: Decontamination,
+    templates: Mapping[int, U64] | None = None,
+) -> Index:
     """Indexes the parts of all items; a text that a benchmark has several times counts once.
 
     Args:
       items: in any order; their order is that of the evidence.
       n: words of the n-grams of the sample-share and absolute-hits rules.
+      templates: n -> hashes, ascending, of n-grams that many documents have. They are no evidence
+        of items without the absolute-hits rule, which are documents: other pages made from the same
+        template hold no text of theirs.
 
     Raises:
       ValueError: n or a threshold makes no sense.
@@ -217,11 +172,14 @@ def build_index(items: Iterable[Item], n: int, config: Decontamination) -> Index
     )
 
     seed_n, most = config.item_ngram_words, config.max_items_per_ngram
-    grams = _Occurrences.of(ngrams(found, n)).table(num_words_K >= n, item_K, most)
-    seeds = _seeds(found, least_words_K, item_K, seed_n, most)
+    own = _Own(np.array(absolute, bool), templates or {})
+    grams = _Occurrences.of(ngrams(found, n), n, own).table(num_words_K >= n, item_K, most)
+    seeds = _seeds(found, least_words_K, item_K, config, own)
+    short = _short(found, [name for _, _, name in parts], item_K, config)
     unindexed: Counter[str] = Counter()
     indexed_K = np.zeros(len(parts), bool)
-    indexed_K[grams.parts_J] = indexed_K[seeds[0].parts_J] = True
+    for table in (grams, seeds[0], short.seeds):
+        indexed_K[table.parts_J] = True
     for (benchmark, _), mine in parts_of_item.items():
         unindexed[benchmark] += not indexed_K[mine].any()
     return Index(
@@ -233,6 +191,7 @@ def build_index(items: Iterable[Item], n: int, config: Decontamination) -> Index
         found,
         grams,
         *seeds,
+        short,
     )
 
 
@@ -259,6 +218,19 @@ def check(n: int, config: Decontamination) -> None:
 
 
 @dataclass(slots=True)
+class _Own:
+    """Tells what a document has for itself from the template that it shares with others."""
+
+    absolute_K: NDArray[np.bool_]
+    templates: Mapping[int, U64]
+
+    def __call__(self, hashes_J: U64, part_J: I64, n: int) -> NDArray[np.bool_]:
+        if n not in self.templates:
+            return np.ones(len(part_J), bool)
+        return np.asarray(self.absolute_K[part_J] | ~np.isin(hashes_J, self.templates[n]))
+
+
+@dataclass(slots=True)
 class _Occurrences:
     """All (n-gram, part) pairs, by n-gram, then by part."""
 
@@ -266,29 +238,21 @@ class _Occurrences:
     part_J: I64
 
     @classmethod
-    def of(cls, grams: Ngrams) -> _Occurrences:
+    def of(cls, grams: Ngrams, n: int, own: _Own) -> _Occurrences:
         part_J = np.repeat(np.arange(len(grams.offsets_D) - 1), np.diff(grams.offsets_D))
         order = np.argsort(grams.hashes_S, kind="stable")
         hashes_J, part_J = grams.hashes_S[order], part_J[order]
         distinct = np.ones(len(part_J), bool)
         distinct[1:] = (hashes_J[1:] != hashes_J[:-1]) | (part_J[1:] != part_J[:-1])
+        distinct &= own(hashes_J, part_J, n)
         return cls(hashes_J[distinct], part_J[distinct])
 
     def table(self, wanted_K: NDArray[np.bool_], item_K: I64, most_items: int) -> Table:
-        """The n-grams of the wanted parts that at most so many items have.
-
-        Items are numbered in the order of their parts, so those of an n-gram stand together.
-        """
+        """The n-grams of the wanted parts that at most so many items have."""
         wanted_J = wanted_K[self.part_J]
         hashes, part = self.hashes_J[wanted_J], self.part_J[wanted_J]
-        new_gram, new_item = np.ones(len(part), bool), np.ones(len(part), bool)
-        new_gram[1:] = hashes[1:] != hashes[:-1]
-        new_item[1:] = new_gram[1:] | (item_K[part[1:]] != item_K[part[:-1]])
-        gram = np.cumsum(new_gram) - 1
-        kept = (np.bincount(gram, new_item) <= most_items)[gram]
-        hashes_G, counts_G = np.unique(hashes[kept], return_counts=True)
-        offsets_G = np.concatenate([[0], np.cumsum(counts_G)]).astype(np.int64)
-        return Table(hashes_G, offsets_G, part[kept].astype(np.int32))
+        kept = few_items(hashes, part, item_K, most_items)
+        return Table.of(hashes[kept], part[kept])
 
 
 def _least_words(part: str, text: str) -> int:
@@ -298,11 +262,12 @@ def _least_words(part: str, text: str) -> int:
 
 
 def _seeds(
-    found: Words, least_words_K: I64, item_K: I64, n: int, most_items: int
+    found: Words, least_words_K: I64, item_K: I64, config: Decontamination, own: _Own
 ) -> tuple[Table, F64]:
     """The table of seeds, and the bits of each."""
+    n, most_items = config.item_ngram_words, config.max_items_per_ngram
     grams = ngrams(found, n)
-    occurrences = _Occurrences.of(grams)
+    occurrences = _Occurrences.of(grams, n, own)
     total_W = np.concatenate([[0.0], np.cumsum(word_bits(found.hashes_W))])
     hashes, first = np.unique(grams.hashes_S, return_index=True)
 
@@ -317,6 +282,20 @@ def _seeds(
     wanted_K = np.diff(found.offsets_D) >= np.maximum(least_words_K, n)
     everything = worth_K(occurrences.table(wanted_K, item_K, len(item_K)))
     rest = worth_K(occurrences.table(wanted_K, item_K, most_items))
-    wanted_K &= rest >= np.maximum(PART_BITS, everything / 2)
+    # What a part has for itself, between phrases, is half of it or twice what evidence takes.
+    wanted_K &= rest >= np.maximum(PART_BITS, np.minimum(everything / 2, 2 * config.item_bits))
     table = occurrences.table(wanted_K, item_K, most_items)
     return table, bits(table)
+
+
+def _short(
+    found: Words, names: list[str], item_K: I64, config: Decontamination
+) -> short_items.ShortItems:
+    """Options are no items; a question alone has to be longer than one with its answer."""
+    num_words_K = np.diff(found.offsets_D)
+    part_K = np.array([not is_option(name) for name in names], bool)
+    item_part_K = np.array([is_whole(name) for name in names], bool)
+    aligned_K = item_part_K | (part_K & (num_words_K >= short_items.QUESTION_WORDS))
+    if not config.item_share:
+        part_K, aligned_K = np.zeros_like(part_K), np.zeros_like(part_K)
+    return short_items.build(found, part_K, aligned_K, item_K, config.max_items_per_ngram)

@@ -12,6 +12,9 @@ tells them apart depends on the shape of the leak, so three rules are joined by 
 - `sample_share`: more than this share of the document's n-grams occur in benchmarks. Finds
   patchworks of many items; it is the paper's rule (A.4), alone blind to an item inside 300 words.
 
+Where `rewrites` is on, what none of them finds is looked at for items told in other words
+(rewrites.py): `rewrite`, whose share is a cosine.
+
     {"rule": "item_share", "benchmark": "gsm8k", "item": "gsm8k/test/0", "part": "question",
      "share": 1.0, "hits": 47, "span": "Janet’s ducks lay 16 eggs per day ..."}
 
@@ -31,11 +34,17 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.config import Decontamination
-from data_pipeline.decontamination.index import Index, Table, check, word_bits
+from data_pipeline.decontamination import short_items
+from data_pipeline.decontamination.index import Index, check
+from data_pipeline.decontamination.lookup import Table
+from data_pipeline.decontamination.rewrites import Rewrite, RewriteIndex, Search
+from data_pipeline.decontamination.surprise import word_bits
 from data_pipeline.document import Document, Dropped
 from data_pipeline.ngrams import I64, Ngrams, Words, batches, excerpt, ngrams, words
 
 CONTAMINATED = "contaminated"
+OPTION_SHARE = 0.9  # law and economics say most of an option of thirteen words by chance
+FEW_WORDS = 16
 
 
 @dataclass(slots=True)
@@ -61,34 +70,66 @@ class Hits:
     groups: I64  # hits of one document and part are groups[k] .. groups[k + 1] - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Words first .. first + count - 1 of a text, and what they match."""
+
+    first: int
+    count: int
+    evidence: dict[str, Any]
+
+
 def build(
-    config: Decontamination, index: Index
+    config: Decontamination, index: Index, rewritten: RewriteIndex | None = None
 ) -> Callable[[Sequence[Document]], list[Document | Dropped]]:
     """A function from documents to what becomes of each, in order. Some hundreds at a time are
     fastest; the answer for a document does not depend on the others.
     """
-    check(index.n, config)
+    find = finder(config, index, rewritten)
 
     def decide(documents: Sequence[Document]) -> list[Document | Dropped]:
         answers: list[Document | Dropped] = []
         for batch in batches(documents):
-            found = _search([d.text for d in batch], config, index)
+            found = find([document.text for document in batch])
             for d, document in enumerate(batch):
-                evidence = found.get(d)
                 answers.append(
-                    document if evidence is None else Dropped(document, CONTAMINATED, evidence)
+                    Dropped(document, CONTAMINATED, found[d].evidence) if d in found else document
                 )
         return answers
 
     return decide
 
 
-def _search(texts: list[str], config: Decontamination, index: Index) -> dict[int, dict[str, Any]]:
-    """{d: evidence} of the contaminated texts; of several rules the first that found it."""
+def finder(
+    config: Decontamination, index: Index, rewritten: RewriteIndex | None = None
+) -> Callable[[Sequence[str]], dict[int, Match]]:
+    """A function from texts to {d: what was found} of the contaminated ones.
+
+    `rewritten`: what items told in other words are looked up in; None goes without.
+    """
+    check(index.n, config)
+    search = Search(rewritten, config.rewrites) if rewritten is not None else None
+
+    def find(texts: Sequence[str]) -> dict[int, Match]:
+        found = _search(texts, config, index)
+        if search is not None:
+            rest = [d for d in range(len(texts)) if d not in found]
+            for rewrite in search([texts[d] for d in rest]):
+                d = rest[rewrite.document]
+                found[d] = _rewrite(texts[d], rewrite, search.index)
+        return found
+
+    return find
+
+
+def _search(texts: Sequence[str], config: Decontamination, index: Index) -> dict[int, Match]:
+    """{d: match} of the contaminated texts; of several rules the first that found it."""
     found = words(texts)
     findings: dict[int, Finding] = {}
     if config.item_share:
         for d, finding in _item_share(found, config, index):
+            findings.setdefault(d, finding)
+        for d, finding in _short_item(found, config, index):
             findings.setdefault(d, finding)
     if config.absolute_hits or config.sample_share:
         grams = ngrams(found, index.n)
@@ -100,7 +141,7 @@ def _search(texts: list[str], config: Decontamination, index: Index) -> dict[int
         if config.sample_share:
             for d, finding in _sample_share(grams, s, hits, config, index):
                 findings.setdefault(d, finding)
-    return {d: _evidence(texts[d], int(found.offsets_D[d]), f, index) for d, f in findings.items()}
+    return {d: _match(texts[d], int(found.offsets_D[d]), f, index) for d, f in findings.items()}
 
 
 def _hits(found: Words, grams: Ngrams, table: Table, s: I64, g: I64) -> Hits:
@@ -144,9 +185,33 @@ def _item_share(
         if bits < needed_K[part]:
             continue
         share = _containment(found, d, first, last + index.seed_n, index, part)
-        if share < config.item_share or (d in best and share <= best[d].share):
+        if share < _least_share(index, part, config) or (d in best and share <= best[d].share):
             continue
         best[d] = Finding("item_share", part, share, distinct, first, last + index.seed_n - first)
+    yield from best.items()
+
+
+def _least_share(index: Index, part: int, config: Decontamination) -> float:
+    """More of an option than of a question, and of few words nearly all."""
+    if index.strict_K[part]:
+        return max(config.item_share, OPTION_SHARE)
+    if len(index.words_of(part)) <= FEW_WORDS:
+        return max(config.item_share, short_items.SHARE)
+    return config.item_share
+
+
+def _short_item(
+    found: Words, config: Decontamination, index: Index
+) -> Iterator[tuple[int, Finding]]:
+    """The short part that a short document says, word by word in its order."""
+    best: dict[int, Finding] = {}
+    least = max(config.item_share, short_items.SHARE)
+    for found_ in short_items.search(found, index.short, index.words, least):
+        d = found_.document
+        if d not in best or found_.share > best[d].share:
+            best[d] = Finding(
+                "item_share", found_.part, found_.share, found_.hits, found_.first, found_.length
+            )
     yield from best.items()
 
 
@@ -228,14 +293,30 @@ def _sample_share(
         )
 
 
-def _evidence(text: str, first_word: int, finding: Finding, index: Index) -> dict[str, Any]:
+def _match(text: str, first_word: int, finding: Finding, index: Index) -> Match:
     benchmark, item, part = index.parts[finding.part]
-    return {
+    first = finding.first - first_word
+    evidence = {
         "rule": finding.rule,
         "benchmark": benchmark,
         "item": item,
         "part": part,
         "share": round(float(finding.share), 4),
         "hits": finding.hits,
-        "span": excerpt(text, finding.first - first_word, finding.count),
+        "span": excerpt(text, first, finding.count),
     }
+    return Match(first, finding.count, evidence)
+
+
+def _rewrite(text: str, rewrite: Rewrite, index: RewriteIndex) -> Match:
+    benchmark, item, part = index.parts[rewrite.part]
+    evidence = {
+        "rule": "rewrite",
+        "benchmark": benchmark,
+        "item": item,
+        "part": part,
+        "share": round(rewrite.similarity, 4),
+        "hits": rewrite.common,
+        "span": excerpt(text, rewrite.first, rewrite.length),
+    }
+    return Match(rewrite.first, rewrite.length, evidence)

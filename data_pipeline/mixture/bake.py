@@ -20,8 +20,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,15 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipeline.config import Baking, Source
-from data_pipeline.disk import FULL, DiskFull, write_text
+from data_pipeline.disk import FULL, KEPT, DiskFull, published, write_text
 from data_pipeline.document import Document
 from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.packing import Row, pack, padding_share
-from data_pipeline.mixture.tasks import import_tensorflow, quiet, resolve_weights, task
+from data_pipeline.mixture.tasks import import_tensorflow, task
 from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.weights import resolve_weights
+from data_pipeline.quiet import quiet
+from data_pipeline.remote import storage_path
 
 SCHEMA = 1
 TOKENIZER_FILE = "tokenizer.model"
@@ -99,8 +101,7 @@ def bake_part(
       ValueError: a document is of another source; the tokenizer's file is not one.
       DiskFull: a file could not be written for want of space.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = storage_path(directory)
     tokenizer = Tokenizer(config.tokenizer)
     part = Part(source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord")
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
@@ -121,6 +122,9 @@ def write_manifest(
     parts: Iterable[Part],
     mixtures: Mapping[str, Mapping[str, float]],
     config: Baking,
+    *,
+    allow_missing: bool = False,
+    note: Callable[[str], object] = print,
 ) -> Path:
     """Copies the tokenizer into `directory`, writes mixture.json, and returns its path.
 
@@ -128,7 +132,7 @@ def write_manifest(
     are baked with no mixtures. Raises ValueError where a part is of none of the sources, where a
     source has no name of its own, and as `resolve_weights`.
     """
-    directory = Path(directory)
+    directory = storage_path(directory)
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"two sources have one name: {sorted(names)}")
@@ -151,7 +155,7 @@ def write_manifest(
         "tokens_per_record": config.sequence_length + 1,
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "sources": rows,
-        "mixtures": resolve_weights(mixtures, rows),
+        "mixtures": resolve_weights(mixtures, rows, allow_missing=allow_missing, note=note),
     }
     path = directory / "mixture.json"
     text = json.dumps({"fingerprint": digest(manifest), **manifest}, indent=1, ensure_ascii=False)
@@ -274,29 +278,13 @@ def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> b
 
 @contextlib.contextmanager
 def _published(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Names to write to; on a clean exit the files are synced and renamed to `paths`, else removed.
-
-    What a killed process leaves matches ".*.partial" and is never read.
-    """
-    unique = uuid.uuid4().hex  # two workers may write one part: a cluster runs work twice
-    partial = [path.with_name(f".{path.name}.{unique}.partial") for path in paths]
+    """As disk.published, with a full disk explained: the writers have no error type for it."""
     try:
-        yield partial
-        for path in partial:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        for temporary, path in zip(partial, paths, strict=True):
-            temporary.replace(path)
+        with published(paths) as partial:
+            yield partial
     except Exception as error:
         for code in FULL:
-            if os.strerror(code) in str(error):  # the writers have no error type for it
-                raise DiskFull(
-                    code,
-                    f"{os.strerror(code)}. Finished parts are kept: free some space and the same "
-                    "command goes on from here. It was writing",
-                    str(paths[0]),
-                ) from error
+            if os.strerror(code) in str(error):
+                what = f"{os.strerror(code)}. {KEPT} It was writing"
+                raise DiskFull(code, what, str(paths[0])) from error
         raise
-    finally:
-        for temporary in partial:
-            temporary.unlink(missing_ok=True)

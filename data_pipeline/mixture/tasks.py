@@ -16,84 +16,19 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
-import logging
-import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer
+from data_pipeline.quiet import quiet
 
 BATCH_BYTES = 1 << 20  # text that is tokenised at a time: its distinct words are encoded once
 MAX_BATCH = 1024  # documents
 WORD_END = b"\xff"  # no byte of UTF-8
-
-Weights = dict[str, float]
-
-_log = logging.getLogger(__name__)
-
-
-def resolve_weights(
-    mixtures: Mapping[str, Mapping[str, float]],
-    sources: Sequence[Mapping[str, Any]],
-    note: Callable[[str], object] = _log.warning,
-) -> dict[str, Weights]:
-    """Weights of sources out of weights of sources and tiers; those of a mixture sum to 1.
-
-    A tier's weight is shared, in proportion to their tokens, by those of its sources that the
-    mixture does not name. `sources`: {"name", "tier", "tokens"} each. A source or tier without
-    tokens is left out, and `note` is told; the others take its weight over.
-
-    >>> web, code = ({"name": n, "tier": "D1", "tokens": t} for n, t in [("web", 30), ("code", 10)])
-    >>> qa = {"name": "qa", "tier": "D3", "tokens": 5}
-    >>> resolve_weights({"stage2": {"D1": 8, "qa": 2}}, [web, code, qa])
-    {'stage2': {'web': 0.6, 'code': 0.2, 'qa': 0.2}}
-
-    Raises ValueError for a name that is neither a source nor the tier of one, a tier all of whose
-    sources the mixture names itself, a weight that is not a finite number >= 0, and a mixture of
-    which nothing is left.
-    """
-    tokens = {source["name"]: source["tokens"] for source in sources}
-    tiers: dict[str, list[str]] = {}
-    for source in sources:
-        tiers.setdefault(source["tier"], []).append(source["name"])
-    resolved = {}
-    for mixture, wanted in mixtures.items():
-        weights = dict.fromkeys(tokens, 0.0)
-        for name, weight in wanted.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"mixture {mixture!r} weighs {name!r} by {weight}; expected >= 0")
-            if name in tokens:
-                sharing = [name]
-            elif name in tiers:
-                sharing = [member for member in tiers[name] if member not in wanted]
-            else:
-                raise ValueError(
-                    f"mixture {mixture!r} names {name!r}; there are the sources {sorted(tokens)} "
-                    f"and the tiers {sorted(tiers)}"
-                )
-            if not sharing:
-                raise ValueError(
-                    f"mixture {mixture!r} weighs tier {name!r}, but names each of its sources "
-                    f"{tiers[name]} too: leave one of them out, or the tier"
-                )
-            total = sum(tokens[member] for member in sharing)
-            if weight and not total:
-                note(f"mixture {mixture!r}: {name!r} has no tokens and is left out")
-                continue
-            for member in sharing:
-                weights[member] += weight * tokens[member] / max(total, 1)
-        total_weight = math.fsum(weights.values())
-        if not total_weight:
-            raise ValueError(
-                f"mixture {mixture!r} is empty: none of {sorted(wanted)} has both tokens and a "
-                "weight above 0"
-            )
-        resolved[mixture] = {s: w / total_weight for s, w in weights.items() if w}
-    return resolved
 
 
 def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -281,23 +216,6 @@ def import_tensorflow() -> tuple[Any, Any, Any]:
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already, as its user set it up
             tensorflow.config.set_visible_devices([], "GPU")
     return seqio, tensorflow, tensorflow_text
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Sends standard error nowhere: TensorFlow's libraries write to it before any setting is read.
-
-    Python exceptions pass, with all that they say.
-    """
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
 
 
 def _seqio_name(prefix: str, name: str) -> str:

@@ -279,6 +279,85 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
     return _svg(parts, title=title, height=height, width=WIDTH)
 
 
+# ----------------------------------------------------------------------------------------- stacked
+
+
+@dataclass(frozen=True, slots=True)
+class StackRow:
+    """A bar: `parts` by source (in the order of the colours), and words for their sum."""
+
+    name: str
+    parts: dict[str, float]
+    label: str
+    titles: dict[str, str] = field(default_factory=dict)  # what hovering over a part says
+
+
+def stacked(rows: Sequence[StackRow], classes: dict[str, str], *, title: str) -> Markup:
+    """Horizontal bars on one scale, each stacked by source."""
+    bar, step, top = 13.0, 21.0, 6.0
+    left = 12 + CHARACTER * max(len(row.name) for row in rows)
+    right = 16 + CHARACTER * max(len(row.label) for row in rows)
+    scale = (WIDTH - left - right) / (max(sum(row.parts.values()) for row in rows) or 1)
+    parts: list[Markup] = []
+    for i, row in enumerate(rows):
+        y, x = top + i * step, left
+        parts.append(_text(left - 12, y + bar - 2, row.name, "label strong", "end"))
+        for source in classes:
+            if value := row.parts.get(source, 0):
+                hover = [_tag("title", row.titles[source])] if source in row.titles else ""
+                width = max(value * scale - 0.6, 0.4)
+                parts.append(
+                    _tag(
+                        "rect",
+                        hover,
+                        x=x,
+                        y=y,
+                        width=width,
+                        height=bar,
+                        class_=f"fill {classes[source]}",
+                    )
+                )
+                x += value * scale
+        parts.append(_text(x + 8, y + bar - 2, row.label))
+    return _svg(parts, title=title, height=top + step * len(rows) + 4, width=WIDTH)
+
+
+# ------------------------------------------------------------------------------------------ pairs
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """Two numbers of one kind of thing."""
+
+    name: str
+    first: float
+    second: float
+
+
+def pairs(rows: Sequence[PairRow], *, names: tuple[str, str], title: str) -> Markup:
+    """Two bars a row, on one scale, each with its number; the names stand above."""
+    bar, step, top = 9.0, 28.0, 26.0
+    left = 12 + CHARACTER * max(len(row.name) for row in rows)
+    most = max(max(row.first, row.second) for row in rows) or 1
+    scale = (WIDTH - left - 90) / most
+    parts: list[Markup] = []
+    at = left
+    for name, class_ in zip(names, ("m0", "m1"), strict=True):
+        parts.append(_tag("rect", x=at, y=6.0, width=10.0, height=10.0, class_=f"fill {class_}"))
+        parts.append(_text(at + 16, 15, name))
+        at += 16 + CHARACTER * len(name) + 24
+    for i, row in enumerate(rows):
+        y = top + i * step
+        parts.append(_text(left - 12, y + bar + 4, row.name, "label strong", "end"))
+        for j, (value, class_) in enumerate(((row.first, "m0"), (row.second, "m1"))):
+            width, high = max(value * scale, 0.5), y + j * (bar + 1)
+            hover = [_tag("title", f"{row.name}: {value:,.0f} {names[j]}")]
+            bar_at = {"x": left, "y": high, "width": width, "height": bar}
+            parts.append(_tag("rect", hover, **bar_at, class_=f"fill {class_}"))
+            parts.append(_text(left + width + 6, high + bar, f"{value:,.0f}"))
+    return _svg(parts, title=title, height=top + step * len(rows) + 4, width=WIDTH)
+
+
 # ------------------------------------------------------------------------------------------- dots
 
 

@@ -1,21 +1,18 @@
-"""Why documents went: reasons with examples, duplicates with their survivors, contamination."""
+"""Why documents went: reasons with examples, duplicates with their survivors."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from data_pipeline.document import Dropped
 from data_pipeline.report import excerpts
-from data_pipeline.report.results import probe
-from data_pipeline.report.way import HELD_OUT, Stage, first
+from data_pipeline.report.way import HELD_OUT, Stage
 from data_pipeline.shards import read_dropped
 
 EXAMPLES = 3  # of each reason
 PAIRS = 4  # of near duplicates, side by side
-HITS = 12  # of contamination, with their evidence
 
 CONTAMINATED = "contaminated"
 
@@ -32,17 +29,45 @@ REASONS = {
     "duplicate_lines": "too much of it repeats its own earlier lines",
     "not_words": "too few of its words hold a letter",
     "incomplete": "too little of it is complete sentences: menus, lists",
+    "no_answer": "the teacher gave no answer, after all attempts",
+    "refusal": "the teacher declined to write",
+    "meta_talk": "speaks of itself as a model, or of the passage",
+    "prompt_leak": "repeats the prompt's own words",
+    "template_leak": "holds markers of a chat template",
+    "reasoning": "reasoning that was not separated from the answer",
+    "copied": "repeats the passage that was to inspire it",
+    "loop": "repeats its own runs of words",
     "long_code_lines": "lines too long to have been written by hand",
     "data_not_code": "a table of numbers rather than code",
+    "truncated_list": "ends with “as follows:” or an empty item of a list",
+    "open_fence": "a code block is opened and not closed",
+    "open_environment": "ends inside an environment of LaTeX",
+    "open_tag": "ends inside a tag or comment of HTML",
+    "open_bracket": "code that ends inside a bracket",
     "exact_duplicate": "equal to one that was kept, up to white space",
     "near_duplicate": "shares most of its word n-grams with one that was kept",
     "invalid_utf8": "bytes that are not UTF-8",
-    "invalid_json": "a line that is not JSON",
+    "invalid_json": "what should be JSON is not",
     "not_an_object": "JSON, but not an object with fields",
     "nul_character": "NUL bytes: binary data or a damaged disk",
     "line_too_long": "longer than any document may be",
     "empty_file": "a file without a row",
     "no_main_text": "a web page without main text",
+    "reply_cut": "cut at the most tokens of an answer, before its JSON ended",
+    "wrong_schema": "JSON, but not with the fields that were asked for",
+    "several_answers": "more than one answer, and no telling which one is meant",
+    "unsupported": "too few of its words are the passage's",
+    "unsupported_number": "has a number that the passage does not have",
+    "off_topic": "has hardly a word in common with the passage",
+    "not_in_passage": "said to stand in the passage, and does not",
+    "answer_in_question": "the question holds its answer",
+    "answer_not_an_option": "the answer is none of the options",
+    "options_not_distinct": "two options are the same",
+    "relative_option": "an option that speaks of the others",
+    "contradiction": "the verdict contradicts its reason, or the passage",
+    "hardly_changed": "a paraphrase in nearly the same words",
+    "copied_example": "an example of the prompt, handed back",
+    "too_many_tokens": "longer than a task may be",
     CONTAMINATED: "holds text of something that is evaluated",
     HELD_OUT: "kept for evaluation, so not trained on",
 }
@@ -73,13 +98,13 @@ def _reasons(stage: Stage, colours: dict[str, str], kind: str) -> list[dict[str,
                 if source in stage.sources
                 and (number := getattr(stage.sources[source], kind)[reason])
             ],
-            "examples": [_example(dropped) for dropped in chosen[reason]],
+            "examples": [example(dropped) for dropped in chosen[reason]],
         }
         for reason, count in sorted(total.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
-def _example(dropped: Dropped) -> dict[str, Any]:
+def example(dropped: Dropped) -> dict[str, Any]:
     document, evidence = dropped.document, dropped.evidence
     spans = excerpts.evidence_spans(document.text, evidence)
     return {
@@ -109,7 +134,7 @@ def changes(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, 
     ]
 
 
-def _all_dropped(stage: Stage) -> Iterator[Dropped]:
+def all_dropped(stage: Stage) -> Iterator[Dropped]:
     for file in stage.directory.files("dropped"):
         for _, dropped in read_dropped(file.path):
             yield dropped
@@ -125,7 +150,7 @@ def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, An
         return None
     number: Counter[tuple[str, str]] = Counter()
     near: dict[str, dict[str, Dropped]] = {}  # source -> survivor -> a copy of it
-    for dropped in _all_dropped(stage):
+    for dropped in all_dropped(stage):
         source, kept = dropped.document.source, dropped.evidence["kept"]
         number[source, _source_of(kept, colours)] += 1
         if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < PAIRS:
@@ -177,75 +202,3 @@ def in_turns(queues: Sequence[Sequence[T]], most: int) -> list[T]:
     """
     length = max(map(len, queues), default=0)
     return [q[k] for k in range(length) for q in queues if k < len(q)][:most]
-
-
-# ---- contamination
-
-
-@dataclass(slots=True)
-class Found:
-    """What was found of one benchmark: ids of items, and the first documents as examples."""
-
-    documents: int = 0
-    items: set[str] = field(default_factory=set)
-    rules: Counter[str] = field(default_factory=Counter)
-    examples: list[Dropped] = field(default_factory=list)
-
-    def add(self, dropped: Dropped) -> None:
-        self.documents += 1
-        self.items.add(dropped.evidence["item"])
-        self.rules[dropped.evidence["rule"]] += 1
-        if len(self.examples) < HITS:
-            self.examples.append(dropped)
-
-
-def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """Hits by benchmark, some with their evidence, and the recall on planted leaks.
-
-    None where decontamination was off. `written`: how many of the documents were not read but
-    written by a stage.
-    """
-    if not any(stage.name == "index" for stage in stages):
-        return None
-    start = first(stages)
-    indexed = _indexed(stages)
-    found = {name: Found() for name in indexed}
-    written = 0
-    for stage in stages:
-        if stage.name.startswith("decontaminate") and stage.total.dropped[CONTAMINATED]:
-            for dropped in _all_dropped(stage):
-                if dropped.reason == CONTAMINATED:
-                    found.setdefault(dropped.evidence["benchmark"], Found()).add(dropped)
-                    written += start is None or dropped.document.source not in start.sources
-    return {
-        "count": sum(one.documents for one in found.values()),
-        "written": written,
-        "benchmarks": [
-            {
-                "name": name,
-                "indexed": indexed[name],
-                "items": len(one.items),
-                "documents": one.documents,
-                "rules": sorted(one.rules.items()),
-            }
-            for name, one in sorted(found.items())
-        ],
-        "hits": [_hit(d) for d in in_turns([found[n].examples for n in sorted(found)], HITS)],
-        "probe": next((p for stage in stages if (p := probe(stage.directory.path))), None),
-    }
-
-
-def _indexed(stages: Sequence[Stage]) -> Counter[str]:
-    """Benchmark -> items that were looked for, as the ledgers of the index say it."""
-    number: Counter[str] = Counter()
-    for stage in stages:
-        if stage.name == "index":
-            for ledger in stage.directory.ledgers():  # one for each n, of the same items
-                number |= Counter(ledger.extra.get("items", {}))
-    return number
-
-
-def _hit(dropped: Dropped) -> dict[str, Any]:
-    """An example under the name of the item that it holds."""
-    rest = {k: v for k, v in dropped.evidence.items() if k not in ("item", "benchmark")}
-    return _example(replace(dropped, evidence=rest)) | {"item": dropped.evidence["item"]}

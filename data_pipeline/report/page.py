@@ -17,7 +17,17 @@ import jinja2
 from data_pipeline.disk import write_text
 from data_pipeline.manifest import Directory
 from data_pipeline.progress import human_bytes, human_time
-from data_pipeline.report import charts, excerpts, losses, way
+from data_pipeline.report import (
+    boilerplate,
+    charts,
+    contamination,
+    excerpts,
+    losses,
+    synthesis,
+    tasks,
+    topics,
+    way,
+)
 from data_pipeline.report.results import Results
 from data_pipeline.report.way import OTHER, Stage
 
@@ -63,8 +73,12 @@ def write(
             dropped=losses.reasons(stages, colours, "dropped"),
             bad=losses.reasons(stages, colours, "bad"),
             changes=losses.changes(stages, colours),
+            boilerplate=boilerplate.repeated_lines(stages, colours),
             duplicates=losses.duplicates(stages, colours),
-            contamination=losses.contamination(stages),
+            contamination=contamination.contamination(stages),
+            topics=topics.section(stages, colours),
+            synthesis=synthesis.section(stages, colours),
+            tasks=tasks.section(stages),
             libraries=way.libraries(stages),
             results=results,
         )

@@ -75,6 +75,7 @@ def probe(directory: Path) -> dict[str, Any] | None:
         "rows": [{"kind": k, "cells": [cells.get((k, b)) for b in benchmarks]} for k in kinds],
         "planted": sum(row["planted"] for row in results),
         "found": sum(row["found"] for row in results),
+        "generic": sum(row.get("generic", 0) for row in results),
         "false_positives": value["false_positives"],
     }
 

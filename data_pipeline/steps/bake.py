@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from data_pipeline.config import Baking, Recipe, Source, Tier
 from data_pipeline.manifest import Directory, Ledger, digest
 from data_pipeline.mixture import bake as baking
 from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.weights import resolve_weights, table
+from data_pipeline.progress import console
 from data_pipeline.provenance import code_version
 from data_pipeline.runner import Runner, Task
+from data_pipeline.shards import numbered
 
 
 def bake(
@@ -35,7 +39,7 @@ def bake(
             for number, part in enumerate(parts):
                 tasks.append(
                     Task(
-                        f"{source}-{number:05d}",
+                        numbered(source, number, len(parts)),
                         inputs=tuple(file for file, _ in shards[part.start : part.stop]),
                         config=(recipe.baking, source),
                         size=sum(size for _, size in shards[part.start : part.stop]),
@@ -77,15 +81,47 @@ def mix(
     mixtures: dict[str, dict[str, float]],
 ) -> Path:
     """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
-    address = digest([baked.address, mixtures, code_version(baking.__name__)])
+    lost = _lost(runner, documents) if mixtures else {}
+    address = digest([baked.address, mixtures, lost, code_version(baking.__name__)])
     path = runner.root / f"mixture-{address[:12]}"
-    if (path / "mixture.json").exists():
-        return path
+    if not (path / "mixture.json").exists():
+        _write(path, recipe, documents, baked, mixtures, lost)
+    rows = json.loads((path / "mixture.json").read_text(encoding="utf-8"))["sources"]
+    resolved = resolve_weights(mixtures, rows, allow_missing=recipe.allow_missing, note=_say)
+    for line in table(resolved, rows, recipe.budgets):
+        _say(line)
+    return path
+
+
+def _say(line: str) -> None:
+    console.print(f"  {line}", markup=False)
+
+
+def _lost(runner: Runner, documents: Sequence[Directory]) -> dict[str, str]:
+    """source -> tier of sources all of whose documents went on the way."""
+    left = {name for directory in documents for name in directory.counts()}
+    return {
+        name: tier
+        for directory in runner.directories
+        for name, tier in directory.tiers().items()
+        if tier and name not in left
+    }
+
+
+def _write(
+    path: Path,
+    recipe: Recipe,
+    documents: Sequence[Directory],
+    baked: Directory,
+    mixtures: dict[str, dict[str, float]],
+    lost: dict[str, str],
+) -> None:
     named = {source.name: source for source in recipe.sources}
+    tiers = [pair for directory in documents for pair in directory.tiers().items()]
     sources = [
-        Source(name, named[name].category if name in named else name, tier=Tier(counts.tier))
-        for directory in documents
-        for name, counts in directory.counts().items()
+        Source(name, named[name].category if name in named else name, tier=Tier(tier))
+        for name, tier in [*tiers, *lost.items()]
+        if tier
     ]
     relative = f"../{baked.path.name}/shards"
     parts = []
@@ -95,5 +131,12 @@ def mix(
             setattr(part, key, f"{relative}/{getattr(part, key)}")
         parts.append(part)
     path.mkdir(parents=True, exist_ok=True)
-    baking.write_manifest(path, sources, parts, mixtures, recipe.baking)
-    return path
+    baking.write_manifest(
+        path,
+        sources,
+        parts,
+        mixtures,
+        recipe.baking,
+        allow_missing=recipe.allow_missing,
+        note=lambda _: None,  # said once, by `mix`
+    )

@@ -1,92 +1,154 @@
-"""Signatures of each shard, decisions over all of them, then each shard again."""
+"""Exact and near duplicates, over partitions of what is compared: six stages, none sees everything.
+
+    signatures   a shard      its keys, by partition
+    links        a partition  who shares a key with whom
+    groups       all          who is to be compared with whom: integers only
+    members      a shard      what is compared of those in a group, by partition
+    duplicates   a partition  who survives
+    deduplicate  a shard      without its duplicates
+
+What each of them decides, and how much memory it takes, is in curation/dedup.py.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from data_pipeline.books import Books, account_of, add_file, documents_in, documents_of
-from data_pipeline.config import Deduplication, Recipe
-from data_pipeline.curation import dedup
+import numpy as np
+
+from data_pipeline.books import Books, documents_of
+from data_pipeline.config import Recipe
+from data_pipeline.curation import dedup, groups, survivors
 from data_pipeline.document import Document
-from data_pipeline.manifest import Directory, Ledger, file_sha256
-from data_pipeline.runner import Runner, Task, one_task_a_shard
+from data_pipeline.exchange import (
+    Setting,
+    by_name,
+    numbered_tasks,
+    parts_of,
+    sign_off,
+    size_of_text,
+    task_a_partition,
+)
+from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.parts import num_partitions, pack, partition_of, read_part, split, unpack
+from data_pipeline.runner import Runner, Task
 
 
-def deduplicate(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
-    """Signatures of each shard, decisions over all of them, then each shard again."""
-    signatures = runner.stage(
-        "signatures",
-        sign_shard,
-        one_task_a_shard(before, recipe.dedup),
-        config=recipe.dedup,
-        inputs=[before],
+def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str = "") -> Directory:
+    """Without exact and near duplicates, and with an id of its own for every document.
+
+    `suffix` is appended to the names of the stages, where a recipe deduplicates more than once.
+    """
+    config = recipe.dedup
+    dedup.check(config)
+    sources = tuple(before.counts())  # as they first came: the recipe's order
+    setting = Setting(config, num_partitions(config.partitions, size_of_text(before)), sources)
+    shards = numbered_tasks(before, setting)
+    whole = partial(runner.stage, config=config)
+    signatures = whole(f"signatures{suffix}", sign_shard, shards, inputs=[before])
+    links = whole(
+        f"links{suffix}", find_links, task_a_partition(signatures, setting), inputs=[signatures]
     )
-    source_order = list(before.counts())  # as they first came: the recipe's order
-    documents = {file.name: file for file in before.files()}
-    duplicates = runner.stage(
-        "duplicates",
+    connected = whole(
+        f"groups{suffix}",
+        connect_groups,
+        [Task("all", config=setting, side=by_name(links))],
+        inputs=[links],
+    )
+    members = whole(
+        f"members{suffix}",
+        gather_members,
+        [replace(task, side=by_name(connected)) for task in shards],
+        inputs=[before, connected],
+    )
+    duplicates = whole(
+        f"duplicates{suffix}",
         find_duplicates,
-        [
-            Task(
-                "all",
-                inputs=tuple(signatures.files()),
-                config=(recipe.dedup, source_order),
-                side=documents,
-            )
-        ],
-        config=[recipe.dedup, source_order],
-        inputs=[before, signatures],
+        task_a_partition(members, setting),
+        inputs=[members],
+        extra=sources,
     )
-    return runner.stage(
-        "deduplicate",
+    decisions = by_name(duplicates)
+    return whole(
+        f"deduplicate{suffix}",
         deduplicate_shard,
-        [
-            replace(task, side={"decisions": duplicates.file(f"shards/{task.shard}.json")})
-            for task in one_task_a_shard(before, recipe.dedup)
-        ],
-        config=None,
+        [replace(task, side=decisions) for task in shards],
         inputs=[before, duplicates],
     )
 
 
 def sign_shard(task: Task) -> Ledger:
-    config: Deduplication = task.config
-    ledger = account_of(task)
-    path = task.out / "shards" / f"{task.shard}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dedup.signatures(documents_of(task), config).save(path)
-    ledger.files[f"shards/{path.name}"] = file_sha256(path)
-    ledger.write(task.out)
-    return ledger
+    setting: Setting = task.config
+    signed = dedup.signatures(documents_of(task), setting.config)
+    return sign_off(task, [pack(part) for part in signed.parts(setting.partitions)])
+
+
+def find_links(task: Task) -> Ledger:
+    """`task.side`: the signatures of all shards, in their order."""
+    setting: Setting = task.config
+    found = groups.find_links(parts_of(task.side.values(), setting.number))
+    return sign_off(task, [pack(found.arrays())])
+
+
+def connect_groups(task: Task) -> Ledger:
+    """`task.side`: the links of all partitions. Writes a part for each class of shards."""
+    setting: Setting = task.config
+    links = (groups.Links.of(arrays) for _, arrays in parts_of(task.side.values(), 0))
+    found = groups.connect(links)
+    classes = found.shard_M() % setting.partitions
+    parts = [
+        pack(found.where(index).arrays())
+        for (index,) in split(classes, setting.partitions, np.arange(len(classes)))
+    ]
+    sizes = np.unique(found.near_M, return_counts=True)[1]
+    return sign_off(task, parts, documents=len(classes), largest_group=int(sizes.max(initial=0)))
+
+
+def gather_members(task: Task) -> Ledger:
+    """`task.side`: the groups. Writes a part for each partition that has groups of this shard."""
+    setting: Setting = task.config
+    (file,) = task.side.values()
+    content = read_part(file.path, setting.shard_class)
+    everyone = groups.Groups.of(unpack(content))
+    own = everyone.where(everyone.shard_M() == setting.number)
+    found = survivors.members(documents_of(task), own, setting.config)
+    part_M = partition_of(own.together_M, setting.partitions)
+    return sign_off(
+        task,
+        [
+            pack(found.where(index).arrays()) if len(index) else b""
+            for (index,) in split(part_M, setting.partitions, np.arange(len(part_M)))
+        ],
+    )
 
 
 def find_duplicates(task: Task) -> Ledger:
-    """The one global step: which row of which shard goes, over the signatures of all shards.
-
-    `task.inputs` are the signature files; `task.side` the shards of documents by the same names.
-    """
-    config: Deduplication
-    config, source_order = task.config
-    for file in task.inputs:
-        file.verify()
-    tables = [dedup.Signatures.load(file.path) for file in task.inputs]
-
-    def shingles_of(shard: int, rows: list[int]) -> list[dedup.U64]:
-        return dedup.shingles(documents_in([task.side[task.inputs[shard].name]]), rows, config)
-
-    decisions = dedup.find_duplicates(tables, shingles_of, source_order, config)
-    ledger = account_of(task)
-    for file, decided in zip(task.inputs, decisions, strict=True):
-        add_file(ledger, task.out, f"shards/{file.name}.json", json.dumps(decided.to_json()))
-    ledger.write(task.out)
-    return ledger
+    """`task.side`: the members of all shards. Writes a part for each class of shards."""
+    setting: Setting = task.config
+    tables = (
+        survivors.Members.of(arrays)
+        for _, arrays in parts_of(task.side.values(), setting.number)
+        if arrays is not None
+    )
+    decided = survivors.decide(tables, setting.sources, setting.config)
+    classes: list[dict[int, Any]] = [{} for _ in range(setting.partitions)]
+    for shard in sorted(decided):
+        classes[shard % setting.partitions][shard] = decided[shard].to_json()
+    return sign_off(task, [json.dumps(own).encode() for own in classes])
 
 
 def deduplicate_shard(task: Task) -> Ledger:
-    task.side["decisions"].verify()
-    decided = dedup.Decisions.from_json(json.loads(task.side["decisions"].path.read_text()))
-    decide_one = dedup.build(decided)
+    """`task.side`: the decisions of all partitions."""
+    setting: Setting = task.config
+    decisions = dedup.Decisions()
+    for file in task.side.values():
+        own = json.loads(read_part(file.path, setting.shard_class))
+        if (decided := own.get(str(setting.number))) is not None:
+            decisions.add(dedup.Decisions.from_json(decided))
+    decide_one = dedup.build(decisions)
     with Books(task, "deduplicate") as books:
         for row, document in enumerate(documents_of(task)):
             books.came(document)

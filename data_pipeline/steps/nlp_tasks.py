@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
-from data_pipeline.books import Books, documents_of
+from data_pipeline.books import Answer, Books, documents_of
 from data_pipeline.config import NlpTasks, Recipe, Tier
 from data_pipeline.curation import nlp_tasks
+from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.runner import Runner, Task, one_task_a_shard
 
 
-def write_tasks(recipe: Recipe, runner: Runner, documents: Directory) -> Directory:
+def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) -> Directory:
     """D3: tasks in natural language, from the documents that may be trained on."""
-    tiers = {recipe.nlp_tasks.source: Tier.D3.value}
-    if clash := tiers.keys() & documents.counts().keys():
-        raise ValueError(f"nlp_tasks.source: {clash.pop()!r} is the name of another source too")
+    source = recipe.nlp_tasks.source
+    tiers = {source: Tier.D3.value}
+    if any(source in directory.counts() for directory in documents):
+        raise ValueError(f"nlp_tasks.source: {source!r} is the name of another source too")
+    config = recipe.nlp_tasks, recipe.baking.tokenizer
+    shards = [task for directory in documents for task in one_task_a_shard(directory, config)]
     return runner.stage(
         "nlp_tasks",
         write_tasks_of_shard,
         [
-            replace(task, tiers=task.tiers | tiers)
-            for task in one_task_a_shard(documents, recipe.nlp_tasks)
+            replace(task, shard=f"{source}-{number:05d}", tiers=task.tiers | tiers)
+            for number, task in enumerate(shards)
         ],
         config=recipe.nlp_tasks,
-        inputs=[documents],
+        inputs=documents,
+        extra=Tokenizer(recipe.baking.tokenizer).sha256,
     )
 
 
 def write_tasks_of_shard(task: Task) -> Ledger:
     """D3: tasks in natural language, made from the documents of D1 and D2."""
-    config: NlpTasks = task.config
+    config: NlpTasks
+    config, tokenizer = task.config
     make = nlp_tasks.build(config)
+    encode = Tokenizer(tokenizer).encode
+    kinds: dict[str, Counter[str]] = {}
     with Books(task, "nlp_tasks") as books:
         for document in documents_of(task):
             if task.tiers[document.source] == Tier.D3.value:
                 continue
             for made in make(document):
                 books.came(made)
-                books.settle(made)
+                answer: Answer = made
+                if (tokens := len(encode(made.text))) > config.max_tokens:
+                    evidence = {"tokens": tokens, "most": config.max_tokens}
+                    answer = Dropped(made, "too_many_tokens", evidence)
+                books.settle(answer)
+                became = "kept" if isinstance(answer, Document) else answer.reason
+                kinds.setdefault(made.meta["task"], Counter())[became] += 1
+        books.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
     return books.ledger

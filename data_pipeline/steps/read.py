@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from data_pipeline.books import Books
 from data_pipeline.config import Reading, Recipe, Source
-from data_pipeline.curation import sources
+from data_pipeline.curation import partition, sources
+from data_pipeline.curation.listing import MissingSource
+from data_pipeline.curation.partition import InputShard
 from data_pipeline.document import Bad
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.progress import console
@@ -15,12 +18,7 @@ from data_pipeline.runner import Runner, Task
 
 def read(recipe: Recipe, runner: Runner) -> Directory:
     """Raw input -> documents."""
-    inputs = [
-        (source, shard)
-        for source in recipe.sources
-        if source.name or source.path  # else a place for a folder that was not given
-        for shard in sources.partition(source, recipe.reading)
-    ]
+    inputs = _list(recipe)
     names = Counter(shard.name for _, shard in inputs)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(
@@ -28,22 +26,65 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
             f"`name`, or rename a file or folder in their paths."
         )
     for source in recipe.sources:
-        if ignored := sources.not_read(source):
+        if ignored := partition.not_read(source):
             what = ", ".join(
                 f"{count} {suffix or 'without ending'}" for suffix, count in ignored.items()
             )
             console.print(f"  {source.path}: files of other kinds are not read: {what}")
-    return runner.stage(
+    directory = runner.stage(
         "read",
         read_shard,
         [
             Task(shard.name, config=(source, recipe.reading, shard), size=shard.bytes)
             for source, shard in inputs
         ],
-        config=[recipe.sources, recipe.reading],
+        # How to get a source changes nothing of what it holds.
+        config=[[replace(source, obtain="") for source in recipe.sources], recipe.reading],
         inputs=[],
         extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
+        list_all_failures=True,
     )
+    _check_tiers(directory)
+    return directory
+
+
+def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
+    """What there is to read. Raises ValueError with all sources that are not there."""
+    wanted = [source for source in recipe.sources if source.name or source.path]
+    inputs, missing = [], []
+    for source in wanted:
+        try:
+            inputs += [(source, shard) for shard in partition.partition(source, recipe.reading)]
+        except MissingSource as error:
+            missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
+    if not missing:
+        return inputs
+    if recipe.allow_missing and inputs:
+        console.print(f"  {len(missing)} of {len(wanted)} sources are not there:", markup=False)
+        for line in missing:
+            console.print(f"    {line}", markup=False)
+        return inputs
+    if len(missing) == 1:
+        raise ValueError(missing[0])
+    advice = "Get them, or go on with the others alone by --config.data.allow_missing=True:"
+    head = f"{len(missing)} of {len(wanted)} sources are not there. "
+    raise ValueError("\n  ".join([head + (advice if inputs else "Get them:"), *missing]))
+
+
+def _check_tiers(directory: Directory) -> None:
+    """Raises ValueError where rows of two tiers name one source: a source has one tier."""
+    seen: dict[str, tuple[str, str]] = {}
+    for ledger in directory.ledgers():
+        for name, counts in ledger.sources.items():
+            if not counts.tier:  # all its rows are bad
+                continue
+            tier, shard = seen.setdefault(name, (counts.tier, ledger.shard))
+            if tier != counts.tier:
+                raise ValueError(
+                    f"source {name!r} is {tier} in shard {shard} and {counts.tier} in shard "
+                    f"{ledger.shard}: rows of both call themselves so. Give one of the recipe's "
+                    "sources a `name`, or let its `source_field` name another field"
+                )
 
 
 def read_shard(task: Task) -> Ledger:

@@ -12,13 +12,17 @@ import zstandard
 
 from data_pipeline.config import Benchmark
 from data_pipeline.decontamination.benchmarks import (
+    DEFAULT,
     LAYOUTS,
     Item,
+    check,
     files,
     fingerprint,
     is_option,
     known,
     read,
+    rewritten,
+    unprotected,
 )
 
 CHOICES = ["a hare", "a fox", "an owl", "a mole"]
@@ -336,3 +340,42 @@ def test_fingerprint_changes_with_content_and_names(tmp_path: Path) -> None:
     assert len(second) == 2
     write(tmp_path / "test.jsonl", [GOOD, GOOD])
     assert fingerprint(benchmark)[0] != first[0]
+
+
+# ---- Rewrites, and what is not protected
+
+
+def test_rewrites_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> None:
+    row = {"question": "How many hares?", "answer": "Four.\n#### 4"}
+    told = {"question": "What number of hares?", "answer": "It is four.\n#### 4"}
+    write(tmp_path / "gsm8k" / "test.jsonl", [row])
+    write(tmp_path / "gsm8k" / "rewrites" / "a.jsonl.gz", [told])
+    both = row | {f"rewritten_{name}": text for name, text in told.items()}
+    write(tmp_path / "gsm8k" / "rewrites" / "b.jsonl", [both])
+    (benchmark,) = known(str(tmp_path))
+    assert [Path(name).name for name in benchmark.rewrites] == ["a.jsonl.gz", "b.jsonl"]
+    parts = {"question": "What number of hares?", "answer": "It is four.\n"}
+    found = list(rewritten(benchmark))
+    assert [item.id for item in found] == ["gsm8k/a/0", "gsm8k/b/0"]
+    assert [item.parts for item in found] == [parts, parts]
+    assert [item.id for item in read(benchmark)] == ["gsm8k/test/0"]
+    before = fingerprint(benchmark)
+    assert len(before) == 3
+    write(tmp_path / "gsm8k" / "rewrites" / "b.jsonl", [told])
+    assert fingerprint(benchmark) != before
+
+
+def test_missing_rewrites_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k.jsonl", [GOOD])
+    benchmark = Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl"), rewrites=("nowhere.jsonl",))
+    for function in (check, lambda b: list(rewritten(b))):
+        with pytest.raises(ValueError, match=r"rewrites: nowhere.jsonl is no file"):
+            function(benchmark)
+    check(Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl")))
+
+
+def test_default_benchmarks_that_are_missing_are_named() -> None:
+    assert set(DEFAULT) <= set(LAYOUTS)
+    named = [Benchmark(name, "x") for name in DEFAULT if name not in ("arc_easy", "gsm8k")]
+    assert unprotected([*named, Benchmark("trivia", "x")]) == ["ARC-E", "GSM8K"]
+    assert len(unprotected([])) == 7

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -191,6 +194,62 @@ def test_standard_library_is_not_destroyed(clean: Clean) -> None:
             if isinstance(cleaned, Document):
                 compile(cleaned.text, original.id, "exec")
                 assert len(cleaned.text) > 0.95 * len(original.text)
+
+
+def real_code() -> Iterator[Document]:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[::5]:
+        if path.stat().st_size > 2000:
+            yield document(path.read_text(encoding="utf-8"), "code", path.name)
+
+
+def test_no_rule_drops_a_module_of_the_standard_library(clean: Clean) -> None:
+    """Prose rules would: its lines end in brackets, and repeat. It still parses when it is kept."""
+    modules = list(real_code())
+    assert len(modules) > 25
+    for module in modules:
+        assert isinstance(kept := clean(module), Document), (module.id, kept)
+        assert ast.unparse(ast.parse(kept.text)).count("def ") == ast.unparse(
+            ast.parse(module.text)
+        ).count("def ")
+    as_web = [clean(replace(module, category="web")) for module in modules]
+    assert sum(isinstance(answer, Dropped) for answer in as_web) > 3
+
+
+def test_no_rule_drops_a_page_of_the_language_reference(clean: Clean) -> None:
+    for name in sorted(topics):
+        if len(topics[name].split()) >= Cleaning().min_words:
+            kept = clean(document(topics[name], "reference", name))
+            assert isinstance(kept, Document), (name, kept)
+
+
+def test_no_rule_drops_a_licence(clean: Clean) -> None:
+    texts = {
+        file.read_text(): str(file)
+        for distribution in metadata.distributions()
+        for file in distribution.files or ()
+        if file.name == "LICENSE" and Path(str(file.locate())).is_file()
+    }
+    assert len(texts) > 3
+    for text, name in texts.items():
+        assert isinstance(clean(document(text, "law", name)), Document), name
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "category"),
+    [
+        ("truncated_list", "We have looked at each of the plans that were sent to us in spring. "
+         "The ones that we would like to go on with are the following:", "web"),
+        ("open_fence", f"{ARTICLE[:150]}\n\n```python\nhare = Hare(age=3)\nhare.", "web"),
+        ("open_environment", LATEX[: LATEX.index(r"\end{theorem}")], "math"),
+        ("open_tag", f'{ARTICLE}\n\n<a href="https://a.or', "web"),
+        ("open_bracket", CODE[: CODE.index("print(") + 6], "code"),
+    ],
+)  # fmt: skip
+def test_documents_that_break_off_go(clean: Clean, reason: str, text: str, category: str) -> None:
+    dropped = clean(document(text, category))
+    assert isinstance(dropped, Dropped)
+    assert dropped.reason == reason
+    assert isinstance(build(Cleaning(drop_unfinished=False))(document(text, category)), Document)
 
 
 def test_another_process_gives_the_same() -> None:

@@ -1,18 +1,20 @@
 """Signatures equal datasketch's, nothing that its LSH finds is missed, order does not matter."""
 
 import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from datasketch import MinHash, MinHashLSH
 
 from data_pipeline.config import Deduplication
-from data_pipeline.curation import dedup
+from data_pipeline.curation import dedup, groups, survivors
+from data_pipeline.curation.dedup import Decisions
 from data_pipeline.curation.minhash import band_keys, minhash
+from data_pipeline.curation.survivors import Members
 from data_pipeline.document import Document, Dropped
-from data_pipeline.ngrams import U64, ngrams, words
+from data_pipeline.ngrams import ngrams, words
+from data_pipeline.parts import pack, partition_of, unpack
 
 CONFIG = Deduplication()
 WORDS = [f"w{k}" for k in range(3000)]
@@ -46,20 +48,49 @@ def families(seed: int, number: int = 40) -> list[Document]:
     return made
 
 
+def connect(
+    shards: Sequence[Sequence[Document]], config: Deduplication, partitions: int
+) -> groups.Groups:
+    signed = [dedup.signatures(shard, config).parts(partitions) for shard in shards]
+    return groups.connect(
+        groups.find_links((k, unpack(pack(parts[p]))) for k, parts in enumerate(signed))
+        for p in range(partitions)
+    )
+
+
+def find(
+    shards: Sequence[Sequence[Document]],
+    order: Sequence[str] = ("a", "b", "c"),
+    config: Deduplication = CONFIG,
+    partitions: int = 1,
+) -> list[Decisions]:
+    """All steps in memory, as steps/deduplicate.py takes them over files."""
+    connected = connect(shards, config, partitions)
+    tables = []
+    for number, shard in enumerate(shards):
+        own = connected.where(connected.shard_M() == number)
+        tables.append(survivors.members(shard, own, config))
+    decisions = [Decisions() for _ in shards]
+    for p in range(partitions):
+        chosen = [
+            table.where(np.flatnonzero(partition_of(table.groups.together_M, partitions) == p))
+            for table in tables
+        ]
+        read_again = [Members.of(unpack(pack(t.arrays())) or {}) for t in chosen if t.ids]
+        for shard, decided in survivors.decide(read_again, order, config).items():
+            decisions[shard].add(decided)
+    return decisions
+
+
 def decide(
     shards: Sequence[Sequence[Document]],
     order: Sequence[str] = ("a", "b", "c"),
     config: Deduplication = CONFIG,
+    partitions: int = 1,
 ) -> list[list[Document | Dropped]]:
-    tables = [dedup.signatures(shard, config) for shard in shards]
-
-    def shingles_of(shard: int, rows: list[int]) -> list[U64]:
-        return dedup.shingles(shards[shard], rows, config)
-
-    decisions = dedup.find_duplicates(tables, shingles_of, order, config)
     answers = []
-    for shard, decided in zip(shards, decisions, strict=True):
-        answer: Callable[[int, Document], Document | Dropped] = dedup.build(decided)
+    for shard, decided in zip(shards, find(shards, order, config, partitions), strict=True):
+        answer = dedup.build(decided)
         answers.append([answer(row, d) for row, d in enumerate(shard)])
     return answers
 
@@ -75,10 +106,23 @@ def outcome(answers: list[list[Document | Dropped]]) -> dict[str, tuple[str, obj
     }
 
 
+def survivors_of(answers: list[list[Document | Dropped]]) -> dict[str, str]:
+    """id -> id of the document that survives for it."""
+    return {
+        (a.document.id if isinstance(a, Dropped) else a.id): (
+            a.evidence["kept"] if isinstance(a, Dropped) else a.id
+        )
+        for shard in answers
+        for a in shard
+    }
+
+
 # ---- Signatures
 
 
-@pytest.mark.parametrize(("seed", "permutations"), [(1, 128), (7, 64)])
+@pytest.mark.parametrize(
+    ("seed", "permutations"), [(1, 64), (1, 128), (1, 256), (7, 64), (0, 128), (2**32 - 1, 256)]
+)
 def test_signatures_are_bit_identical_to_datasketch(seed: int, permutations: int) -> None:
     config = Deduplication(seed=seed, permutations=permutations, bands=4, rows=4)
     rng = random.Random(0)
@@ -122,16 +166,27 @@ def test_a_text_without_words_has_a_signature_of_its_own() -> None:
     assert [reason for reason, _ in answers.values()] == ["exact_duplicate", "kept", "kept"]
 
 
-def test_signatures_of_a_shard_survive_saving_in_the_same_bytes(tmp_path: Path) -> None:
-    table = dedup.signatures(families(1), CONFIG)
-    for name in ("a.npz", "b.npz"):
-        table.save(tmp_path / name)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
-    loaded = dedup.Signatures.load(tmp_path / "a.npz")
-    assert (loaded.ids, loaded.sources) == (table.ids, table.sources)
-    for field in ("exact_N2", "bands_NB", "length_N"):
-        assert np.array_equal(getattr(loaded, field), getattr(table, field)), field
+@pytest.mark.parametrize("partitions", [1, 2, 7])
+def test_every_key_is_in_one_partition_and_equal_keys_in_the_same(partitions: int) -> None:
+    documents = families(1)
+    signed = dedup.signatures(documents, CONFIG)
+    parts = signed.parts(partitions)
+    assert [pack(part) for part in parts] == [pack(part) for part in signed.parts(partitions)]
+    for kind, all_keys in (("bands", signed.bands_NB), ("names", signed.names_N[:, None])):
+        found = [
+            (int(row), int(key))
+            for part in parts
+            for row, key in zip(part[f"{kind}_rows"], part[f"{kind}_keys"], strict=True)
+        ]
+        assert sorted(found) == sorted(
+            (row, int(key)) for row, keys in enumerate(all_keys) for key in keys
+        )
+        of_part = [{*part[f"{kind}_keys"].tolist()} for part in parts]
+        assert sum(map(len, of_part)) == len(set().union(*of_part))
+    shares = [len(part["bands_keys"]) * partitions / signed.bands_NB.size for part in parts]
+    assert min(shares) > 0.7
+    exact = {tuple(row) for part in parts for row in part["exact_keys"].tolist()}
+    assert exact == {tuple(row) for row in signed.exact_N2.tolist()}
 
 
 def test_a_signature_does_not_depend_on_the_batch() -> None:
@@ -140,6 +195,7 @@ def test_a_signature_does_not_depend_on_the_batch() -> None:
     alone = [dedup.signatures([d], CONFIG) for d in documents]
     assert np.array_equal(together.bands_NB, np.concatenate([t.bands_NB for t in alone]))
     assert np.array_equal(together.exact_N2, np.concatenate([t.exact_N2 for t in alone]))
+    assert np.array_equal(together.names_N, np.concatenate([t.names_N for t in alone]))
 
 
 # ---- Decisions
@@ -155,21 +211,22 @@ def jaccard(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_pair_above_the_threshold_that_datasketch_finds_survives(seed: int) -> None:
+def test_no_pair_above_the_threshold_that_datasketch_finds_is_missed(seed: int) -> None:
     documents = families(seed)
-    found = ngrams(words([d.text for d in documents]), CONFIG.ngram_words)
+    texts = [d.text for d in documents]
+    found = ngrams(words(texts), CONFIG.ngram_words)
     signature = minhash(found.hashes_S, found.offsets_D, CONFIG)
     lsh = MinHashLSH(num_perm=CONFIG.permutations, params=(CONFIG.bands, CONFIG.rows))
     sketches = [MinHash(hashvalues=s, scheme="affine32") for s in signature]
     for k, sketch in enumerate(sketches):
         lsh.insert(k, sketch)
-    kept = {a.id for a in decide([documents])[0] if isinstance(a, Document)}
+    survivor = survivors_of(decide([documents[0::2], documents[1::2]], partitions=3))
     found_pairs = 0
     for i, sketch in enumerate(sketches):
         for j in lsh.query(sketch):
-            if i < j and jaccard(documents[i].text, documents[j].text) >= CONFIG.threshold:
+            if i < j and jaccard(texts[i], texts[j]) >= CONFIG.threshold:
                 found_pairs += 1
-                assert not {documents[i].id, documents[j].id} <= kept
+                assert survivor[documents[i].id] == survivor[documents[j].id]
     assert found_pairs > 10
 
 
@@ -200,17 +257,17 @@ def test_evidence_is_the_exact_similarity_to_the_survivor() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_decisions_do_not_depend_on_order_or_division_into_shards(seed: int) -> None:
+def test_decisions_do_not_depend_on_order_shards_or_partitions(seed: int) -> None:
     documents = families(seed)
     expected = outcome(decide([documents]))
     assert {reason for reason, _ in expected.values()} >= {"kept", "near_duplicate"}
     rng = random.Random(seed + 100)
-    for number in (1, 3, 7):
+    for number, partitions in ((1, 7), (3, 1), (7, 2), (5, 40)):
         shuffled = documents.copy()
         rng.shuffle(shuffled)
         cuts = sorted(rng.randrange(len(shuffled)) for _ in range(number - 1))
         shards = [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, len(shuffled)], strict=True)]
-        assert outcome(decide(shards)) == expected
+        assert outcome(decide(shards, partitions=partitions)) == expected
 
 
 def test_a_chain_of_near_duplicates_has_one_survivor() -> None:
@@ -278,59 +335,13 @@ def test_an_id_that_is_taken_by_another_text_gets_a_new_name() -> None:
     assert first[3].id == "x~4"
 
 
-def bucket(sets: list[list[int]]) -> list[list[int]]:
-    """Groups of documents with these n-gram sets, all of which share all bands."""
-    number = len(sets)
-    table = dedup.Signatures(
-        exact_N2=np.arange(2 * number, dtype=np.uint64).reshape(-1, 2),
-        bands_NB=np.zeros((number, CONFIG.bands), np.uint64),
-        length_N=np.full(number, 10),
-        ids=[f"{k:03}" for k in range(number)],
-        sources=["web"] * number,
-    )
-    arrays = [np.array(sorted(s), np.uint64) for s in sets]
-    (decided,) = dedup.find_duplicates(
-        [table], lambda _, rows: [arrays[row] for row in rows], [], CONFIG
-    )
-    groups: dict[int, list[int]] = {k: [k] for k in range(number) if k not in decided.dropped}
-    for row, (_, evidence) in sorted(decided.dropped.items()):
-        groups[int(evidence["kept"])].append(row)
-    return sorted(groups.values())
-
-
-def test_every_pair_of_a_bucket_is_looked_at() -> None:
-    a, b = list(range(100)), list(range(1000, 1100))
-    assert bucket([a, b, b]) == [[0], [1, 2]]
-    assert bucket([b, a, b, a, [7]]) == [[0, 2], [1, 3], [4]]
-
-
-@pytest.mark.parametrize(("size", "joined"), [(70, True), (69, False)])
-def test_the_threshold_is_a_least_similarity(size: int, joined: bool) -> None:
-    assert bucket([list(range(100)), list(range(size))]) == ([[0, 1]] if joined else [[0], [1]])
-
-
-def test_groups_are_connected_components() -> None:
-    rng = random.Random(8)
-    sets = [rng.sample(range(60), rng.randrange(40, 60)) for _ in range(120)]
-    alike = [[len({*a} & {*b}) / len({*a} | {*b}) >= CONFIG.threshold for a in sets] for b in sets]
-    group = list(range(len(sets)))
-    for _ in sets:  # the smallest number spreads until nothing changes
-        group = [min(g for g, near in zip(group, row, strict=True) if near) for row in alike]
-    expected = [[k for k, g in enumerate(group) if g == root] for root in sorted({*group})]
-    assert 3 < len(expected) < 110
-    assert bucket(sets) == expected
-
-
 def test_decisions_survive_json() -> None:
     documents = families(6)
     documents.append(document(documents[0].id, "another text of the same id"))
-    table = dedup.signatures(documents, CONFIG)
-    (decided,) = dedup.find_duplicates(
-        [table], lambda _, rows: dedup.shingles(documents, rows, CONFIG), [], CONFIG
-    )
+    (decided,) = find([documents])
     assert decided.dropped
     assert decided.renamed
-    assert dedup.Decisions.from_json(decided.to_json()) == decided
+    assert Decisions.from_json(decided.to_json()) == decided
 
 
 def test_no_documents_no_decisions() -> None:
@@ -338,29 +349,97 @@ def test_no_documents_no_decisions() -> None:
     assert decide([[], [document("1", "a b c")], []]) == [[], [document("1", "a b c")], []]
 
 
-def test_only_documents_that_share_a_band_are_read_again() -> None:
+def test_only_candidates_are_compared_and_copies_once() -> None:
     rng = random.Random(4)
     text = " ".join(random_words(rng, 100))
     shards = [
         [document("1", " ".join(random_words(rng, 100))), document("2", text)],
         [document("3", " ".join(random_words(rng, 100)))],
-        [document("4", text + " end"), document("5", text)],
+        [document("4", text + " end"), document("5", text), document("3~2", "as 3 by its id")],
     ]
-    asked = {}
+    connected = connect(shards, CONFIG, 2)
+    places = list(zip(connected.shard_M().tolist(), connected.row_M().tolist(), strict=True))
+    assert places == [(0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
+    assert connected.compared_M.tolist() == [True, False, True, False, False]
+    assert len({*connected.near_M.tolist()}) == 3
+    assert len({*connected.together_M.tolist()}) == 2
+    last = survivors.members(shards[2], connected.where(connected.shard_M() == 2), CONFIG)
+    assert [len(own) for own in last.sets] == [97, 0, 0]
 
-    def shingles_of(shard: int, rows: list[int]) -> list[U64]:
-        asked[shard] = rows
-        return dedup.shingles(shards[shard], rows, CONFIG)
 
-    dedup.find_duplicates(
-        [dedup.signatures(shard, CONFIG) for shard in shards], shingles_of, [], CONFIG
-    )
-    assert asked == {0: [1], 2: [0]}  # "5" is an exact copy of "2"
+def test_a_shard_is_read_no_further_than_its_last_member() -> None:
+    none = groups.Groups.of(None)
+
+    def unread() -> list[Document]:
+        raise AssertionError("a document was read")
+        yield
+
+    assert survivors.members(unread(), none, CONFIG).ids == []
 
 
 def test_a_shard_that_is_not_the_signed_one_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no row 3"):
-        dedup.shingles([document("1", "a b c")], [0, 3], CONFIG)
+    text = " ".join(WORDS[:50])
+    shard = [document("1", text), document("2", "x"), document("3", text)]
+    with pytest.raises(ValueError, match="no row 2: it is not the one that was signed"):
+        survivors.members(shard[:2], connect([shard], CONFIG, 1), CONFIG)
+
+
+def test_equal_characters_in_other_words_are_not_copies() -> None:
+    """Else which of them stood for both would depend on the shards, and so would the result."""
+    one, other = (
+        document(id, text)
+        for id, text in (("1", "the rapist of words"), ("2", "therapist of words"))
+    )
+    assert outcome(decide([[one, other]]))["1"][0] == "kept"
+    assert outcome(decide([[one, other]]))["2"][0] == "kept"
+
+
+def brute_force(documents: Sequence[Document], order: Sequence[str]) -> dict[str, str]:
+    """id -> id of its survivor, over all pairs: connected if they share a band and are similar.
+
+    With one row a band and as many bands as permutations, similar pairs that share no band are out
+    of the question.
+    """
+    group = list(range(len(documents)))
+    for i, one in enumerate(documents):
+        for j, other in enumerate(documents[:i]):
+            if jaccard(one.text, other.text) >= CONFIG.threshold and group[i] != group[j]:
+                old, new = group[i], group[j]
+                group = [new if g == old else g for g in group]
+    rank = sorted(
+        range(len(documents)),
+        key=lambda k: (
+            order.index(documents[k].source),
+            -len(documents[k].text),
+            documents[k].id,
+        ),
+    )
+    best: dict[int, str] = {}
+    for k in rank:
+        best.setdefault(group[k], documents[k].id)
+    return {documents[k].id: best[group[k]] for k in range(len(documents))}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_decisions_are_those_of_all_pairs(seed: int, partitions: int) -> None:
+    documents = families(seed + 50)
+    config = Deduplication(bands=128, rows=1)
+    shards = [documents[:50], documents[50:]]
+    found = survivors_of(decide(shards, config=config, partitions=partitions))
+    assert found == brute_force(documents, ("a", "b", "c"))
+
+
+def test_new_names_do_not_depend_on_partitions() -> None:
+    texts = [" ".join(WORDS[k : k + 50]) for k in range(1000, 2000, 50)]
+    ids = ["x", "y", "x~2", "x", "y~2", "z", "x~2", "x", "z~9~9", "z"]
+    shards = [[document(id, text)] for id, text in zip(ids, texts, strict=False)]
+    names = [
+        [d.id for shard in decide(shards, partitions=partitions) for d in shard]
+        for partitions in (1, 3, 40)
+    ]
+    assert names[0] == names[1] == names[2]
+    assert {*names[0]} == {*ids, "x~3", "x~4", "x~2~2", "z~2"}
 
 
 @pytest.mark.parametrize(
@@ -370,6 +449,7 @@ def test_a_shard_that_is_not_the_signed_one_is_an_error() -> None:
         (Deduplication(rows=0), "rows"),
         (Deduplication(threshold=0.0), "threshold"),
         (Deduplication(threshold=70), "at most 1"),
+        (Deduplication(partitions=-1), "dedup.partitions: got -1, expected 1 or more, or 0"),
     ],
 )
 def test_settings_that_cannot_be_computed_are_refused(config: Deduplication, message: str) -> None:

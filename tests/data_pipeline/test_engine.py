@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.engine import LocalEngine
+from data_pipeline.engine import Failed, LocalEngine
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,54 @@ def test_the_first_error_is_raised_here() -> None:
         LocalEngine(2) as engine,
     ):
         list(engine.run(fail_at_three, range(6)))
+
+
+def test_errors_of_a_kind_are_collected_and_others_raised() -> None:
+    with LocalEngine(2) as engine:
+        answers = dict(engine.run(fail_at_three, range(6), collect=(ValueError,)))
+        failed = answers.pop(3)
+        assert isinstance(failed, Failed)
+        assert str(failed.error) == "three is refused"
+        assert answers == {i: i for i in range(6) if i != 3}
+        with pytest.raises(ValueError, match="three is refused"):
+            list(engine.run(fail_at_three, range(6), collect=(OSError,)))
+
+
+def work_in_turn(task: tuple[str, int]) -> int:
+    """How many were at work when this one began, itself included."""
+    folder, number = Path(task[0]), task[1]
+    mark = folder / str(number)
+    mark.touch()
+    time.sleep(0.05)
+    count = len(list(folder.iterdir()))
+    mark.unlink()
+    return count
+
+
+def test_no_more_than_at_once(tmp_path: Path) -> None:
+    tasks = [(str(tmp_path), number) for number in range(8)]
+    with LocalEngine(3) as engine:
+        assert max(n for _, n in engine.run(work_in_turn, tasks)) > 1
+        assert {n for _, n in engine.run(work_in_turn, tasks, at_once=1)} == {1}
+        assert max(n for _, n in engine.run(work_in_turn, tasks, at_once=2)) <= 2
+
+
+def test_tasks_are_taken_as_they_are_needed() -> None:
+    """A stage may have millions: they do not all wait in the pool."""
+    taken = 0
+
+    class Counting(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            nonlocal taken
+            for value in super().__iter__():
+                taken += 1
+                yield value
+
+    with LocalEngine(1) as engine:
+        run = engine.run(square, Counting(range(1000)))
+        next(run)
+        assert taken < 20
+        assert len(list(run)) == 999
 
 
 def test_a_killed_worker_is_explained() -> None:

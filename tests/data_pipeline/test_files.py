@@ -48,7 +48,7 @@ def test_json_lines_with_their_places(tmp_path, suffix, compress):
     content = lines(GOOD).removesuffix(b"\n")  # the last newline is optional
     rows = read(tmp_path / f"a.jsonl{suffix}", compress(content))
     assert [row.fields for row in rows] == GOOD
-    assert [row.number for row in rows] == [1, 2, 3, 4]
+    assert [row.number for row in rows] == [row.place["offset"] for row in rows]
     for row, fields in zip(rows, GOOD, strict=True):  # a place finds its line in the content
         end = row.place["offset"] + len(row.raw)
         assert json.loads(content[row.place["offset"] : end]) == fields
@@ -222,7 +222,7 @@ def test_texts_are_one_row_each(tmp_path):
     for name, compress in {"a.txt": bytes, "b.MD": bytes, "c.md.zst": zst}.items():
         (row,) = read(tmp_path / name, compress("# Häsin\r\n\n läuft\n".encode()))
         assert row.fields == {"text": "# Häsin\r\n\n läuft\n"}
-        assert row.number == 0
+        assert row.number is None
     (bad,) = read(tmp_path / "a.txt", b"text \xff text")
     assert (bad.reason, bad.detail) == ("invalid_utf8", "byte 0xff, 5 bytes in: invalid start byte")
 
@@ -249,7 +249,7 @@ def test_parquet_rows_with_their_places(tmp_path):
     rows = read(path, columns=("text",))
     assert [row.fields["text"] for row in rows] == texts
     assert [row.place for row in rows] == [{"row": i} for i in range(count)]
-    assert [row.number for row in rows] == list(range(1, count + 1))
+    assert [row.number for row in rows] == list(range(count))
 
 
 @pytest.mark.parametrize(
@@ -310,3 +310,43 @@ def test_which_files_are_read(tmp_path):
 def test_examples_in_docstrings():
     assert doctest.testmod(files).failed == 0
     assert doctest.testmod(streams).failed == 0
+
+
+# --- what tools pass over without a word, for every kind of file and compression
+
+CONTENTS = {
+    ".jsonl": lines(GOOD),
+    ".json": json.dumps(GOOD).encode(),
+    ".txt": b"a text " * 30,
+    ".md": b"# a text " * 30,
+    ".html": b"<html><body><p>" + b"a text " * 30 + b"</p></body></html>",
+}
+COMPRESSED = {".gz": gzip.compress, ".zst": zst}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_cut_file_of_any_kind_is_refused_wherever_it_is_cut(tmp_path, kind, suffix):
+    whole = COMPRESSED[suffix](CONTENTS[kind])
+    path = tmp_path / f"a{kind}{suffix}"
+    assert not [row for row in read(path, whole) if isinstance(row, Bad)]
+    for kept in (2, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(TruncatedInput, match=rf"^a\{kind}\{suffix} ends inside"):
+            read(path, whole[:kept])
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESSED])
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_file_of_any_kind_that_is_empty_or_too_long_or_no_utf8_is_named(tmp_path, kind, suffix):
+    compress = COMPRESSED.get(suffix, bytes)
+    path = tmp_path / f"a{kind}{suffix}"
+    for empty in (b"", b" \n"):
+        (bad,) = read(path, compress(empty))
+        assert (bad.reason, bad.file) == ("empty_file", path.name)
+    long = CONTENTS[kind].replace(b"document 1", b"x" * 3000).replace(b"a text", b"a text" * 99)
+    rows = read(path, compress(long), max_bytes=1000)
+    assert [row.reason for row in rows if isinstance(row, Bad)] == ["line_too_long"]
+    wrong = CONTENTS[kind].replace(b"document 1", b"caf\xff").replace(b"a text", b"\xff", 1)
+    rows = read(path, compress(wrong))
+    assert [row.reason for row in rows if isinstance(row, Bad)] == ["invalid_utf8"]
+    assert len(rows) == len(read(path, compress(CONTENTS[kind])))  # and the other rows survive

@@ -89,16 +89,15 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, said: str) -> 
 
 def test_a_shard_counts_as_finished_only_while_its_files_are_whole(tmp_path: Path) -> None:
     make(tmp_path)
-    assert manifests.finished_ledger(tmp_path, "a") is not None
-    assert manifests.finished_ledger(tmp_path, "b") is None
+    assert set(manifests.finished_ledgers(tmp_path, ["a", "b"])) == {"a"}
     (tmp_path / "shards" / "a.txt").write_text("har")
-    assert manifests.finished_ledger(tmp_path, "a") is None
+    assert manifests.finished_ledgers(tmp_path, ["a"]) == {}
 
 
 def test_a_damaged_ledger_is_made_again(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "ledger" / "a.json").write_text('{"shard": "a"')
-    assert manifests.finished_ledger(tmp_path, "a") is None
+    assert manifests.finished_ledgers(tmp_path, ["a"]) == {}
 
 
 def test_file_asks_for_a_known_name(tmp_path: Path) -> None:

@@ -10,9 +10,16 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from data_pipeline.config import NlpTasks
+from data_pipeline.books import Books
+from data_pipeline.config import NlpTasks, Recipe
 from data_pipeline.curation.nlp_tasks import KINDS, build
 from data_pipeline.document import Document
+from data_pipeline.engine import LocalEngine
+from data_pipeline.manifest import Ledger
+from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.runner import Runner, Task
+from data_pipeline.shards import read_dropped, read_shard
+from data_pipeline.steps.nlp_tasks import write_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,14 +171,8 @@ def test_multiple_choice_answers_are_true() -> None:
             assert f"{asked[1]} is {right}".lower() in flat.lower()
             found["definition"] += 1
         else:
-            context = max(
-                prompt(task).split("\n"),
-                key=lambda line: len(line) * (line not in options.values()),
-            )
-            contexts = [
-                line for line in prompt(task).split("\n") if f"{line} {right}" in flat and line
-            ]
-            assert contexts, (context, right)
+            lines = [line.removeprefix("Beginning: ") for line in prompt(task).split("\n")]
+            assert any(line and f"{line} {right}" in flat for line in lines), task.text
             found["next"] += 1
     assert min(found.values()) >= 2, found
 
@@ -216,10 +217,8 @@ def test_vague_subjects_and_judgements_are_not_asked_for() -> None:
 
 
 def test_summaries(tasks: list[Document]) -> None:
-    made = build(NlpTasks(kinds=("summary",), per_document=9))(document(HARES))
-    titles = {"The life of hares", "How hares escape"}
-    assert any(title in task.text for task in made for title in titles)
-    for task in made:
+    assert len(of_kind(tasks, "summary")) > 5
+    for task in of_kind(tasks, "summary"):
         assert task.meta["answer"] not in prompt(task)
     lead = "Owls hunt mice and voles at night during the cold months of winter. "
     unrelated = lead + "The tortoise won this race very slowly today. " * 6
@@ -231,6 +230,56 @@ def test_summaries(tasks: list[Document]) -> None:
     (conclusion, *_) = build(NlpTasks(kinds=("summary",)))(document(abstract))
     assert conclusion.meta["answer"].startswith("Hares are faster than tortoises")
     assert "CONCLUSION" not in conclusion.text
+
+
+def test_titles_are_headings_and_neither_half_shows_the_other() -> None:
+    titles = {"The life of hares", "How hares escape"}
+    found = set()
+    for seed in range(20):
+        for task in build(NlpTasks(kinds=("title",), seed=seed))(document(HARES)):
+            (title,) = (title for title in titles if title in task.text)
+            found.add((title, task.meta["answer"] == title))
+            assert task.text.count(title) == 1
+    assert found == {(title, asked) for title in titles for asked in (True, False)}
+
+
+def test_true_or_false_by_what_the_text_says() -> None:
+    counted = (
+        "The field at the river is cut in the month of June. A hunter counted 14 hares on it. "
+        "The farmers took the hay away, and the rain came. Another man counted only 21 hares there."
+    )
+    text = HARES + "\n" + counted
+    flat = " ".join(text.split())
+    found: Counter[tuple[bool, str]] = Counter()
+    for seed in range(20):
+        make_one = build(NlpTasks(kinds=("true_false",), per_document=50, seed=seed))
+        for task in make_one(document(text)):
+            verdict, reason = re.match(r"(\w+)\. (.+)\Z", task.meta["answer"], re.S).groups()
+            (sentence,) = re.fullmatch(r'The text says: "(.+)"', reason).groups()
+            assert sentence in flat and sentence in prompt(task)
+            shown = prompt(task).replace(sentence, "", 1)
+            said = verdict in ("True", "Yes", "Correct")
+            assert said or verdict in ("False", "No", "Incorrect")
+            assert (sentence in shown) == said, task.text  # the text has it once already
+            found[said, "number" if re.search(r"\d", sentence) else "term"] += 1
+    assert len(found) == 4 and min(found.values()) > 5, found
+
+
+def test_what_is_no_statement_is_not_exchanged() -> None:
+    rest = "The village lies at the river and is very old."
+    text = "\n\n".join(
+        f"{sentence} {rest}"
+        for sentence in (
+            "The results of all the trials are shown in Table 13.",
+            "The details of all this are in Section 12 of the book.",
+            "Most of my friends have 14 hares at home.",
+            "The old farmers had 15 of your hares there.",
+            "Version 16 is older than Version 17 of the same.",
+        )
+    )
+    assert build(NlpTasks(kinds=("true_false",), per_document=50))(document(text)) == []
+    stated = text.replace("my friends", "the friends")
+    assert build(NlpTasks(kinds=("true_false",), per_document=50))(document(stated)) != []
 
 
 @pytest.mark.parametrize(
@@ -266,3 +315,43 @@ def test_pure_and_the_same_in_another_process(tasks: list[Document]) -> None:
             text=True,
         ).stdout
         assert output == f"{[repr(task) for task in tasks]}\n"
+
+
+def write(task: Task) -> Ledger:
+    with Books(task, "made") as books:
+        for one in everything():
+            books.came(one)
+            books.settle(one)
+    return books.ledger
+
+
+def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:
+    recipe = Recipe(nlp_tasks=NlpTasks(max_tokens=90))
+    with LocalEngine(1) as engine:
+        runner = Runner(tmp_path, engine)
+        made = runner.stage("made", write, [Task("a", tiers={"web": "D1"})], config=0, inputs=[])
+        again = runner.stage("more", write, [Task("a", tiers={"web": "D3"})], config=1, inputs=[])
+        found = write_tasks(recipe, runner, [made, again])
+    written = {d.id: d for file in found.files() for d in read_shard(file.path)}
+    dropped = {
+        one.document.id: one
+        for file in found.files("dropped")
+        for _, one in read_dropped(file.path)
+    }
+    expected = {task.id: task for task in make(recipe.nlp_tasks)}
+    assert written.keys() | dropped.keys() == expected.keys()
+    assert len(written) + len(dropped) == len(expected) and written and dropped
+    encode = Tokenizer().encode
+    assert all(len(encode(task.text)) <= 90 for task in written.values())
+    for one in dropped.values():
+        assert one.reason == "too_many_tokens"
+        assert one.evidence == {"tokens": len(encode(one.document.text)), "most": 90}
+        assert one.evidence["tokens"] > 90
+    kinds: Counter[tuple[str, str]] = Counter()
+    for ledger in found.ledgers():
+        for kind, became in ledger.extra["kinds"].items():
+            kinds.update({(kind, what): n for what, n in became.items()})
+    assert kinds == Counter(
+        (task.meta["task"], "kept" if name in written else "too_many_tokens")
+        for name, task in expected.items()
+    )

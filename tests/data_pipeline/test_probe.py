@@ -52,7 +52,7 @@ def test_every_kind_is_measured_for_every_benchmark() -> None:
     measured = measure(Decontamination(), items("b", 12) + items("c", 5, seed=1000))
     keys = [(row["benchmark"], row["kind"]) for row in measured["results"]]
     assert keys == [(name, kind) for name in ("b", "c") for kind in probe.KINDS]
-    assert [row["planted"] for row in measured["results"]] == [12] * 9 + [5] * 9
+    assert [row["planted"] for row in measured["results"]] == [12] * 11 + [5] * 11
     for row in measured["results"]:
         assert row["recall"] == round(row["found"] / row["planted"], 4)
     assert measured["false_positives"] == {
@@ -65,7 +65,7 @@ def test_every_kind_is_measured_for_every_benchmark() -> None:
 
 def test_the_default_rules_find_what_they_promise() -> None:
     measured = measure(Decontamination(), items("b", 100))
-    for kind in ("verbatim", "rewrapped", "inside_100_words", "inside_1500_words"):
+    for kind in ("verbatim", "rewrapped", "repunctuated", "inside_100_words", "inside_1500_words"):
         assert recall(measured, kind) >= 0.99, kind
     assert recall(measured, "question_only") >= 0.98
     assert recall(measured, "edited_5_percent") >= 0.97
@@ -132,3 +132,35 @@ def test_without_clean_text_there_is_nothing_to_plant_in() -> None:
 )
 def test_a_whole_item_is_what_a_text_would_hold(parts: dict[str, str], whole: str) -> None:
     assert probe.whole(Item("b/0", "b", parts)) == whole
+
+
+def test_rewrites_are_planted_as_they_are() -> None:
+    what = items("b", 8)
+    told_anew = [Item(f"b/retold/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)]
+    config = Decontamination()
+    index = build_index(what, 13, config)
+    measured = probe.measure(what, CLEAN, config, index, rewrites=[*what[:3], *told_anew])
+    assert recall(measured, "rewritten") == round(3 / 11, 4)
+    kinds = [row["kind"] for row in measured["results"]]
+    assert kinds == [*probe.KINDS, *probe.RETOLD]
+
+
+def test_questions_too_short_to_be_told_from_other_text_are_counted_apart() -> None:
+    asked = [
+        Item(f"b/test/{k}", "b", {"question": f"Why do {text(k, 1)} sleep?", "answer": text(k, 30)})
+        for k in range(9)
+    ]
+    asked.append(Item("b/test/9", "b", {"question": text(77, 30)}))
+    measured = measure(Decontamination(), asked)
+    rows = {row["kind"]: row for row in measured["results"]}
+    assert (rows["question_only"]["found"], rows["question_only"]["generic"]) == (10, 0)
+    inside = rows["question_inside_300_words"]
+    assert (inside["found"], inside["generic"]) == (1, 9)
+    assert {row["generic"] for kind, row in rows.items() if "question" not in kind} == {0}
+
+
+def test_fewer_items_are_planted_where_it_is_asked_for() -> None:
+    config = Decontamination()
+    what = items("b", 12)
+    measured = probe.measure(what, CLEAN, config, build_index(what, 13, config), most=4)
+    assert {row["planted"] for row in measured["results"]} == {4}

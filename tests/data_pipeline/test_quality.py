@@ -78,3 +78,37 @@ def test_code_rules() -> None:
     data = "X = [" + ", ".join(map(str, range(600))) + "]"
     assert quality.long_code_lines(Text.of(code + data)) is not None
     assert quality.few_code_letters(Text.of(data)) is not None
+
+
+def test_a_program_with_a_table_in_it_is_a_program() -> None:
+    code = "def area(radius):\n    return 3.14159 * radius**2\n" * 6
+    grid = "08 02 22 97 38 15 00 40 00 75\n" * 20
+    assert quality.few_code_letters(Text.of(code + f'GRID = """\n{grid}"""')) is None
+    assert quality.few_code_letters(Text.of(code + grid * 6)) is not None
+    constant = "PRIMES = '" + "7" * 1010 + "'\n"
+    assert quality.long_code_lines(Text.of(code * 3 + constant)) is None
+    assert quality.long_code_lines(Text.of(code + constant)) is not None
+
+
+def test_dots_and_code_are_no_symbols() -> None:
+    gap = "Gish opened his mouth and ................. spoke to the wild man ......... of it.\n"
+    assert quality.symbols(Text.of(gap * 9), 0.1) is not None  # two for each fourteen words
+    assert quality.symbols(Text.of(gap * 9), 0.15) is None
+    assert (
+        quality.symbols(Text.of("Rename them:\n\n`mv '#1#2#3' '#4#5#6'` and so on."), 0.1) is None
+    )
+
+
+def test_a_table_with_names_in_it_is_no_table_of_numbers() -> None:
+    moons = "\n".join(f"| Moon {name} | {k} | 3.1 | 0.2 | 1 |" for k, name in enumerate("abcdef"))
+    assert quality.few_alphabetic_words(Text.of(moons), 0.6) is None
+    assert quality.few_alphabetic_words(Text.of(f"{moons}\n{TABLE}"), 0.6) is not None
+    tokens = 'He said , " it is . " ( and so on ) ; - - : it is .'
+    assert quality.few_alphabetic_words(Text.of(tokens), 0.9) is None  # signs are no words
+
+
+def test_html_tags_are_no_repeated_text() -> None:
+    cards = "".join(f'<div class="goal-card">\n<br> </div>\n{PROSE} {k}\n' for k in range(9))
+    lines = "\n".join(f"The goal number {k} was reached by all." for k in range(9))
+    assert quality.duplicate_lines(Text.of(lines.replace("\n", '\n<div class="a">\n')), 0.1) is None
+    assert quality.duplicate_lines(Text.of(cards), 0.3) is not None  # the prose is repeated

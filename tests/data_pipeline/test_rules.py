@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.config import Decontamination
+from data_pipeline.config import Decontamination, Rules
+from data_pipeline.curation import boilerplate
 from data_pipeline.decontamination import rules
 from data_pipeline.decontamination.benchmarks import Item
 from data_pipeline.decontamination.index import Index, build_index, word_bits
@@ -152,7 +153,7 @@ def test_item_share_counts_an_ngram_once_in_a_passage() -> None:
     phrase = " ".join(w[:5])
     repeated = f"{phrase} {w[11]} {phrase} {w[10]} {w[9]} {phrase} {w[8]} {w[7]} {w[6]}"
     assert not finds(repeated, ITEM_SHARE, items=[RARE_ITEM])
-    assert finds(" ".join(w[:9]) + " other", ITEM_SHARE, items=[RARE_ITEM])
+    assert finds(" ".join(w[:10]) + " other", ITEM_SHARE, items=[RARE_ITEM])
 
 
 def test_item_share_does_not_add_up_ngrams_of_distant_passages() -> None:
@@ -377,3 +378,77 @@ def test_rare_words_say_more_than_common_ones() -> None:
 def test_settings_that_make_no_sense_are_refused(config: Decontamination, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_index([ITEM], 13, config)
+
+
+# ---- Short items, options, templates, the paper's rule
+
+
+def test_a_short_item_with_a_replaced_word_is_found_in_a_short_document() -> None:
+    text = "Which gas do plants take in from the air during photosynthesis? carbon dioxide"
+    item = Item("b/test/0", "b", {"question": text[:62], "question_answer": text})
+    edited = text.replace("plants", "flowers").replace("air", "sky")
+    (found,) = check([edited], items=[item])
+    assert found is not None
+    assert (found["rule"], found["part"]) == ("item_share", "question_answer")
+    assert found["span"] == edited
+    assert 0.75 <= found["share"] < 1
+    assert not finds(f"{clean(200)} {edited} {clean(200, 1)}", items=[item])
+    off = Decontamination(**{**OFF, "sample_share": 0.5})
+    assert not finds(edited, off, items=[item])
+
+
+def test_nearly_all_of_an_option_has_to_be_there() -> None:
+    option = clean(20, 5)
+    item = Item("b/test/0", "b", {"question": "Why?", "choice_0": option})
+    most = " ".join(option.split()[:17])  # .85 of it
+    for found, text in ((True, option), (False, most)):
+        assert finds(f"{clean(99)} {text} {clean(99, 1)}", ITEM_SHARE, items=[item]) == found
+    question = Item("b/test/0", "b", {"question": option})
+    assert finds(f"{clean(99)} {most} {clean(99, 1)}", ITEM_SHARE, items=[question])
+
+
+def test_a_long_phrase_does_not_hide_what_an_item_has_for_itself() -> None:
+    """As in a task whose every question begins with the same forty words."""
+    phrase = clean(40, 3)
+    items = [Item(f"b/{k}", "b", {"question": f"{phrase} {clean(15, 100 + k)}"}) for k in range(30)]
+    edited = replace_words(items[7].parts["question"], (3, 30, 49))
+    (found,) = check([f"{clean(60)} {edited} {clean(60, 1)}"], ITEM_SHARE, items=items)
+    assert found is not None
+    assert found["item"] == "b/7"
+    assert not finds(f"{phrase} {clean(15, 99)}", ITEM_SHARE, items=items)
+
+
+def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
+    frame = [clean(30, 700 + k) for k in range(6)]
+
+    def page(k: int, own: int) -> str:
+        return "\n".join(f"{part} {clean(own, 100 * k + j)}" for j, part in enumerate(frame))
+
+    pages = [Document(f"web/{k}", page(k, 9), "web", "web") for k in range(1, 5)]
+    item = Item("web/1", "held_out", {"document": pages[0].text}, absolute_hits=False)
+    templates = {n: boilerplate.shared_ngrams(pages, n) for n in (5, 13)}
+    other = Document("web/9", page(9, 9), "web", "web")
+    leak = Document("web/10", f"{clean(50)} {pages[0].text} {clean(50, 1)}", "web", "web")
+    for given, expected in ((None, [True, True]), (templates, [False, True])):
+        answers = rules.build(DEFAULT, build_index([item], 13, DEFAULT, given))([other, leak])
+        assert [isinstance(answer, Dropped) for answer in answers] == expected
+    benchmark = Item("b/1", "b", {"question": frame[0]})
+    index = build_index([benchmark], 13, DEFAULT, templates)
+    answers = rules.build(DEFAULT, index)([other])
+    assert isinstance(answers[0], Dropped), "a benchmark's text stays evidence, wherever it stands"
+
+
+def test_the_papers_rule_is_one_setting() -> None:
+    papers = Decontamination(rules=Rules.PAPER).resolved()
+    assert papers.ngram_words == {"D1": 13, "D2": 10, "D3": 4}
+    items = [Item(f"b/{k}", "b", {"question": clean(60, k)}) for k in range(20)]
+    inside = f"{clean(100, 98)} {clean(60, 3)} {clean(200, 99)}"
+    mostly = f"{clean(60, 3)} {clean(20, 99)}"
+    for n in papers.ngram_words.values():
+        assert not finds(inside, papers, items=items, n=n)
+        (found,) = check([mostly], papers, items=items, n=n)
+        assert found is not None
+        assert found["rule"] == "sample_share"
+    same = [Item(f"b/{k}", "b", {"question": f"{clean(60)} {clean(9, k)}"}) for k in range(30)]
+    assert finds(clean(60), papers, items=same, n=10), "nothing is excused as a phrase"
+    assert Decontamination().resolved() == Decontamination()

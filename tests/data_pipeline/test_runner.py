@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import manifest
-from data_pipeline.disk import write_text
+from data_pipeline.disk import DiskFull, write_text
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import DamagedInput, Directory, Ledger, ShardFile
 from data_pipeline.runner import Runner, Task
@@ -43,6 +47,84 @@ def run(
             extra=more.get("extra"),
         )
     return runner
+
+
+def refuse_odd(task: Task) -> Ledger:
+    if int(task.shard) % 2:
+        raise ValueError(f"shard {task.shard} is odd")
+    return write_twice(replace(task, config=1))
+
+
+def troubled(task: Task) -> Ledger:
+    """As `write_twice`; shard "b" has the trouble that a file says, as long as it is there."""
+    trouble = Path(task.config)
+    if task.shard == "b" and trouble.exists():
+        if trouble.read_text() == "out of memory":
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+    return write_twice(replace(task, config=100))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "said"),
+    [
+        ("full disk", DiskFull, r"File too large\. Finished shards are kept.*b\.txt"),
+        ("out of memory", RuntimeError, r"a worker process died.*Finished shards are\s+kept"),
+    ],
+)
+def test_after_trouble_the_same_command_goes_on(
+    tmp_path: Path, trouble: str, kind: type[Exception], said: str
+) -> None:
+    def stage(root: Path) -> Directory:
+        tasks = [Task(name, config=str(tmp_path / "trouble")) for name in "abc"]
+        with LocalEngine(1) as engine:
+            return Runner(root, engine).stage("s", troubled, tasks, config=None, inputs=[])
+
+    expected = stage(tmp_path / "undisturbed")
+    (tmp_path / "trouble").write_text(trouble)
+    with pytest.raises(kind, match=said):
+        stage(tmp_path / "run")
+    (path,) = (tmp_path / "run").iterdir()
+    assert not (path / "manifest.json").exists()
+    assert (path / "shards" / "a.txt").exists()
+    finished = (path / "shards" / "a.txt").stat().st_mtime_ns
+    (tmp_path / "trouble").unlink()
+    made = stage(tmp_path / "run")
+    assert made.manifest == expected.manifest
+    assert (path / "shards" / "a.txt").stat().st_mtime_ns == finished
+    for name in "abc":
+        assert (path / "shards" / f"{name}.txt").read_text() == name * 100
+    assert not list(path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("shards", [2, 10, 60])
+def test_all_refused_shards_are_named_at_the_end(tmp_path: Path, shards: int) -> None:
+    tasks = [Task(f"{number:02d}") for number in range(shards)]
+
+    def stage() -> None:
+        with LocalEngine(2) as engine:
+            Runner(tmp_path, engine).stage(
+                "odd", refuse_odd, tasks, config=None, inputs=[], list_all_failures=True
+            )
+
+    with pytest.raises(ValueError) as error:
+        stage()
+    lines = str(error.value).split("\n")
+    odd = [f"shard {number:02d} is odd" for number in range(1, shards, 2)]
+    if shards == 2:
+        assert lines == odd
+    else:
+        assert lines[0] == (
+            f"{len(odd)} of {shards} shards are refused; the others are finished and kept."
+        )
+        assert [line.strip() for line in lines[1:21]] == odd[:20]
+        assert lines[21:] == (["  ... and 10 more"] if shards == 60 else [])
+    (path,) = tmp_path.iterdir()
+    made = {file.name: file.stat().st_mtime_ns for file in (path / "shards").iterdir()}
+    assert len(made) == shards - len(odd)
+    with pytest.raises(ValueError):
+        stage()
+    assert made == {file.name: file.stat().st_mtime_ns for file in (path / "shards").iterdir()}
 
 
 def times(directory: Directory) -> list[int]:

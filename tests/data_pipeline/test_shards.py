@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from data_pipeline import shards
-from data_pipeline.disk import DiskFull
+from data_pipeline.disk import DiskFull, remove_partial
 from data_pipeline.document import Document, Dropped
 from data_pipeline.shards import DroppedWriter, ShardWriter, TruncatedShard, read_shard
 
@@ -115,7 +115,7 @@ def test_a_killed_writer_leaves_no_shard_and_its_rest_can_be_removed(tmp_path):
     subprocess.run([sys.executable, "-c", code, path], cwd=Path.cwd(), check=False)
     assert not path.exists()
     write(path)
-    left = shards.remove_partial(tmp_path)
+    left = remove_partial(tmp_path)
     assert len(left) == 1
     assert list(tmp_path.iterdir()) == [path]
 

@@ -15,7 +15,7 @@ import zstandard
 
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.curation import sources
-from data_pipeline.curation.sources import not_read, partition
+from data_pipeline.curation.partition import not_read, partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.streams import CorruptInput, TruncatedInput
 
@@ -63,20 +63,20 @@ def test_a_folder_of_every_kind(folder):
     assert {document.id: document.text for document in documents} == {
         "web/a.json:1": "a one",
         "web/x": "b one",
-        "web/b.jsonl:2": "b two",
+        "web/b.jsonl:29": "b two",
         "web/h.html": "h text",
         "web/m.md.gz": "# m text",
-        "web/sub.parquet/part-0.parquet:1": "p one",
-        "web/sub.parquet/part-0.parquet:2": "p two",
+        "web/sub.parquet/part-0.parquet:0": "p one",
+        "web/sub.parquet/part-0.parquet:1": "p two",
         "web/z.txt": "z text",
     }
     assert {document.source for document in documents} == {"web"}
     by_id = {document.id: document.meta for document in documents}
-    assert by_id["web/b.jsonl:2"] == {
+    assert by_id["web/b.jsonl:29"] == {
         "file": "b.jsonl",
         "offset": len(lines({"text": "b one", "id": "x"})),
     }
-    assert by_id["web/sub.parquet/part-0.parquet:2"] == {
+    assert by_id["web/sub.parquet/part-0.parquet:1"] == {
         "file": "sub.parquet/part-0.parquet",
         "row": 1,
     }
@@ -109,13 +109,15 @@ def test_shards_are_named_grouped_and_picklable(tmp_path):
 
 def test_documents_do_not_depend_on_the_shards(folder):
     source = Source("web", path=str(folder))
-    assert read_all(source, Reading(shard_bytes=1)) == read_all(source, Reading())
-    assert len(partition(source, Reading(shard_bytes=1))) == 6
+    whole = read_all(source, Reading())
+    for shard_bytes in (1, 7, 25, 40, 1000):
+        assert read_all(source, Reading(shard_bytes=shard_bytes)) == whole
+    assert len(partition(source, Reading(shard_bytes=7))) > 6
 
 
 def test_a_fingerprint_changes_with_the_input_only(folder, tmp_path):
     def prints():
-        shards = partition(source, Reading(shard_bytes=1))
+        shards = partition(source, Reading(shard_bytes=70))
         return {shard.items: shard.fingerprint for shard in shards}
 
     source = Source("web", path=str(folder))
@@ -147,7 +149,7 @@ def test_max_documents_is_shared_among_the_shards(tmp_path, most):
     for i in range(5):
         (tmp_path / f"{i}.jsonl").write_bytes(lines(*[{"text": f"{i} {j}"} for j in range(10)]))
     source = Source("web", path=str(tmp_path), max_documents=most)
-    documents = read_all(source, Reading(shard_bytes=1))
+    documents = read_all(source, Reading(shard_bytes=60))
     assert len(documents) == min(most, 50)
     files = {document.meta["file"] for document in documents}
     assert len(files) == min(most, 5)
@@ -335,15 +337,12 @@ def test_a_truncated_file_is_no_short_file(tmp_path, suffix):
 
 def test_ids_of_rows(tmp_path):
     values = ["own", 12, "", None, 1.5, True, ["a"], "mit Umlaut ü"]
-    documents, _ = read(tmp_path / "a.jsonl", lines(*[{"text": "t", "id": v} for v in values]))
+    content = lines(*[{"text": "t", "id": v} for v in values])
+    documents, _ = read(tmp_path / "a.jsonl", content)
     assert [document.id.removeprefix("web/") for document in documents] == [
         "own",
         "12",
-        "a.jsonl:3",
-        "a.jsonl:4",
-        "a.jsonl:5",
-        "a.jsonl:6",
-        "a.jsonl:7",
+        *(f"a.jsonl:{sum(map(len, content.splitlines(True)[:k]))}" for k in range(2, 7)),
         "mit Umlaut ü",
     ]
     ((document,), _) = read(tmp_path / "a.jsonl", lines({"text": "t", "key": 3}), id_field="key")
@@ -470,15 +469,15 @@ def test_a_source_without_a_name_is_one_for_each_entry(tmp_path: Path) -> None:
     (tmp_path / "books" / "a.txt").write_text("four")
     (tmp_path / "books" / "b.txt").write_text("five")
     source = Source(path=str(tmp_path))
-    shards = sources.partition(source, Reading())
+    shards = partition(source, Reading())
     assert [shard.name for shard in shards] == ["books-00000", "web-00000"]
     documents = [d for shard in shards for d in sources.read(shard, source, Reading())]
     assert [(d.id, d.source, d.category) for d in documents if isinstance(d, Document)] == [
         ("books/books/a.txt", "books", "books"),
         ("books/books/b.txt", "books", "books"),
-        ("web/web.jsonl:1", "web", "web"),
-        ("press/web.jsonl:2", "press", "press"),
-        ("web/web.jsonl:3", "web", "web"),
+        ("web/web.jsonl:0", "web", "web"),
+        ("press/web.jsonl:16", "press", "press"),
+        ("web/web.jsonl:51", "web", "web"),
     ]
     assert documents[-1].meta["source"] == "https://example.org/x"
 
@@ -488,5 +487,5 @@ def test_excluded_files_are_not_read(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     source = Source("s", path=str(tmp_path), exclude=("drafts/*", "*.log.txt"))
-    (shard,) = sources.partition(source, Reading())
+    (shard,) = partition(source, Reading())
     assert shard.items == ("a.txt",)

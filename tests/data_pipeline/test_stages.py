@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from data_pipeline import stages
 from data_pipeline.config import Baking, Cleaning, HeldOut, Reading, Recipe, Source, Tier
@@ -125,6 +128,24 @@ def test_too_many_bad_rows_fail_loudly(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("read-*/manifest.json"))
 
 
+def test_all_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
+    """Whatever is wrong with them; what is good is read, and not again by the next run."""
+    (folder / "bad.jsonl").write_text("no json\n" * 3)
+    (folder / "cut.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "a"}\n' * 99)[:-9])
+    (folder / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError) as error:
+        read(folder, tmp_path)
+    first, *said = str(error.value).split("\n")
+    assert first.startswith("3 of ") and "the others are finished and kept" in first
+    assert [line.split()[0] for line in said] == ["shard", "cut.jsonl.zst", "other.parquet"]
+    assert "bad-00000: 3 of 3 rows are bad" in said[0]
+    assert "ends inside the zstd frame" in said[1]
+    assert "is no complete Parquet file" in said[2]
+    (stage,) = tmp_path.glob("read-*")
+    kept = {path.stem.split("-")[0] for path in (stage / "ledger").iterdir()}
+    assert kept == {"books", "web"}
+
+
 def test_truncated_input_is_an_error_not_an_end(folder: Path, tmp_path: Path) -> None:
     path = folder / "books.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -141,15 +162,32 @@ def test_changed_input_is_read_again(folder: Path, tmp_path: Path) -> None:
     assert read(folder, tmp_path).path != first.path
 
 
-def test_a_damaged_shard_is_refused_by_the_next_stage(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-1] + b"x", "has changed since it was written"),
+        (lambda content: content[: len(content) // 2], "has changed since it was written"),
+        (lambda content: b"", "has changed since it was written"),
+        (None, "is missing"),
+    ],
+)
+def test_a_damaged_shard_is_refused_by_the_next_stage(
+    folder: Path, tmp_path: Path, damage: Callable[[bytes], bytes] | None, said: str
+) -> None:
+    """And made again once its folder is deleted, as the error says."""
     directory = read(folder, tmp_path)
     shard = directory.files()[0].path
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with (
-        LocalEngine(1) as engine,
-        pytest.raises(DamagedInput, match=r"has changed since it was written"),
-    ):
-        stages.clean(recipe(folder), Runner(tmp_path, engine), directory)
+    content = shard.read_bytes()
+    if damage:
+        shard.write_bytes(damage(content))
+    else:
+        shard.unlink()
+    with LocalEngine(1) as engine:
+        with pytest.raises(DamagedInput, match=f"{said}.*Delete {directory.path}"):
+            stages.clean(recipe(folder), Runner(tmp_path, engine), directory)
+        shutil.rmtree(directory.path)
+        assert read(folder, tmp_path).files()[0].path.read_bytes() == content
+        stages.clean(recipe(folder), Runner(tmp_path, engine), read(folder, tmp_path))
 
 
 def test_equal_ids_with_other_texts_both_stay(folder: Path, tmp_path: Path) -> None:

@@ -67,56 +67,6 @@ def examples(provider: Any, length: int | None = None, **options: Any) -> list[d
     return list(provider.get_dataset(lengths, "train", **options).as_numpy_iterator())
 
 
-# -- weights -----------------------------------------------------------------------------------
-
-
-def rows(**tokens: tuple[str, int]) -> list[dict[str, Any]]:
-    return [{"name": n, "tier": tier, "tokens": count} for n, (tier, count) in tokens.items()]
-
-
-ROWS = rows(web=("D1", 300), code=("D1", 100), qa=("D3", 50))
-
-
-def test_a_tier_is_shared_by_tokens() -> None:
-    got = tasks.resolve_weights({"m": {"D1": 4, "D3": 1}}, ROWS)
-    assert got == {"m": pytest.approx({"web": 0.6, "code": 0.2, "qa": 0.2})}
-
-
-def test_a_tier_leaves_out_the_sources_that_are_named() -> None:
-    got = tasks.resolve_weights({"m": {"D1": 1, "web": 2, "qa": 1}}, ROWS)
-    assert got == {"m": pytest.approx({"web": 0.5, "code": 0.25, "qa": 0.25})}
-
-
-def test_sources_without_tokens_or_weight_are_left_out() -> None:
-    told: list[str] = []
-    sources = [*ROWS, *rows(news=("D1", 0), synthetic=("D2", 0))]
-    mixtures = {"m": {"D1": 4, "news": 3, "D2": 9, "qa": 0}}
-    got = tasks.resolve_weights(mixtures, sources, told.append)
-    assert got == {"m": pytest.approx({"web": 0.75, "code": 0.25})}
-    assert told == [
-        "mixture 'm': 'news' has no tokens and is left out",
-        "mixture 'm': 'D2' has no tokens and is left out",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("mixture", "message"),
-    [
-        ({"wiki": 1}, r"names 'wiki'; there are the sources \['code', 'qa', 'web'\] and the tiers"),
-        ({"D2": 1}, "names 'D2'"),
-        ({"D3": 1, "qa": 1}, r"weighs tier 'D3', but names each of its sources \['qa'\]"),
-        ({"web": -1}, "weighs 'web' by -1; expected >= 0"),
-        ({"web": float("nan")}, "weighs 'web' by nan"),
-        ({"web": float("inf")}, "weighs 'web' by inf"),
-        ({"web": 0}, "is empty"),
-        ({}, "is empty"),
-    ],
-)
-def test_refuses_wrong_weights(mixture: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=f"mixture 'm' {message}"):
-        tasks.resolve_weights({"m": mixture}, ROWS)
-
-
 # -- tasks -------------------------------------------------------------------------------------
 
 

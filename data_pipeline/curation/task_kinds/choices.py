@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from data_pipeline.curation import prose, words
-from data_pipeline.curation.task_kinds import definitions
+from data_pipeline.curation.task_kinds import definitions, rendering, templates
 from data_pipeline.curation.task_kinds.gaps import gaps, with_blank
 from data_pipeline.curation.task_kinds.material import (
     MAX_CONTEXT_WORDS,
     Material,
     Task,
-    fill,
     trim,
 )
-
-_LETTERS = "ABCD"
-_CHOOSE_WORD_FORMS = (
-    "{context}Which word completes the sentence?\n{sentence}\n{options}\nAnswer: {answer}",
-    "{context}Choose the word that fits.\n\n{sentence}\n\n{options}\n\nThe answer is {answer}",
-    "{context}{sentence}\n\nWhat is missing?\n{options}\nCorrect answer: {answer}",
-)
-_NEXT_FORMS = (
-    "Which sentence comes next?\n\n{context}\n\n{options}\n\nAnswer: {answer}",
-    "{context}\n\nHow does the text go on?\n{options}\nAnswer: {answer}",
-    "Read the beginning of a text and choose its continuation."
-    "\n\n{context}\n\n{options}\n\nThe answer is {answer}",
-)
-_WHAT_IS_FORMS = (
-    "{question}\n{options}\nAnswer: {answer}",
-    "Question: {question}\n\n{options}\n\nThe answer is {answer}",
-    "Choose the correct answer.\n\n{question}\n{options}\nCorrect answer: {answer}",
-)
-_MARKS = ("{}. ", "{}) ", "({}) ")
 
 
 def multiple_choice(material: Material, random_: random.Random) -> Iterator[Task]:
@@ -60,8 +40,8 @@ def _choose_word(material: Material, random_: random.Random) -> Iterator[Task]:
             word, before[0] if before else "", f"{context} {sentence}", 3, random_
         )
         if others:
-            yield _choice(
-                _CHOOSE_WORD_FORMS,
+            yield rendering.choice(
+                templates.CHOICE_OF_WORD,
                 word,
                 others,
                 random_,
@@ -85,7 +65,9 @@ def _choose_next(material: Material, random_: random.Random) -> Iterator[Task]:
             others = random_.sample(sorted(set(others)), 3)
             context = trim(place.before, MAX_CONTEXT_WORDS)
             if len(context.split()) >= 12:
-                yield _choice(_NEXT_FORMS, place.sentence, others, random_, context=context)
+                yield rendering.choice(
+                    templates.CHOICE_OF_NEXT, place.sentence, others, random_, context=context
+                )
 
 
 def _choose_definition(material: Material, random_: random.Random) -> Iterator[Task]:
@@ -102,16 +84,6 @@ def _choose_definition(material: Material, random_: random.Random) -> Iterator[T
         others = sorted({p for v, p in found.values() if v == verb and p != predicate})
         if len(others) >= 3:
             others = random_.sample(others, 3)
-            yield _choice(_WHAT_IS_FORMS, predicate, others, random_, question=question)
-
-
-def _choice(
-    forms: Sequence[str], right: str, wrong: list[str], random_: random.Random, **parts: str
-) -> Task:
-    options = [right, *wrong]
-    random_.shuffle(options)
-    mark = random_.choice(_MARKS)
-    lines = [mark.format(letter) + option for letter, option in zip(_LETTERS, options, strict=True)]
-    letter = _LETTERS[options.index(right)]
-    answer = random_.choice((letter, mark.format(letter) + right))
-    return fill(forms, answer, random_, options="\n".join(lines), **parts)
+            yield rendering.choice(
+                templates.CHOICE_ALONE, predicate, others, random_, question=question
+            )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.curation import prose
+from data_pipeline.curation.task_kinds import templates
 from data_pipeline.curation.task_kinds.material import Material, Task, fill
 from data_pipeline.curation.word_lists import NO_EXPLANATION
 
@@ -28,18 +29,6 @@ _COMMENTED_FUNCTION = re.compile(  # Go and Rust
     """,
     re.M | re.X,
 )
-_CODE_FORMS = (
-    "What does this function do?\n\n{code}\n\n{answer}",
-    "{code}\n\nExplain in one sentence what `{name}` does.\n\n{answer}",
-    "Write a comment for the following code.\n\n{code}\n\nComment: {answer}",
-    "Code:\n{code}\n\nQuestion: What is `{name}` for?\nAnswer: {answer}",
-)
-_NAME_FORMS = (
-    "Question: What does `{name}` do?\nAnswer: {answer}",
-    "What is `{name}`?\n\n{answer}",
-    "Explain `{name}` in one sentence.\n\n{answer}",
-    "User: What is `{name}` for?\nAssistant: {answer}",
-)
 _NAMED = re.compile(r"`?([A-Za-z_]\w*(?:\.\w+)*)`?(?:\([^)]*\))?\Z")
 
 
@@ -49,7 +38,7 @@ def functions(material: Material, random_: random.Random) -> Iterator[Task]:
         named, first = _NAMED.match(section.heading), section.paragraphs[0][0]
         is_name = named and ("." in named[1] or "_" in named[1] or "(" in section.heading)
         if named and is_name and _explains(first):
-            yield fill(_NAME_FORMS, first, random_, name=named[1])
+            yield fill(templates.NAME, first, random_, name=named[1])
     found = [
         *_PYTHON_FUNCTION.finditer(material.text),
         *_COMMENTED_FUNCTION.finditer(material.text),
@@ -62,7 +51,7 @@ def functions(material: Material, random_: random.Random) -> Iterator[Task]:
             if match.re is _PYTHON_FUNCTION:
                 signature = match[0][: match.start("doc") - match.start()]
                 code = signature[: signature.rindex("\n") + 1] + code
-            yield fill(_CODE_FORMS, first, random_, name=match["name"], code=_dedent(code))
+            yield fill(templates.CODE, first, random_, name=match["name"], code=_dedent(code))
 
 
 def _first_sentence(doc: str) -> str:

@@ -7,23 +7,13 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.curation import prose, words
+from data_pipeline.curation.task_kinds import rendering
 from data_pipeline.curation.task_kinds.material import (
     MAX_CONTEXT_WORDS,
     Material,
     Place,
     Task,
-    fill,
     trim,
-)
-
-BLANK = "____"
-
-_CLOZE_FORMS = (
-    "Fill in the blank.\n\n{text}\n\nAnswer: {answer}",
-    "Complete the text with the missing word.\n\n{text}\n\nMissing word: {answer}",
-    "{text}\n\nWhich word belongs in the gap? {answer}",
-    "In this passage one word is missing:\n{text}\nThe word is: {answer}",
-    "Text: {text}\nBlank: {answer}",
 )
 
 
@@ -32,7 +22,7 @@ def cloze(material: Material, random_: random.Random) -> Iterator[Task]:
     for place, match, context in gaps(material, random_):
         text = f"{context} {with_blank(place.sentence, match)}".strip()
         if len(text.split()) >= 12:
-            yield fill(_CLOZE_FORMS, match[0], random_, text=text)
+            yield rendering.cloze(text, match[0], random_)
 
 
 def gaps(material: Material, random_: random.Random) -> Iterator[tuple[Place, re.Match[str], str]]:
@@ -57,4 +47,4 @@ def gaps(material: Material, random_: random.Random) -> Iterator[tuple[Place, re
 
 
 def with_blank(sentence: str, match: re.Match[str]) -> str:
-    return sentence[: match.start()] + BLANK + sentence[match.end() :]
+    return sentence[: match.start()] + rendering.BLANK + sentence[match.end() :]

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 
+from data_pipeline.curation.task_kinds import rendering, templates
 from data_pipeline.curation.task_kinds.definitions import (
     DEFINITION,
     capital,
@@ -25,34 +26,8 @@ _PAIRS = re.compile(
     re.M | re.S | re.X,
 )
 _RESTATED = re.compile(r"\A[^.!?\n]{5,200}\?\s+")  # an answer that first repeats the question
-_PAIR_FORMS = (
-    "Question: {question}\nAnswer: {answer}",
-    "Q: {question}\nA: {answer}",
-    "{question}\n\n{answer}",
-    "Answer the question.\n\n{question}\n\nAnswer: {answer}",
-    "User: {question}\nAssistant: {answer}",
-)
-_PROBLEM_FORMS = (
-    "Problem: {question}\nSolution: {answer}",
-    "Solve the problem step by step.\n\n{question}\n\n{answer}",
-    "{question} Let us work it out. {answer}",
-    "User: {question}\nAssistant: {answer}",
-    "Exercise: {question}\n\nWorked answer: {answer}",
-)
 _MAX_ANSWER_WORDS = 200
 
-_READ_FORMS = (
-    "Read the text and answer the question.\n\n{context}\n\nQuestion: {question}\nAnswer: {answer}",
-    "{context}\n\nAccording to the passage, {lower_question}\n\n{answer}",
-    "Passage: {context}\nQuestion: {question}\nAnswer: {answer}",
-    "Use the following text to answer: {question}\n\nText: {context}\n\nAnswer: {answer}",
-)
-_ASK_FORMS = (
-    "Question: {question}\nAnswer: {answer}",
-    "Q: {question}\nA: {answer}",
-    "{question}\n\n{answer}",
-    "User: {question}\nAssistant: {answer}",
-)
 _WHEN = re.compile(
     r"""
     (?P<subject>(?:The\ )?[A-Z][\w'’-]*(?:\ (?:of\ |the\ |de\ |and\ )?[\w'’-]+){0,5})
@@ -86,9 +61,10 @@ def question_answering(material: Material, random_: random.Random) -> Iterator[T
         )
         answer = _RESTATED.sub("", pair["answer"].strip())
         answer = shorten(answer, _MAX_ANSWER_WORDS)
-        forms = _PROBLEM_FORMS if re.search(r"\d = \d|= [\d(]", answer) else _PAIR_FORMS
-        if answer:
-            yield fill(forms, answer, random_, question=question)
+        if re.search(r"\d = \d|= [\d(]", answer):
+            yield fill(templates.WORKED_PROBLEM, answer, random_, question=question)
+        elif answer:
+            yield rendering.question(question, answer, "", random_)
     yield from functions(material, random_)
     places = list(material.places)
     random_.shuffle(places)
@@ -124,11 +100,9 @@ def _ask(
     must_read = must_read or re.match(r"\w+ \w+ the ", question) is not None
     is_more = len(context) > len(place.sentence) + 40
     if is_more and (must_read or random_.random() < 0.5):
-        lower = question[0].lower() + question[1:]
-        parts = {"context": context, "question": question, "lower_question": lower}
-        yield fill(_READ_FORMS, answer, random_, **parts)
+        yield rendering.question(question, answer, context, random_)
     elif not must_read:
-        yield fill(_ASK_FORMS, answer, random_, question=question)
+        yield rendering.question(question, answer, "", random_)
 
 
 def shorten(text: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""Titles, lead sentences and conclusions, each with the text that it sums up."""
+"""Lead sentences, conclusions and titles, each with the text that it sums up."""
 
 from __future__ import annotations
 
@@ -7,57 +7,38 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.curation import prose, words
+from data_pipeline.curation.task_kinds import rendering, templates
 from data_pipeline.curation.task_kinds.material import Material, Task, content, fill
 from data_pipeline.curation.word_lists import GENERIC_TITLE
 
-_TITLE_FORMS = (
-    "Give the following text a title.\n\n{text}\n\nTitle: {answer}",
-    "{text}\n\nWhat is a good heading for this passage?\n{answer}",
-    "What is this text about? Answer with a heading.\n\n{text}\n\n{answer}",
-)
-_WRITE_FORMS = (
-    'Write a paragraph with the title "{title}".\n\n{answer}',
-    "Topic: {title}\nText: {answer}",
-    "Write a short passage about the topic below.\n\nTopic: {title}\n\n{answer}",
-)
-_LEAD_FORMS = (
-    "Summarize the text in one sentence.\n\n{text}\n\nSummary: {answer}",
-    "{text}\n\nIn one sentence: {answer}",
-    "Which sentence could introduce the following paragraph?\n\n{text}\n\n{answer}",
-    "Text: {text}\n\nMain point: {answer}",
-)
-_CONCLUSION_FORMS = (
-    "Read the abstract and state its conclusion.\n\n{text}\n\nConclusion: {answer}",
-    "{text}\n\nWhat do the authors conclude?\n{answer}",
-)
 _CONCLUSION = re.compile(r"\bCONCLUSIONS?\s*:\s*(\S.{60,})\Z", re.S)
 _PASSAGE_WORDS = 40, 180
 _LEAD_WORDS = 9, 35
 _LABELLED = re.compile(r"[A-Z][A-Z /]{3,}:|Abstract |ABSTRACT ")
+_TITLE_SHARE = 0.6  # of the tasks ask for the title, the others for the text
 _MIN_SHARED = 4  # content words that a summary shares with what it sums up
 
 
 def summary(material: Material, random_: random.Random) -> Iterator[Task]:
-    """Conclusions of structured abstracts, then titles and lead sentences in random order."""
+    """The conclusion of a structured abstract, then lead sentences in random order."""
     if match := _CONCLUSION.search(material.text):
         before = material.text[: match.start()].strip()
         if len(before.split()) >= _PASSAGE_WORDS[0]:
-            yield fill(_CONCLUSION_FORMS, match[1].strip(), random_, text=before)
+            yield fill(templates.CONCLUSION, match[1].strip(), random_, text=before)
     for section in random_.sample(material.sections, len(material.sections)):
-        forms = [_title, _lead]
-        random_.shuffle(forms)
-        for form in forms:
-            yield from form(section, random_)
+        yield from _lead(section, random_)
 
 
-def _title(section: prose.Section, random_: random.Random) -> Iterator[Task]:
-    text = _passage_of(section.paragraphs)
-    if not text or not _is_telling(section.heading, text):
-        return
-    if random_.random() < 0.6:
-        yield fill(_TITLE_FORMS, section.heading, random_, text=text)
-    else:
-        yield fill(_WRITE_FORMS, text, random_, title=section.heading)
+def title(material: Material, random_: random.Random) -> Iterator[Task]:
+    """A section's heading for its text, or, more rarely, the text for its heading."""
+    for section in random_.sample(material.sections, len(material.sections)):
+        text = _passage_of(section.paragraphs)
+        if not text or not _is_telling(section.heading, text):
+            continue
+        if random_.random() < _TITLE_SHARE:
+            yield rendering.title(text, section.heading, random_)
+        else:
+            yield fill(templates.TEXT_OF_TITLE, text, random_, title=section.heading)
 
 
 def _lead(section: prose.Section, random_: random.Random) -> Iterator[Task]:
@@ -71,7 +52,7 @@ def _lead(section: prose.Section, random_: random.Random) -> Iterator[Task]:
             and _LEAD_WORDS[0] <= len(lead.split()) <= _LEAD_WORDS[1]
             and len(content(lead) & content(rest)) >= _MIN_SHARED
         ):
-            yield fill(_LEAD_FORMS, lead, random_, text=rest)
+            yield fill(templates.LEAD, lead, random_, text=rest)
             return
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipeline.manifest import Directory, Ledger
-from data_pipeline.report import losses, way
+from data_pipeline.report import contamination, losses, way
 from data_pipeline.report.way import Stage
 
 
@@ -29,7 +29,7 @@ def test_turns_end_when_all_queues_are_empty_or_enough_is_chosen() -> None:
 
 def test_items_indexed_for_several_n_count_once() -> None:
     ledgers = [Ledger(n, extra={"items": {"gsm8k": 30, "mmlu": 9}}) for n in ("8", "13")]
-    assert losses._indexed([stage("index", *ledgers)]) == {"gsm8k": 30, "mmlu": 9}
+    assert contamination._indexed([stage("index", *ledgers)]) == {"gsm8k": 30, "mmlu": 9}
 
 
 def test_flow_carries_untouched_sources_and_adds_new_ones() -> None:

@@ -1,0 +1,210 @@
+"""What cleaning drops and replaces in a folder, to be read; and language by known labels.
+
+    python -m benchmarks.cleaning FOLDER                            counts by rule, language, speed
+    python -m benchmarks.cleaning FOLDER --rule cut_off             20 documents that it drops
+    python -m benchmarks.cleaning FOLDER --rule phone --samples 50  what is taken for a number
+    python -m benchmarks.cleaning FOLDER --rule repeated_line       lines by their documents
+    python -m benchmarks.cleaning FOLDER --rule-sets C4,FineWeb     published rule sets too
+
+FOLDER is read as the recipe reads it. Stages are kept in --workdir, so that a second look is quick.
+Samples are drawn by --seed. Language: where ids say it (tldr pages as pages.de/tar.md, manuals as
+bind.html.fr.utf8), precision and recall of English, documents of --characters (200) and more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline import config as settings
+from data_pipeline.config import Cleaning, Profile, Recipe, Source
+from data_pipeline.curation import chance, clean, personal_information
+from data_pipeline.curation.links import remove_links
+from data_pipeline.curation.normalise import normalise
+from data_pipeline.document import Document, Dropped
+from data_pipeline.engine import LocalEngine
+from data_pipeline.manifest import Directory
+from data_pipeline.runner import Runner
+from data_pipeline.shards import read_dropped, read_shard
+from data_pipeline.steps.clean import clean as clean_all
+from data_pipeline.steps.read import read
+from data_pipeline.steps.repeated_lines import find_repeated_lines
+
+KINDS = ("email", "phone", "ip_address", "card_number", "iban", "ssn", "secret")
+RULE_SETS = ("GopherRepetition", "GopherQuality", "C4", "FineWeb")
+SHOWN = 160  # characters of a document's beginning and end
+AROUND = 50  # characters around what is replaced
+SPEED_BYTES = 2_000_000  # of each category
+# pages.pt_BR/common/tar.md, pages/common/tar.md; bind.html.fr.utf8, bind.html.en
+_PAGES = re.compile(r"(?:^|/)pages(?:\.([a-z]{2,3})(?:_[A-Z]{2})?)?/")
+_SUFFIX = re.compile(r"\.html\.([a-z]{2})(?:-[a-z]{2})?(?:\.[\w-]+)?$")
+
+
+def documents(directory: Directory) -> Iterator[Document]:
+    for file in directory.files():
+        yield from read_shard(file.path)
+
+
+def dropped(directory: Directory) -> Iterator[Dropped]:
+    for file in directory.files("dropped"):
+        for _, answer in read_dropped(file.path):
+            yield answer
+
+
+def language_of(document_id: str) -> str | None:
+    """The language that an id names, or None.
+
+    >>> language_of("pages.pt_BR/common/tar.md"), language_of("pages/linux/apt.md")
+    ('pt', 'en')
+    >>> language_of("docs/manual/bind.html.fr.utf8"), language_of("chapter-1")
+    ('fr', None)
+    """
+    if match := _PAGES.search(document_id):
+        return match[1] or "en"
+    match = _SUFFIX.search(document_id)
+    return match[1] if match else None
+
+
+def counts(cleaned: Directory) -> None:
+    by_rule: dict[str, Counter[str]] = defaultdict(Counter)
+    replaced: dict[str, Counter[str]] = defaultdict(Counter)
+    for source, account in cleaned.counts().items():
+        for reason, number in account.dropped.items():
+            by_rule[reason][source] = number
+        for what, number in account.changed.items():
+            replaced[what][source] = number
+    for title, table in (("dropped by", by_rule), ("replaced", replaced)):
+        print(f"\n{title}")
+        for name, sources in sorted(table.items(), key=lambda item: -item[1].total()):
+            most = ", ".join(f"{source} {number}" for source, number in sources.most_common(5))
+            print(f"  {name:<28} {sources.total():>9,}  {most}")
+
+
+def speed(before: Directory, config: Cleaning) -> None:
+    """MB a second of CPU time, of the rules alone, on the first documents of each category."""
+    taken: dict[str, list[Document]] = defaultdict(list)
+    size: Counter[str] = Counter()
+    for document in documents(before):
+        if size[document.category] < SPEED_BYTES:
+            taken[document.category].append(document)
+            size[document.category] += len(document.text.encode())
+    decide = clean.build(config)
+    print("\nMB/s of CPU time, without repeated lines")
+    total = 0.0
+    for category, some in taken.items():
+        begin = time.process_time()
+        for document in some:
+            decide(document)
+        seconds = time.process_time() - begin
+        total += seconds
+        print(f"  {category:<28} {size[category] / 1e6 / seconds:9.1f}")
+    print(f"  {'all, the same of each':<28} {size.total() / 1e6 / total:9.1f}")
+
+
+def language(before: Directory, config: Cleaning, least: int) -> None:
+    """Precision and recall of "is English" by the rule alone, where ids name languages."""
+    decide = clean.build(replace(config, min_words=1, rule_sets=()))
+    table: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
+    for document in documents(before):
+        if named := language_of(document.id):
+            answer = decide(document)
+            text = answer.document.text if isinstance(answer, Dropped) else answer.text
+            if len(text) >= least:
+                taken = not isinstance(answer, Dropped) or answer.reason != "language"
+                table[document.source][named == config.language, taken] += 1
+    print(f"\nin {config.language!r}, documents of {least} characters and more after cleaning")
+    for source, count in table.items():
+        right, missed, wrong = count[True, True], count[True, False], count[False, True]
+        others = wrong + count[False, False]
+        if right and others:
+            print(
+                f"  {source:<28} precision {right / (right + wrong):.4f}, "
+                f"recall {right / (right + missed):.4f}, of {right + missed} and {others} others"
+            )
+
+
+def show_dropped(cleaned: Directory, rule: str, samples: int, seed: int) -> None:
+    found = [answer for answer in dropped(cleaned) if answer.reason == rule]
+    found.sort(key=lambda d: chance.number(seed, rule, d.document.source, d.document.id))
+    print(f"\n{rule}: {len(found)} documents, {min(samples, len(found))} of them")
+    for number, answer in enumerate(found[:samples], start=1):
+        text = answer.document.text
+        print(f"\n{number}. {answer.document.source} {answer.document.id}, {len(text)} characters")
+        print(f"   {answer.evidence}")
+        ends = [text] if len(text) <= 2 * SHOWN else [text[:SHOWN], text[-SHOWN:]]
+        print("   " + "\n   [...]\n   ".join(end.replace("\n", "\n   ") for end in ends))
+
+
+def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None:
+    profiles = Cleaning().profiles
+    found = []
+    for document in documents(before):
+        profile = profiles.get(document.category, Profile.PROSE)
+        text, _ = remove_links(normalise(document.text, profile), profile)
+        for start, end, found_kind in personal_information.find(text, profile):
+            if found_kind == kind:
+                near = f"{text[max(0, start - AROUND) : start]}[[{text[start:end]}]]"
+                found.append((document.source, document.id, f"{near}{text[end : end + AROUND]}"))
+    found.sort(key=lambda row: chance.number(seed, kind, *row))
+    print(f"\n{kind}: {len(found)} places, {min(samples, len(found))} of them")
+    for source, name, near in found[:samples]:
+        print(f"  {source} {name}\n    {near!r}")
+
+
+def show_lines(cleaned: Directory, samples: int) -> None:
+    lines: dict[str, dict[str, int]] = defaultdict(dict)
+    for ledger in cleaned.ledgers():
+        for source, found in ledger.extra.get("repeated_lines", {}).items():
+            lines[source].update((line, number) for line, number in found)
+    for source, table in lines.items():
+        print(f"\n{source}")
+        for line, number in sorted(table.items(), key=lambda i: (-i[1], i[0]))[:samples]:
+            print(f"  {number:>7,}  {line[:100]}")
+
+
+def main() -> None:
+    description, _, epilog = str(__doc__).partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder")
+    parser.add_argument("--rule", default="")
+    parser.add_argument("--rule-sets", default="", help=f"of {', '.join(RULE_SETS)}")
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--characters", type=int, default=200)
+    parser.add_argument("--workdir", default="runs/cleaning")
+    parser.add_argument("--workers", type=int, default=0)
+    arguments = parser.parse_args()
+    names = [name for name in arguments.rule_sets.split(",") if name]
+    if unknown := set(names) - set(RULE_SETS):
+        parser.error(f"--rule-sets: got {sorted(unknown)}, expected some of {', '.join(RULE_SETS)}")
+    recipe = Recipe(
+        sources=[Source(path=arguments.folder)],
+        cleaning=Cleaning(rule_sets=tuple(getattr(settings, name)() for name in names)),
+    )
+    with LocalEngine(arguments.workers) as engine:
+        runner = Runner(Path(arguments.workdir), engine)
+        before = read(recipe, runner)
+        cleaned = clean_all(recipe, runner, before, find_repeated_lines(recipe, runner, before))
+    if arguments.rule in KINDS:
+        show_replaced(before, arguments.rule, arguments.samples, arguments.seed)
+    elif arguments.rule == "repeated_line":
+        show_lines(cleaned, arguments.samples)
+    elif arguments.rule:
+        show_dropped(cleaned, arguments.rule, arguments.samples, arguments.seed)
+    else:
+        counts(cleaned)
+        language(before, recipe.cleaning, arguments.characters)
+        speed(before, recipe.cleaning)
+
+
+if __name__ == "__main__":
+    main()

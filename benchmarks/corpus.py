@@ -1,0 +1,93 @@
+"""What the benchmarks of curation share: text to work on, and CPU seconds in a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.document import Document
+from data_pipeline.streams import read_chunks, split_lines
+
+T = TypeVar("T")
+
+
+class Table:
+    """Prints one row for each contestant: its rate and its ratio to the first."""
+
+    def __init__(self, title: str, megabytes: float, repeats: int):
+        print(f"\n{title}")
+        self.megabytes, self.repeats, self.first = megabytes, repeats, 0.0
+
+    def row(self, name: str, function: Callable[[], T]) -> T:
+        """Times a function: CPU seconds of this process, the best of some."""
+        best = float("inf")
+        for _ in range(self.repeats):
+            begin = time.process_time()
+            result = function()
+            best = min(best, time.process_time() - begin)
+        self.timed(name, best)
+        return result
+
+    def timed(self, name: str, seconds: float) -> None:
+        rate = self.megabytes / seconds
+        self.first = self.first or rate
+        print(f"  {name:<58} {rate:9.2f} MB/s {rate / self.first:7.1f} x", flush=True)
+
+
+def arguments(document: str, **more: tuple[object, str]) -> argparse.Namespace:
+    """The folder and how much of it; `more`: name -> (default, help)."""
+    description, _, epilog = document.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", nargs="?", default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--field", default="text")
+    parser.add_argument("--megabytes", type=float, default=20.0)
+    for name, (default, help_) in more.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=type(default), default=default, help=help_)
+    return parser.parse_args()
+
+
+def load(folder: str, field: str, megabytes: float) -> list[Document]:
+    """Up to so many megabytes of text, the same of each .jsonl file; of .py files the first.
+
+    Raises SystemExit for a folder that has neither.
+    """
+    found = sorted(p for p in Path(folder).rglob("*.jsonl*") if p.is_file())
+    paths = found or sorted(Path(folder).rglob("*.py"))
+    if not paths:
+        raise SystemExit(f"no .jsonl, .jsonl.gz or .jsonl.zst files in {folder}")
+    documents = list(_read(paths, field, megabytes))
+    size = sum(len(d.text.encode()) for d in documents) / 1e6
+    print(f"{len(documents)} documents, {size:.1f} MB of text, from {folder}")
+    return documents
+
+
+def megabytes_of(documents: Sequence[Document]) -> float:
+    return sum(len(d.text.encode()) for d in documents) / 1e6
+
+
+def _read(paths: Sequence[Path], field: str, megabytes: float) -> Iterable[Document]:
+    left = megabytes * 1e6
+    for path in paths:
+        if path.suffix == ".py":
+            text = path.read_text(errors="replace")
+            if (left := left - len(text)) < 0:
+                return
+            yield Document(path.name, text, "python", "code")
+            continue
+        left = megabytes * 1e6 / len(paths)
+        source = path.name.partition(".")[0]
+        for k, (_, line, _) in enumerate(split_lines(read_chunks(path))):
+            row = json.loads(line)
+            if (left := left - len(row[field])) < 0:
+                break
+            yield Document(f"{source}/{k}", row[field], source, row.get("category", source))

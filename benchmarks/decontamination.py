@@ -1,0 +1,226 @@
+"""What decontamination finds and what it takes for a leak: recall, false positives, speed.
+
+    python -m benchmarks.decontamination --benchmarks DIR --clean DIR [--rewrites DIR] [--train]
+
+DIR of --benchmarks has a subfolder or file for each known benchmark, that of --clean .jsonl,
+.jsonl.gz or .jsonl.zst files with a field "text". --rewrites is a folder of test_rewritten*.jsonl
+with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the rule for rewrites is
+measured beside the default ones. --train indexes all but the train splits and feeds their items
+as documents: near copies of test items among them are found as well, and shown.
+
+Items are chosen by a hash of their ids, so the same input gives the same table. Times are CPU
+seconds of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.config import Benchmark, Decontamination, Rewrites
+from data_pipeline.decontamination import benchmarks, probe, rewrites, rules
+from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.index import Index, build_index
+from data_pipeline.decontamination.rewrites import RewriteIndex
+from data_pipeline.document import Document, Dropped
+from data_pipeline.streams import read_chunks, split_lines
+
+Decide = Callable[[Sequence[Document]], list[Document | Dropped]]
+N = 13
+CLEAN_FOR_PROBE = 400_000  # characters of each file around and inside what is planted
+
+
+def documents(folder: str, each: float = float("inf")) -> Iterator[Document]:
+    """The texts of a folder's files; of each file the first `each` characters."""
+    paths = sorted(p for p in Path(folder).rglob("*.jsonl*") if p.is_file())
+    if not paths:
+        raise SystemExit(f"no .jsonl, .jsonl.gz or .jsonl.zst files in {folder}")
+    for path in paths:
+        left = each
+        for number, (_, line, _) in enumerate(split_lines(read_chunks(path))):
+            text = json.loads(line)["text"]
+            left -= len(text)
+            if left < 0:
+                break
+            yield Document(f"{path.name}/{number}", text, path.name.split(".")[0], "")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> None:
+    print(f"\n{title}")
+    lines = [
+        list(head),
+        *([f"{c:.3f}" if isinstance(c, float) else str(c) for c in r] for r in rows),
+    ]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    for line in lines:
+        print("  " + "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)), flush=True)
+
+
+def recall(
+    items: list[Item],
+    told_anew: list[Item],
+    clean: list[Document],
+    config: Decontamination,
+    index: Index,
+    rewritten: RewriteIndex | None,
+    most: int,
+) -> None:
+    """Recall by kind and benchmark; of the questions alone, those without words of their own."""
+    measured = probe.measure(
+        items, clean, config, index, rewritten=rewritten, rewrites=told_anew, most=most
+    )
+    cells: dict[tuple[str, str], dict[str, Any]] = {
+        (row["kind"], row["benchmark"]): row for row in measured["results"]
+    }
+    names = list(dict.fromkeys(name for _, name in cells))
+    rows = []
+    for kind in dict.fromkeys(kind for kind, _ in cells):
+        found = [cells.get((kind, name)) for name in names]
+        shares = [row["recall"] if row else "" for row in found]
+        known = [row for row in found if row]
+        mean = sum(row["recall"] for row in known) / len(known)
+        generic = sum(row["generic"] for row in known)
+        rows.append([kind, *shares, mean, generic])
+    rules_on = "default rules" + (" and rewrites" if rewritten is not None else "")
+    title = f"Recall of planted leaks, up to {most} items of each benchmark, {rules_on}"
+    table(["kind", *names, "mean", "generic"], rows, title)
+    print(
+        "  generic: not found, and the question is too short or common to be told from other text"
+    )
+
+
+def alarms(decide: Decide, clean: Iterable[Document], shown: int) -> None:
+    """What is found in text that is not known to hold items, and at what rate."""
+    number = size = 0
+    seconds = 0.0
+    found: list[Dropped] = []
+    for batch in _batches(clean):
+        begin = time.process_time()
+        answers = decide(batch)
+        seconds += time.process_time() - begin
+        found += [answer for answer in answers if isinstance(answer, Dropped)]
+        number += len(batch)
+        size += sum(len(d.text.encode("utf-8", "surrogatepass")) for d in batch)
+    print(
+        f"  {len(found)} of {number} documents, {len(found) / number:.4%}; "
+        f"{size / 1e6:.1f} MB at {size / 1e6 / seconds:.1f} MB/s of CPU"
+    )
+    print(f"  by rule: {dict(Counter(d.evidence['rule'] for d in found))}")
+    for dropped in found[:shown]:
+        evidence = dropped.evidence
+        said = f"{evidence['rule']} {evidence['share']:.2f} {evidence['item']} {evidence['part']}"
+        print(f"    {dropped.document.id}: {said} | {' '.join(evidence['span'].split())[:100]}")
+
+
+def train_items(items: list[Item], config: Decontamination, shown: int) -> None:
+    """Items of train splits as documents, with all other splits indexed."""
+    train = [item for item in items if item.id.split("/")[1].startswith("train")]
+    rest = [item for item in items if not item.id.split("/")[1].startswith("train")]
+    by_id = {item.id: item for item in rest}
+    decide = rules.build(config, build_index(rest, N, config))
+    rewritten = rewrites.build_index(rest, Rewrites())
+    on = replace(config, rewrites=Rewrites(enabled=True))
+    decide_rewrites = rules.build(on, build_index(rest, N, config), rewritten)
+    rows = []
+    examples: list[str] = []
+    for name in dict.fromkeys(item.benchmark for item in train):
+        # Winogrande's smaller train splits are parts of the large one.
+        mine = [i for i in train if i.benchmark == name and i.id.split("/")[1][6:] not in _PARTS]
+        texts = [Document(item.id, probe.whole(item), "", "") for item in mine]
+        found = [answer for answer in decide(texts) if isinstance(answer, Dropped)]
+        more = sum(isinstance(answer, Dropped) for answer in decide_rewrites(texts))
+        same = sum(_same_question(d, by_id) for d in found)
+        share = f"{len(found) / len(texts):.2%}"
+        rows.append([name, len(texts), len(found), share, same, more])
+        for dropped in found[:shown]:
+            other = probe.whole(by_id[dropped.evidence["item"]])
+            examples.append(f"    {dropped.document.text[:150]!r}\n      {other[:150]!r}")
+    head = ["benchmark", "items", "found", "share", "of these: same question", "with rewrites"]
+    table(head, rows, "Items of the train split, with the other splits indexed")
+    print("\n".join(examples))
+
+
+_PARTS = ("xs", "s", "m")
+
+
+def _same_question(dropped: Dropped, by_id: dict[str, Item]) -> bool:
+    """Whether the words of the test item's question stand in the train item, in a row."""
+
+    def plain(text: str) -> str:
+        return f" {' '.join(''.join(c if c.isalnum() else ' ' for c in text.lower()).split())} "
+
+    question = next(iter(by_id[dropped.evidence["item"]].parts.values()))
+    return plain(question) in plain(dropped.document.text)
+
+
+def _batches(clean: Iterable[Document], number: int = 256) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    for document in clean:
+        batch.append(document)
+        if len(batch) == number:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--benchmarks", required=True)
+    parser.add_argument("--clean", required=True)
+    parser.add_argument("--rewrites", default="")
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--all", action="store_true", help="all known benchmarks, not the default")
+    parser.add_argument("--items", type=int, default=300, help="planted of each benchmark")
+    parser.add_argument("--megabytes", type=float, default=0, help="of each clean file; 0 is all")
+    parser.add_argument("--show", type=int, default=20, help="false alarms that are printed")
+    arguments = parser.parse_args()
+
+    config = Decontamination()
+    known = benchmarks.known(arguments.benchmarks)
+    chosen = [b for b in known if arguments.all or b.name in benchmarks.DEFAULT]
+    items = [item for benchmark in chosen for item in benchmarks.read(benchmark)]
+    begin = time.process_time()
+    index = build_index(items, N, config)
+    print(
+        f"{len(items)} items of {len(chosen)} benchmarks; index {time.process_time() - begin:.1f} s"
+    )
+    print(f"not protected: {', '.join(benchmarks.unprotected(chosen)) or 'none'}")
+    print(f"found only as a whole document: {index.unindexed or 'no item'}")
+    around = list(documents(arguments.clean, CLEAN_FOR_PROBE))
+    told_anew = _told_anew(arguments.rewrites)
+    recall(items, told_anew, around, config, index, None, arguments.items)
+
+    each = arguments.megabytes * 1e6 or float("inf")
+    print(f"\nFalse positives of the default rules, n = {N}: clean text of {arguments.clean}")
+    alarms(rules.build(config, index), documents(arguments.clean, each), arguments.show)
+    if arguments.train:
+        train_items(items, config, arguments.show)
+    if told_anew:
+        on = replace(config, rewrites=Rewrites(enabled=True))
+        rewritten = rewrites.build_index(items, on.rewrites)
+        recall(items, told_anew, around, on, index, rewritten, arguments.items)
+        print("\nFalse positives with the rule for rewrites")
+        few = documents(arguments.clean, min(each, CLEAN_FOR_PROBE))
+        alarms(rules.build(on, index, rewritten), few, arguments.show)
+
+
+def _told_anew(folder: str) -> list[Item]:
+    if not folder:
+        return []
+    files = sorted(str(p) for p in Path(folder).glob("test_rewritten*.jsonl*"))
+    if not files:
+        raise SystemExit(f"no test_rewritten*.jsonl files in {folder}")
+    return list(benchmarks.rewritten(Benchmark("gsm8k", folder, rewrites=tuple(files))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Which instruction data is understood: each file, its rows, and what became of them.
+
+    python -m benchmarks.formats DIR
+    python -m benchmarks.formats DIR --labels intent category --show 1
+
+Every row is either rendered as text or refused with a reason; rows with a `text` of their own and
+no label are taken as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.config import Reading, Source, Tier
+from data_pipeline.curation.files import kind, read_file
+from data_pipeline.curation.formats import Refused, render
+from data_pipeline.curation.labelled import label_field
+from data_pipeline.document import Bad
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--labels", nargs="*", default=list(Source(tier=Tier.D3).label_fields))
+    parser.add_argument("--show", type=int, default=0, help="examples of each outcome of a file")
+    options = parser.parse_args(arguments)
+    print(f"{'file':<36} {'rows':>7}  {'format or reason':<28} {'rendered':>8} {'refused':>8}")
+    for path in sorted(path for path in options.folder.iterdir() if kind(path)):
+        outcomes, examples = survey(path, tuple(options.labels), options.show)
+        total = sum(outcomes.values())
+        for number, ((name, is_text), count) in enumerate(outcomes.most_common()):
+            head = f"{path.name:<36} {total:>7,}" if number == 0 else " " * 44
+            print(f"{head}  {name:<28} {count if is_text else 0:>8,} {0 if is_text else count:>8,}")
+            for example in examples.get(name, []):
+                print("\n".join(f"      | {line}" for line in example.splitlines()))
+
+
+def survey(
+    path: Path, labels: tuple[str, ...], show: int = 0
+) -> tuple[Counter[tuple[str, bool]], dict[str, list[str]]]:
+    """({(format or reason, is it rendered): rows}, examples) of one file."""
+    outcomes: Counter[tuple[str, bool]] = Counter()
+    examples: dict[str, list[str]] = {}
+    for row in read_file(path, path.name, Reading().max_line_bytes):
+        if isinstance(row, Bad):
+            name, is_text, example = row.reason, False, row.detail
+        elif isinstance(row.fields.get("text"), str) and not label_field(row.fields, labels):
+            name, is_text, example = "text as it is", True, row.fields["text"]
+        else:
+            found = render(row.fields, labels)
+            is_text = not isinstance(found, Refused)
+            name, example = found[0], found[1]
+        outcomes[name, is_text] += 1
+        if len(examples.setdefault(name, [])) < show:
+            examples[name].append(example)
+    return outcomes, examples
+
+
+if __name__ == "__main__":
+    main()

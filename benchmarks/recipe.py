@@ -1,0 +1,198 @@
+"""The steps of the recipe as they are, over shards in a folder: CPU seconds of each stage.
+
+`python -m benchmarks.curation --only recipe` prints them; so does benchmarks/projection.py.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from benchmarks.corpus import megabytes_of
+from data_pipeline.config import Baking, Decontamination, Reading, Recipe, Source
+from data_pipeline.document import Document
+from data_pipeline.engine import Engine, LocalEngine
+from data_pipeline.manifest import Directory
+from data_pipeline.runner import Runner
+from data_pipeline.steps.bake import bake
+from data_pipeline.steps.clean import clean
+from data_pipeline.steps.decontaminate import decontaminate, load_index, protect
+from data_pipeline.steps.deduplicate import deduplicate
+from data_pipeline.steps.hold_out import draw, hold_out, make_items
+from data_pipeline.steps.read import read
+from data_pipeline.steps.repeated_lines import find_repeated_lines
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SHARD_BYTES = 2 << 20
+TOGETHER = ("clean", "deduplicate", "decontaminate")
+
+
+class Metered:
+    """An engine that works in this process and adds up CPU seconds by function."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def run(
+        self, function: Callable[[T], R], tasks: Sequence[T], **ignored: Any
+    ) -> Iterator[tuple[T, R]]:
+        for task in tasks:
+            begin = time.process_time()
+            made = function(task)
+            seconds = time.process_time() - begin
+            self.seconds[function.__name__] = self.seconds.get(function.__name__, 0.0) + seconds
+            yield task, made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a run over some text took. `seconds`: step -> stage function -> CPU seconds."""
+
+    megabytes: float  # of text that came in
+    documents: int
+    baked_megabytes: float
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    wall: float = 0.0
+    directories: list[Directory] = field(default_factory=list)
+
+    def total(self, *steps: str) -> float:
+        return sum(sum(self.seconds[step].values()) for step in steps)
+
+
+def write(documents: Sequence[Document], folder: Path) -> None:
+    """As .jsonl files of a few megabytes, a shard each; of one source, as baking is by source."""
+    folder.mkdir()
+    number, size, lines = 0, 0, list[str]()
+    for k, d in enumerate(documents):
+        row = {"id": d.id, "text": d.text, "source": "corpus", "category": d.category}
+        lines.append(json.dumps(row) + "\n")
+        size += len(lines[-1])
+        if size >= SHARD_BYTES or k == len(documents) - 1:
+            (folder / f"input-{number:04}.jsonl").write_text("".join(lines))
+            number, size, lines = number + 1, 0, []
+
+
+def run(documents: Sequence[Document], benchmarks: str, folder: Path, engine: Engine) -> Measured:
+    """Reads, cleans, deduplicates, decontaminates and bakes with the default settings."""
+    write(documents, folder / "input")
+    recipe = Recipe(
+        sources=[Source(path=str(folder / "input"))],
+        reading=Reading(shard_bytes=SHARD_BYTES),
+        decontamination=Decontamination(folder=benchmarks),
+        baking=Baking(part_bytes=16 << 20),
+    )
+    runner = Runner(folder / "run", engine)
+    measured = Measured(megabytes_of(documents), len(documents), 0.0)
+
+    def timed(step: str, function: Callable[[], T]) -> T:
+        made = function()
+        if isinstance(engine, Metered):
+            own = measured.seconds.setdefault(step, {})
+            for name, seconds in engine.seconds.items():
+                own[name] = own.get(name, 0.0) + seconds
+            engine.seconds.clear()
+        return made
+
+    begin = time.perf_counter()
+    raw = timed("read", lambda: read(recipe, runner))
+    cleaned = timed(
+        "clean", lambda: clean(recipe, runner, raw, find_repeated_lines(recipe, runner, raw))
+    )
+    unique = timed("deduplicate", lambda: deduplicate(recipe, runner, cleaned))
+    candidates = timed("hold out", lambda: draw(recipe, runner, unique))
+    held_out = timed("hold out", lambda: hold_out(recipe, runner, candidates))
+    items = timed("hold out", lambda: make_items(recipe, runner, candidates, held_out))
+    protected = timed("index", lambda: protect(recipe, runner, held_out, items, candidates))
+    if protected is not None:
+        # Once in a worker, whatever it then looks through.
+        files = protected.index.files()
+        timed("load index", lambda: timed_in(engine, load_index, files))
+    kept = timed(
+        "decontaminate",
+        lambda: decontaminate("decontaminate", recipe, runner, unique, held_out, protected),
+    )
+    timed("bake", lambda: bake("bake", recipe, runner, [kept], {}))
+    measured.wall = time.perf_counter() - begin
+    measured.baked_megabytes = sum(c.bytes_kept for c in kept.counts().values()) / 1e6
+    measured.directories = runner.directories
+    return measured
+
+
+def timed_in(engine: Engine, function: Callable[[T], R], values: Sequence[T]) -> None:
+    if isinstance(engine, Metered):
+        for _ in engine.run(function, values):
+            pass
+
+
+def measure(documents: Sequence[Document], benchmarks: str, folder: Path) -> Measured:
+    """A run in this process, after a small one that loads libraries and models."""
+    (folder / "warm").mkdir()
+    (folder / "measured").mkdir()
+    run(documents[:50], benchmarks, folder / "warm", Metered())
+    return run(documents, benchmarks, folder / "measured", Metered())
+
+
+def deduplication(documents: Sequence[Document], repeats: int) -> float:
+    """CPU seconds of the six stages, from shards to shards; the best of some."""
+    best = float("inf")
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write(documents, folder / "input")
+            recipe = Recipe(sources=[Source(path=str(folder / "input"))])
+            engine = Metered()
+            runner = Runner(folder / "run", engine)
+            raw = read(recipe, runner)
+            engine.seconds.clear()
+            deduplicate(recipe, runner, raw)
+            best = min(best, sum(engine.seconds.values()))
+    return best
+
+
+def print_rates(documents: Sequence[Document], benchmarks: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measure(documents, benchmarks, Path(folder))
+    everything = measured.total(*measured.seconds)
+    print("\nThe recipe's own stages with their files, default settings, MB a CPU-second")
+    for step, functions in measured.seconds.items():
+        megabytes = measured.baked_megabytes if step == "bake" else measured.megabytes
+        seconds = sum(functions.values())
+        print(f"  {step:<20} {megabytes / seconds:9.2f} MB/s   {seconds / everything:6.1%}")
+        for name, own in sorted(functions.items(), key=lambda entry: -entry[1]):
+            if len(functions) > 1:
+                print(f"      {name:<22} {megabytes / own:9.1f} MB/s {own / everything:6.1%}")
+    together = measured.megabytes / measured.total(*TOGETHER)
+    print(f"  {' + '.join(TOGETHER)}: {together:.2f} MB/s a core")
+
+
+def print_workers(documents: Sequence[Document], benchmarks: str) -> None:
+    print("\nThe whole recipe on worker processes that have loaded their libraries, wall-clock")
+    walls = {}
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as name, LocalEngine(workers) as engine:
+            folder = Path(name)
+            for part, some in (("warm", documents[:200]), ("measured", documents)):
+                (folder / part).mkdir()
+                walls[workers] = run(some, benchmarks, folder / part, engine).wall
+        print(f"  {workers} workers: {walls[workers]:.1f} s, {walls[1] / walls[workers]:.2f} x")

@@ -1,0 +1,29 @@
+"""What teachers were asked and what it cost, from the ledgers of the steps that asked them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from data_pipeline.manifest import Directory
+
+
+def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
+    """A row for each stage and model: `stage`, `model`, and the sums of teacher.Usage.to_json().
+
+    A step writes that into `ledger.extra["usage"]` of each of its shards; other stages have none.
+    `estimated` counts the requests whose tokens are estimates, since the server gave no counts.
+
+    >>> usage([asked])                                         # doctest: +SKIP
+    [{'stage': 'synthesise', 'model': 'm', 'requests': 9, 'failed': 1, 'estimated': 0,
+      'prompt_tokens': 800, 'completion_tokens': 7000, 'cost': 0.03}]
+    """
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for directory in directories:
+        for ledger in directory.ledgers():
+            counts = dict(ledger.extra.get("usage") or {})
+            if model := counts.pop("model", ""):
+                row = rows.setdefault((directory.manifest["stage"], model), Counter())
+                row.update(counts)
+    return [{"stage": stage, "model": model} | dict(row) for (stage, model), row in rows.items()]

@@ -1,0 +1,217 @@
+"""D2: passages become prompts, a teacher answers, and gates let pass what is worth reading."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline.books import Answer, Books, documents_in, documents_of
+from data_pipeline.config import Features, Gates, Recipe, Synthesis
+from data_pipeline.curation import gates
+from data_pipeline.curation.prompts import choice
+from data_pipeline.disk import write_text
+from data_pipeline.document import Document, Dropped
+from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.runner import Runner, Task, one_task_a_shard
+from data_pipeline.shards import numbered
+from data_pipeline.steps.seeds import draw_seeds, tiers_of
+from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher.client import Teacher
+from data_pipeline.teacher.messages import Reply, Request
+
+SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ValueError, before any work, where topics or texts are asked for in vain."""
+    config = recipe.synthesis
+    if recipe.topics.enabled and recipe.topics.features is Features.EMBEDDINGS:
+        settings.check(recipe.topics.embedder)
+    if not config.enabled:
+        return
+    if not recipe.topics.enabled:
+        raise ValueError(
+            "synthesis spreads its passages over topics: set topics.enabled=True, or "
+            "synthesis.enabled=False"
+        )
+    settings.check(config.teacher)
+    choice.check(config.weights, config.categories)
+    for name in ("documents", "per_document", "max_tokens", "shard_requests"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"synthesis.{name}={getattr(config, name)}: expected 1 or more")
+    if not 0 < config.min_passage_words <= config.max_passage_words:
+        raise ValueError(
+            f"synthesis.min_passage_words={config.min_passage_words}, max_passage_words="
+            f"{config.max_passage_words}: expected 0 < least <= most"
+        )
+
+
+def synthesise(
+    recipe: Recipe, runner: Runner, documents: Directory, topics: Directory, cache: Path
+) -> Directory:
+    """The documents that a teacher wrote and the gates let pass; a source a category, tier D2.
+
+    `cache`: the teacher's folder of answers, unless its configuration names one.
+    Raises ValueError where no document can give a passage.
+    """
+    seeds = draw_seeds(recipe, runner, documents, topics)
+    if not seeds.counts():
+        raise ValueError(
+            "synthesis found no passage: it needs documents of tier D1 with at least "
+            f"{recipe.synthesis.min_passage_words} words (synthesis.min_passage_words) in a "
+            f"category that has a weight ({', '.join(sorted(recipe.synthesis.weights))})"
+        )
+    asked = write_prompts(recipe, runner, seeds)
+    answers = ask_teacher(recipe, runner, asked, cache)
+    return pass_gates(recipe, runner, asked, answers)
+
+
+# ---- prompts
+
+
+def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory:
+    """What will be asked, in shards of `shard_requests`: to be read before anything is paid."""
+    config = recipe.synthesis
+    files = [
+        (file, sum(counts.kept for counts in ledger.sources.values()))
+        for file, ledger in zip(seeds.files(), seeds.ledgers(), strict=True)
+    ]
+    parts: list[list[int]] = []
+    size = config.shard_requests
+    for number, (_, requests) in enumerate(files):
+        if size >= config.shard_requests:
+            parts.append([])
+            size = 0
+        parts[-1].append(number)
+        size += requests
+    return runner.stage(
+        "prompts",
+        write_prompts_of_part,
+        [
+            Task(
+                numbered(config.source, number, len(parts)),
+                inputs=tuple(files[k][0] for k in part),
+                config=config,
+                tiers=tiers_of(config),
+                size=sum(files[k][1] for k in part),
+            )
+            for number, part in enumerate(parts)
+        ],
+        config=[config.shard_requests, config.seed],
+        inputs=[seeds],
+    )
+
+
+def write_prompts_of_part(task: Task) -> Ledger:
+    """A document whose text is the prompt; its meta tells where in it the passage stands."""
+    config: Synthesis = task.config
+    with Books(task, "prompts") as books:
+        for seed in documents_of(task):
+            books.came(seed)
+            prompt = choice.choose(
+                choice.all_prompts()[seed.category],
+                config.seed,
+                seed.meta["from"],
+                seed.meta["number"],
+            )
+            text, start, end = choice.render(prompt, seed.text)
+            meta = seed.meta | {"prompt": prompt.id, "passage": [start, end]}
+            books.settle(replace(seed, text=text, meta=meta))
+    return books.ledger
+
+
+# ---- answers
+
+
+def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -> Directory:
+    """The answers as documents; a request that never got one is dropped, with the reason.
+
+    One shard at a time, so that the limits of the teacher hold for the whole run. What is cached
+    is not asked again, so an interrupted run goes on where it was.
+    """
+    config = recipe.synthesis
+    return runner.stage(
+        "synthesise",
+        ask_for_shard,
+        one_task_a_shard(asked, (config, cache)),
+        config=[config.max_tokens, wire.identity(config.teacher)],
+        inputs=[asked],
+        at_once=1,
+    )
+
+
+def ask_for_shard(task: Task) -> Ledger:
+    config: Synthesis
+    config, cache = task.config
+    waiting: deque[Document] = deque()
+
+    def requests() -> Iterator[Request]:
+        for document in documents_of(task):
+            waiting.append(document)
+            yield Request(document.id, (("user", document.text),), config.max_tokens)
+
+    with Books(task, "synthesise") as books, Teacher(config.teacher, cache) as teacher:
+        for reply in teacher.ask(requests()):
+            document = waiting.popleft()
+            assert reply.id == document.id, f"asked {document.id!r}, got a reply to {reply.id!r}"
+            books.came(document)
+            books.settle(_answer(document, reply, config))
+        assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
+        books.ledger.extra = {"usage": teacher.usage.to_json()}
+        spent = {n: getattr(teacher.usage, n) for n in ("cached", "retries", "paid")}
+    write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
+    return books.ledger
+
+
+def _answer(document: Document, reply: Reply, config: Synthesis) -> Answer:
+    if reply.error:
+        return Dropped(document, "no_answer", {"error": reply.error})
+    told = {
+        "model": config.teacher.model,
+        "finish": reply.finish,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }
+    meta = {name: value for name, value in document.meta.items() if name != "passage"} | told
+    return replace(document, text=reply.text, meta=meta)
+
+
+# ---- gates
+
+
+def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Directory) -> Directory:
+    """Without refusals, loops, copies of the passage and the like."""
+    config = recipe.synthesis.gates
+    prompts = {file.name: file for file in asked.files()}
+    return runner.stage(
+        "gates",
+        judge_shard,
+        [
+            replace(task, side={"prompts": prompts[task.shard]})
+            for task in one_task_a_shard(answers, config)
+        ],
+        config=config,
+        inputs=[asked, answers],
+    )
+
+
+def judge_shard(task: Task) -> Ledger:
+    """Answers and their prompts stand in one order; a prompt without an answer is passed over."""
+    config: Gates = task.config
+    gate = gates.build(config)
+    prompts = documents_in([task.side["prompts"]])
+    with Books(task, "gates") as books:
+        for answer in documents_of(task):
+            prompt = next(p for p in prompts if p.id == answer.id)
+            text = choice.Rendered(prompt.text, *prompt.meta["passage"])
+            books.came(answer)
+            asked = gates.Asked(text.text[text.start : text.end], text.instruction)
+            judged = gate(answer, answer.meta["finish"], asked)
+            if isinstance(judged, Document):
+                changed = books.ledger.of(judged.source).changed
+                changed.update(judged.meta.pop("mended", ()))
+            books.settle(judged)
+    return books.ledger

@@ -1,0 +1,88 @@
+"""What of a teacher's configuration can be wrong before anything is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from data_pipeline.config import Teacher
+
+
+def check(config: Teacher) -> None:
+    """Raises ValueError with the first field that cannot be meant. Needs no server and no key."""
+    if not config.model:
+        raise ValueError("teacher.model is not set: expected the model's name on its server")
+    for name, least in (
+        ("concurrency", 1),
+        ("max_retries", 0),
+        ("temperature", 0),
+        ("requests_per_minute", 0),
+        ("tokens_per_minute", 0),
+        ("first_backoff_s", 0),
+        ("max_backoff_s", 0),
+        ("prompt_price", 0),
+        ("completion_price", 0),
+        ("max_cost", 0),
+    ):
+        if not getattr(config, name) >= least:
+            raise ValueError(f"teacher.{name}={getattr(config, name)}: expected {least} or more")
+    for name in ("connect_timeout_s", "stall_timeout_s", "answer_timeout_s"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"teacher.{name}={getattr(config, name)}: expected seconds above 0")
+    if not 0 < config.top_p <= 1:
+        raise ValueError(f"teacher.top_p={config.top_p}: expected a share above 0, at most 1")
+    if config.max_cost and not (config.prompt_price or config.completion_price):
+        raise ValueError(
+            f"teacher.max_cost={config.max_cost} needs prices: set teacher.prompt_price and "
+            "teacher.completion_price, of a million tokens each"
+        )
+
+
+def base_url(config: Teacher) -> str:
+    """Raises ValueError where it is not the address of a server."""
+    parts = urlsplit(config.base_url)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "teacher.base_url holds a user name or password. It is written into logs: name an "
+            "environment variable with the key in teacher.api_key_variable instead."
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ValueError(
+            f"teacher.base_url={config.base_url!r}: expected the address of an OpenAI-compatible "
+            "server as far as /v1, for example http://127.0.0.1:8000/v1"
+        )
+    return config.base_url.rstrip("/")
+
+
+def api_key(config: Teacher) -> str:
+    """The key; "" where none is to be sent. Raises ValueError where the variable is not set."""
+    variable = config.api_key_variable
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(
+            f"teacher.api_key_variable={variable!r}: this environment variable is not set. Set it "
+            'to the key, or teacher.api_key_variable to "" for a server that wants none.'
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(
+            f"the environment variable {variable} holds characters that no key has: expected "
+            "printable ASCII without spaces"
+        )
+    return key
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY); none for this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return None
+    if host == "localhost" or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)

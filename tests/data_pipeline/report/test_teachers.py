@@ -1,0 +1,34 @@
+"""What teachers took is the sum over shards, apart by stage and by model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.report import teachers
+from data_pipeline.teacher.usage import Usage
+
+
+def directory(stage: str, *extras: dict[str, Any]) -> Directory:
+    ledgers = [Ledger(f"{k}", extra=extra).to_json() for k, extra in enumerate(extras)]
+    return Directory(Path(stage), {"stage": stage, "address": "a", "shards": ledgers})
+
+
+def test_rows_are_sums_by_stage_and_model() -> None:
+    one = Usage("m", requests=3, failed=1, prompt_tokens=10, completion_tokens=20, cost=0.25)
+    other = Usage("m", requests=2, estimated=2, prompt_tokens=5, completion_tokens=6, cost=0.5)
+    rows = teachers.usage(
+        [
+            directory("clean", {}, {"sentences": 3}),
+            directory("synthesise", {"usage": one.to_json()}, {"usage": other.to_json()}),
+            directory("restructure", {"usage": other.to_json() | {"model": "n"}}, {"usage": None}),
+        ]
+    )
+    names = ("requests", "failed", "estimated", "prompt_tokens", "completion_tokens", "cost")
+    assert rows == [
+        {"stage": "synthesise", "model": "m"}
+        | dict(zip(names, (5, 1, 2, 15, 26, 0.75), strict=True)),
+        {"stage": "restructure", "model": "n"}
+        | dict(zip(names, (2, 0, 2, 5, 6, 0.5), strict=True)),
+    ]

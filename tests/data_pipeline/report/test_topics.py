@@ -1,0 +1,121 @@
+"""The sections on topics and synthetic text: true to the tables, safe against what texts hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import report, stages
+from data_pipeline.config import Recipe, Source, Topics
+from data_pipeline.curation.topics import diversity
+from data_pipeline.engine import LocalEngine
+from data_pipeline.manifest import Directory
+from data_pipeline.report import charts, topics, way
+from data_pipeline.report.charts import StackRow
+from data_pipeline.report.results import Results
+from data_pipeline.report.way import Stage
+from data_pipeline.runner import Runner
+from data_pipeline.shards import read_rows
+from data_pipeline.steps.topics import find_topics
+
+ATTACK = "<script>alert('x')</script> \u202egnirts\u202c"
+FIELDS = {
+    "sea": "tide harbour sailor anchor reef",
+    "law": "court statute appeal verdict clause",
+    "sky": "planet comet orbit eclipse galaxy",
+}
+SIZES = {"sea": 10, "law": 8, "sky": 5}
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> list[Directory]:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for source, words in FIELDS.items():
+        rows = [
+            {"id": str(k), "text": f"{ATTACK} {' '.join(words.split()[k % 5 :])} {words}"}
+            for k in range(SIZES[source])
+        ]
+        rows.append({"id": "odd", "text": "?"})
+        (folder / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = Recipe(
+        sources=[Source(path=str(folder))],
+        topics=Topics(count=3, dimensions=4, covered_documents=6),
+    )
+    with LocalEngine(1) as engine:
+        runner = Runner(tmp_path / "run", engine)
+        find_topics(made, runner, stages.read(made, runner), tmp_path / "cache")
+        return runner.directories
+
+
+def test_the_section_says_what_the_table_says(directories: list[Directory]) -> None:
+    everything = Stage.all_of(directories)
+    colours = way.colours(everything, Results.read(None, None, None, None))
+    section = topics.section(everything, colours)
+    assert section is not None
+    table = [row for file in directories[-1].files() for row in read_rows(file.path)]
+    by_topic = Counter(row["topic"] for row in table)
+    assert {row["topic"]: row["documents"] for row in section["rows"]} == {
+        topic: number for topic, number in by_topic.items() if topic >= 0
+    }
+    assert [row["documents"] for row in section["rows"]] == [10, 8, 5]
+    assert section["none"] == by_topic[-1] == 3
+    assert section["all"] == diversity([10, 8, 5], 6)
+    assert dict(section["by_source"]) == {
+        source: diversity([number, 0, 0], 6) for source, number in SIZES.items()
+    }
+    for row in section["rows"]:
+        ((source, _),) = row["by_source"]
+        assert set(row["terms"][:5]) == set(FIELDS[source].split())
+        assert row["example"]["source"] == source
+    assert section["sample"] == 26 and section["least"] == 6 and not section["by_embeddings"]
+
+
+def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_path: Path) -> None:
+    html = report.write(
+        tmp_path / "report.html",
+        directories=directories,
+        mixture=None,
+        held_out=None,
+        training=None,
+        evaluation=None,
+        title="t",
+        command="c",
+    ).read_text(encoding="utf-8")
+    assert 'href="#topics"' in html and html.count('<section id="topics">') == 1
+    section = re.search(r'<section id="topics">.*?</section>', html, re.S)
+    assert section
+    for tag in ("div", "table", "tr", "td", "p", "article", "details", "figure", "svg", "g"):
+        opened = len(re.findall(rf"<{tag}[ >]", section[0]))
+        assert opened == section[0].count(f"</{tag}>"), tag
+    assert "23 documents fall into 3 topics" in section[0]
+    assert "3 more have no term that tells" in section[0]
+    assert "&lt;script&gt;alert(" in section[0] and "<script>alert(" not in html
+    assert "\u202e" not in html
+    assert 'href="#synthesis"' not in html
+
+
+def test_without_topics_there_is_no_section(directories: list[Directory]) -> None:
+    assert topics.section(Stage.all_of(directories[:1]), {}) is None
+
+
+def test_bars_are_as_long_as_their_numbers() -> None:
+    rows = [
+        StackRow("tide, reef", {"sea": 30, "law": 10}, "40", {"sea": "sea: 30"}),
+        StackRow("court", {"law": 20}, "20"),
+    ]
+    svg = charts.stacked(rows, {"sea": "s0", "law": "s1"}, title="t")
+    bars = re.findall(
+        r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" .*?class="fill (s\d)"', svg
+    )
+    widths = [float(width) + 0.6 for _, _, width, _ in bars]
+    assert [source for *_, source in bars] == ["s0", "s1", "s1"]
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
+    assert widths[2] == pytest.approx(2 * widths[1], rel=0.01)
+    assert float(bars[1][0]) == pytest.approx(float(bars[0][0]) + widths[0], abs=0.2)
+    assert float(bars[0][1]) == float(bars[1][1]) < float(bars[2][1])
+    assert "<title>sea: 30</title>" in svg and "tide, reef" in svg and ">40<" in svg
