@@ -42,7 +42,7 @@ def disk_full_explained(path: Path) -> Iterator[None]:
 
 
 def partial_path(path: Path) -> Path:
-    """A local name of its own for what is to become `path`; `publish` it or remove it.
+    """A local name of its own for what is to become `path`: `publish` it, and remove what is left.
 
     Two workers may write one file (a cluster runs work twice): they must not mix their bytes.
     """
@@ -54,10 +54,9 @@ def partial_path(path: Path) -> Path:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Makes a partial file, closed and synced, appear under its name."""
+    """Makes a partial file, closed and synced, appear under its name; an uploaded one stays too."""
     if is_remote(path):
         cast(RemotePath, path).upload(partial)
-        partial.unlink()
     else:
         partial.replace(path)
 

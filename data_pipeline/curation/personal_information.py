@@ -74,6 +74,7 @@ _SSN = re.compile(
 )
 _SSN_BEFORE = re.compile(r"(?:\bSSN|social security (?:number|no\.?))[ :#is]{0,6}\Z", re.IGNORECASE)
 _SSN_DIGITS = 9
+_INVENTED = 3  # octets of one digit repeated, or of tens
 _DOTS = 3  # of an IPv4 address
 _IPV4 = re.compile(r"(?<![\w.-])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w-]|\.\d)")
 _VERSION_BEFORE = re.compile(
@@ -270,5 +271,10 @@ def _is_public_ipv4(match: re.Match[str]) -> bool:
     octets = [int(octet) for octet in match[0].split(".")]
     if sum(octet > 31 for octet in octets) < 2 or octets[-1] in (0, 255):
         return False
+    if (
+        sum(octet % 10 == 0 or (octet > 9 and len(set(str(octet))) == 1) for octet in octets)
+        >= _INVENTED
+    ):
+        return False  # 111.22.33.44 and 100.200.0.1 stand in manuals
     before = match.string[max(0, match.start() - 16) : match.start()]
     return not _VERSION_BEFORE.search(before) and _is_public(match[0])

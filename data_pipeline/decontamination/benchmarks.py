@@ -129,7 +129,7 @@ def _items(benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]) -> 
             ) from error
         name = f"{benchmark.name}/{split}/{row_number}"
         yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
-    if row_number < 0 and benchmark.name not in _OWN:
+    if row_number < 0 and benchmark.name not in OWN:
         raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
 
 
@@ -165,7 +165,7 @@ def known(folder: str) -> list[Benchmark]:
     if not found:
         raise ValueError(
             f"decontamination.folder: no benchmark in {folder}; expected subfolders or files named "
-            f"{', '.join(name for name in LAYOUTS if name not in _OWN)}"
+            f"{', '.join(name for name in LAYOUTS if name not in OWN)}"
         )
     return found
 
@@ -188,7 +188,7 @@ def fingerprint(benchmark: Benchmark) -> list[str]:
 
 
 # Made by this pipeline and verified by their manifests; a run may well hold out nothing.
-_OWN = ("held_out_items", "held_out_documents")
+OWN = ("held_out_items", "held_out_documents")
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 

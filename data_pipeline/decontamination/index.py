@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import short_items
-from data_pipeline.decontamination.benchmarks import Item, is_option, is_whole
+from data_pipeline.decontamination.benchmarks import OWN, Item, is_option, is_whole
 from data_pipeline.decontamination.lookup import Table, few_items
 from data_pipeline.decontamination.surprise import F64, word_bits
 from data_pipeline.disk import read_arrays, write_arrays
@@ -140,7 +140,7 @@ def build_index(
       items: in any order; their order is that of the evidence.
       n: words of the n-grams of the sample-share and absolute-hits rules.
       templates: n -> hashes, ascending, of n-grams that many documents have. They are no evidence
-        of items without the absolute-hits rule, which are documents: other pages made from the same
+        of held-out documents and of the items made from them: other pages made from the same
         template hold no text of theirs.
 
     Raises:
@@ -172,7 +172,8 @@ def build_index(
     )
 
     seed_n, most = config.item_ngram_words, config.max_items_per_ngram
-    own = _Own(np.array(absolute, bool), templates or {})
+    own_K = np.array([benchmark in OWN for benchmark, _, _ in parts], bool)
+    own = _Own(own_K, templates or {})
     grams = _Occurrences.of(ngrams(found, n), n, own).table(num_words_K >= n, item_K, most)
     seeds = _seeds(found, least_words_K, item_K, config, own)
     short = _short(found, [name for _, _, name in parts], item_K, config)
@@ -219,15 +220,15 @@ def check(n: int, config: Decontamination) -> None:
 
 @dataclass(slots=True)
 class _Own:
-    """Tells what a document has for itself from the template that it shares with others."""
+    """Tells what a held-out text has for itself from the template that it shares with others."""
 
-    absolute_K: NDArray[np.bool_]
+    own_K: NDArray[np.bool_]  # whether a part is of this run's own text, and not of a benchmark
     templates: Mapping[int, U64]
 
     def __call__(self, hashes_J: U64, part_J: I64, n: int) -> NDArray[np.bool_]:
         if n not in self.templates:
             return np.ones(len(part_J), bool)
-        return np.asarray(self.absolute_K[part_J] | ~np.isin(hashes_J, self.templates[n]))
+        return np.asarray(~self.own_K[part_J] | ~np.isin(hashes_J, self.templates[n]))
 
 
 @dataclass(slots=True)

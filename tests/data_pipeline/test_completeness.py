@@ -86,6 +86,7 @@ def test_environments() -> None:
     assert completeness.open_environment(Text.of(cut)) == {"open": r"\begin{proof}"}
     verbatim = r"\begin{verbatim} \begin{proof} \end{verbatim}"
     assert completeness.open_environment(Text.of(PROOF + verbatim)) is None
+    assert completeness.open_environment(Text.of(verbatim + cut)) == {"open": r"\begin{proof}"}
     macros = r"\newenvironment{boxed}{\begin{center}}{\end{center}} \begin{center}"
     assert completeness.open_environment(Text.of(macros)) is None
     # lost in conversion, and the text goes on

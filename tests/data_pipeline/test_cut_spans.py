@@ -71,6 +71,9 @@ def test_a_short_document_and_one_that_would_lose_much_go_as_wholes() -> None:
     assert isinstance(answer, Dropped)
     assert (answer.document.text, answer.reason) == (short, "contaminated")
     assert answer.evidence["item"] == "tales/test/0"
+    once = f"{''.join(sentences(60))} {QUESTION}"
+    assert isinstance(decide(once), Document)
+    assert isinstance(decide(once, CutSpans(enabled=True, max_share=0.01)), Dropped)
     many = "".join(x for s in sentences(60) for x in (s, f"{QUESTION} "))
     assert isinstance(decide(many), Dropped)
     allowed = CutSpans(enabled=True, min_words=0, max_share=1.0)

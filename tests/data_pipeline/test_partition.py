@@ -149,6 +149,7 @@ def test_a_parquet_file_that_is_cut_is_named_by_its_reader(tmp_path: Path) -> No
     assert shard.piece is None
 
 
+@pytest.mark.timeout(120)
 def test_partition_of_very_many_shards_takes_no_long_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def test_replaced(text: str, expected: str, counts: dict[str, int]) -> None:
         "std::fmt dead::beef 12:30:45 and the year 2262:: of Python",
         "DE88 3704 0044 0532 0130 00 and ZZ89370400440532013000 and GB82WEST1234569876543",
         "1990 4506 4543 4111 1111 1111 1111 4667, a row of a table",
-        "Multicast to 239.255.12.42",
+        "Multicast to 239.255.12.42, host 111.22.33.44, proxy 40.50.60.5, target 100.200.0.212",
         "arXiv 2112.11446, doi 10.1038/s41586-021-03819-2, RFC 2119, 2024-01-31T12:30:45Z",
         "sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "call 911, call 199 97.0 1.5 1.0 0.5, call it 3.14159265",

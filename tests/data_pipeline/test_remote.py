@@ -75,6 +75,21 @@ def test_what_is_written_is_read(bucket: Path) -> None:
         (bucket / "a").open("w")
 
 
+def test_what_others_write_is_seen(bucket: Path) -> None:
+    """Workers write into the folders that the driver lists."""
+    put(bucket / "ledger" / "a.json", b"{}")
+    assert disk.names_in(bucket / "ledger") == {"a.json"}
+    assert not (bucket / "ledger" / "b.json").exists()
+    import fsspec
+
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    list((bucket / "ledger").iterdir())
+    other.pipe_file(f"{bucket}/ledger/b.json", b"{}")
+    assert disk.names_in(bucket / "ledger") == {"a.json", "b.json"}
+    assert {path.name for path in (bucket / "ledger").iterdir()} == {"a.json", "b.json"}
+    assert (bucket / "ledger" / "b.json").exists()
+
+
 def test_a_file_is_read_from_anywhere_by_no_more_than_is_needed(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

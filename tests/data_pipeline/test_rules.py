@@ -425,7 +425,7 @@ def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
         return "\n".join(f"{part} {clean(own, 100 * k + j)}" for j, part in enumerate(frame))
 
     pages = [Document(f"web/{k}", page(k, 9), "web", "web") for k in range(1, 5)]
-    item = Item("web/1", "held_out", {"document": pages[0].text}, absolute_hits=False)
+    item = Item("web/1", "held_out_documents", {"document": pages[0].text}, absolute_hits=False)
     templates = {n: boilerplate.shared_ngrams(pages, n) for n in (5, 13)}
     other = Document("web/9", page(9, 9), "web", "web")
     leak = Document("web/10", f"{clean(50)} {pages[0].text} {clean(50, 1)}", "web", "web")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import stages
+from data_pipeline import report, stages
 from data_pipeline.config import (
     Baking,
     Cleaning,
@@ -247,6 +247,17 @@ def test_a_recipe_in_an_object_store(raw: Path, local: Files, bucket: Path, tmp_
     assert not (tmp_path / "unused").exists()
     made = files(output)
     assert_same(without_addresses(made), without_addresses(local))
+    page = report.write(
+        tmp_path / "report.html",
+        directories=curated.directories,
+        mixture=curated.mixture / "mixture.json",
+        held_out=curated.held_out / "mixture.json",
+        training=None,
+        evaluation=None,
+        title="run",
+        command="",
+    )
+    assert "invalid json" in page.read_text()
     here = stages.local(curated, tmp_path)
     _, mixtures = define(here.mixture)
     assert sum(1 for _ in mixtures["all"].get_dataset(None, "train", num_epochs=1)) > 10

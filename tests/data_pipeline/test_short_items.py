@@ -54,6 +54,14 @@ def test_any_one_word_may_be_replaced(place: int) -> None:
     assert search([" ".join(changed)], [ITEM]).keys() == {0}
 
 
+@pytest.mark.parametrize("place", range(1, 5))
+def test_a_replaced_word_may_leave_no_run_of_four(place: int) -> None:
+    item = "Pasteur developed vaccine against rabies, yes?"
+    changed = item.split()
+    changed[place] = "tomatoes"
+    assert search([" ".join(changed)], [item]).keys() == {0}
+
+
 def test_shares_are_those_of_the_longest_common_subsequence() -> None:
     rng = random.Random(1)
     parts = [clean(rng.randrange(6, 20), k) for k in range(30)]

@@ -121,6 +121,20 @@ def test_tf_idf_is_the_formula() -> None:
     assert np.allclose(topics.weigh(counts, idf).toarray(), expected, atol=1e-15)
 
 
+def test_a_topic_is_named_by_what_tells_it_from_others() -> None:
+    """Class-based TF-IDF: a word of all topics comes after an equally frequent word of one."""
+    texts = ["apple zebra walk", "apple zebra", "apple yak", "apple yak", "apple"]
+    names = topics.vocabulary(texts)
+    terms = np.array(sorted(names), np.uint64)
+    topic = np.array([0, 0, 1, 1, NO_TOPIC])
+    found = topics._labels(topics.count(texts, terms), topic, 2, [names[int(h)] for h in terms])
+    in_class, in_all = {"zebra": 2, "apple": 2, "walk": 1}, {"zebra": 2, "apple": 4, "walk": 1}
+    mean = (5 + 4) / 2
+    weight = {w: n * math.log1p(mean / in_all[w]) for w, n in in_class.items()}
+    assert found[0] == tuple(sorted(weight, key=lambda w: -weight[w]))
+    assert found == [("zebra", "walk", "apple"), ("yak", "apple")]
+
+
 def test_only_telling_words_are_terms() -> None:
     found = set(
         topics.vocabulary(["The hares' 1984 form, x2 naïve NAÏVE and because_of it: is"]).values()

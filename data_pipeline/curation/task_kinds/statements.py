@@ -17,7 +17,7 @@ _COUNTED = re.compile(
     r"|January|February|March|April|May|June|July|August|September|October|November|December)"
     r"|,|[$£€(])\s*\Z"
 )
-_NO_STATEMENT = re.compile(r"\A(?:[\"“‘']|\w+:|[A-Z]{4,}\b)|\b(?:I|you|we|my|our|your)\b", re.I)
+_NO_STATEMENT = re.compile(r"\A(?:[\"“‘']|\w+:|[A-Z]{4,}\b)|\b(?i:I|you|we|my|our|your)\b")
 _MIN_CONTEXT = 40  # characters of a passage beyond the sentence in question
 
 
