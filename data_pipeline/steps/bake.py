@@ -108,6 +108,14 @@ def _lost(runner: Runner, documents: Sequence[Directory]) -> dict[str, str]:
     }
 
 
+def _category(name: str, recipe: Recipe) -> str:
+    """Of a source of the recipe, or of one that the recipe makes; else its name stands for it."""
+    named = {source.name: source.category for source in recipe.sources}
+    if name in (recipe.nlp_tasks.source, recipe.restructuring.source):
+        return "tasks"
+    return named.get(name) or name.removeprefix(f"{recipe.synthesis.source}_")
+
+
 def _write(
     path: Path,
     recipe: Recipe,
@@ -116,10 +124,9 @@ def _write(
     mixtures: dict[str, dict[str, float]],
     lost: dict[str, str],
 ) -> None:
-    named = {source.name: source for source in recipe.sources}
     tiers = [pair for directory in documents for pair in directory.tiers().items()]
     sources = [
-        Source(name, named[name].category if name in named else name, tier=Tier(tier))
+        Source(name, _category(name, recipe), tier=Tier(tier))
         for name, tier in [*tiers, *lost.items()]
         if tier
     ]

@@ -41,10 +41,9 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
     documents: Counter[str] = Counter()
     for ledger in counted.ledgers():
         documents.update(ledger.extra["documents"])
-    counts = {
-        number: tuple(f for f in counted.files() if f.path.name.endswith(_suffix(number)))
-        for number in range(config.partitions)
-    }
+    counts: dict[str, list[ShardFile]] = {f"{k:05d}": [] for k in range(config.partitions)}
+    for file in counted.files():
+        counts[file.path.name.rsplit(".", 2)[1]].append(file)
     least = {
         source: math.floor(max(config.min_documents, config.min_share * number)) + 1
         for source, number in documents.items()
@@ -52,14 +51,10 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
     return runner.stage(
         "repeated_lines",
         merge_partition,
-        [Task(f"{number:05d}", inputs=files, config=least) for number, files in counts.items()],
+        [Task(number, inputs=tuple(files), config=least) for number, files in counts.items()],
         config=[config, least],
         inputs=[counted],
     )
-
-
-def _suffix(partition: int) -> str:
-    return f".{partition:05d}.npz"
 
 
 def count_shard(task: Task) -> Ledger:
@@ -78,7 +73,7 @@ def count_shard(task: Task) -> Ledger:
     counts = repeated_lines.LineCounts.of(counted())
     ledger = account_of(task)
     for number in range(config.partitions):
-        name = f"shards/{task.shard}{_suffix(number)}"
+        name = f"shards/{task.shard}.{number:05d}.npz"
         counts.part(number, config.partitions).save(task.out / name)
         ledger.files[name] = file_sha256(task.out / name)
     ledger.extra = {"documents": dict(sorted(documents.items()))}

@@ -239,7 +239,7 @@ def test_no_rule_drops_a_licence(clean: Clean) -> None:
     [
         ("truncated_list", "We have looked at each of the plans that were sent to us in spring. "
          "The ones that we would like to go on with are the following:", "web"),
-        ("open_fence", f"{ARTICLE[:150]}\n\n```python\nhare = Hare(age=3)\nhare.", "web"),
+        ("open_fence", f"{ARTICLE[:120]}\n\n```python\nhare = Hare(age=3)\nhare.", "web"),
         ("open_environment", LATEX[: LATEX.index(r"\end{theorem}")], "math"),
         ("open_tag", f'{ARTICLE}\n\n<a href="https://a.or', "web"),
         ("open_bracket", CODE[: CODE.index("print(") + 6], "code"),

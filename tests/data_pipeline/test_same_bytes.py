@@ -177,7 +177,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(script.parent)},
         )
 
     return start
