@@ -95,8 +95,8 @@ class Stage:
     name: str
     mixture: str
     tokens: int  # rounded up to whole steps
-    dropout: float = 0.0  # share of numbers that are left out of what a layer adds, in [0, 1)
     weights: dict[str, float] = field(default_factory=dict)
+    dropout: float = 0.0  # share of numbers that are left out of what a layer adds, in [0, 1)
 
 
 @dataclass(slots=True)

@@ -24,8 +24,14 @@ STAGES = {
     "lines": ("Count lines", "Counts in how many documents of a source each line is."),
     "repeated_lines": ("Find boilerplate", "Finds lines that many documents of one source have."),
     "signatures": ("Sign", "MinHash signatures of every document."),
+    "links": ("Link", "Finds documents that share a part of their signatures."),
+    "groups": ("Group", "Joins what is linked into groups of candidates."),
+    "members": ("Gather", "Brings the candidates of a group together."),
     "duplicates": ("Compare", "Finds equal and nearly equal documents across all sources."),
     "deduplicate": ("Deduplicate", "Of each group of duplicates one document survives."),
+    "paragraphs": ("List paragraphs", "Hashes the paragraphs of every document."),
+    "repeated": ("Compare paragraphs", "Finds those that several documents have."),
+    "repeated_paragraphs": ("Remove paragraphs", "Leaves each in one document only."),
     "candidates": ("Draw", "Draws documents that may be held out, by a hash of their id."),
     "held_out": ("Hold out", "Keeps some documents of each source for evaluation."),
     "items": ("Make questions", "Makes multiple-choice items from the held-out documents."),
@@ -41,6 +47,9 @@ STAGES = {
     "synthesise": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
     "gates": ("Judge", "Drops refusals, loops, copies of the passage and the like."),
     "signatures_synthetic": ("Sign synthetic", "MinHash signatures of the synthetic texts."),
+    "links_synthetic": ("Link synthetic", "The same for the synthetic texts."),
+    "groups_synthetic": ("Group synthetic", "The same for the synthetic texts."),
+    "members_synthetic": ("Gather synthetic", "The same for the synthetic texts."),
     "duplicates_synthetic": ("Compare synthetic", "Finds equal and nearly equal ones."),
     "deduplicate_synthetic": ("Deduplicate synthetic", "One of each group survives."),
     "decontaminate_synthetic": ("Decontaminate synthetic", "The same for synthetic texts."),
@@ -60,6 +69,7 @@ HELD_OUT = "held_out"  # the one reason that is no fault of the document
 PHRASES = {
     "clean": "broke a rule of cleaning",
     "deduplicate": "were duplicates",
+    "repeated_paragraphs": "said what other documents say",
     "decontaminate": "held text of what is evaluated",
 }
 

@@ -172,7 +172,7 @@ def test_refuses_a_wrong_tokenizer(tmp_path: Path) -> None:
     directory = tmp_path / "baked"
     with pytest.raises(ValueError, match=r"wrong\.model is not a SentencePiece model"):
         bake.bake_part("p", "web", documents(), directory, Baking(tokenizer=str(model)))
-    assert list(directory.iterdir()) == []
+    assert not directory.exists()
 
 
 def test_a_full_disk_and_a_kill_leave_nothing_that_looks_done(

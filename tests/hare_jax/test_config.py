@@ -15,7 +15,13 @@ def test_plain_is_json_with_enums_by_value() -> None:
     training = config.Training(stages=[config.Stage("one", "stage1", 10, {"web": 0.5})])
     plain = json.loads(json.dumps(config.plain(training)))
     assert plain["stages"] == [
-        {"name": "one", "mixture": "stage1", "tokens": 10, "weights": {"web": 0.5}}
+        {
+            "name": "one",
+            "mixture": "stage1",
+            "tokens": 10,
+            "weights": {"web": 0.5},
+            "dropout": 0.0,
+        }
     ]
     assert plain["optimizer"]["schedule"] == "cosine"
     assert plain["mesh"] == {"data": 1, "fsdp": -1, "tensor": 1}

@@ -55,7 +55,8 @@ class Workplace:
         return self.root / "run"
 
     def params(self, scale: float) -> decoder.Params:
-        return jax.tree.map(lambda x: scale * x, decoder.init(self.model, self.training.seed))
+        init = jax.jit(lambda: decoder.init(self.model, self.training.seed))
+        return jax.tree.map(lambda x: scale * x, init())
 
     def save(self, step: int, scale: float) -> None:
         state = State(self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step))
