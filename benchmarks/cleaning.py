@@ -5,15 +5,20 @@
     python -m benchmarks.cleaning FOLDER --rule phone --samples 50  what is taken for a number
     python -m benchmarks.cleaning FOLDER --rule repeated_line       lines by their documents
     python -m benchmarks.cleaning FOLDER --rule-sets C4,FineWeb     published rule sets too
+    python -m benchmarks.cleaning FOLDER --rule C4 --prose 150      what C4 alone drops of the rest
 
 FOLDER is read as the recipe reads it. Stages are kept in --workdir, so that a second look is quick.
-Samples are drawn by --seed. Language: where ids say it (tldr pages as pages.de/tar.md, manuals as
-bind.html.fr.utf8), precision and recall of English, documents of --characters (200) and more.
+Samples are drawn by --seed. With --prose, so are first as many documents of each source that meets
+prose rules, and the others are left aside. Language: where ids say it (tldr pages as
+pages.de/tar.md, manuals as bind.html.fr.utf8), precision and recall of English, documents of
+--characters (200) and more.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
+import json
 import re
 import time
 from collections import Counter, defaultdict
@@ -23,10 +28,13 @@ from pathlib import Path
 
 from data_pipeline import config as settings
 from data_pipeline.config import Cleaning, Profile, Recipe, Source
-from data_pipeline.curation import chance, clean, personal_information
-from data_pipeline.curation.links import remove_links
-from data_pipeline.curation.normalise import normalise
-from data_pipeline.document import Document, Dropped
+from data_pipeline.curation import chance
+from data_pipeline.curation.cleaning import clean, personal_information
+from data_pipeline.curation.cleaning.links import remove_links
+from data_pipeline.curation.cleaning.normalise import normalise
+from data_pipeline.curation.reading import partition, sources
+from data_pipeline.disk import write_text
+from data_pipeline.document import Bad, Document, Dropped
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory
 from data_pipeline.runner import Runner
@@ -36,8 +44,12 @@ from data_pipeline.steps.read import read
 from data_pipeline.steps.repeated_lines import find_repeated_lines
 
 KINDS = ("email", "phone", "ip_address", "card_number", "iban", "ssn", "secret")
-RULE_SETS = ("GopherRepetition", "GopherQuality", "C4", "FineWeb")
-SHOWN = 160  # characters of a document's beginning and end
+RULE_SETS = {  # and what their reasons begin with
+    "GopherRepetition": "gopher_",
+    "GopherQuality": "gopher_",
+    "C4": "c4_",
+    "FineWeb": "fineweb_",
+}
 AROUND = 50  # characters around what is replaced
 SPEED_BYTES = 2_000_000  # of each category
 # pages.pt_BR/common/tar.md, pages/common/tar.md; bind.html.fr.utf8, bind.html.en
@@ -70,6 +82,28 @@ def language_of(document_id: str) -> str | None:
     return match[1] if match else None
 
 
+def draw(folder: str, each: int, seed: int, into: Path) -> str:
+    """Writes `each` documents of every source of prose to a folder, and names it."""
+    drawn: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+    reading, profiles = Recipe().reading, Cleaning().profiles
+    source = Source(path=folder)
+    for shard in partition.partition(source, reading):
+        for found in sources.read(shard, source, reading):
+            if isinstance(found, Bad) or profiles.get(found.category) not in (None, Profile.PROSE):
+                continue
+            heap = drawn[found.source]
+            place = -chance.number(seed, found.id)  # a heap drops its smallest
+            if len(heap) < each or place > heap[0][0]:
+                row = {"id": found.id.removeprefix(f"{found.source}/"), "text": found.text}
+                row |= {"source": found.source, "category": found.category}
+                heapq.heappush(heap, (place, found.id, json.dumps(row)))
+                if len(heap) > each:
+                    heapq.heappop(heap)
+    for name, heap in drawn.items():
+        write_text(into / f"{name}.jsonl", "".join(f"{line}\n" for *_, line in sorted(heap)))
+    return str(into)
+
+
 def counts(cleaned: Directory) -> None:
     by_rule: dict[str, Counter[str]] = defaultdict(Counter)
     replaced: dict[str, Counter[str]] = defaultdict(Counter)
@@ -80,9 +114,9 @@ def counts(cleaned: Directory) -> None:
             replaced[what][source] = number
     for title, table in (("dropped by", by_rule), ("replaced", replaced)):
         print(f"\n{title}")
-        for name, sources in sorted(table.items(), key=lambda item: -item[1].total()):
-            most = ", ".join(f"{source} {number}" for source, number in sources.most_common(5))
-            print(f"  {name:<28} {sources.total():>9,}  {most}")
+        for name, per in sorted(table.items(), key=lambda item: -item[1].total()):
+            most = ", ".join(f"{source} {number}" for source, number in per.most_common(5))
+            print(f"  {name:<28} {per.total():>9,}  {most}")
 
 
 def speed(before: Directory, config: Cleaning) -> None:
@@ -128,16 +162,31 @@ def language(before: Directory, config: Cleaning, least: int) -> None:
             )
 
 
-def show_dropped(cleaned: Directory, rule: str, samples: int, seed: int) -> None:
-    found = [answer for answer in dropped(cleaned) if answer.reason == rule]
+def show_dropped(
+    cleaned: Directory, rule: str, begins: str, samples: int, seed: int, shown: int
+) -> None:
+    """Documents dropped for reasons that begin so, drawn by the seed."""
+    found = [answer for answer in dropped(cleaned) if answer.reason.startswith(begins)]
     found.sort(key=lambda d: chance.number(seed, rule, d.document.source, d.document.id))
     print(f"\n{rule}: {len(found)} documents, {min(samples, len(found))} of them")
     for number, answer in enumerate(found[:samples], start=1):
         text = answer.document.text
         print(f"\n{number}. {answer.document.source} {answer.document.id}, {len(text)} characters")
-        print(f"   {answer.evidence}")
-        ends = [text] if len(text) <= 2 * SHOWN else [text[:SHOWN], text[-SHOWN:]]
+        print(f"   {answer.reason} {answer.evidence}")
+        ends = [text] if len(text) <= 2 * shown else [text[:shown], text[-shown:]]
         print("   " + "\n   [...]\n   ".join(end.replace("\n", "\n   ") for end in ends))
+
+
+def show_rule_set(cleaned: Directory, name: str, samples: int, seed: int, shown: int) -> None:
+    """How many documents that the other rules keep a set drops, why, and some of them."""
+    begins = RULE_SETS[name]
+    accounts = cleaned.counts().values()
+    reasons = sum((Counter(account.dropped) for account in accounts), Counter[str]())
+    reasons = Counter({why: n for why, n in reasons.items() if why.startswith(begins)})
+    print(f"\n{name} drops {reasons.total()} of {sum(a.kept for a in accounts) + reasons.total()}")
+    for why, number in reasons.most_common():
+        print(f"  {why:<28} {number:>9,}")
+    show_dropped(cleaned, name, begins, samples, seed, shown)
 
 
 def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None:
@@ -177,29 +226,38 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--rule", default="")
     parser.add_argument("--rule-sets", default="", help=f"of {', '.join(RULE_SETS)}")
+    parser.add_argument("--prose", type=int, default=0, help="documents of each source of prose")
     parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--shown", type=int, default=160, help="characters of both ends of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--characters", type=int, default=200)
     parser.add_argument("--workdir", default="runs/cleaning")
     parser.add_argument("--workers", type=int, default=0)
     arguments = parser.parse_args()
-    names = [name for name in arguments.rule_sets.split(",") if name]
+    rule = arguments.rule
+    names = [rule] if rule in RULE_SETS else [n for n in arguments.rule_sets.split(",") if n]
     if unknown := set(names) - set(RULE_SETS):
         parser.error(f"--rule-sets: got {sorted(unknown)}, expected some of {', '.join(RULE_SETS)}")
+    folder = arguments.folder
+    if arguments.prose:
+        into = Path(arguments.workdir) / f"prose-{arguments.prose}-{arguments.seed}"
+        folder = draw(folder, arguments.prose, arguments.seed, into)
     recipe = Recipe(
-        sources=[Source(path=arguments.folder)],
+        sources=[Source(path=folder)],
         cleaning=Cleaning(rule_sets=tuple(getattr(settings, name)() for name in names)),
     )
     with LocalEngine(arguments.workers) as engine:
         runner = Runner(Path(arguments.workdir), engine)
         before = read(recipe, runner)
         cleaned = clean_all(recipe, runner, before, find_repeated_lines(recipe, runner, before))
-    if arguments.rule in KINDS:
-        show_replaced(before, arguments.rule, arguments.samples, arguments.seed)
-    elif arguments.rule == "repeated_line":
+    if rule in KINDS:
+        show_replaced(before, rule, arguments.samples, arguments.seed)
+    elif rule == "repeated_line":
         show_lines(cleaned, arguments.samples)
-    elif arguments.rule:
-        show_dropped(cleaned, arguments.rule, arguments.samples, arguments.seed)
+    elif rule in RULE_SETS:
+        show_rule_set(cleaned, rule, arguments.samples, arguments.seed, arguments.shown)
+    elif rule:
+        show_dropped(cleaned, rule, rule, arguments.samples, arguments.seed, arguments.shown)
     else:
         counts(cleaned)
         language(before, recipe.cleaning, arguments.characters)

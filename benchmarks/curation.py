@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import recipe
 from benchmarks.corpus import Table, arguments, load, megabytes_of
 from data_pipeline.config import Decontamination, Deduplication
-from data_pipeline.curation import dedup, groups, survivors
+from data_pipeline.curation.duplicates import dedup, groups, survivors
 from data_pipeline.decontamination import benchmarks, rules
 from data_pipeline.decontamination.benchmarks import Item
 from data_pipeline.decontamination.index import build_index

@@ -26,9 +26,9 @@ from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import arguments, load
 from data_pipeline.config import Deduplication
-from data_pipeline.curation import dedup, groups, survivors
-from data_pipeline.curation.minhash import minhash
-from data_pipeline.curation.similarity import jaccard
+from data_pipeline.curation.duplicates import dedup, groups, survivors
+from data_pipeline.curation.duplicates.minhash import minhash
+from data_pipeline.curation.duplicates.similarity import jaccard
 from data_pipeline.document import Document
 from data_pipeline.ngrams import U64, ngrams, words
 

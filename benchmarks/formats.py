@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.config import Reading, Source, Tier
-from data_pipeline.curation.files import kind, read_file
-from data_pipeline.curation.formats import Refused, render
-from data_pipeline.curation.labelled import label_field
+from data_pipeline.curation.instructions.formats import Refused, render
+from data_pipeline.curation.instructions.labelled import label_field
+from data_pipeline.curation.reading.files import kind, read_file
 from data_pipeline.document import Bad
 
 

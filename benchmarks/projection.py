@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks import recipe
 from benchmarks.corpus import arguments, load, megabytes_of
 from data_pipeline.config import Deduplication
-from data_pipeline.curation import dedup, groups, survivors
-from data_pipeline.curation.groups import Groups, Links
+from data_pipeline.curation.duplicates import dedup, groups, survivors
+from data_pipeline.curation.duplicates.groups import Groups, Links
 from data_pipeline.document import Document
 from data_pipeline.manifest import Directory
 from data_pipeline.ngrams import ngrams, words

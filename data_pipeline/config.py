@@ -85,8 +85,8 @@ class RepeatedLines:
     """Lines that many documents of one source have: menus, notices, the frame of a template.
 
     A line is repeated if more than `min_documents` documents and more than `min_share` of all
-    documents of its source have it, whatever the source's size; curation/repeated_lines.py says
-    which repeated lines go. Documents of other profiles are neither counted nor changed.
+    documents of its source have it, whatever the source's size; which of them go is said in
+    curation/cleaning/repeated_lines.py. Documents of other profiles are not counted, nor changed.
     """
 
     enabled: bool = True

@@ -20,7 +20,7 @@ OURS = ("configs", "hare_jax", "data_pipeline", "main")
 JAX_SIDE = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
 TENSORFLOW_SIDE = {"tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "t5", "clu"}
 TENSORFLOW_ROOMS = {
-    "data_pipeline/curation/tfds_source.py",
+    "data_pipeline/curation/reading/tfds_source.py",
     "data_pipeline/mixture/tasks.py",
     "data_pipeline/mixture/bake.py",
 }
@@ -82,7 +82,7 @@ def test_import_rule(file: str) -> None:
         ("hare_jax/training/input.py", "def f():\n    import tensorflow as tf"),
         ("configs/quickstart.py", "from hare_jax.training import train"),
         ("configs/quickstart.py", "from data_pipeline import stages"),
-        ("data_pipeline/curation/clean.py", "import main"),
+        ("data_pipeline/curation/cleaning/clean.py", "import main"),
     ],
 )
 def test_the_rule_sees_a_breach(file: str, line: str) -> None:

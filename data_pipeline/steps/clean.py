@@ -1,4 +1,4 @@
-"""Boilerplate goes, then the rules of curation/clean.py, a document at a time."""
+"""Boilerplate goes, then the rules of curation/cleaning/clean.py, a document at a time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from data_pipeline.books import Books, documents_of
 from data_pipeline.config import Cleaning, Recipe, RepeatedLines
-from data_pipeline.curation import clean as rules
-from data_pipeline.curation import repeated_lines
+from data_pipeline.curation.cleaning import clean as rules
+from data_pipeline.curation.cleaning import repeated_lines
 from data_pipeline.document import Document
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.runner import Runner, Task, one_task_a_shard

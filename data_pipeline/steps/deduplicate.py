@@ -7,7 +7,7 @@
     duplicates   a partition  who survives
     deduplicate  a shard      without its duplicates
 
-What each of them decides, and how much memory it takes, is in curation/dedup.py.
+What each of them decides, and how much memory it takes, is in curation/duplicates/dedup.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from data_pipeline.books import Books, documents_of
 from data_pipeline.config import Recipe
-from data_pipeline.curation import dedup, groups, survivors
+from data_pipeline.curation.duplicates import dedup, groups, survivors
 from data_pipeline.document import Document
 from data_pipeline.exchange import (
     Setting,

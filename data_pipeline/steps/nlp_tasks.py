@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from data_pipeline.books import Answer, Books, documents_of
 from data_pipeline.config import NlpTasks, Recipe, Tier
-from data_pipeline.curation import nlp_tasks
+from data_pipeline.curation.tasks import nlp_tasks
 from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.mixture.tokenizer import Tokenizer

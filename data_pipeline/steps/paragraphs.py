@@ -14,8 +14,8 @@ import numpy as np
 
 from data_pipeline.books import Books, documents_of
 from data_pipeline.config import Profile, Recipe, RepeatedParagraphs
-from data_pipeline.curation import paragraphs
-from data_pipeline.curation.groups import ROW_BITS
+from data_pipeline.curation.duplicates import paragraphs
+from data_pipeline.curation.duplicates.groups import ROW_BITS
 from data_pipeline.document import Document
 from data_pipeline.exchange import (
     Setting,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from data_pipeline.books import Books
 from data_pipeline.config import Reading, Recipe, Source
-from data_pipeline.curation import partition, sources
-from data_pipeline.curation.listing import MissingSource
-from data_pipeline.curation.partition import InputShard
+from data_pipeline.curation.reading import partition, sources
+from data_pipeline.curation.reading.listing import MissingSource
+from data_pipeline.curation.reading.partition import InputShard
 from data_pipeline.document import Bad
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.progress import console

@@ -10,7 +10,7 @@ from functools import cache
 
 from data_pipeline.books import account_of, add_file, documents_of
 from data_pipeline.config import Profile, Recipe, RepeatedLines
-from data_pipeline.curation import repeated_lines
+from data_pipeline.curation.cleaning import repeated_lines
 from data_pipeline.document import Document
 from data_pipeline.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.runner import Runner, Task, one_task_a_shard

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from data_pipeline.books import Books, documents_of
 from data_pipeline.config import Recipe, Restructuring, Tier
-from data_pipeline.curation.restructure import requests, tasks
-from data_pipeline.curation.restructure.prompts import SYSTEM
-from data_pipeline.curation.restructure.schemas import SCHEMAS
+from data_pipeline.curation.tasks.restructure import requests, tasks
+from data_pipeline.curation.tasks.restructure.prompts import SYSTEM
+from data_pipeline.curation.tasks.restructure.schemas import SCHEMAS
 from data_pipeline.disk import write_text
 from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger, ShardFile

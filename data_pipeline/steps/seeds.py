@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from data_pipeline.books import Books, account_of, add_file, documents_of
 from data_pipeline.config import Recipe, Synthesis, Tier
-from data_pipeline.curation import seeds
-from data_pipeline.curation.prompts import choice
+from data_pipeline.curation.synthesis import seeds
+from data_pipeline.curation.synthesis.prompts import choice
 from data_pipeline.manifest import Directory, Ledger, canonical
 from data_pipeline.progress import console
 from data_pipeline.runner import Runner, Task, one_task_a_shard

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data_pipeline.books import Answer, Books, documents_in, documents_of
 from data_pipeline.config import Features, Gates, Recipe, Synthesis
-from data_pipeline.curation import gates
-from data_pipeline.curation.prompts import choice
+from data_pipeline.curation.synthesis import gates
+from data_pipeline.curation.synthesis.prompts import choice
 from data_pipeline.disk import write_text
 from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger

@@ -15,7 +15,7 @@ from pydoc_data.topics import topics
 import pytest
 
 from data_pipeline.config import Cleaning
-from data_pipeline.curation.clean import build
+from data_pipeline.curation.cleaning.clean import build
 from data_pipeline.document import Document, Dropped
 
 ROOT = Path(__file__).parents[2]

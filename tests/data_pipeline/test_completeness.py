@@ -6,8 +6,8 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from data_pipeline.curation import completeness
-from data_pipeline.curation.quality import Text
+from data_pipeline.curation.cleaning import completeness
+from data_pipeline.curation.cleaning.quality import Text
 
 PROOF = r"""\begin{lemma}\label{lemma-finite} % \begin{comment} does not count
 Let $X$ be a scheme. \begin{enumerate} \item It is finite. \end{enumerate}

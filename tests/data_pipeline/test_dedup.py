@@ -8,10 +8,10 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 
 from data_pipeline.config import Deduplication
-from data_pipeline.curation import dedup, groups, survivors
-from data_pipeline.curation.dedup import Decisions
-from data_pipeline.curation.minhash import band_keys, minhash
-from data_pipeline.curation.survivors import Members
+from data_pipeline.curation.duplicates import dedup, groups, survivors
+from data_pipeline.curation.duplicates.dedup import Decisions
+from data_pipeline.curation.duplicates.minhash import band_keys, minhash
+from data_pipeline.curation.duplicates.survivors import Members
 from data_pipeline.document import Document, Dropped
 from data_pipeline.ngrams import ngrams, words
 from data_pipeline.parts import pack, partition_of, unpack

@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from data_pipeline import streams
-from data_pipeline.curation import files
-from data_pipeline.curation.files import Row, kind, read_file, split_array
+from data_pipeline.curation.reading import files
+from data_pipeline.curation.reading.files import Row, kind, read_file, split_array
 from data_pipeline.document import Bad
 from data_pipeline.streams import CorruptInput, TruncatedInput
 
@@ -161,7 +161,7 @@ def test_a_line_of_fifty_megabytes_needs_no_fifty_megabytes(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from data_pipeline.curation.files import read_file
+from data_pipeline.curation.reading.files import read_file
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (40 << 20),) * 2)
 for row in read_file(Path(sys.argv[1]), "a", 1 << 20):

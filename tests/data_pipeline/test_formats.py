@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks import formats as survey
 from data_pipeline.config import Reading, Source, Tier
-from data_pipeline.curation import formats, labelled, row_fields, sources, tool_calls
-from data_pipeline.curation.formats import FORMATS, Refused, Rendered, render
-from data_pipeline.curation.partition import partition
+from data_pipeline.curation.instructions import formats, labelled, row_fields, tool_calls
+from data_pipeline.curation.instructions.formats import FORMATS, Refused, Rendered, render
+from data_pipeline.curation.reading import sources
+from data_pipeline.curation.reading.partition import partition
 from data_pipeline.document import Bad, Document
 
 TRIVIA = "Question: Which one hops?\nA. a cod\nB. a hare\nAnswer: B. a hare"

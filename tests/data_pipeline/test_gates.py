@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from data_pipeline.config import Gates
-from data_pipeline.curation import gates
-from data_pipeline.curation.gates import Asked, strip_frame, to_last_sentence
-from data_pipeline.curation.prompts import choice
+from data_pipeline.curation.synthesis import gates
+from data_pipeline.curation.synthesis.gates import Asked, strip_frame, to_last_sentence
+from data_pipeline.curation.synthesis.prompts import choice
 from data_pipeline.document import Document, Dropped
 
 GOOD = (

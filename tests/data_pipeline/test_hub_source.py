@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import Reader, Reading, Source, Tier
-from data_pipeline.curation import hub_source, sources
-from data_pipeline.curation.listing import MissingSource
-from data_pipeline.curation.partition import partition
+from data_pipeline.curation.reading import hub_source, sources
+from data_pipeline.curation.reading.listing import MissingSource
+from data_pipeline.curation.reading.partition import partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.streams import CorruptInput
 

@@ -13,8 +13,9 @@ from pydoc_data.topics import topics
 import pytest
 
 from data_pipeline.config import HeldOut
-from data_pipeline.curation import items, school_math
+from data_pipeline.curation import items
 from data_pipeline.curation.items import Item
+from data_pipeline.curation.reading import school_math
 from data_pipeline.document import Document
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipeline.curation.language import detector
+from data_pipeline.curation.cleaning.language import detector
 
 ENGLISH = (
     "The hare rested under a tree and was sure that it would win the race against the tortoise. "

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from data_pipeline.config import Profile
-from data_pipeline.curation.links import remove_links
+from data_pipeline.curation.cleaning.links import remove_links
 
 PROSE, MARKUP, CODE = Profile.PROSE, Profile.MARKUP, Profile.CODE
 

@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline.books import Books
 from data_pipeline.config import NlpTasks, Recipe
-from data_pipeline.curation.nlp_tasks import KINDS, build
+from data_pipeline.curation.tasks.nlp_tasks import KINDS, build
 from data_pipeline.document import Document
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Ledger

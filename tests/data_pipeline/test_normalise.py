@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from data_pipeline.config import Profile
-from data_pipeline.curation.normalise import normalise
+from data_pipeline.curation.cleaning.normalise import normalise
 
 PROSE, CODE = Profile.PROSE, Profile.CODE
 

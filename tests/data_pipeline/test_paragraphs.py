@@ -11,7 +11,7 @@ import pytest
 from data_pipeline import stages
 from data_pipeline.books import Books
 from data_pipeline.config import Cleaning, Profile, Recipe, RepeatedParagraphs, Source
-from data_pipeline.curation import paragraphs
+from data_pipeline.curation.duplicates import paragraphs
 from data_pipeline.document import Document, Dropped
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory, Ledger

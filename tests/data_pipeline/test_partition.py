@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from data_pipeline import streams
 from data_pipeline.config import Reading, Source
-from data_pipeline.curation import partition as partitions
-from data_pipeline.curation import sources
-from data_pipeline.curation.files import pieces
-from data_pipeline.curation.partition import partition
+from data_pipeline.curation.reading import partition as partitions
+from data_pipeline.curation.reading import sources
+from data_pipeline.curation.reading.files import pieces
+from data_pipeline.curation.reading.partition import partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.streams import lines_between, split_lines
 

@@ -10,7 +10,7 @@ from pydoc_data.topics import topics
 import pytest
 
 from data_pipeline.config import Profile
-from data_pipeline.curation.personal_information import (
+from data_pipeline.curation.cleaning.personal_information import (
     iban_end,
     is_card_number,
     replace_personal_information,

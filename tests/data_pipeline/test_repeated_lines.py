@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.config import Cleaning, Reading, Recipe, RepeatedLines, Source
 from data_pipeline.curation import chance
-from data_pipeline.curation.repeated_lines import LineCounts, line_hash, merge, without
+from data_pipeline.curation.cleaning.repeated_lines import LineCounts, line_hash, merge, without
 from data_pipeline.runner import Runner
 from data_pipeline.shards import read_shard
 from data_pipeline.steps.clean import clean

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.curation.repetition import duplicate_ngrams, top_ngrams
+from data_pipeline.curation.cleaning.repetition import duplicate_ngrams, top_ngrams
 
 NS = (2, 3, 4, 5, 7, 10)
 texts = st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=40)

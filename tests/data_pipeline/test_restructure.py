@@ -1,4 +1,4 @@
-"""Requests, replies, checks and rendering of curation/restructure, without any teacher."""
+"""Requests, replies, checks and rendering of curation/tasks/restructure, without any teacher."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config import NlpTasks, Restructuring
-from data_pipeline.curation import chance, nlp_tasks
-from data_pipeline.curation.restructure import checks, replies, requests, schemas, tasks
-from data_pipeline.curation.restructure.prompts import EXAMPLES, SYSTEM, WORDINGS
-from data_pipeline.curation.task_kinds import rendering, templates
+from data_pipeline.curation import chance
+from data_pipeline.curation.tasks import nlp_tasks
+from data_pipeline.curation.tasks.restructure import checks, replies, requests, schemas, tasks
+from data_pipeline.curation.tasks.restructure.prompts import EXAMPLES, SYSTEM, WORDINGS
+from data_pipeline.curation.tasks.task_kinds import rendering, templates
 from data_pipeline.document import Document, Dropped
 from data_pipeline.mixture.tokenizer import Tokenizer
 

@@ -30,7 +30,7 @@ from data_pipeline.config import (
     Tier,
 )
 from data_pipeline.curation import chance
-from data_pipeline.curation.restructure import schemas
+from data_pipeline.curation.tasks.restructure import schemas
 from data_pipeline.document import Document
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory, Ledger, digest

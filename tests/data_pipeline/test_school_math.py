@@ -6,8 +6,8 @@ from collections import Counter
 from fractions import Fraction
 
 from data_pipeline.config import Source
-from data_pipeline.curation import problem_words, school_math, word_problems
-from data_pipeline.curation.school_math import generate, text
+from data_pipeline.curation.reading import problem_words, school_math, word_problems
+from data_pipeline.curation.reading.school_math import generate, text
 
 MANY = range(1600)
 NUMBER = r"\d+(?:\.\d+)?"

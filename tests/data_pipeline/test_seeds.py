@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from data_pipeline.config import Synthesis
-from data_pipeline.curation import seeds
-from data_pipeline.curation.prompts import choice, texts
-from data_pipeline.curation.seeds import Candidate, Drawn
+from data_pipeline.curation.synthesis import seeds
+from data_pipeline.curation.synthesis.prompts import choice, texts
+from data_pipeline.curation.synthesis.seeds import Candidate, Drawn
 from data_pipeline.document import Document
 
 # topic -> documents in it

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from data_pipeline.curation import similarity
-from data_pipeline.curation.similarity import jaccard, unite
+from data_pipeline.curation.duplicates import similarity
+from data_pipeline.curation.duplicates.similarity import jaccard, unite
 from data_pipeline.ngrams import U64
 
 

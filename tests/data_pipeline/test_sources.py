@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from data_pipeline.config import Reader, Reading, Source, Tier
-from data_pipeline.curation import sources
-from data_pipeline.curation.partition import not_read, partition
+from data_pipeline.curation.reading import sources
+from data_pipeline.curation.reading.partition import not_read, partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.streams import CorruptInput, TruncatedInput
 

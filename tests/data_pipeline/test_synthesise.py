@@ -33,7 +33,7 @@ from data_pipeline.config import (
     Teacher,
     Topics,
 )
-from data_pipeline.curation.prompts.choice import all_prompts
+from data_pipeline.curation.synthesis.prompts.choice import all_prompts
 from data_pipeline.document import Document, Dropped
 from data_pipeline.engine import LocalEngine
 from data_pipeline.manifest import Directory

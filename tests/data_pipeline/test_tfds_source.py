@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import Reader, Reading, Source, Tier
-from data_pipeline.curation import sources, tfds_source
-from data_pipeline.curation.listing import MissingSource
-from data_pipeline.curation.partition import partition
+from data_pipeline.curation.reading import sources, tfds_source
+from data_pipeline.curation.reading.listing import MissingSource
+from data_pipeline.curation.reading.partition import partition
 from data_pipeline.document import Bad, Document
 from data_pipeline.quiet import quiet
 from data_pipeline.streams import CorruptInput, TruncatedInput

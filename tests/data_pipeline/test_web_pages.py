@@ -5,8 +5,8 @@ import doctest
 
 import pytest
 
-from data_pipeline.curation import web_pages
-from data_pipeline.curation.web_pages import NoMainText, decode, main_text
+from data_pipeline.curation.reading import web_pages
+from data_pipeline.curation.reading.web_pages import NoMainText, decode, main_text
 
 PAGE = """<!DOCTYPE html><html><head><title>Hares</title><style>p {color: red}</style></head><body>
 <nav><ul><li><a href="/">Home page</a></li><li><a href="/about">The authors</a></li></ul></nav>
