@@ -82,8 +82,8 @@ def language_of(document_id: str) -> str | None:
     return match[1] if match else None
 
 
-def draw(folder: str, each: int, seed: int, into: Path) -> str:
-    """Writes `each` documents of every source of prose to a folder, and names it."""
+def draw(folder: str, each: int, seed: int, into: Path) -> None:
+    """Writes `each` documents of every source of prose to a file, drawn by their ids."""
     drawn: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     reading, profiles = Recipe().reading, Cleaning().profiles
     source = Source(path=folder)
@@ -99,9 +99,8 @@ def draw(folder: str, each: int, seed: int, into: Path) -> str:
                 heapq.heappush(heap, (place, found.id, json.dumps(row)))
                 if len(heap) > each:
                     heapq.heappop(heap)
-    for name, heap in drawn.items():
-        write_text(into / f"{name}.jsonl", "".join(f"{line}\n" for *_, line in sorted(heap)))
-    return str(into)
+    rows = [row for _, heap in sorted(drawn.items()) for *_, row in sorted(heap)]
+    write_text(into, "".join(f"{row}\n" for row in rows))
 
 
 def counts(cleaned: Directory) -> None:
@@ -238,10 +237,13 @@ def main() -> None:
     names = [rule] if rule in RULE_SETS else [n for n in arguments.rule_sets.split(",") if n]
     if unknown := set(names) - set(RULE_SETS):
         parser.error(f"--rule-sets: got {sorted(unknown)}, expected some of {', '.join(RULE_SETS)}")
+    if arguments.prose < 0:
+        parser.error(f"--prose: got {arguments.prose}, expected a number of documents, 0 for all")
     folder = arguments.folder
     if arguments.prose:
-        into = Path(arguments.workdir) / f"prose-{arguments.prose}-{arguments.seed}"
-        folder = draw(folder, arguments.prose, arguments.seed, into)
+        into = Path(arguments.workdir) / f"prose-{arguments.prose}-{arguments.seed}.jsonl"
+        draw(folder, arguments.prose, arguments.seed, into)
+        folder = str(into)
     recipe = Recipe(
         sources=[Source(path=folder)],
         cleaning=Cleaning(rule_sets=tuple(getattr(settings, name)() for name in names)),

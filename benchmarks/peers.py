@@ -10,6 +10,7 @@ versions. This file imports nothing of hare-jax.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import importlib.metadata
 import json
@@ -141,7 +142,14 @@ PEERS = {
 
 
 def main() -> None:
-    name = sys.argv[1]
+    description, _, epilog = str(__doc__).partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("peer", choices=PEERS)
+    name = parser.parse_args().peer
     request = json.load(sys.stdin)
     with Path(request["documents"]).open() as file:
         texts = [json.loads(line)["text"] for line in file]

@@ -288,6 +288,7 @@ class Teacher:
     stall_timeout_s: float = 120.0  # without a byte, before the first one or between two
     answer_timeout_s: float = 900.0  # for a whole answer
     max_retries: int = 8  # of a request; waits double up to max_backoff_s, about five minutes
+    max_unanswered: float = 0.01  # a shard with a larger share of unanswered requests is refused
     first_backoff_s: float = 1.0
     max_backoff_s: float = 60.0
     prompt_price: float = 0.0  # of a million tokens

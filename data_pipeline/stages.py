@@ -57,8 +57,9 @@ def run(recipe: Recipe, folder: Path) -> Curated:
     """
     check(recipe)
     root = storage_path(recipe.output).resolve() if recipe.output else folder
-    check_synthesis(recipe)
-    check_restructuring(recipe)
+    answers = folder / "teacher"
+    check_synthesis(recipe, answers)
+    check_restructuring(recipe, answers)
     with engine_of(recipe) as engine:
         runner = Runner(root, engine)
         documents = read(recipe, runner)
@@ -77,9 +78,9 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         training = [documents]
         topics = None
         if recipe.topics.enabled:
-            topics = find_topics(recipe, runner, documents, folder / "teacher")
+            topics = find_topics(recipe, runner, documents, answers)
             if recipe.synthesis.enabled:
-                made = synthesise(recipe, runner, documents, topics, folder / "teacher")
+                made = synthesise(recipe, runner, documents, topics, answers)
                 if recipe.dedup.enabled:
                     made = deduplicate(recipe, runner, made, suffix="_synthetic")
                 training.append(
@@ -94,7 +95,7 @@ def run(recipe: Recipe, folder: Path) -> Curated:
                 decontaminate("decontaminate_tasks", recipe, runner, made, held_out, protected)
             )
         if recipe.restructuring.enabled:
-            made = restructure(recipe, runner, training, folder / "teacher", topics)
+            made = restructure(recipe, runner, training, answers, topics)
             tasks.append(
                 decontaminate(
                     "decontaminate_restructured", recipe, runner, made, held_out, protected

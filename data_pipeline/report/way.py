@@ -45,7 +45,7 @@ STAGES = {
     "seeds": ("Cut seeds", "Cuts whole paragraphs or sentences out of them."),
     "prompts": ("Write prompts", "Puts each passage into a prompt of its category."),
     "synthesise": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
-    "gates": ("Judge", "Drops refusals, loops, copies of the passage and the like."),
+    "gates": ("Judge", "Drops refusals, loops, copies of the passage; replaces private data."),
     "signatures_synthetic": ("Sign synthetic", "MinHash signatures of the synthetic texts."),
     "links_synthetic": ("Link synthetic", "The same for the synthetic texts."),
     "groups_synthetic": ("Group synthetic", "The same for the synthetic texts."),

@@ -28,11 +28,18 @@ SPENT = "spent"  # a folder: what each shard cost in the run that made it, which
 TOPIC_TERMS = 5  # of a topic, that a prompt names
 
 
-def check(recipe: Recipe) -> None:
-    """Raises ValueError, before any work, for settings of restructuring that cannot be meant."""
-    if recipe.restructuring.enabled:
-        requests.build(recipe.restructuring)
-        settings.check(recipe.restructuring.teacher)
+def check(recipe: Recipe, cache: Path) -> None:
+    """Raises ValueError, before any work, for settings of restructuring that cannot be meant.
+
+    `cache`: the folder of the teacher's answers, unless its configuration names another one.
+    """
+    config = recipe.restructuring
+    if config.enabled:
+        requests.build(config)
+        settings.check(config.teacher)
+        settings.check_server(
+            config.teacher, cache, "restructuring.teacher", "restructuring.enabled=False"
+        )
 
 
 def restructure(
@@ -53,7 +60,8 @@ def restructure(
 
     Raises:
       ValueError: the source's name is taken, or `check` was not heeded.
-      TeacherError: there is no use in asking on; what was answered is kept.
+      TeacherError: there is no use in asking on, or too much of a shard got no answer; what was
+        answered is kept.
     """
     config = recipe.restructuring
     tiers = {config.source: Tier.D3.value}
@@ -174,6 +182,7 @@ def ask_teacher(task: Task) -> Ledger:
             books.came(document)
             books.settle(_told(document, reply))
         assert not waiting, f"{len(waiting)} requests got no reply"
+        teacher.check_answered(task.shard)
         books.ledger.extra["usage"] = teacher.usage.to_json()
         spent = {name: getattr(teacher.usage, name) for name in ("cached", "retries", "paid")}
     write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.books import Answer, Books, documents_in, documents_of
-from data_pipeline.config import Features, Gates, Recipe, Synthesis
+from data_pipeline.config import Features, Gates, Profile, Recipe, Synthesis
+from data_pipeline.curation.cleaning.personal_information import replace_personal_information
 from data_pipeline.curation.synthesis import gates
 from data_pipeline.curation.synthesis.prompts import choice
 from data_pipeline.disk import write_text
@@ -25,11 +26,15 @@ from data_pipeline.teacher.messages import Reply, Request
 SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
 
 
-def check(recipe: Recipe) -> None:
-    """Raises ValueError, before any work, where topics or texts are asked for in vain."""
-    config = recipe.synthesis
+def check(recipe: Recipe, cache: Path) -> None:
+    """Raises ValueError, before any work, where topics or texts are asked for in vain.
+
+    `cache`: the folder of answers, unless a teacher's configuration names one.
+    """
+    config, embedder = recipe.synthesis, recipe.topics.embedder
     if recipe.topics.enabled and recipe.topics.features is Features.EMBEDDINGS:
-        settings.check(recipe.topics.embedder)
+        settings.check(embedder)
+        settings.check_server(embedder, cache, "topics.embedder", "topics.features=TERMS")
     if not config.enabled:
         return
     if not recipe.topics.enabled:
@@ -47,6 +52,7 @@ def check(recipe: Recipe) -> None:
             f"synthesis.min_passage_words={config.min_passage_words}, max_passage_words="
             f"{config.max_passage_words}: expected 0 < least <= most"
         )
+    settings.check_server(config.teacher, cache, "synthesis.teacher", "synthesis.enabled=False")
 
 
 def synthesise(
@@ -131,6 +137,8 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
 
     One shard at a time, so that the limits of the teacher hold for the whole run. What is cached
     is not asked again, so an interrupted run goes on where it was.
+
+    Raises TeacherError where a shard has more such requests than `teacher.max_unanswered`.
     """
     config = recipe.synthesis
     return runner.stage(
@@ -160,6 +168,7 @@ def ask_for_shard(task: Task) -> Ledger:
             books.came(document)
             books.settle(_answer(document, reply, config))
         assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
+        teacher.check_answered(task.shard)
         books.ledger.extra = {"usage": teacher.usage.to_json()}
         spent = {n: getattr(teacher.usage, n) for n in ("cached", "retries", "paid")}
     write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
@@ -183,8 +192,12 @@ def _answer(document: Document, reply: Reply, config: Synthesis) -> Answer:
 
 
 def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Directory) -> Directory:
-    """Without refusals, loops, copies of the passage and the like."""
-    config = recipe.synthesis.gates
+    """Without refusals, loops, copies of the passage and the like.
+
+    What looks like personal information or a secret is replaced as cleaning does it, by the rules
+    for the text's category: models write such things from memory.
+    """
+    config = (recipe.synthesis.gates, _replacing(recipe))
     prompts = {file.name: file for file in asked.files()}
     return runner.stage(
         "gates",
@@ -198,9 +211,21 @@ def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Direct
     )
 
 
+def _replacing(recipe: Recipe) -> dict[str, Profile]:
+    """The rules of replacement by category; none where cleaning replaces nothing either."""
+    config = recipe.cleaning
+    categories = recipe.synthesis.weights if config.replace_personal_information else ()
+    return {name: config.profiles.get(name, Profile.PROSE) for name in categories}
+
+
 def judge_shard(task: Task) -> Ledger:
-    """Answers and their prompts stand in one order; a prompt without an answer is passed over."""
-    config: Gates = task.config
+    """Answers and their prompts stand in one order; a prompt without an answer is passed over.
+
+    What was mended or replaced is counted in `changed`.
+    """
+    config: Gates
+    profiles: dict[str, Profile]
+    config, profiles = task.config
     gate = gates.build(config)
     prompts = documents_in([task.side["prompts"]])
     with Books(task, "gates") as books:
@@ -213,5 +238,9 @@ def judge_shard(task: Task) -> Ledger:
             if isinstance(judged, Document):
                 changed = books.ledger.of(judged.source).changed
                 changed.update(judged.meta.pop("mended", ()))
+                if profile := profiles.get(judged.category):
+                    cleaned, found = replace_personal_information(judged.text, profile)
+                    judged = replace(judged, text=cleaned)
+                    changed.update(found)
             books.settle(judged)
     return books.ledger

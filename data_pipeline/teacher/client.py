@@ -122,6 +122,20 @@ class Teacher:
             for _, key, source, _ in waiting:
                 self._land(key, source)
 
+    def check_answered(self, shard: str) -> None:
+        """To be called with a shard's last reply, before what has no answer is given up for good.
+
+        Raises TeacherError where more than `max_unanswered` of all requests so far have none.
+        """
+        failed, requests = self.usage.failed, self.usage.requests
+        if failed and failed / requests > self._config.max_unanswered:
+            raise TeacherError(
+                f"shard {shard}: {failed} of {requests} requests got no answer, more than the "
+                f"allowed share of {self._config.max_unanswered:g} ({self.usage.last_error}). All "
+                "answers are kept, and the same command asks again only for what has none; to go "
+                "on without it, raise teacher.max_unanswered."
+            )
+
     def embed(self, texts: Iterable[str]) -> np.ndarray:
         """float32 [N, D]: the vector of each text, by /v1/embeddings; cached like answers.
 
@@ -199,6 +213,7 @@ class Teacher:
         except NoAnswer as error:
             usage.requests += 1
             usage.failed += 1
+            usage.last_error = str(error)
             return Reply(request.id, "", "", 0, 0, error=str(error))
         finally:
             self._land(key, source)

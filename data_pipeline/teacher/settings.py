@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from data_pipeline.config import Teacher
+from data_pipeline.teacher.cache import FILE
 
 
 def check(config: Teacher) -> None:
@@ -34,10 +36,36 @@ def check(config: Teacher) -> None:
             raise ValueError(f"teacher.{name}={getattr(config, name)}: expected seconds above 0")
     if not 0 < config.top_p <= 1:
         raise ValueError(f"teacher.top_p={config.top_p}: expected a share above 0, at most 1")
+    if not 0 <= config.max_unanswered <= 1:
+        raise ValueError(
+            f"teacher.max_unanswered={config.max_unanswered}: expected a share from 0 to 1"
+        )
     if config.max_cost and not (config.prompt_price or config.completion_price):
         raise ValueError(
             f"teacher.max_cost={config.max_cost} needs prices: set teacher.prompt_price and "
             "teacher.completion_price, of a million tokens each"
+        )
+
+
+def check_server(config: Teacher, cache: Path, name: str, without: str) -> None:
+    """Raises ValueError where nobody can answer: no server is named, and no answers are there.
+
+    Whether the answers that are there suffice shows with the first question that they lack.
+
+    Args:
+      cache: the folder of answers, unless `config.cache` names one.
+      name: of this teacher in the recipe: "synthesis.teacher".
+      without: the setting with which a run needs no such server.
+    """
+    folder = Path(config.cache) if config.cache else cache
+    if config.base_url:
+        base_url(config)
+    elif not (folder / FILE).exists():
+        raise ValueError(
+            f"{name}.base_url is not set, and {folder} has no answers from before ({FILE}). Set "
+            f"--config.data.{name}.base_url to a server, for example http://127.0.0.1:8000/v1, or "
+            f"--config.data.{name}.cache to a folder with answers; without a teacher: "
+            f"--config.data.{without}"
         )
 
 

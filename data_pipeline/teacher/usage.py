@@ -23,6 +23,7 @@ class Usage:
     requests: int = 0  # replies handed out, with the failed ones
     cached: int = 0  # of these, answered without asking the server
     failed: int = 0  # of these, without an answer
+    last_error: str = ""  # why the last one of these has none
     estimated: int = 0  # of these, answered without token counts
     retries: int = 0  # attempts after the first
     prompt_tokens: int = 0

@@ -51,6 +51,14 @@ def test_sees_more_than_the_beginning(detect) -> None:  # type: ignore[no-untype
     assert detect(ENGLISH * 12 + GERMAN * 100)[0] == "de"
 
 
+@pytest.mark.parametrize(
+    "text", [ENGLISH, ENGLISH * 12 + GERMAN * 100, GERMAN * 9, LATEX, COMMANDS, "OK", ENGLISH[:60]]
+)
+def test_a_short_look_at_what_is_expected_comes_to_the_same(detect, text: str) -> None:  # type: ignore[no-untyped-def]
+    short, long = detector("en")(text), detect(text)
+    assert (short and short[0]) == (long and long[0])
+
+
 @pytest.mark.parametrize("text", ["", "OK", "12 + 3 = 15 " * 99, "`ls -la` `cd ..`" * 20])
 def test_too_little_to_tell(detect, text: str) -> None:  # type: ignore[no-untyped-def]
     assert detect(text) is None

@@ -38,6 +38,7 @@ from data_pipeline.runner import Runner, Task
 from data_pipeline.shards import read_dropped, read_shard
 from data_pipeline.stages import run as run_recipe
 from data_pipeline.steps.restructure import restructure
+from data_pipeline.teacher.errors import TeacherError
 
 ANSWERS = str(Path(answers.__file__))
 STAGES = ("restructuring_requests", "restructure", "restructured_tasks")
@@ -237,7 +238,8 @@ def test_what_gets_no_answer_is_set_aside_with_the_reason(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, most_faults=1, faults={"500": 1})
-    _, told, made = stages(run(recipe(server.config(max_retries=0)), tmp_path))
+    teacher = server.config(max_retries=0, max_unanswered=1.0)
+    _, told, made = stages(run(recipe(teacher), tmp_path))
     failed = len(server.events("fault"))
     counts = told.counts()["restructured"]
     assert 0 < failed == counts.dropped["no_answer"] == counts.documents_in - counts.kept
@@ -246,6 +248,28 @@ def test_what_gets_no_answer_is_set_aside_with_the_reason(
             assert "500" in dropped.evidence["error"] and "JSON:" in dropped.document.text
     assert made.counts()["restructured"].documents_in == counts.kept
     assert sum(ledger.extra["usage"]["failed"] for ledger in told.ledgers()) == failed
+
+
+def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_rest(
+    serve_teacher: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = serve_teacher(answers=ANSWERS, fault_rate=0.3, most_faults=1, faults={"500": 1})
+    made = recipe(server.config(max_retries=0))
+    with pytest.raises(TeacherError) as refused:
+        run(made, tmp_path / "one")
+    failed = len(server.events("fault"))
+    assert (
+        f": {failed} of 120 requests got no answer, more than the allowed share of 0.01 ("
+        in str(refused.value)
+    )
+    assert 0 < failed == 120 - server.answered().total()
+    assert not list((tmp_path / "one").glob("restructured_tasks-*"))
+
+    run(made, tmp_path / "one")
+    assert len(server.events("asked")) == 120 + failed
+    assert server.answered().total() == len(server.answered()) == 120
+    run(recipe(serve_teacher(answers=ANSWERS).config()), tmp_path / "two")
+    assert written(tmp_path / "one") == written(tmp_path / "two")
 
 
 def test_a_killed_run_asks_only_for_what_is_missing(

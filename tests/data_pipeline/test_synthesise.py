@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from data_pipeline import report, stages
+from data_pipeline.books import Books
 from data_pipeline.config import (
     Baking,
     Benchmark,
@@ -26,6 +27,7 @@ from data_pipeline.config import (
     Gates,
     HeldOut,
     NlpTasks,
+    Profile,
     Reading,
     Recipe,
     Source,
@@ -33,17 +35,21 @@ from data_pipeline.config import (
     Teacher,
     Topics,
 )
+from data_pipeline.curation.cleaning.personal_information import replace_personal_information
 from data_pipeline.curation.synthesis.prompts.choice import all_prompts
 from data_pipeline.document import Document, Dropped
 from data_pipeline.engine import LocalEngine
-from data_pipeline.manifest import Directory
+from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.report import synthesis, way
 from data_pipeline.report.results import Results
 from data_pipeline.report.way import Stage
-from data_pipeline.runner import Runner
+from data_pipeline.runner import Runner, Task
 from data_pipeline.shards import read_dropped, read_shard
-from data_pipeline.steps.synthesise import check, synthesise
+from data_pipeline.steps.restructure import check as check_restructuring
+from data_pipeline.steps.synthesise import check, pass_gates, synthesise
 from data_pipeline.steps.topics import find_topics
+from data_pipeline.teacher.cache import Cache
+from data_pipeline.teacher.errors import TeacherError
 
 ANSWERS = Path(__file__).with_name("synthetic_answers.py")
 
@@ -260,7 +266,7 @@ def test_what_gets_no_answer_is_dropped_with_its_reason(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
-    made = recipe(folder, server.config(max_retries=0, concurrency=1))
+    made = recipe(folder, server.config(max_retries=0, concurrency=1, max_unanswered=1.0))
     done, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
     gone = dropped(by_name(done, "synthesise"))
     assert {one.reason for one in gone.values()} == {"no_answer"}
@@ -270,6 +276,46 @@ def test_what_gets_no_answer_is_dropped_with_its_reason(
     assert gone.keys() | came.keys() == kept(by_name(done, "prompts")).keys()
     usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesise").ledgers()]
     assert sum(one["failed"] for one in usage) == len(gone)
+
+
+def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_rest(
+    folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
+) -> None:
+    """Each prompt fails once at most, so the second run has all answers: the bytes of a run that
+    nothing failed for. A share of the same size that is allowed goes on without them."""
+    server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1}, most_faults=1)
+    config = server.config(max_retries=0, concurrency=1, max_unanswered=0.05)
+    made = recipe(folder, config)
+    made.synthesis.shard_requests = 1000
+    root, cache = tmp_path / "run", tmp_path / "cache"
+    with pytest.raises(TeacherError) as refused:
+        without_baking(made, root, cache)
+    answered, failed = server.answered(), len(server.events("fault"))
+    assert str(refused.value) == (
+        f"shard synthetic-00000: {failed} of 90 requests got no answer, more than the allowed "
+        "share of 0.05 (no answer after 1 attempts; the last one: HTTP 500: 'internal error'). "
+        "All answers are kept, and the same command asks again only for what has none; to go on "
+        "without it, raise teacher.max_unanswered."
+    )
+    assert 5 < failed < 60 and answered.total() == 90 - failed
+    (stopped,) = root.glob("synthesise-*")
+    assert not [path for path in stopped.rglob("*") if path.is_file()]
+
+    done, _ = without_baking(made, root, cache)
+    assert set(server.answered().values()) == {1} and server.answered().total() == 90
+    assert len(server.events("asked")) == 90 + failed
+    never = serve_teacher(answers=str(ANSWERS))
+    whole = replace(made, synthesis=replace(made.synthesis, teacher=never.config()))
+    without_baking(whole, tmp_path / "whole", tmp_path / "other")
+    assert files(root) == files(tmp_path / "whole")
+
+    again = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
+    exact = again.config(max_retries=0, concurrency=1, max_unanswered=failed / 90)
+    enough = replace(made, synthesis=replace(made.synthesis, teacher=exact))
+    without, _ = without_baking(enough, tmp_path / "enough", tmp_path / "third")
+    assert len(dropped(by_name(without, "synthesise"))) == failed
+    address = by_name(done, "synthesise").address
+    assert by_name(without, "synthesise").address == address  # no limit is part of it
 
 
 def test_embeddings_give_topics(
@@ -316,10 +362,130 @@ def test_settings_that_cannot_be_meant_are_refused_at_once(
     for name, value in changes.items():
         setattr(made if name == "topics" else made.synthesis, name, value)
     with pytest.raises(ValueError, match=said):
-        check(made)
+        check(made, folder)
     with pytest.raises(ValueError, match=said):
         stages.run(made, folder)
     assert not list(folder.glob("read-*"))
+
+
+@pytest.mark.parametrize("asks", ["synthesis.teacher", "restructuring.teacher", "topics.embedder"])
+def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, asks: str) -> None:
+    """Refused before anything is read, unless the run's own cache or a named one has answers."""
+    step, _, name = asks.partition(".")
+    made = recipe(folder, Teacher(model="m"))
+    made.synthesis.enabled = step == "synthesis"
+    made.restructuring.enabled = step == "restructuring"
+    config = Teacher(model="m")
+    setattr(getattr(made, step), name, config)
+    if step == "topics":
+        made.topics.features = Features.EMBEDDINGS
+    without = "features=TERMS" if step == "topics" else "enabled=False"
+    root, shared = tmp_path / "run", tmp_path / "shared"
+
+    def refused() -> str:
+        with pytest.raises(ValueError) as error:
+            stages.run(made, root)
+        assert not root.exists() or not list(root.glob("read-*"))
+        return str(error.value)
+
+    assert refused() == (
+        f"{asks}.base_url is not set, and {root / 'teacher'} has no answers from before "
+        f"(answers.sqlite). Set --config.data.{asks}.base_url to a server, for example "
+        f"http://127.0.0.1:8000/v1, or --config.data.{asks}.cache to a folder with answers; "
+        f"without a teacher: --config.data.{step}.{without}"
+    )
+    config.base_url = "127.0.0.1:8000"
+    assert "teacher.base_url='127.0.0.1:8000': expected the address" in refused()
+    config.base_url, config.cache = "", str(shared)
+    assert f"and {shared} has no answers" in refused()
+    Cache(shared).__exit__()
+    check(made, root / "teacher")
+    check_restructuring(made, root / "teacher")
+    config.cache = ""
+    Cache(root / "teacher").__exit__()
+    check(made, root / "teacher")
+    check_restructuring(made, root / "teacher")
+
+
+def test_answers_that_are_there_need_no_server(
+    folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of D1 to D2 by cached answers alone; a question that they lack is said to need one."""
+    monkeypatch.setattr(stages, "bake", lambda *_: tmp_path)
+    server = serve_teacher(answers=str(ANSWERS))
+    made = recipe(folder, server.config())
+    made.nlp_tasks.enabled = False
+    made.synthesis.documents = 20
+    stages.run(made, tmp_path / "run")
+    made.synthesis.teacher.base_url = ""
+    made.synthesis.teacher.cache = str(tmp_path / "run" / "teacher")
+    stages.run(made, tmp_path / "again")
+    assert files(tmp_path / "again") == files(tmp_path / "run")
+    made.synthesis.documents = 30
+    with pytest.raises(ValueError, match=r"teacher\.base_url='': expected the address"):
+        stages.run(made, tmp_path / "more")
+
+
+PRIVATE = (
+    "Write to jane.miller@northgate-valley.org, or call (415) 555-2671 before noon. The key was "
+    "AKIAIOSFODNN7EXAMPLQ, they said."
+)
+
+
+def write(task: Task) -> Ledger:
+    with Books(task, "made") as books:
+        for document in task.config:
+            books.came(document)
+            books.settle(document)
+    return books.ledger
+
+
+def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_category(
+    tmp_path: Path,
+) -> None:
+    """As cleaning replaces it, of prose more than of code; nothing else changes."""
+    passage = answers.essay("passage", 3)
+    texts = {name: f"{PRIVATE}\n\n{answers.essay(name)}" for name in ("web", "code", "refused")}
+    texts["refused"] = f"I'm sorry, but I can't help with that. {texts['refused']}"
+    said = [
+        Document(f"s/{name}", text, f"synthetic_{category}", category, {"finish": "stop"})
+        for name, text in texts.items()
+        for category in ["code" if name == "code" else "web"]
+    ]
+    asked = [
+        replace(one, text=f"Write. {passage}", meta={"passage": [7, 7 + len(passage)]})
+        for one in said
+    ]
+
+    def judge(recipe: Recipe) -> Directory:
+        with LocalEngine(1) as engine:
+            runner = Runner(tmp_path / "run", engine)
+            before = [
+                runner.stage(name, write, [Task("one", config=rows)], config=name, inputs=[])
+                for name, rows in (("asked", asked), ("said", said))
+            ]
+            return pass_gates(recipe, runner, before[0], before[1])
+
+    made = Recipe()
+    judged = judge(made)
+    for name, profile in (("web", Profile.PROSE), ("code", Profile.CODE)):
+        text, found = replace_personal_information(texts[name], profile)
+        assert found == {"email": 1, "secret": 1} | ({"phone": 1} if name == "web" else {})
+        assert kept(judged)[f"s/{name}"].text == text != texts[name]
+        assert judged.counts()[f"synthetic_{name}"].changed == found
+    assert [one.reason for one in dropped(judged).values()] == ["refusal"]
+    made.cleaning.min_words = 7  # of cleaning alone: the same address
+    made.cleaning.profiles["khan academy"] = Profile.CODE
+    assert judge(made).path == judged.path
+
+    made.cleaning.profiles = made.cleaning.profiles | {"web": Profile.CODE}
+    assert "(415) 555-2671" in kept(judge(made))["s/web"].text
+    made.cleaning.replace_personal_information = False
+    untouched = judge(made)
+    assert {d.id: d.text for d in kept(untouched).values()} == {
+        f"s/{name}": texts[name] for name in ("web", "code")
+    }
+    assert not any(counts.changed for counts in untouched.counts().values())
 
 
 def test_a_source_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -377,6 +377,8 @@ def test_nobody_there(tmp_path: Path) -> None:
         ({"temperature": float("nan")}, "temperature=nan: expected 0 or more"),
         ({"stall_timeout_s": 0.0}, "stall_timeout_s=0.0: expected seconds above 0"),
         ({"top_p": 0.0}, "top_p=0.0: expected a share"),
+        ({"max_unanswered": 1.5}, "max_unanswered=1.5: expected a share from 0 to 1"),
+        ({"max_unanswered": -0.1}, "max_unanswered=-0.1: expected a share from 0 to 1"),
         ({"max_cost": 1.0}, "max_cost=1.0 needs prices"),
     ],
 )

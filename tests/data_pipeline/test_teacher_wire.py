@@ -211,6 +211,7 @@ def test_how_an_answer_is_fetched_changes_nothing() -> None:
         "prompt_price": 1.0,
         "completion_price": 1.0,
         "max_cost": 1.0,
+        "max_unanswered": 0.5,
         "cache": "elsewhere",
     }
     other = replace(CONFIG, **fetching)

@@ -81,7 +81,7 @@ def _edit(document: Document, profile: Profile, config: Cleaning) -> Document:
 
 def _rules(config: Cleaning) -> list[Rule]:
     """Reason, the profiles it applies to, and the rule; cheap ones first."""
-    detect = detector()
+    detect = detector(config.language)
 
     def foreign(text: Text) -> Evidence | None:
         found = detect(text.text)

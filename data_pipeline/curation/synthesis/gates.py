@@ -116,7 +116,7 @@ def build(config: Gates) -> Gate:
     What was taken off a kept answer is named in its `meta["mended"]`, a list. A dropped one carries
     the text that the gate saw.
     """
-    detect = detector()
+    detect = detector(config.language)
 
     def foreign(text: str) -> Evidence | None:
         found = detect(text)
