@@ -108,12 +108,21 @@ class RemotePath(PurePosixPath):
             return bool(_store(self).exists(str(self)))
 
     def is_file(self) -> bool:
-        with _explained(self):
-            return bool(_store(self).isfile(str(self)))
+        return self._kind() == "file"
 
     def is_dir(self) -> bool:
-        with _explained(self):
-            return bool(_store(self).isdir(str(self)))
+        return self._kind() == "directory"
+
+    def _kind(self) -> str:
+        """ "file", "directory", or "" where nothing is.
+
+        fsspec's isfile and isdir answer no to a store that refuses access or does not answer.
+        """
+        try:
+            with _explained(self):
+                return str(_store(self).info(str(self))["type"])
+        except FileNotFoundError:
+            return ""
 
     def iterdir(self) -> Iterator[RemotePath]:
         with _explained(self):
@@ -225,15 +234,16 @@ def _explained(path: RemotePath) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(2, "there is no such object", str(path)) from error
-    except PermissionError as error:
-        raise PermissionError(
-            13, f"the object store refuses access ({error}); check the credentials", str(path)
-        ) from error
     except ImportError as error:
         raise RemoteError(
             f"{path}: {error}. Addresses of object stores need `pip install hare-jax[remote]`."
         ) from error
     except Exception as error:  # the clients' own errors are of no common kind
+        # gcsfs raises a plain OSError where a bucket refuses access.
+        if isinstance(error, PermissionError) or str(error).startswith("Forbidden: "):
+            raise PermissionError(
+                13, f"the object store refuses access ({error}); check the credentials", str(path)
+            ) from error
         raise RemoteError(
             f"{path}: the object store does not answer as it should "
             f"({type(error).__name__}: {error}). Check the address, the credentials and the "

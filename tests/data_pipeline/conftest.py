@@ -1,11 +1,13 @@
-"""A teacher (teacher_server.py, which fails as it is told) and a real S3 server, in processes of
-their own."""
+"""A teacher (teacher_server.py, which fails as it is told) and servers of S3 and of Google Cloud
+Storage, in processes of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -82,17 +84,18 @@ def serve_teacher(tmp_path: Path, teachers: subprocess.Popen[str]) -> Callable[.
     return serve
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """Its address; the tests that ask for it are skipped without the extra `remote`."""
-    for package in ("s3fs", "moto", "flask"):
-        pytest.importorskip(package)
+@contextlib.contextmanager
+def serving(*command: str) -> Iterator[str]:
+    """The address of a server module in a process of its own, for whose port {port} stands."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", *(part.format(port=port) for part in command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -102,22 +105,57 @@ def s3_server() -> Iterator[str]:
             except urllib.error.URLError:
                 assert server.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
-        # Clients are made once in a process, so all tests have the same server.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", address)
-            patch.setenv("AWS_ACCESS_KEY_ID", "key")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            yield address
+        yield address
     finally:
         server.kill()
         server.wait()
 
 
-@pytest.fixture
-def bucket(s3_server: str, request: pytest.FixtureRequest) -> Path:
-    """An empty bucket of this test's own."""
+# Clients are made once in a process, so all tests of a session have the same servers. The tests
+# that ask for them are skipped without the extras `remote` and `dev`.
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    for package in ("s3fs", "moto", "flask"):
+        pytest.importorskip(package)
+    with (
+        serving("moto.server", "-H", "127.0.0.1", "-p", "{port}") as address,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield address
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[str]:
+    for package in ("gcsfs", "gcp_storage_emulator"):
+        pytest.importorskip(package)
+    command = ("gcp_storage_emulator", "start", "-H", "127.0.0.1", "--port", "{port}", "-M", "-q")
+    with serving(*command) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        # With credentials found, gcsfs would ask Google itself what kind of bucket it has.
+        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.devnull)
+        patch.setenv("NO_GCE_CHECK", "true")
+        yield address
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> Path:
+    """An empty bucket of this test's own, in each store."""
+    scheme = request.param
+    server = request.getfixturevalue(f"{scheme}_server")
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    put = urllib.request.Request(f"{s3_server}/{name}", method="PUT")
-    urllib.request.urlopen(put).close()
-    return storage_path(f"s3://{name}")
+    made = {
+        "s3": urllib.request.Request(f"{server}/{name}", method="PUT"),
+        "gs": urllib.request.Request(
+            f"{server}/storage/v1/b",
+            json.dumps({"name": name}).encode(),
+            {"Content-Type": "application/json"},
+        ),
+    }
+    urllib.request.urlopen(made[scheme]).close()
+    return storage_path(f"{scheme}://{name}")

@@ -1,13 +1,18 @@
-"""Objects behave as files do, against a real S3 server: whole or not at all, errors in words."""
+"""Objects behave as files do, against servers of S3 and of Google Cloud Storage: whole or not at
+all, errors in words."""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
+import os
 import pickle
 import subprocess
 import sys
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +72,9 @@ def test_what_is_written_is_read(bucket: Path) -> None:
     (bucket / "a" / "x.npz").unlink()
     (bucket / "a" / "x.npz").unlink(missing_ok=True)
     assert disk.names_in(bucket / "a") == {"text.txt"}
-    with pytest.raises(FileNotFoundError, match=r"s3://.*/none"):
+    with pytest.raises(FileNotFoundError, match=rf"{bucket}/none"):
         (bucket / "none").read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"s3://.*/none"):
+    with pytest.raises(FileNotFoundError, match=rf"{bucket}/none"):
         (bucket / "none").open("rb")
     with pytest.raises(ValueError, match="expected 'r' or 'rb'"):
         (bucket / "a").open("w")
@@ -82,7 +87,7 @@ def test_what_others_write_is_seen(bucket: Path) -> None:
     assert not (bucket / "ledger" / "b.json").exists()
     import fsspec
 
-    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other = fsspec.filesystem(str(bucket).partition("://")[0], skip_instance_cache=True)
     list((bucket / "ledger").iterdir())
     other.pipe_file(f"{bucket}/ledger/b.json", b"{}")
     assert disk.names_in(bucket / "ledger") == {"a.json", "b.json"}
@@ -90,13 +95,15 @@ def test_what_others_write_is_seen(bucket: Path) -> None:
     assert (bucket / "ledger" / "b.json").exists()
 
 
+# gcsfs uploads chunks of 50 MB in one request each, against aiohttp's advice.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 def test_a_file_is_read_from_anywhere_by_no_more_than_is_needed(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = np.random.default_rng(0).bytes(20 << 20)
     path = put(bucket / "large", content)
     fetched = []
-    store = remote._file_system("s3")
+    store = remote._store(path)
     cat_file = store.cat_file
 
     def counting(path: str, start: int, end: int) -> bytes:
@@ -133,7 +140,7 @@ def test_a_shard_appears_whole_or_not_at_all(bucket: Path) -> None:
         raise RuntimeError("stop")
     assert path.read_bytes() == before
     put(path, before[:-10])
-    with pytest.raises(TruncatedShard, match=r"s3://.*a\.jsonl\.zst ends inside"):
+    with pytest.raises(TruncatedShard, match=rf"{bucket}/.*a\.jsonl\.zst ends inside"):
         list(read_shard(path))
     put(path, b"")
     with pytest.raises(TruncatedShard, match="is empty"):
@@ -164,10 +171,10 @@ def test_verified_reads_what_was_checked(bucket: Path) -> None:
         assert copy.read_bytes() == b"hare"
     assert not copy.exists()
     put(path, b"hase")
-    with pytest.raises(DamagedInput, match=r"s3://.*/x has changed since"):
+    with pytest.raises(DamagedInput, match=rf"{bucket}/shards/x has changed since"):
         file.verify()
     path.unlink()
-    with pytest.raises(DamagedInput, match=r"s3://.*/x is missing"):
+    with pytest.raises(DamagedInput, match=rf"{bucket}/shards/x is missing"):
         file.verify()
 
 
@@ -256,7 +263,7 @@ def test_an_object_that_changes_under_way_is_refused(bucket: Path) -> None:
     source = Source("web", path=str(bucket))
     (shard,) = partition(source, Reading())
     put(bucket / "a.jsonl", GOOD.replace(b"0", b"1"))  # of the same length
-    with pytest.raises(ValueError, match=r"web-00000: a file in s3://.* changed"):
+    with pytest.raises(ValueError, match=rf"web-00000: a file in {bucket}.* changed"):
         list(sources.read(shard, source, Reading()))
 
 
@@ -264,15 +271,16 @@ def test_an_object_that_changes_under_way_is_refused(bucket: Path) -> None:
 
 
 def test_what_is_missing_is_named(bucket: Path) -> None:
-    with pytest.raises(ValueError, match=r"source 'web': there is no s3://.*/nowhere"):
+    with pytest.raises(ValueError, match=rf"source 'web': there is no {bucket}.*/nowhere"):
         read_all(bucket / "nowhere")
     put(bucket / "a.pdf", b"x")
-    with pytest.raises(ValueError, match=r"no documents in s3://.*looked for \.jsonl"):
+    with pytest.raises(ValueError, match=rf"no documents in {bucket}.*looked for \.jsonl"):
         read_all(bucket)
     with pytest.raises(ValueError, match=r"a\.pdf is not \.jsonl"):
         read_all(bucket / "a.pdf")
-    with pytest.raises(OSError, match="s3://no-such-bucket-here/a"):
-        disk.write_text(storage_path("s3://no-such-bucket-here/a"), "text")
+    elsewhere = storage_path(f"{bucket}-that-is-not-there") / "a"
+    with pytest.raises(OSError, match=str(elsewhere)):
+        disk.write_text(elsewhere, "text")
 
 
 def test_a_missing_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,3 +315,50 @@ def test_whatever_a_client_raises_becomes_an_error_of_files(
     assert isinstance(pickle.loads(pickle.dumps(error.value)), OSError)
     with pytest.raises(PermissionError, match=r"Access Denied.*check the credentials"):
         disk.write_text(path, "text")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_refusal_is_no_missing_file(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that answers 403 to everything is not taken for an empty one."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # s3fs waits for "100 Continue"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[scheme])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.devnull)  # Google is not asked
+        options: dict[str, str] = {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        options |= {"key": "key", "secret": "secret"} if scheme == "s3" else {}
+        store = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+        monkeypatch.setattr(remote, "_file_system", lambda scheme: store)
+        path = storage_path(f"{scheme}://bucket/a")
+        upload = functools.partial(disk.write_text, path, "text")
+        for ask in (
+            path.exists,
+            path.is_file,
+            path.is_dir,
+            path.read_bytes,
+            path.open,
+            path.listed,
+            path.unlink,
+            upload,
+            lambda: list(path.iterdir()),
+            lambda: list(path.walk_files()),
+        ):
+            with pytest.raises(PermissionError, match="check the credentials") as error:
+                ask()
+            assert error.value.filename == str(path)
+        server.shutdown()
