@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,14 +94,20 @@ def write(documents: Sequence[Document], folder: Path) -> None:
             number, size, lines = number + 1, 0, []
 
 
-def run(documents: Sequence[Document], benchmarks: str, folder: Path, engine: Engine) -> Measured:
+def run(
+    documents: Sequence[Document],
+    benchmarks: str,
+    folder: Path,
+    engine: Engine,
+    part_bytes: int = 16 << 20,
+) -> Measured:
     """Reads, cleans, deduplicates, decontaminates and bakes with the default settings."""
     write(documents, folder / "input")
     recipe = Recipe(
         sources=[Source(path=str(folder / "input"))],
         reading=Reading(shard_bytes=SHARD_BYTES),
         decontamination=Decontamination(folder=benchmarks),
-        baking=Baking(part_bytes=16 << 20),
+        baking=Baking(part_bytes=part_bytes),
     )
     runner = Runner(folder / "run", engine)
     measured = Measured(megabytes_of(documents), len(documents), 0.0)
@@ -187,12 +194,22 @@ def print_rates(documents: Sequence[Document], benchmarks: str) -> None:
 
 
 def print_workers(documents: Sequence[Document], benchmarks: str) -> None:
-    print("\nThe whole recipe on worker processes that have loaded their libraries, wall-clock")
-    walls = {}
+    """Wall-clock of the stages by one worker and by two, both started before the clock."""
+    print("\nThe same stages by LocalEngine, wall-clock in seconds")
+    walls: dict[int, Counter[str]] = {}
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as name, LocalEngine(workers) as engine:
             folder = Path(name)
-            for part, some in (("warm", documents[:200]), ("measured", documents)):
+            for part in ("started", "measured"):
                 (folder / part).mkdir()
-                walls[workers] = run(some, benchmarks, folder / part, engine).wall
-        print(f"  {workers} workers: {walls[workers]:.1f} s, {walls[1] / walls[workers]:.2f} x")
+            few = [d for d in documents[:2000] if len(d.text) < 2000]
+            run(few, benchmarks, folder / "started", engine, part_bytes=1 << 16)
+            made = run(documents, benchmarks, folder / "measured", engine)
+            walls[workers] = Counter()
+            for directory in made.directories:
+                timing = json.loads((directory.path / "timing.json").read_text())
+                walls[workers][directory.path.name.rpartition("-")[0]] = timing["seconds"]
+    for stage, one in walls[1].most_common(8):
+        print(f"  {stage:<24} {one:8.1f} {walls[2][stage]:8.1f} {one / walls[2][stage]:6.2f} x")
+    one, two = walls[1].total(), walls[2].total()
+    print(f"  {'all':<24} {one:8.1f} {two:8.1f} {one / two:6.2f} x")
