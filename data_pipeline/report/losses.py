@@ -13,6 +13,7 @@ from data_pipeline.shards import read_dropped
 
 EXAMPLES = 3  # of each reason
 PAIRS = 4  # of near duplicates, side by side
+MATRIX = 7  # sources
 
 CONTAMINATED = "contaminated"
 
@@ -155,11 +156,12 @@ def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, An
         number[source, _source_of(kept, colours)] += 1
         if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < PAIRS:
             near[source].setdefault(kept, dropped)
-    names = [source for source in colours if any(source in pair for pair in number)]
+    names = _most(number, colours)
     return {
         "count": stage.total.dropped.total(),
         "reasons": sorted(stage.total.dropped.items()),
         "names": names,
+        "unnamed": len({source for pair in number for source in pair} - {*names, ""}),
         "across": sum(n for (copy, survivor), n in number.items() if copy != survivor),
         "matrix": [
             {
@@ -168,12 +170,22 @@ def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, An
                     (number[copy, survivor], number[copy, survivor] / max(number.values()))
                     for survivor in names
                 ],
-                "total": sum(number[copy, survivor] for survivor in names),
+                "total": sum(n for (source, _), n in number.items() if source == copy),
             }
             for copy in names
         ],
         "pairs": _pairs(stage, in_turns([list(near[s].values()) for s in sorted(near)], PAIRS)),
     }
+
+
+def _most(number: Counter[tuple[str, str]], colours: Iterable[str]) -> list[str]:
+    """The sources of the matrix: those with copies in others first, as many as a page is wide."""
+    weight: Counter[str] = Counter()
+    for (copy, survivor), count in number.items():
+        for source in (copy, survivor):
+            weight[source] += count if copy == survivor else count << 40
+    most = {source for source, _ in weight.most_common(MATRIX)}
+    return [source for source in colours if source in most]
 
 
 def _source_of(identity: str, sources: Iterable[str]) -> str:

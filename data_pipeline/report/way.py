@@ -64,6 +64,11 @@ STAGES = {
 }
 
 HELD_OUT = "held_out"  # the one reason that is no fault of the document
+# Reasons that are told apart from their stage's in the first paragraph.
+APART = {
+    HELD_OUT: "were held out for evaluation",
+    "too_many_tokens": "were longer than their tier allows",
+}
 
 # Stage -> what became of those that it dropped, in the first paragraph.
 PHRASES = {
@@ -236,17 +241,17 @@ def summary(
     if start is None:
         return None
     phrases: list[tuple[int, str]] = []
-    held_out = 0
+    apart: Counter[str] = Counter()
     for stage in stages:
         dropped: Counter[str] = Counter()
         for name in start.sources.keys() & stage.sources.keys():
             dropped.update(stage.sources[name].dropped)
-        held_out += dropped.pop(HELD_OUT, 0)
+        for reason in APART.keys() & dropped.keys():
+            apart[reason] += dropped.pop(reason)
         if dropped:
             otherwise = f"were dropped by “{stage.title.lower()}”"
             phrases.append((dropped.total(), PHRASES.get(stage.name, otherwise)))
-    if held_out:
-        phrases.append((held_out, "were held out for evaluation"))
+    phrases += [(apart[reason], said) for reason, said in APART.items() if apart[reason]]
     rows = by_source(stages, colours, results)
     read = [row for row in rows if row["name"] in start.sources]
     made = [row for row in rows if row["name"] not in start.sources]

@@ -395,7 +395,7 @@ def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None
             documents[6:],
             [
                 Dropped(documents[3], "held_out"),
-                Dropped(documents[4], "held_out"),
+                Dropped(documents[4], "too_many_tokens"),
                 Dropped(
                     documents[5], "contaminated", {"benchmark": "b", "item": "b/0", "rule": "r"}
                 ),
@@ -407,7 +407,8 @@ def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None
     text = " ".join(Page(write(tmp_path, stages)).sections["result"].split())
     assert "Of 10 documents" in text
     assert "4 were kept for training: 3 broke a rule of cleaning," in text
-    assert "1 held text of what is evaluated, 2 were held out for evaluation." in text
+    assert "1 held text of what is evaluated, 1 were held out for evaluation, " in text
+    assert "1 were longer than their tier allows." in text
     assert "3 further documents were written, and 2 of them kept." in text
 
 
