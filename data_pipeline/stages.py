@@ -72,7 +72,11 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         held_out = hold_out(recipe, runner, candidates)
         questions = make_items(recipe, runner, candidates, held_out)
         protected = protect(recipe, runner, held_out, questions, candidates)
-        documents = decontaminate("decontaminate", recipe, runner, current, held_out, protected)
+
+        def decontaminated(name: str, before: Directory) -> Directory:
+            return decontaminate(name, recipe, runner, before, held_out, protected)
+
+        documents = decontaminated("decontaminate", current)
         if protected is not None:
             measure_recall(recipe, runner, current, held_out, protected)
         training = [documents]
@@ -83,24 +87,14 @@ def run(recipe: Recipe, folder: Path) -> Curated:
                 made = synthesise(recipe, runner, documents, topics, answers)
                 if recipe.dedup.enabled:
                     made = deduplicate(recipe, runner, made, suffix="_synthetic")
-                training.append(
-                    decontaminate(
-                        "decontaminate_synthetic", recipe, runner, made, held_out, protected
-                    )
-                )
+                training.append(decontaminated("decontaminate_synthetic", made))
         tasks = []
         if recipe.nlp_tasks.enabled:
             made = write_tasks(recipe, runner, training)
-            tasks.append(
-                decontaminate("decontaminate_tasks", recipe, runner, made, held_out, protected)
-            )
+            tasks.append(decontaminated("decontaminate_tasks", made))
         if recipe.restructuring.enabled:
             made = restructure(recipe, runner, training, answers, topics)
-            tasks.append(
-                decontaminate(
-                    "decontaminate_restructured", recipe, runner, made, held_out, protected
-                )
-            )
+            tasks.append(decontaminated("decontaminate_restructured", made))
         training += tasks
         return Curated(
             mixture=bake("bake", recipe, runner, training, recipe.mixtures),

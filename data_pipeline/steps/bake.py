@@ -82,7 +82,7 @@ def mix(
 ) -> Path:
     """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
     lost = _lost(runner, documents) if mixtures else {}
-    address = digest([baked.address, mixtures, lost, code_version(baking.__name__)])
+    address = digest([baked.address, mixtures, lost, code_version(__name__)])
     path = runner.root / f"mixture-{address[:12]}"
     if not (path / "mixture.json").exists():
         _write(path, recipe, documents, baked, mixtures, lost)
