@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.curation import chance
 from data_pipeline.document import Document
-from data_pipeline.report import excerpts
-from data_pipeline.report.results import read_json
+from data_pipeline.report import excerpts, teachers
 from data_pipeline.report.way import Stage
 from data_pipeline.shards import read_shard
 
 EXAMPLES = 6
 EXAMPLE_SHARDS = 20  # that are opened to find them
 AFTER = ("gates", "deduplicate_synthetic", "decontaminate_synthetic")
-_USAGE = ("requests", "failed", "prompt_tokens", "completion_tokens", "cost")
-_SPENT = ("cached", "retries", "paid")
 
 
 def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] | None:
@@ -28,17 +24,10 @@ def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] 
     if asked is None:
         return None
     after = [named[name] for name in AFTER if name in named]
-    usage: Counter[str] = Counter()
-    model = ""
-    for ledger in asked.directory.ledgers():
-        told = ledger.extra["usage"]
-        model = told["model"]
-        usage.update({name: told[name] for name in _USAGE})
-        spent = read_json(asked.directory.path / "spent" / f"{ledger.shard}.json") or {}
-        usage.update({name: spent.get(name, 0) for name in _SPENT})
+    (usage,) = teachers.usage([asked.directory])
     return {
-        "model": model,
-        "usage": {name: usage[name] for name in (*_USAGE, *_SPENT)},
+        "model": usage["model"],
+        "usage": usage,
         "seeds": _extra(named.get("choose_seeds")),
         "after": [stage.title for stage in after],
         "by_source": [_by_source(s, asked, after) for s in colours if s in asked.sources],

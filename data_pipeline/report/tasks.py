@@ -11,7 +11,6 @@ from data_pipeline.curation import chance
 from data_pipeline.document import Document
 from data_pipeline.manifest import Directory
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.results import read_json
 from data_pipeline.report.way import Stage
 from data_pipeline.shards import read_shard
 
@@ -23,7 +22,6 @@ MAKERS = {
 EXAMPLES = 2  # of each kind of a maker
 EXAMPLE_SHARDS = 20  # that are opened to find them
 REASONS = 3  # of each kind
-_SPENT = ("cached", "retries", "paid")
 
 
 def section(stages: Sequence[Stage]) -> dict[str, Any] | None:
@@ -107,10 +105,4 @@ def _example(document: Document) -> dict[str, Any]:
 def _usage(asked: Stage | None) -> dict[str, Any] | None:
     """What the answers took, and what the run that got them spent; None without a teacher."""
     rows = teachers.usage([asked.directory]) if asked else []
-    if asked is None or not rows:
-        return None
-    spent: Counter[str] = Counter()
-    for ledger in asked.directory.ledgers():
-        told = read_json(asked.directory.path / "spent" / f"{ledger.shard}.json") or {}
-        spent.update({name: told.get(name, 0) for name in _SPENT})
-    return rows[0] | {name: spent[name] for name in _SPENT}
+    return rows[0] if rows else None

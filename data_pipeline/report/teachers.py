@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.manifest import Directory
+from data_pipeline.report.results import read_json
+from data_pipeline.steps.asking import SPENT
 
 
 def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
@@ -14,10 +16,12 @@ def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
 
     A step writes that into `ledger.extra["usage"]` of each of its shards; other stages have none.
     `estimated` counts the requests whose tokens are estimates, since the server gave no counts.
+    `cached`, `retries` and `paid` are of the run that made the shards, not of its result.
 
     >>> usage([asked])                                         # doctest: +SKIP
     [{'stage': 'synthesise', 'model': 'm', 'requests': 9, 'failed': 1, 'estimated': 0,
-      'prompt_tokens': 800, 'completion_tokens': 7000, 'cost': 0.03}]
+      'prompt_tokens': 800, 'completion_tokens': 7000, 'cost': 0.03, 'cached': 0, 'retries': 2,
+      'paid': 0.03}]
     """
     rows: dict[tuple[str, str], Counter[str]] = {}
     for directory in directories:
@@ -26,4 +30,6 @@ def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
             if model := counts.pop("model", ""):
                 row = rows.setdefault((directory.manifest["stage"], model), Counter())
                 row.update(counts)
+                spent = read_json(directory.path / SPENT / f"{ledger.shard}.json") or {}
+                row.update({name: spent.get(name, 0) for name in ("cached", "retries", "paid")})
     return [{"stage": stage, "model": model} | dict(row) for (stage, model), row in rows.items()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +13,16 @@ from data_pipeline.config import Recipe, Restructuring, Tier
 from data_pipeline.curation.tasks.restructure import requests, tasks
 from data_pipeline.curation.tasks.restructure.prompts import SYSTEM
 from data_pipeline.curation.tasks.restructure.schemas import SCHEMAS
-from data_pipeline.disk import write_text
-from data_pipeline.document import Document, Dropped
+from data_pipeline.document import Document
 from data_pipeline.manifest import Directory, Ledger, ShardFile
 from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.runner import Runner, Task, one_task_a_shard
 from data_pipeline.shards import read_rows
+from data_pipeline.steps.asking import ask_shard
 from data_pipeline.steps.topics import NAMES
 from data_pipeline.teacher import settings, wire
-from data_pipeline.teacher.client import Teacher
 from data_pipeline.teacher.messages import Reply, Request
 
-SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
 TOPIC_TERMS = 5  # of a topic, that a prompt names
 
 
@@ -166,36 +164,18 @@ def ask_teacher(task: Task) -> Ledger:
     config: Restructuring
     cache: Path
     config, cache = task.config
-    waiting: deque[Document] = deque()
 
-    def asked() -> Iterator[Request]:
-        for document in documents_of(task):
-            waiting.append(document)
-            messages = (("system", SYSTEM), ("user", document.text))
-            schema = SCHEMAS[document.meta["task"]]
-            yield Request(document.id, messages, config.answer_tokens, schema)
+    def request_of(document: Document) -> Request:
+        messages = (("system", SYSTEM), ("user", document.text))
+        schema = SCHEMAS[document.meta["task"]]
+        return Request(document.id, messages, config.answer_tokens, schema)
 
-    with Books(task, "restructure") as books, Teacher(config.teacher, cache) as teacher:
-        for reply in teacher.ask(asked()):
-            document = waiting.popleft()
-            assert document.id == reply.id, f"got a reply to {reply.id}, not to {document.id}"
-            books.came(document)
-            books.settle(_told(document, reply))
-        assert not waiting, f"{len(waiting)} requests got no reply"
-        teacher.check_answered(task.shard)
-        books.ledger.extra["usage"] = teacher.usage.to_json()
-        spent = {name: getattr(teacher.usage, name) for name in ("cached", "retries", "paid")}
-    write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
-    return books.ledger
+    return ask_shard(task, "restructure", config.teacher, cache, request_of, _told)
 
 
-def _told(document: Document, reply: Reply) -> Document | Dropped:
-    text = reply.text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    if reply.error:
-        return Dropped(document, "no_answer", {"error": reply.error})
+def _told(document: Document, reply: Reply) -> Document:
     usage = {"finish": reply.finish, "tokens": reply.completion_tokens}
-    told = replace(document, text=text, meta=document.meta | usage)
-    return told if text == reply.text else Dropped(told, "invalid_unicode")
+    return replace(document, meta=document.meta | usage)
 
 
 def write_tasks(task: Task) -> Ledger:

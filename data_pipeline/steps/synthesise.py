@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipeline.books import Answer, Books, documents_in, documents_of
+from data_pipeline.books import Books, documents_in, documents_of
 from data_pipeline.config import Features, Gates, Profile, Recipe, Synthesis
 from data_pipeline.curation.cleaning.personal_information import replace_personal_information
 from data_pipeline.curation.synthesis import gates
 from data_pipeline.curation.synthesis.prompts import choice
-from data_pipeline.disk import write_text
-from data_pipeline.document import Document, Dropped
+from data_pipeline.document import Document
 from data_pipeline.manifest import Directory, Ledger
 from data_pipeline.runner import Runner, Task, one_task_a_shard
 from data_pipeline.shards import numbered
+from data_pipeline.steps.asking import ask_shard
 from data_pipeline.steps.seeds import draw_seeds, tiers_of
 from data_pipeline.teacher import settings, wire
-from data_pipeline.teacher.client import Teacher
 from data_pipeline.teacher.messages import Reply, Request
-
-SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
 
 
 def check(recipe: Recipe, cache: Path) -> None:
@@ -154,38 +148,21 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
 def ask_for_shard(task: Task) -> Ledger:
     config: Synthesis
     config, cache = task.config
-    waiting: deque[Document] = deque()
 
-    def requests() -> Iterator[Request]:
-        for document in documents_of(task):
-            waiting.append(document)
-            yield Request(document.id, (("user", document.text),), config.max_tokens)
+    def request_of(document: Document) -> Request:
+        return Request(document.id, (("user", document.text),), config.max_tokens)
 
-    with Books(task, "synthesise") as books, Teacher(config.teacher, cache) as teacher:
-        for reply in teacher.ask(requests()):
-            document = waiting.popleft()
-            assert reply.id == document.id, f"asked {document.id!r}, got a reply to {reply.id!r}"
-            books.came(document)
-            books.settle(_answer(document, reply, config))
-        assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
-        teacher.check_answered(task.shard)
-        books.ledger.extra = {"usage": teacher.usage.to_json()}
-        spent = {n: getattr(teacher.usage, n) for n in ("cached", "retries", "paid")}
-    write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
-    return books.ledger
+    def told(document: Document, reply: Reply) -> Document:
+        of_reply = {
+            "model": config.teacher.model,
+            "finish": reply.finish,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        }
+        meta = {name: value for name, value in document.meta.items() if name != "passage"}
+        return replace(document, meta=meta | of_reply)
 
-
-def _answer(document: Document, reply: Reply, config: Synthesis) -> Answer:
-    if reply.error:
-        return Dropped(document, "no_answer", {"error": reply.error})
-    told = {
-        "model": config.teacher.model,
-        "finish": reply.finish,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-    }
-    meta = {name: value for name, value in document.meta.items() if name != "passage"} | told
-    return replace(document, text=reply.text, meta=meta)
+    return ask_shard(task, "synthesise", config.teacher, cache, request_of, told)
 
 
 # ---- gates
