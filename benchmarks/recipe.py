@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -193,22 +194,28 @@ def print_rates(documents: Sequence[Document], benchmarks: str) -> None:
     print(f"  {' + '.join(TOGETHER)}: {together:.2f} MB/s a core")
 
 
+def _documents_of(documents: Sequence[Document], size: int) -> int:
+    """How many of the first documents have `size` bytes together: some shards for each worker."""
+    sizes = accumulate(len(d.text.encode()) for d in documents)
+    return sum(1 for _ in takewhile(lambda so_far: so_far < size, sizes))
+
+
 def print_workers(documents: Sequence[Document], benchmarks: str) -> None:
-    """Wall-clock of the stages by one worker and by two, both started before the clock."""
-    print("\nThe same stages by LocalEngine, wall-clock in seconds")
-    walls: dict[int, Counter[str]] = {}
-    for workers in (1, 2):
+    """Wall-clock of the stages by one worker and by two, started before the clock: best of two."""
+    print("\nThe same stages by LocalEngine, wall-clock in seconds, the best of two runs")
+    walls: dict[int, Counter[str]] = {1: Counter(), 2: Counter()}
+    for workers in (1, 2, 1, 2):
         with tempfile.TemporaryDirectory() as name, LocalEngine(workers) as engine:
             folder = Path(name)
             for part in ("started", "measured"):
                 (folder / part).mkdir()
-            few = [d for d in documents[:2000] if len(d.text) < 2000]
-            run(few, benchmarks, folder / "started", engine, part_bytes=1 << 16)
-            made = run(documents, benchmarks, folder / "measured", engine)
-            walls[workers] = Counter()
+            few = documents[: _documents_of(documents, 6 * SHARD_BYTES)]
+            run(few, benchmarks, folder / "started", engine, part_bytes=SHARD_BYTES)
+            made = run(documents, benchmarks, folder / "measured", engine, part_bytes=4 << 20)
             for directory in made.directories:
-                timing = json.loads((directory.path / "timing.json").read_text())
-                walls[workers][directory.path.name.rpartition("-")[0]] = timing["seconds"]
+                seconds = json.loads((directory.path / "timing.json").read_text())["seconds"]
+                stage = directory.path.name.rpartition("-")[0]
+                walls[workers][stage] = min(seconds, walls[workers].get(stage, seconds))
     for stage, one in walls[1].most_common(8):
         print(f"  {stage:<24} {one:8.1f} {walls[2][stage]:8.1f} {one / walls[2][stage]:6.2f} x")
     one, two = walls[1].total(), walls[2].total()

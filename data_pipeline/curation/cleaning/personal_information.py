@@ -192,7 +192,7 @@ def _emails(text: str, in_code: bool) -> Iterator[Span]:
         for domain in _BRACKETED_AT.finditer(text):
             if local := _LOCAL_PART.search(text, max(0, domain.start() - 66), domain.start()):
                 yield local.start(), domain.end(), "email"
-    if " dot " in text or "(dot)" in text or "[dot]" in text:
+    if "dot" in text and (" dot " in text or "(dot)" in text or "[dot]" in text):
         for match in _SPELT_OUT.finditer(text):
             yield match.start(), match.end(), "email"
     if "<" in text and " at " in text:
