@@ -60,10 +60,16 @@ def _apply(rule_sets: list[published.Apply], document: Document) -> Document | D
         if isinstance(answer, published.Broken):
             return Dropped(document, answer.rule, answer.evidence)
         text = answer
-    if lines := document.text.count("\n") - text.count("\n"):
-        counts = document.meta.get("replaced", {}) | {"published_line": lines}
-        return replace(document, text=text, meta=document.meta | {"replaced": counts})
-    return document
+    if text == document.text:
+        return document
+    lines = _lines(document.text) - _lines(text)
+    counts = Counter(document.meta.get("replaced", {})) + Counter(published_line=lines)
+    return replace(document, text=text, meta=document.meta | {"replaced": dict(counts)})
+
+
+def _lines(text: str) -> int:
+    """Lines that are not blank."""
+    return sum(1 for line in text.split("\n") if line.strip())
 
 
 def _edit(document: Document, profile: Profile, config: Cleaning) -> Document:
