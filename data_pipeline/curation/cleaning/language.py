@@ -17,7 +17,7 @@ _MIN_LETTERS = 30  # with fewer the model guesses
 # A first look that is this certain was never reversed by the second on 37,000 documents.
 _FIRST_WINDOW, _PLAIN = 120, 0.8
 
-# What is no language: code, LaTeX, commands, tags, placeholders, addresses, numbers. The look behind
+# What is no language: code, LaTeX, commands, tags, placeholders, addresses, numbers. Looking behind
 # has a word tried where it begins, not at each of its letters: half the time.
 _NOT_WORDS = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$?[^$]{1,300}\$\$?|<[^<>\n]{1,200}>|\{\{.*?\}\}"
