@@ -13,25 +13,90 @@ necessary.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from absl import app, logging
 
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse, shown
 from configs.experiment import Experiment
+from hare_jax.config import (
+    AheadOfTime,
+    BenchmarkFolder,
+    BenchmarkScores,
+    Generation,
+    GgufExport,
+    HuggingFaceExport,
+    HuggingFaceImport,
+    LeakageAudit,
+    Trace,
+)
+from hare_jax.training import distributed
 
 
-def run(config: Experiment, workdir: Path) -> dict[str, Path]:
-    """Runs what `config` describes; returns what was written, by what it is."""
+def run(config: Any, workdir: Path) -> dict[str, Path]:
+    """Runs the job that `config` describes; returns what was written, by what it is."""
     # Each job imports what it needs: curation never loads JAX, training never TensorFlow.
+    match config:
+        case Experiment():
+            return experiment(config, workdir)
+        case AheadOfTime():
+            from hare_jax.training import aot
+
+            return {"compiled": aot.run(config, workdir)}
+        case Trace():
+            from hare_jax.training import trace
+
+            return trace.run(config, open_tokenizer)
+        case BenchmarkFolder():
+            from hare_jax.evaluation import benchmark_folder
+
+            return benchmark_folder.run(config)
+        case BenchmarkScores():
+            from hare_jax.evaluation import scores
+
+            return scores.run(config, workdir, open_tokenizer)
+        case HuggingFaceExport():
+            from hare_jax.interop import huggingface
+
+            return huggingface.export(config)
+        case HuggingFaceImport():
+            from hare_jax.interop import huggingface
+
+            return huggingface.import_(config)
+        case LeakageAudit():
+            from hare_jax.evaluation.leakage import audit
+
+            return audit.run(config, open_tokenizer)
+        case GgufExport():
+            from hare_jax.interop import gguf
+
+            return gguf.export(config)
+        case Generation():
+            from hare_jax.evaluation import streaming
+
+            return streaming.run(config, open_tokenizer)
+        case _:
+            raise ValueError(
+                f"the config returns {type(config).__name__}; expected Experiment, or a job that "
+                "main.py lists"
+            )
+
+
+def open_tokenizer(path: str | Path) -> Any:
+    """The SentencePiece model at `path`, for text to ids and back."""
+    from data_pipeline.mixture.tokenizer import Tokenizer
+
+    return Tokenizer(path)
+
+
+def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
+    """Curates, trains, evaluates, reports; of several processes, all train, the first does all."""
     written: dict[str, Path] = {}
     run_dir, mixture = None, Path(config.mixture)
     if config.data is not None:
-        from data_pipeline import stages
-
-        data = stages.run(config.data, workdir / "data")
-        if config.training is not None:
-            data = stages.local(data, workdir / "data")  # out of an object store, if need be
+        data = distributed.first(lambda: curate(config, workdir))
         mixture = data.mixture
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:
@@ -40,47 +105,73 @@ def run(config: Experiment, workdir: Path) -> dict[str, Path]:
         run_dir = workdir / train.run_name(config.model, config.training, mixture)
         trained = train.run(config.model, config.training, mixture, run_dir)
         written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}
-    if config.data is not None and config.training is not None and run_dir is not None:
-        from data_pipeline.mixture.tokenizer import Tokenizer
-        from hare_jax.evaluation import evaluate
-
-        tokenizer = Tokenizer(config.data.baking.tokenizer)
-        written["evaluation"] = evaluate.run(
-            config.model,
-            config.training,
-            config.evaluation,
-            run_dir=run_dir,
-            mixture_dir=mixture,
-            held_out_dir=data.held_out,
-            items_path=data.items,
-            encode=tokenizer.encode,
-            decode=tokenizer.decode,
-            prompts=data.prompts,
-        )
+    if config.data is not None and run_dir is not None:
+        written["evaluation"] = distributed.first(lambda: evaluate(config, data, run_dir))
     if config.data is not None:
-        from data_pipeline import report
-
-        written["report"] = report.write(
-            workdir / "report.html",
-            directories=data.directories,
-            mixture=mixture / "mixture.json",
-            held_out=data.held_out / "mixture.json",
-            training=run_dir,
-            evaluation=run_dir,
-            title=workdir.name,
-            command=shown(),
-        )
+        written["report"] = distributed.first(lambda: report(data, run_dir, workdir))
     return written
+
+
+def curate(config: Experiment, workdir: Path) -> Any:
+    """Raw text to baked data: data_pipeline.stages.Curated."""
+    from data_pipeline import stages
+
+    assert config.data is not None  # there is nothing to curate without
+    data = stages.run(config.data, workdir / "data")
+    if config.training is None:
+        return data
+    return stages.local(data, workdir / "data")  # out of an object store, if need be
+
+
+def evaluate(config: Experiment, data: Any, run_dir: Path) -> Path:
+    """The trained model on what was held out."""
+    from hare_jax.evaluation import evaluate
+
+    assert config.data is not None and config.training is not None
+    tokenizer = open_tokenizer(config.data.baking.tokenizer)
+    return evaluate.run(
+        config.model,
+        config.training,
+        config.evaluation,
+        run_dir=run_dir,
+        mixture_dir=data.mixture,
+        held_out_dir=data.held_out,
+        items_path=data.items,
+        encode=tokenizer.encode,
+        decode=tokenizer.decode,
+        prompts=data.prompts,
+    )
+
+
+def report(data: Any, run_dir: Path | None, workdir: Path) -> Path:
+    """One page about data, training and evaluation."""
+    from data_pipeline import report
+
+    return report.write(
+        workdir / "report.html",
+        directories=data.directories,
+        mixture=data.mixture / "mixture.json",
+        held_out=data.held_out / "mixture.json",
+        training=run_dir,
+        evaluation=run_dir,
+        title=workdir.name,
+        command=shown(),
+    )
 
 
 def main(argv: list[str]) -> None:
     del argv  # flags, all of them read by `parse`
     logging.set_verbosity(logging.WARNING)  # libraries tell what they do; the jobs say enough
     workdir = Path(WORKDIR.value).resolve()
-    with only_run_in(workdir), one_line_errors(workdir):
+    with one_line_errors(workdir), ExitStack() as stack:
+        if isinstance(CONFIG.value, Experiment) and CONFIG.value.training is not None:
+            distributed.initialize(CONFIG.value.distributed)
+        if not isinstance(CONFIG.value, Trace):  # reads alone, and of a run that may be at work
+            distributed.first(lambda: stack.enter_context(only_run_in(workdir)))
+        distributed.check_shared(workdir)
         written = run(CONFIG.value, workdir)
-    for what, path in written.items():
-        print(f"{what:<14} {path}")
+        for what, path in written.items():
+            distributed.say(f"{what:<14} {path}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 from data_pipeline.config import Recipe
-from hare_jax.config import Evaluation, Model, Training
+from hare_jax.config import Distributed, Evaluation, Model, Training
 
 
 @dataclass(slots=True)
@@ -20,3 +20,4 @@ class Experiment:
     model: Model = field(default_factory=Model)
     training: Training | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    distributed: Distributed = field(default_factory=Distributed)

@@ -42,6 +42,8 @@ CONFIG = "--config=configs/quickstart.py"
         ([CONFIG, "--wrokdir=x"], "unknown flag --wrokdir; did you mean --workdir?"),
         (["--config=configs/corpora.py"], "needs a folder"),
         (["--config=configs/curate_hare.py"], "needs the folder of the sources"),
+        (["--config=configs/trace.py"], "configs/trace.py:RUN_DIR needs the folder of a run"),
+        (["--config=configs/trace.py:x", "--config.stpe=1"], "did you mean step?"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -66,6 +68,16 @@ def test_a_second_run_in_one_workdir_is_refused(tmp_path: Path) -> None:
         result = run_main(CONFIG, f"--workdir={tmp_path}")
     assert result.returncode == 2
     assert "another run is at work" in result.stderr
+
+
+def test_a_run_at_work_can_be_traced(tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run_main(f"--config=configs/trace.py:{tmp_path}", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "got no folder with config.json" in result.stderr
 
 
 def test_a_list_of_what_is_missing_stays_a_list(tmp_path: Path) -> None:

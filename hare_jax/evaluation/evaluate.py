@@ -21,7 +21,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
 from hare_jax.evaluation.samples import Decode
 from hare_jax.evaluation.unigram import Unigram
+from hare_jax.files import write_json, write_text
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint, input
 from hare_jax.training.input import Baked
@@ -92,7 +92,8 @@ def run(
         return path
 
     # ---------------------------------------------------------------- data and questions, checked
-    mixture, held_out = Baked(mixture_dir), Baked(held_out_dir)
+    memory = run_dir.parent  # what training has verified is not hashed again
+    mixture, held_out = Baked(mixture_dir, memory), Baked(held_out_dir, memory)
     mixture.check_model(model)
     held_out.check_model(model)
     if mixture.tokenizer != held_out.tokenizer:
@@ -145,9 +146,9 @@ def run(
         "item_sources": multiple_choice.table(answers, by="source"),
     }
     log = (json.dumps(multiple_choice.log_line(a), ensure_ascii=False) for a in answers["trained"])
-    _write(run_dir / "items_scored.jsonl", "".join(line + "\n" for line in log))
-    _write(run_dir / "samples.json", json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-    _write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(run_dir / "items_scored.jsonl", "".join(line + "\n" for line in log))
+    write_json(run_dir / "samples.json", written)
+    write_json(path, results)
     parts.remove()
     print(summary(results), flush=True)
     return path
@@ -199,7 +200,7 @@ class Parts:
         else:
             self.finished[name] = compute()
             kept = {"fingerprint": self.fingerprint, "parts": self.finished}
-            _write(self.path, json.dumps(kept))
+            write_text(self.path, json.dumps(kept))
         return self.finished[name]
 
     def remove(self) -> None:
@@ -268,16 +269,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, whenever the power goes."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _canonical(value: Any) -> bytes:

@@ -12,7 +12,6 @@ Shape legend: B rows, T tokens, D model width, V vocabulary, N scored positions.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hare_jax.config import AttentionKernel, Model, Remat
+from hare_jax.config import Model
 from hare_jax.evaluation import packing
 from hare_jax.evaluation.packing import Request, Score
 from hare_jax.model import decoder
@@ -69,9 +68,7 @@ class ModelScorer:
         batch_tokens: int,
         bos_id: int,
     ):
-        # Kernels that refuse packed rows and recomputation are matters of training alone.
-        config = dataclasses.replace(config, attention=AttentionKernel.AUTO, remat=Remat.NONE)
-        self.graph, _ = decoder.abstract(config)
+        self.graph, _ = decoder.abstract(decoder.for_inference(config))
         self.params = params
         self.max_length = max_length
         self.batch_tokens = batch_tokens

@@ -32,7 +32,7 @@ def complete(
         return []
     beginnings = [encode(prompt["text"])[: config.prompt_tokens] for prompt in chosen]
     completions = generate(
-        decoder.abstract(model)[0],
+        decoder.abstract(decoder.for_inference(model))[0],
         params,
         [[tokenizer["bos_id"], *beginning] for beginning in beginnings],
         max_new_tokens=config.sample_tokens,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,10 +24,11 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from hare_jax.config import AttentionKernel, Model, Remat
-from hare_jax.model.attention import attention, rope_tables, rotate
+from hare_jax.config import AttentionKernel, Matmul, Model, Remat
+from hare_jax.model.attention import RESIDUAL, attention, rope_tables, rotate
+from hare_jax.model.kernels.request import BATCH_AXES
+from hare_jax.model.linear import linear
 
-BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
 Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}, ...}
 
 
@@ -87,14 +88,17 @@ class Attention(nnx.Module):
         self.config = config
 
     def qkv(self, x_BTD: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        q_BTHK = _linear(x_BTD, self.q_DHK)
-        k_BTGK = _linear(x_BTD, self.k_DGK)
-        v_BTGK = _linear(x_BTD, self.v_DGK)
+        q_BTHK = self._linear(x_BTD, self.q_DHK)
+        k_BTGK = self._linear(x_BTD, self.k_DGK)
+        v_BTGK = self._linear(x_BTD, self.v_DGK)
         q_BTHK, k_BTGK = rotate(q_BTHK, rope), rotate(k_BTGK, rope)
         return _kept(q_BTHK), _kept(k_BTGK), _kept(v_BTGK)
 
     def out(self, mixed_BTHK: Array) -> Array:
-        return _linear(mixed_BTHK, self.o_HKD, inputs=2)
+        return self._linear(mixed_BTHK, self.o_HKD, inputs=2)
+
+    def _linear(self, x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
+        return linear(x, weight[...], inputs, self.config.matmul)
 
 
 class FeedForward(nnx.Module):
@@ -105,11 +109,15 @@ class FeedForward(nnx.Module):
         self.gate_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
         self.up_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
         self.down_FD = _matrix(rngs, (c.d_ff, c.d_model), c.d_ff * 2 * c.num_layers)
+        self.config = config
 
     def __call__(self, x_BTD: Array) -> Array:
-        gate_BTF = _kept(_linear(x_BTD, self.gate_DF))
-        up_BTF = _kept(_linear(x_BTD, self.up_DF))
-        return _linear(jax.nn.silu(gate_BTF) * up_BTF, self.down_FD)
+        gate_BTF = _kept(self._linear(x_BTD, self.gate_DF))
+        up_BTF = _kept(self._linear(x_BTD, self.up_DF))
+        return self._linear(jax.nn.silu(gate_BTF) * up_BTF, self.down_FD)
+
+    def _linear(self, x: Array, weight: nnx.Param) -> Array:
+        return linear(x, weight[...], 1, self.config.matmul)
 
 
 class Layer(nnx.Module):
@@ -176,6 +184,7 @@ class Decoder(nnx.Module):
                 segments=segments,
                 window=c.sliding_window,
                 kernel=c.attention,
+                max_segments=c.max_segments,
             )
 
         graph, layers = nnx.split(self.layers)
@@ -272,6 +281,20 @@ def merge(graph: Any, params: Params) -> Decoder:
     return nnx.merge(graph, params)
 
 
+def for_inference(config: Model) -> Model:
+    """The same model, computed so that no answer depends on what else is in the batch.
+
+    Not in 8 bits, whose scales are those of the whole batch; by a kernel that has room for any
+    number of segments; and nothing computed again.
+    """
+    return replace(
+        config,
+        attention=AttentionKernel.XLA,
+        matmul=Matmul.COMPUTE_DTYPE,
+        remat=Remat.NONE,
+    )
+
+
 def abstract(config: Model) -> tuple[Any, Params]:
     """`split` of a model without arrays: its graph, and a jax.ShapeDtypeStruct a parameter."""
     return split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
@@ -329,18 +352,6 @@ def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], inverse_variance: float) -> 
     return nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
 
 
-def _linear(x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
-    """[B, T, in ...] by [in ..., out ...] -> [B, T, out ...], in the dtype of `x`.
-
-    `inputs`: how many axes are summed over. Rows and positions are one axis inside: with two, XLA
-    on CPU transposes for the weight's gradient, which takes 2.5 times as long.
-    """
-    w = weight[...].astype(x.dtype)
-    width = math.prod(w.shape[:inputs])
-    y = x.reshape(-1, width) @ w.reshape(width, -1)
-    return y.reshape(*x.shape[:2], *w.shape[inputs:])
-
-
 def _share_rows(x_BTD: Array) -> Array:
     """Keeps rows where the batch has them: the compiler may not move them."""
     return _on_mesh(x_BTD, PartitionSpec(BATCH_AXES, None, None))
@@ -371,7 +382,7 @@ def _remat(layer: Callable[..., Any], config: Model) -> Callable[..., Any]:
     policy = {
         Remat.DOTS: policies.dots_with_no_batch_dims_saveable,
         Remat.ATTENTION: policies.save_from_both_policies(
-            policies.save_only_these_names("kept"), fused_attention
+            policies.save_only_these_names("kept", RESIDUAL), fused_attention
         ),
         Remat.FULL: policies.nothing_saveable,
     }[config.remat]

@@ -5,7 +5,8 @@ Shapes: B prompts, P positions of the longest prompt, N new tokens, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,35 @@ import numpy as np
 from jax import Array
 
 from hare_jax.model.decoder import Cache, Params, merge
+
+
+@jax.tree_util.register_dataclass
+@dataclass(slots=True)
+class Sampling:
+    """How the next token is drawn; a row's draws depend on its key and the number of the token."""
+
+    temperature: Array
+    top_p: Array
+    keys_B: Array
+    greedy: bool = field(metadata={"static": True})
+    top_k: int = field(metadata={"static": True})
+    nucleus: bool = field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, rows: int, temperature: float, top_k: int, top_p: float, seed: int) -> Sampling:
+        keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
+        return cls(
+            jnp.float32(temperature), jnp.float32(top_p), keys_B, temperature == 0, top_k, top_p < 1
+        )
+
+    def choose(self, logits_BV: Array, index: Array) -> Array:
+        """Token number `index` of each row, int32 [B]."""
+        if self.greedy:
+            return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        keys_B = jax.vmap(lambda key: jax.random.fold_in(key, index))(self.keys_B)
+        logits_BV /= self.temperature
+        logits_BV = keep(logits_BV, self.top_k, self.top_p if self.nucleus else None)
+        return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
 
 
 def generate(
@@ -49,50 +79,93 @@ def generate(
     for row, prompt in enumerate(prompts):
         tokens_BP[row, length - len(prompt) :] = prompt
         positions_BP[row, length - len(prompt) :] = np.arange(len(prompt))
-    new_BN = _continue(
-        graph,
-        max_new_tokens,
-        temperature == 0,
-        top_k,
-        top_p < 1,
-        params,
-        tokens_BP,
-        positions_BP,
-        eos_id,
-        temperature,
-        top_p,
-        jax.random.key(seed),
-    )
+    sampling = Sampling.of(len(prompts), temperature, top_k, top_p, seed)
+    new_BN = _continue(graph, max_new_tokens, params, tokens_BP, positions_BP, eos_id, sampling)
     return [_until(row, eos_id) for row in np.asarray(new_BN).tolist()]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def stream(
+    graph: Any,
+    params: Params,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[int]:
+    """The tokens that `generate` has for one prompt, each as soon as it is known.
+
+        >>> list(stream(graph, params, [1, 7, 8], max_new_tokens=3, eos_id=2, temperature=0))
+        [9, 10, 11]
+
+    Compiles once for prompts of up to 16, of up to 32, 64, ... tokens and each `max_new_tokens`.
+    """
+    _check([prompt], max_new_tokens, temperature, top_k, top_p)
+    padding = max(16, 1 << (len(prompt) - 1).bit_length()) - len(prompt)
+    tokens_BP = np.array([[0] * padding + list(prompt)], np.int32)
+    positions_BP = np.array([[-1] * padding + list(range(len(prompt)))], np.int32)
+    sampling = Sampling.of(1, temperature, top_k, top_p, seed)
+    token_B, cache = _first(graph, max_new_tokens, params, tokens_BP, positions_BP, sampling)
+    for index in range(max_new_tokens):
+        known_B = token_B
+        if index + 1 < max_new_tokens:  # computed while the caller shows the one before
+            at = np.int32(len(prompt) + index)
+            token_B, cache = _next(graph, params, known_B, at, np.int32(index + 1), cache, sampling)
+        token = int(known_B[0])
+        if token == eos_id:
+            return
+        yield token
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _first(
+    graph: Any,
+    max_new_tokens: int,
+    params: Params,
+    tokens_BP: Array,
+    positions_BP: Array,
+    sampling: Sampling,
+) -> tuple[Array, Cache]:
+    """The token after the prompt, and the cache with the prompt in it and room for the others."""
+    model = merge(graph, params)
+    cache = model.init_cache(tokens_BP.shape[0], tokens_BP.shape[1] + max_new_tokens)
+    x_BPD, cache = model.decode(tokens_BP, positions_BP, cache)
+    return sampling.choose(model.logits(x_BPD[:, -1]), jnp.int32(0)), cache
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=5)
+def _next(
+    graph: Any,
+    params: Params,
+    token_B: Array,
+    position: Array,
+    index: Array,
+    cache: Cache,
+    sampling: Sampling,
+) -> tuple[Array, Cache]:
+    """Token number `index`, after `token_B` at `position`."""
+    model = merge(graph, params)
+    position_BT = jnp.full((token_B.shape[0], 1), position)
+    x_BTD, cache = model.decode(token_B[:, None], position_BT, cache)
+    return sampling.choose(model.logits(x_BTD[:, -1]), index), cache
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def _continue(
     graph: Any,
     max_new_tokens: int,
-    greedy: bool,
-    top_k: int,
-    nucleus: bool,
     params: Params,
     tokens_BP: Array,
     positions_BP: Array,
     eos_id: Array,
-    temperature: Array,
-    top_p: Array,
-    key: Array,
+    sampling: Sampling,
 ) -> Array:
     """New tokens, int32 [B, N]; after the first `eos_id` of a row only `eos_id`."""
     model = merge(graph, params)
     B, P = tokens_BP.shape
-    row_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(B))
-
-    def choose(x_BTD: Array, index: Array) -> Array:
-        logits_BV = model.logits(x_BTD[:, -1])
-        if greedy:
-            return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        keys = jax.vmap(lambda row_key: jax.random.fold_in(row_key, index))(row_keys)
-        logits_BV = keep(logits_BV / temperature, top_k, top_p if nucleus else None)
-        return jax.vmap(jax.random.categorical)(keys, logits_BV).astype(jnp.int32)
 
     def unfinished(loop: tuple[Array, Array, Array, Cache]) -> Array:
         index, new_BN, _, _ = loop
@@ -102,7 +175,8 @@ def _continue(
     def extend(loop: tuple[Array, Array, Array, Cache]) -> tuple[Array, Array, Array, Cache]:
         index, new_BN, x_BTD, cache = loop
         ended_B = (index > 0) & (new_BN[:, jnp.maximum(index - 1, 0)] == eos_id)
-        token_B = jnp.where(ended_B, eos_id, choose(x_BTD, index))
+        chosen_B = sampling.choose(model.logits(x_BTD[:, -1]), index)
+        token_B = jnp.where(ended_B, eos_id, chosen_B)
         new_BN = new_BN.at[:, index].set(token_B)
         position_BT = positions_BP[:, -1:] + 1 + index
         x_BTD, cache = model.decode(token_B[:, None], position_BT, cache)

@@ -15,7 +15,7 @@ Shapes: B rows, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,24 @@ def check(batch: Batch) -> None:
         expected = (shape[:dimensions], np.dtype(dtype).name)
         if got != expected or len(shape) != 2:
             raise ValueError(f"batch[{key!r}]: got {got}, expected {expected} (shape, dtype)")
+
+
+def within(max_segments: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each looked at before it is handed on.
+
+    Raises ValueError where a row has more than `max_segments` segments, a stretch of padding
+    counted as one: attention kernel cudnn has no room for them.
+    """
+    for batch in batches:
+        segments_BT = batch["segment_ids_BT"]
+        most = 1 + (segments_BT[:, 1:] != segments_BT[:, :-1]).sum(axis=1).max()
+        if most > max_segments:
+            raise ValueError(
+                f"a row of the batch has {most} documents, padding counted as one, but "
+                f"model.max_segments={max_segments}: give at least {most}, or "
+                "model.attention=AttentionKernel.XLA"
+            )
+        yield batch
 
 
 def decode_record(record: bytes, tokens: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:

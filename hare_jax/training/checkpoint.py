@@ -8,37 +8,53 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 
 from hare_jax.config import Checkpointing, Model, plain
 from hare_jax.model.decoder import Params, abstract
+from hare_jax.training import distributed
+from hare_jax.training.faults import Recent
+from hare_jax.training.state import State
 
 # What may differ between saving and restoring: how the model is computed, not what it is.
-COMPUTATION = ("attention", "remat", "compute_dtype")
+COMPUTATION = (
+    "attention",
+    "max_segments",
+    "matmul",
+    "remat",
+    "scan_layers",
+    "compute_dtype",
+)
+
+
+class _Quiet(logging.Filter):
+    """Orbax logs, with pages of threads' stacks, what it raises as well: one line is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
+
+QUIET = _Quiet()
 
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be read back as it was written."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(slots=True)
-class State:
-    """All that a train step changes."""
-
-    params: Params
-    optimizer: Any
-    step: Any  # int32 []: steps finished
+class NotSaved(OSError):
+    """A checkpoint that could not be written: a full disk, mostly. Those before it are intact."""
 
 
 class Checkpoints:
@@ -51,55 +67,62 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.model = model
         self.fingerprint = fingerprint
-        self._manager = _manager(self.directory, config.keep)
+        self._manager = _manager(self.directory, _preserved(config))
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._as_not_saved(told=kind is not None):
+            self._manager.close()
 
     def save(self, state: State, record: dict[str, Any]) -> None:
         """Copies `state` to the host, then writes it in the background; waits for the save before.
 
-        `record`: JSON that comes back with the state, such as the order's past.
+        `record`: JSON that comes back with the state, such as the order's past. Raises NotSaved
+        where this save cannot begin, or the one before has failed.
         """
         step = int(state.step)
+        recent = jax.device_get(state.recent)
         record = {
             **record,
             "step": step,
             "fingerprint": self.fingerprint,
             "model": plain(self.model),
-            "checksums": _checksums(state),
+            "losses": [loss for loss in recent.losses_W.tolist() if math.isfinite(loss)],
+            "skipped": int(recent.skipped),
+            "checksums": _checksums({"params": state.params, "optimizer": state.optimizer}),
         }
         record = json.loads(json.dumps(record))  # it is written later: the caller may change it
         record["sha256"] = _sha256(record)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(state.optimizer),
-                record=ocp.args.JsonSave(record),
-            ),
-            force=True,
-        )
+        with self._as_not_saved():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave(state.optimizer),
+                    record=ocp.args.JsonSave(record),
+                ),
+                force=True,
+            )
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The latest undamaged checkpoint and its record; None where there is no checkpoint.
 
         `like`: jax.ShapeDtypeStruct with shardings, of any mesh. Damaged checkpoints are moved
-        aside, loudly. Raises ValueError where the checkpoint is of another mixture or model, and
-        DamagedCheckpoint where there are checkpoints but all are damaged.
+        aside, loudly; what one process cannot read is damaged for all. Raises ValueError where the
+        checkpoint is of another mixture or model, and DamagedCheckpoint where there are checkpoints
+        but all are damaged.
         """
         damaged = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                record = _read_record(self._manager, step)
-                _check_identity(self.directory / str(step), record, self.model, self.fingerprint)
-                return self._read(step, record, like), record
-            except DamagedCheckpoint as error:
-                _say(f"DAMAGED CHECKPOINT, taking the one before: {error}")
-                damaged.append(step)
+        with _manager(self.directory, None) as reader:
+            for step in distributed.first(lambda: sorted(reader.all_steps(), reverse=True)):
+                try:
+                    return self._restore(reader, step, like)
+                except (DamagedCheckpoint, distributed.Elsewhere) as error:
+                    if distributed.is_first():
+                        _say(f"DAMAGED CHECKPOINT, taking the one before: {error}")
+                    damaged.append(step)
         if damaged:
             raise DamagedCheckpoint(
                 f"{self.directory}: all checkpoints are damaged (steps {damaged}); "
@@ -107,34 +130,59 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, record: dict[str, Any], like: State) -> State:
+    def _restore(
+        self, reader: ocp.CheckpointManager, step: int, like: State
+    ) -> tuple[State, dict[str, Any]]:
         path = self.directory / str(step)
-        with _as_damage(path):
-            read = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(like.params),
-                    optimizer=ocp.args.StandardRestore(like.optimizer),
-                ),
+
+        def read() -> tuple[dict[str, Any], Any]:
+            record = _read_record(reader, step)
+            _check_identity(path, record, self.model, self.fingerprint)
+            args = ocp.args.Composite(
+                params=ocp.args.StandardRestore(like.params),
+                optimizer=ocp.args.StandardRestore(like.optimizer),
             )
-        counter = jax.device_put(jnp.int32(step), like.step.sharding)
-        state = State(read.params, read.optimizer, counter)
-        _check_sums(path, record["checksums"], _checksums(state))
-        return state
+            with _as_damage(path):
+                return record, reader.restore(step, args=args)
+
+        record, arrays = distributed.together(read)
+        sums = _checksums({"params": arrays.params, "optimizer": arrays.optimizer})
+        _check_sums(path, record["checksums"], sums)
+        small = (jnp.int32(step), Recent.of(record["losses"], record["skipped"], like.recent))
+        small = jax.device_put(small, jax.tree.map(lambda a: a.sharding, (like.step, like.recent)))
+        return State(arrays.params, arrays.optimizer, *small), record
 
     def drop_after(self, step: int) -> None:
         """Moves later checkpoints aside: they are damaged, and their steps will be saved again."""
         aside = self.directory.with_name(self.directory.name + "-damaged")
-        for later in [later for later in self._manager.all_steps() if later > step]:
-            aside.mkdir(exist_ok=True)
-            number = len(list(aside.iterdir()))
-            (self.directory / str(later)).rename(aside / f"{number:03d}-step-{later}")
+
+        def move() -> None:
+            for later in [later for later in self._manager.all_steps() if later > step]:
+                aside.mkdir(exist_ok=True)
+                number = len(list(aside.iterdir()))
+                (self.directory / str(later)).rename(aside / f"{number:03d}-step-{later}")
+
+        distributed.first(move)
         self._manager.reload()
 
     def wait(self) -> None:
-        """Until the last save is on disk; raises what went wrong with it."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Until the last save is on disk. Raises NotSaved where it could not be written."""
+        with self._as_not_saved():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    @contextmanager
+    def _as_not_saved(self, told: bool = False) -> Iterator[None]:
+        """What Orbax and its storage raise, in one line; not at all where another error says it."""
+        try:
+            yield
+        except Exception as error:
+            if not told:
+                raise NotSaved(
+                    f"{self.directory}: a checkpoint could not be written, those before it are "
+                    f"intact; make room or mend the disk, then the same command goes on from the "
+                    f"last: {type(error).__name__}: {error}"
+                ) from error
 
 
 def restore_params(
@@ -142,23 +190,75 @@ def restore_params(
     model: Model,
     *,
     step: int | None = None,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: Any = None,
 ) -> tuple[Params, int]:
-    """Parameters alone, and their step, for evaluation: the latest step, or the given one.
+    """Parameters alone, and their step: of the latest checkpoint, or of the given one.
 
-    They come on one device unless `sharding` says otherwise. Raises FileNotFoundError where there
-    is no such checkpoint, ValueError where it is of another model, DamagedCheckpoint where its
-    bytes are not what was saved.
+    They come on one device unless `sharding` (one for all, or nested as they are) says otherwise.
+    Raises FileNotFoundError where there is no such checkpoint, ValueError where it is of another
+    model, DamagedCheckpoint where its bytes are not what was saved.
     """
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = abstract(model)[1]
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, shapes)
+    like = jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=s), shapes, sharding
+    )
+    with _opened(directory, model, step) as (manager, chosen, record):
+        return _read_params(manager, chosen, record, like), chosen
+
+
+def stream_params(
+    directory: Path, model: Model, *, step: int | None = None
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """(path, array) of one parameter after the other, so that one is in memory at a time.
+
+    >>> [path for path, _ in stream_params(directory, Model())][0]
+    ('embedding_VD',)
+
+    Raises as `restore_params` does.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    with _opened(directory, model, step) as (manager, chosen, record):
+        for keys, p in jax.tree_util.tree_leaves_with_path(abstract(model)[1]):
+            like = jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=here)
+            path = tuple(key.key for key in keys)
+            params = _read_params(manager, chosen, record, _nested(path, like))
+            yield path, np.asarray(jax.tree.leaves(params)[0])
+
+
+def save_params(directory: Path, model: Model, params: Params) -> None:
+    """Writes parameters alone, as step 0: of a model that was trained elsewhere.
+
+    `params`: float32 arrays of NumPy or JAX. They belong to no mixture, so that training can start
+    from them, as training.start_from says, but not go on with them.
+    """
+    sums: dict[str, int] = {}
+    for keys, array in jax.tree_util.tree_leaves_with_path({"params": params}):
+        sums |= _checksums(_nested(tuple(key.key for key in keys), array))
+    record: dict[str, Any] = {"step": 0, "fingerprint": None, "model": plain(model)}
+    record["checksums"] = sums
+    record["sha256"] = _sha256(record)
+    with _manager(Path(directory).absolute(), ocp.checkpoint_managers.LatestN(1)) as manager:
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(params), record=ocp.args.JsonSave(record)
+        )
+        manager.save(0, args=args)
+        manager.wait_until_finished()
+        manager.check_for_errors()
+
+
+@contextmanager
+def _opened(
+    directory: Path, model: Model, step: int | None
+) -> Iterator[tuple[ocp.CheckpointManager, int, dict[str, Any]]]:
+    """Manager, step and record of the latest checkpoint, or of the given one."""
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such directory of checkpoints; train first")
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=sharding), abstract(model)[1]
-    )
-    with _manager(directory, keep=None) as manager:
+    with _manager(directory, None) as manager:
         steps = sorted(manager.all_steps())
         chosen = steps[-1] if step is None and steps else step
         if chosen not in steps or chosen is None:
@@ -166,29 +266,63 @@ def restore_params(
                 f"{directory}: no checkpoint of step {chosen}, there are {steps}"
             )
         record = _read_record(manager, chosen)
-        path = directory / str(chosen)
-        _check_identity(path, record, model, record["fingerprint"])
-        with _as_damage(path):
-            args = ocp.args.Composite(params=ocp.args.StandardRestore(like))
-            params = manager.restore(chosen, args=args).params
+        _check_identity(directory / str(chosen), record, model, record["fingerprint"])
+        yield manager, chosen, record
+
+
+def _read_params(
+    manager: ocp.CheckpointManager, step: int, record: dict[str, Any], like: Params
+) -> Params:
+    """The parameters that `like` has, all or some of them."""
+    path = Path(str(manager.directory)) / str(step)
+    restore = ocp.args.PyTreeRestore(
+        item=like,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+        partial_restore=True,
+    )
+    with _as_damage(path):
+        params = manager.restore(step, args=ocp.args.Composite(params=restore)).params
     got = _checksums({"params": params})
-    _check_sums(path, {name: record["checksums"][name] for name in got}, got)
-    return params, chosen
+    _check_sums(path, {name: record["checksums"].get(name) for name in got}, got)
+    return params
 
 
-def _manager(directory: Path, keep: int | None) -> ocp.CheckpointManager:
+def _nested(path: tuple[str, ...], value: Any) -> Any:
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def _manager(directory: Path, preserved: Any) -> ocp.CheckpointManager:
+    """`preserved`: which checkpoints stay; None for reading alone, which waits for no process."""
+    logging.getLogger("absl").addFilter(QUIET)
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=None if keep is None else _latest(keep),
-        cleanup_tmp_directories=True,  # of a save that was killed
-        create=keep is not None,
+        preservation_policy=preserved,
+        cleanup_tmp_directories=preserved is not None,  # of a save that was killed
+        create=preserved is not None,
+        multiprocessing_options=alone
+        if preserved is None
+        else ocp.options.MultiprocessingOptions(),
     )
     return ocp.CheckpointManager(directory, options=options)
 
 
-def _latest(keep: int) -> Any:
-    if keep < 1:
-        raise ValueError(f"checkpointing.keep={keep}: expected at least 1")
-    return ocp.checkpoint_managers.LatestN(keep)
+def _preserved(config: Checkpointing) -> Any:
+    """The latest so many, and some for good."""
+    c, policies = config, ocp.checkpoint_managers
+    if c.keep < 1:
+        raise ValueError(f"checkpointing.keep={c.keep}: expected at least 1")
+    if c.every_steps < 1 or c.keep_every < 0 or c.keep_every % c.every_steps:
+        raise ValueError(
+            f"checkpointing.keep_every={c.keep_every}: expected 0, or a multiple of "
+            f"every_steps={c.every_steps}, which is at least 1"
+        )
+    latest = policies.LatestN(c.keep)
+    if not c.keep_every:
+        return latest
+    return policies.AnyPreservationPolicy([latest, policies.EveryNSteps(c.keep_every)])
 
 
 def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import grain
 
 from hare_jax.config import Model, Training
-from hare_jax.training.batch import Batch, from_records
+from hare_jax.training.batch import Batch, decode_record, from_records
 from hare_jax.training.order import Order, Stretch
+from hare_jax.training.verify import verify
 
 SCHEMA = 1
 
@@ -52,10 +52,14 @@ class Span:
 class Baked:
     """A baked directory, verified: fingerprint, schema, and every file's presence, bytes and count.
 
+    `memory` and `share`: which bytes need not be hashed, since they were before or since another
+    process does it: see verify.py.
     Raises FileNotFoundError or ValueError at the first mismatch, naming the file and both values.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(
+        self, directory: Path, memory: Path | None = None, share: tuple[int, int] = (0, 1)
+    ):
         self.directory = Path(directory)
         manifest = _read_manifest(self.directory / "mixture.json")
         self.fingerprint: str = manifest["fingerprint"]
@@ -65,10 +69,21 @@ class Baked:
         self.dtype: str = manifest["dtype"]
         self.mixtures: dict[str, dict[str, float]] = manifest["mixtures"]
         self.sources = [Source(**source) for source in manifest["sources"]]
-        _verify_tokenizer(self.directory, self.tokenizer)
-        _verify_bytes(self.directory, self.sources)
+        verify(self._hashes(), memory, share)
         self._rows = [self._open(source, "file") for source in self.sources]
         self._spans = [self._open(source, "spans") for source in self.sources]
+        for source_id, source in enumerate(self.sources):
+            if source.records:
+                self._check_first(source_id)
+
+    def _hashes(self) -> dict[Path, str]:
+        """File -> the sha256 that the manifest says."""
+        files = [file for source in self.sources for file in source.files]
+        return {
+            self.directory / self.tokenizer["file"]: self.tokenizer["sha256"],
+            **{self.directory / file["file"]: file["sha256"] for file in files},
+            **{self.directory / file["spans"]: file["spans_sha256"] for file in files},
+        }
 
     def _open(self, source: Source, key: str) -> Any:
         """Random access to all the records of a source, its files one after the other."""
@@ -86,6 +101,32 @@ class Baked:
         paths = [str(self.directory / file[key]) for file in source.files]
         return grain.sources.ArrayRecordDataSource(paths) if paths else ()
 
+    def _check_first(self, source_id: int) -> None:
+        """Compares the first record of a source with what the manifest says of all of them."""
+        problem = next(self._problems(source_id), None)
+        if problem:
+            raise ValueError(
+                f"{self.directory}: the first record of source {self.sources[source_id].name!r} "
+                f"has {problem}, unlike what mixture.json says; bake the data again"
+            )
+
+    def _problems(self, source_id: int) -> Iterator[str]:
+        if self.tokens_per_record != self.sequence_length + 1:
+            yield f"{self.tokens_per_record} tokens for sequence_length={self.sequence_length}"
+        row, lengths = decode_record(self._record(source_id, 0), self.tokens_per_record, self.dtype)
+        tokenizer, spans = self.tokenizer, self.spans([(source_id, 0)])
+        if row.max() >= tokenizer["vocab_size"]:
+            yield f"token {row.max()} of a vocabulary of {tokenizer['vocab_size']}"
+        if [span.length for span in spans] != lengths.tolist():
+            yield f"segments of {lengths.tolist()} tokens for the documents {spans}"
+        for span, end in zip(spans, lengths.cumsum(), strict=True):
+            first, last = row[end - span.length], row[end - 1]
+            if span.offset == 0 and first != tokenizer["bos_id"]:
+                yield f"a document that begins with {first}, not BOS {tokenizer['bos_id']}"
+            # A piece shorter than a row is a document's last.
+            if span.length < self.tokens_per_record and last != tokenizer["eos_id"]:
+                yield f"a document that ends with {last}, not EOS {tokenizer['eos_id']}"
+
     def check_model(self, model: Model) -> None:
         """Raises ValueError where the model's vocabulary is not the tokenizer's."""
         if self.tokenizer["vocab_size"] != model.vocab_size:
@@ -98,12 +139,22 @@ class Baked:
     def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The records [(source_id, record_id), ...] as a batch of as many rows."""
         return from_records(
-            [self._rows[source_id][record_id] for source_id, record_id in picks],
+            [self._record(source_id, record_id) for source_id, record_id in picks],
             record_ids=[record_id for _, record_id in picks],
             source_ids=[source_id for source_id, _ in picks],
             tokens_per_record=self.tokens_per_record,
             dtype=self.dtype,
         )
+
+    def _record(self, source_id: int, record_id: int) -> bytes:
+        """Records have checksums of their own: bytes that go bad later are noticed here."""
+        try:
+            return self._rows[source_id][record_id]
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.directory}: record {record_id} of source {self.sources[source_id].name!r} "
+                f"cannot be read: {error}; bring the data again"
+            ) from error
 
     def spans(self, picks: Sequence[tuple[int, int]]) -> list[Span]:
         """The documents that lie in those records, in the order of rows."""
@@ -167,13 +218,15 @@ def trace(baked: Baked, order: Order, step: int) -> list[Span]:
     return baked.spans(order.picks(step))
 
 
-def batches(baked: Baked, order: Order, *, first_step: int, rows: slice) -> Iterator[Batch]:
-    """The batches of the steps from `first_step` on, read ahead by threads.
+def batches(
+    baked: Baked, order: Order, *, first_step: int, rows: slice, threads: int = 0
+) -> Iterator[Batch]:
+    """The batches of the steps from `first_step` on, read ahead by threads; 0: up to four.
 
     `rows`: the part of each global batch that this process needs.
     """
     steps = grain.MapDataset.source(_Steps(baked, order, rows))[first_step:]
-    threads = min(4, os.cpu_count() or 1)
+    threads = threads or min(4, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(steps.to_iter_dataset(options))
 
@@ -223,28 +276,3 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     body = {key: value for key, value in manifest.items() if key != "fingerprint"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _verify_tokenizer(directory: Path, tokenizer: dict[str, Any]) -> None:
-    _verify_file(directory / tokenizer["file"], tokenizer["sha256"])
-
-
-def _verify_bytes(directory: Path, sources: list[Source]) -> None:
-    expected = [
-        (directory / file[name], file[sha256])
-        for source in sources
-        for file in source.files
-        for name, sha256 in (("file", "sha256"), ("spans", "spans_sha256"))
-    ]
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to the other threads
-        for _ in pool.map(lambda pair: _verify_file(*pair), expected):
-            pass
-
-
-def _verify_file(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, but mixture.json names it; bake again")
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != expected:
-        raise ValueError(f"{path}: sha256 {got}, mixture.json says {expected}; bake the data again")

@@ -1,4 +1,12 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, and the progress line."""
+"""What a run measures, as rows of metrics.jsonl; the progress line and the boards show the same.
+
+    {"step": 20, "stage": "stage 1", "loss": 7.95, "learning_rate": 0.003, "grad_norm": 0.8,
+     "param_norm": 91.2, "skipped": 0, "tokens": 81920, "tokens_per_second": 1965.0,
+     "mfu": null, "input_wait": 0.0002, "checkpoint_stall": 0.0, "memory_in_use": null,
+     "memory_peak": null, "source_loss": {"web": 7.91, "code": 8.02}}
+
+What each says stands in docs/training.md.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +14,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
+from hare_jax.files import write_text
+from hare_jax.training.boards import Board, TensorBoard, WeightsAndBiases
 from hare_jax.training.order import Stretch
-
-PLAIN_LINE_SECONDS = 5  # between lines where there is no terminal
+from hare_jax.training.progress_line import ProgressLine
 
 # Dense bfloat16 FLOP/s by datasheet, for MFU; by jax.Device.device_kind.
 PEAK_FLOPS = {
@@ -30,24 +36,32 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
 }
-
-
-class NotFinite(RuntimeError):
-    """A loss or gradient norm that is not a number; `step` is the first such, 0 for the first."""
-
-    def __init__(self, step: int, loss: float, grad_norm: float, advice: str = ""):
-        super().__init__(f"step {step + 1}: loss {loss}, gradient norm {grad_norm}{advice}")
-        self.step, self.loss, self.grad_norm = step, loss, grad_norm
+MEANS = ("loss", "learning_rate", "grad_norm", "param_norm")
+BY_SOURCE = ("source_loss_sum", "source_tokens")
+# What a row has of the machine. All else follows from config and data: resumed, it is the same.
+TIMED = (
+    "tokens_per_second",
+    "mfu",
+    "input_wait",
+    "checkpoint_stall",
+    "memory_in_use",
+    "memory_peak",
+)
 
 
 class Metrics:
     """Collects what the steps return and writes a row every `log_every` steps.
 
     A row is the mean of the steps since the row before, of one stage; the steps themselves stay on
-    the device until then. `source_loss` is the mean over the counted tokens of each source.
+    the device until then. `source_loss` is the mean over the counted tokens of each source. Steps
+    that were left out are counted only (`skipped`); where all were, the row waits for one that was
+    not. The first process writes, for all.
 
     Steps that a checkpoint has but no row has yet travel in the checkpoint (`pending`), so that an
     interrupted run ends with the same rows as an uninterrupted one.
+
+    `counts(step, values)`: whether a step was learned from, by what it returned; it may raise.
+    `devices`: of the whole mesh, for MFU.
     """
 
     def __init__(
@@ -60,39 +74,37 @@ class Metrics:
         tokens_per_step: int,
         flops_per_token: float,
         devices: Sequence[jax.Device],
+        counts: Callable[[int, dict[str, Any]], bool],
         first_step: int = 0,
-        pending: list[dict[str, Any]] | None = None,
+        pending: list[dict[str, Any] | None] | None = None,
+        wandb_project: str = "",
     ):
         self.sources = sources
         self.log_every = log_every
         self.tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
-        peaks = [PEAK_FLOPS.get(device.device_kind) for device in devices]
-        self._peak_flops = None if None in peaks else sum(peak or 0 for peak in peaks)
-        self._finished: list[dict[str, Any]] = list(pending or [])  # on the host
+        self._peak_flops = peak_flops(devices)
+        self._counts = counts
+        self._finished = list(pending or [])  # on the host; None is a step that was left out
         self._running: list[tuple[int, Any]] = []  # on the device
-        self._path = run_dir / "metrics.jsonl"
-        cut_back(self._path, first_step)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
-        self._progress = ProgressLine(first_step, steps)
+        self._rows = Rows(run_dir, first_step, steps, wandb_project)
+        self._stall = 0.0
         self.start_clock(first_step)
 
     def __enter__(self) -> Metrics:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.close()
-        self._board.close()
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._rows.close(failed=kind is not None)
 
     def add(
         self, step: int, stage: Stretch, values: dict[str, jax.Array], *, input_wait: float
     ) -> None:
         """Takes what a step returned (0 for the first), without waiting for it until a row is due.
 
-        `values`: "loss", "learning_rate", "grad_norm", "param_norm" of [], and "source_loss_sum",
-        "source_tokens" of [sources]. `input_wait`: seconds. Raises NotFinite, as `fetch` does.
+        `values`: "loss", "learning_rate", "grad_norm", "param_norm" of [], "source_loss_sum",
+        "source_tokens" of [sources], and what `counts` wants. `input_wait`: seconds. Raises what
+        `counts` raises.
         """
         self._running.append((step, values))
         self._input_wait += input_wait
@@ -100,24 +112,28 @@ class Metrics:
         if done % self.log_every == 0 or done == stage.first_step + stage.steps:
             self.fetch()
             self._write_row(done, stage.name)
-        self._progress.advance(done)
+        self._rows.advance(done)
 
-    def fetch(self) -> list[dict[str, Any]]:
+    def stalled(self, seconds: float) -> None:
+        """Counts time in which a save kept the loop waiting."""
+        self._stall += seconds
+
+    def fetch(self) -> list[dict[str, Any] | None]:
         """Waits for the steps under way; returns those without a row, for the checkpoint.
 
-        Raises NotFinite for the first step whose loss or gradient is not finite.
+        Raises what `counts` raises, for the first such step.
         """
         for step, values in self._running:
             host = {name: value.tolist() for name, value in jax.device_get(values).items()}
-            if not (math.isfinite(host["loss"]) and math.isfinite(host["grad_norm"])):
-                raise NotFinite(step, host["loss"], host["grad_norm"])
-            self._finished.append(host)
+            learned = self._counts(step, host)
+            kept = {name: host[name] for name in MEANS + BY_SOURCE}
+            self._finished.append(kept if learned else None)
         self._running.clear()
         return self._finished
 
     def sync(self) -> None:
         """Rows written so far survive a crash of the machine."""
-        os.fsync(self._file.fileno())
+        self._rows.sync()
 
     def start_clock(self, step: int) -> None:
         """Speed is measured from here: after compilation."""
@@ -128,49 +144,118 @@ class Metrics:
         now = time.perf_counter()
         seconds, steps = now - self._clock[0], done - self._clock[1]
         speed = steps * self.tokens_per_step / seconds
-        source_loss = self._source_loss()
-        row: dict[str, Any] = {
-            "step": done,
-            "stage": stage,
-            **self._means(),
-            "tokens": done * self.tokens_per_step,
-            "tokens_per_second": speed,
-            "mfu": self._mfu(speed),
-            "input_wait": min(1.0, self._input_wait / seconds),
-            "source_loss": source_loss,
-        }
+        learned = [step for step in self._finished if step is not None]
+        if not learned:
+            return
+        in_use, peak = memory()
+        self._rows.write(
+            {
+                "step": done,
+                "stage": stage,
+                **means(learned),
+                "skipped": len(self._finished) - len(learned),
+                "tokens": done * self.tokens_per_step,
+                "tokens_per_second": speed,
+                "mfu": mfu(speed, self._flops_per_token, self._peak_flops),
+                "input_wait": min(1.0, self._input_wait / seconds),
+                "checkpoint_stall": self._stall,
+                "memory_in_use": in_use,
+                "memory_peak": peak,
+                "source_loss": source_loss(self.sources, learned),
+            }
+        )
         self._finished.clear()
+        self._stall = 0.0
         self.start_clock(done)
+
+
+class Rows:
+    """Where rows go: metrics.jsonl, the progress line, and the boards; on the first process."""
+
+    def __init__(self, run_dir: Path, first_step: int, steps: int, wandb_project: str):
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        path = run_dir / "metrics.jsonl"
+        cut_back(path, first_step)
+        self._boards: list[Board] = [TensorBoard(run_dir, first_step)]
+        if wandb_project:
+            self._boards.append(WeightsAndBiases(run_dir, wandb_project))
+        self._file = path.open("a", encoding="utf-8")
+        self._progress = ProgressLine(first_step, steps)
+
+    def write(self, row: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if isinstance(value, float):
-                self._board.add_scalar(f"train/{name}", value, done)
-        for name, value in source_loss.items():
-            self._board.add_scalar(f"source_loss/{name}", value, done)
+        values = {
+            f"train/{name}": float(value)
+            for name, value in row.items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        values |= {f"source_loss/{name}": value for name, value in row["source_loss"].items()}
+        for board in self._boards:
+            board.write(row["step"], values)
         self._progress.show(row)
 
-    def _means(self) -> dict[str, float]:
-        names = ("loss", "learning_rate", "grad_norm", "param_norm")
-        steps = self._finished
-        return {name: math.fsum(step[name] for step in steps) / len(steps) for name in names}
+    def advance(self, done: int) -> None:
+        if self._writes:
+            self._progress.advance(done)
 
-    def _source_loss(self) -> dict[str, float]:
-        sums, tokens = (
-            [math.fsum(column) for column in zip(*(s[name] for s in self._finished), strict=True)]
-            for name in ("source_loss_sum", "source_tokens")
-        )
-        return {
-            source: total / count
-            for source, total, count in zip(self.sources, sums, tokens, strict=True)
-            if count
-        }
+    def sync(self) -> None:
+        if self._writes:
+            os.fsync(self._file.fileno())
 
-    def _mfu(self, tokens_per_second: float) -> float | None:
-        """Share of the devices' peak that the model's FLOPs (decoder.flops_per_token) make up."""
-        if self._peak_flops is None:
-            return None
-        return tokens_per_second * self._flops_per_token / self._peak_flops
+    def close(self, failed: bool) -> None:
+        if not self._writes:
+            return
+        self._progress.close()
+        self._file.close()
+        for board in self._boards:
+            board.close(failed)
+
+
+def means(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The plain means over steps, one at least."""
+    return {name: math.fsum(step[name] for step in steps) / len(steps) for name in MEANS}
+
+
+def source_loss(sources: Sequence[str], steps: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Nats a token of each source that had any in these steps."""
+    sums, tokens = (
+        [math.fsum(step[name][i] for step in steps) for i in range(len(sources))]
+        for name in BY_SOURCE
+    )
+    return {
+        source: total / count
+        for source, total, count in zip(sources, sums, tokens, strict=True)
+        if count
+    }
+
+
+def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """Sum of the devices' PEAK_FLOPS; None where one of them is not in the table."""
+    peaks = [PEAK_FLOPS.get(device.device_kind) for device in devices]
+    return None if None in peaks else math.fsum(peak or 0 for peak in peaks)
+
+
+def mfu(tokens_per_second: float, flops_per_token: float, peak: float | None) -> float | None:
+    """Model FLOP utilisation (arXiv 2204.02311, appendix B), a share in [0, 1]:
+
+        tokens/s * FLOPs a token (decoder.flops_per_token) / sum of the devices' peak FLOP/s
+
+    FLOPs are those of the model: what remat computes again does not count. None without a peak.
+    """
+    return None if peak is None else tokens_per_second * flops_per_token / peak
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes in use now, and at most since the process began: of its fullest device. None on CPU."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    in_use = [s["bytes_in_use"] for s in stats if "bytes_in_use" in s]
+    peak = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    return max(in_use, default=None), max(peak, default=None)
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -180,58 +265,4 @@ def cut_back(path: Path, step: int) -> None:
         if not line.endswith(b"\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(b"".join(kept))
-    temporary.replace(path)
-
-
-class ProgressLine:
-    """A bar on a terminal; elsewhere a line at most every PLAIN_LINE_SECONDS."""
-
-    def __init__(self, first_step: int, steps: int):
-        self._first, self._steps = first_step, steps
-        self._started = time.perf_counter()
-        self._said = -math.inf
-        self._bar: Progress | None = None
-        console = Console(stderr=False)
-        if console.is_terminal:
-            columns = (
-                TextColumn("train"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[values]}"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("", total=steps, completed=first_step, values="")
-            self._bar.start()
-
-    def advance(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-
-    def show(self, row: dict[str, Any]) -> None:
-        """The values of a row of metrics.jsonl."""
-        mfu = "" if row["mfu"] is None else f"  mfu {row['mfu']:.1%}"
-        values = (
-            f"{row['stage']}  loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s{mfu}"
-        )
-        if self._bar is not None:
-            self._bar.update(self._task, completed=row["step"], values=values)
-            return
-        now = time.perf_counter()
-        if now - self._said < PLAIN_LINE_SECONDS and row["step"] < self._steps:
-            return
-        self._said = now
-        left = (now - self._started) / (row["step"] - self._first) * (self._steps - row["step"])
-        print(f"step {row['step']}/{self._steps}  {values}  {_clock(left)} left", flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    write_text(path, b"".join(kept).decode())

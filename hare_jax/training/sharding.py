@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hare_jax.config import Mesh
+from hare_jax.config import Mesh, Slices
 from hare_jax.model.decoder import BATCH_AXES
 from hare_jax.training.batch import Batch
+
+AXES = ("data", "fsdp", "tensor")
 
 # The last name of a parameter's path -> its axes. Layers are stacked: their first axis is L.
 RULES: dict[str, P] = {
@@ -30,24 +34,83 @@ RULES: dict[str, P] = {
     "scale": P(),
 }
 
+# What the config calls the axes of parameters that may be cut.
+SIZES = {
+    "V": "vocab_size",
+    "D": "d_model",
+    "H": "num_heads",
+    "G": "num_kv_heads",
+    "F": "d_ff",
+}
+
 
 def make_mesh(config: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """A mesh (data, fsdp, tensor) over all devices, or those given; -1 takes what is left.
 
-    Raises ValueError where the axes do not multiply to the number of devices.
+    Raises ValueError where the axes do not multiply to the number of devices, or cannot be laid
+    across the slices that they are of.
     """
     devices = jax.devices() if devices is None else devices
-    axes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    order = device_order(config, devices)
+    return jax.sharding.Mesh(order, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_order(config: Mesh, devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices by their place on the mesh, [data, fsdp, tensor].
+
+    Neighbours on the last axes are neighbours on the network of their slice. With two slices of
+    four devices, data 2 and fsdp 4, each slice holds one copy of the parameters:
+
+        data 0    slice 0: 0 1 2 3
+        data 1    slice 1: 4 5 6 7
+    """
+    shape = _mesh_shape(config, len(devices))
+    slices = Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(slices) == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if len(set(slices.values())) > 1:
+        raise ValueError(
+            f"got slices of {sorted(slices.values())} devices, expected as many in each: leave "
+            "the incomplete slice out"
+        )
+    across = _across_slices(config.slices, shape, len(slices))
+    within = tuple(size // count for size, count in zip(shape, across, strict=True))
+    return mesh_utils.create_hybrid_device_mesh(
+        within, across, devices, allow_split_physical_axes=True
+    )
+
+
+def _mesh_shape(config: Mesh, devices: int) -> tuple[int, ...]:
+    axes = {name: getattr(config, name) for name in AXES}
     given = math.prod(size for size in axes.values() if size != -1)
     inferred = [name for name, size in axes.items() if size == -1]
-    fits = given > 0 and len(devices) % given == 0 and (inferred or given == len(devices))
+    fits = given > 0 and devices % given == 0 and (inferred or given == devices)
     if len(inferred) > 1 or any(size < 1 and size != -1 for size in axes.values()) or not fits:
         raise ValueError(
-            f"training.mesh is {axes} on {len(devices)} devices: expected sizes that multiply to "
-            f"{len(devices)}, one of which may be -1 for all that is left"
+            f"training.mesh is {axes} on {devices} devices: expected sizes that multiply to "
+            f"{devices}, one of which may be -1 for all that is left"
         )
-    shape = tuple(len(devices) // given if size == -1 else size for size in axes.values())
-    return jax.make_mesh(shape, tuple(axes), axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return tuple(devices // given if size == -1 else size for size in axes.values())
+
+
+def _across_slices(config: Slices, shape: tuple[int, ...], slices: int) -> tuple[int, ...]:
+    """How many slices each axis goes across; what the config leaves open is filled in order."""
+    asked = tuple(getattr(config, name) for name in AXES)
+    given = math.prod(count for count in asked if count)
+    left = slices // given if given > 0 else 0
+    across = []
+    for size, count in zip(shape, asked, strict=True):
+        across.append(count or math.gcd(size, left))
+        left //= 1 if count else across[-1]
+    cut = all(n > 0 and size % n == 0 for size, n in zip(shape, across, strict=True))
+    if math.prod(across) != slices or not cut:
+        sizes, counts = (dict(zip(AXES, values, strict=True)) for values in (shape, asked))
+        raise ValueError(
+            f"training.mesh {sizes} with training.mesh.slices {counts} "
+            f"cannot be laid across {slices} slices: expected counts that multiply to {slices}, "
+            f"each a divisor of its axis; training.mesh.data={slices} keeps a copy on each slice"
+        )
+    return tuple(across)
 
 
 def of_params(mesh: jax.sharding.Mesh, params: Any) -> Any:
@@ -60,12 +123,13 @@ def of_params(mesh: jax.sharding.Mesh, params: Any) -> Any:
         name = path[-1].key
         if name not in RULES:
             raise ValueError(f"no sharding rule for parameter {_name(path)}: add {name!r} to RULES")
-        for size, axis in zip(param.shape, RULES[name], strict=False):
+        letters = name.rpartition("_")[2].rjust(param.ndim)  # of q_DHK; the first axis is L
+        for size, letter, axis in zip(param.shape, letters, RULES[name], strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise ValueError(
-                    f"parameter {_name(path)} of shape {param.shape}: {size} cannot be cut in "
-                    f"{mesh.shape[axis]} equal parts along mesh axis {axis!r}; "
-                    f"choose another training.mesh.{axis}"
+                    f"parameter {_name(path)} of shape {param.shape}: model.{SIZES[letter]}={size} "
+                    f"cannot be cut in {mesh.shape[axis]} equal parts along mesh axis {axis!r}; "
+                    f"choose a training.mesh.{axis} that divides it"
                 )
         return NamedSharding(mesh, RULES[name])
 
@@ -109,18 +173,32 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def local_rows(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> slice:
-    """The rows of the global batch that the devices of this process hold.
+def rows_at_a_time(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> int:
+    """Rows that a device has of each part of the batch.
 
     Raises ValueError where the batch, or a part of it, cannot be shared equally.
     """
-    shares = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shares = batch_shares(mesh)
     if accumulation < 1 or batch_size % (shares * accumulation):
         raise ValueError(
             f"training.batch_size={batch_size} cannot be shared equally among the {shares} parts "
             f"of mesh axes {BATCH_AXES} with training.accumulation={accumulation}: choose a "
             f"multiple of {shares * max(accumulation, 1)}"
         )
+    return batch_size // (shares * accumulation)
+
+
+def batch_shares(mesh: jax.sharding.Mesh) -> int:
+    """How many parts the rows of a batch are cut in; devices of a tensor axis share one."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def local_rows(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> slice:
+    """The rows of the global batch that the devices of this process hold.
+
+    Raises ValueError where the batch, or a part of it, cannot be shared equally.
+    """
+    rows_at_a_time(mesh, batch_size, accumulation)
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
     rows = [index[0].indices(batch_size)[:2] for index in indices if index is not None]

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from hare_jax.config import Model, Training
+from hare_jax.config import Model, OnFault, Training
 from hare_jax.model import decoder
 from hare_jax.model.decoder import Dropout
-from hare_jax.training import optim
+from hare_jax.training import faults, optim
 from hare_jax.training.batch import Batch
-from hare_jax.training.checkpoint import State
 from hare_jax.training.loss import loss_by_source, weighted_loss
 from hare_jax.training.order import Order
+from hare_jax.training.state import State
 
 Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
@@ -33,13 +33,17 @@ def make_step(
 
     With `accumulation` = A, part a of the batch has rows a, a + A, a + 2 A, ..., so that each
     device has its share of every part; gradients and losses are those of the whole batch.
+
+    A step that `training.faults` says to skip returns the parameters and moments that it was given.
     """
     graph, _ = decoder.abstract(model_config)
     c = training_config
     learning_rate = optim.learning_rate(c.optimizer, order.steps)
     dropout = dropout_of(order, c)
+    first_steps = [stage.first_step for stage in order.stages]
+    may_skip = OnFault.SKIP in (c.faults.not_finite, c.faults.spike)
 
-    def loss(
+    def total_loss(
         params: decoder.Params, batch: Batch, total_weight: Array, drop: Dropout | None
     ) -> tuple[Array, Array]:
         model = decoder.merge(graph, params)
@@ -57,7 +61,7 @@ def make_step(
 
     def gradient(params: decoder.Params, batch: Batch, step: Array) -> tuple[Any, Array]:
         """(gradient, per_example_B) of the whole batch."""
-        grad = jax.grad(loss, has_aux=True)
+        grad = jax.grad(total_loss, has_aux=True)
         total_weight = batch["loss_mask_BT"].sum()
         if c.accumulation == 1:
             return grad(params, batch, total_weight, dropout(step, 0))
@@ -79,15 +83,31 @@ def make_step(
         loss_sums, tokens = loss_by_source(
             per_example_B, batch["loss_mask_BT"], batch["source_id_B"], num_sources
         )
+        loss = per_example_B.sum() / jnp.maximum(tokens.sum(), 1.0)
+        grad_norm = optax.tree.norm(grads)
+        verdict, z, recent = faults.judge(
+            state.recent,
+            loss,
+            grad_norm,
+            c.faults,
+            new_stage=jnp.isin(state.step, jnp.array(first_steps)),
+        )
+        if may_skip:
+            good = verdict == faults.Verdict.GOOD
+            params = _chosen(good, params, state.params)
+            optimizer_state = _chosen(good, optimizer_state, state.optimizer)
         values = {
-            "loss": per_example_B.sum() / jnp.maximum(tokens.sum(), 1.0),
+            "loss": loss,
             "learning_rate": learning_rate(state.step),
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": grad_norm,
             "param_norm": optax.tree.norm(params),
             "source_loss_sum": loss_sums,
             "source_tokens": tokens,
+            "verdict": verdict,
+            "loss_z": z,
+            "skipped": recent.skipped,
         }
-        return State(params, optimizer_state, state.step + 1), values
+        return State(params, optimizer_state, state.step + 1, recent), values
 
     return step
 
@@ -120,6 +140,19 @@ def dropout_of(order: Order, training: Training) -> Callable[[Any, Any], Dropout
         return Dropout(jnp.array(rates, jnp.float32)[stage], jax.random.fold_in(key, part))
 
     return dropout
+
+
+def _chosen(good: Array, new: Any, old: Any) -> Any:
+    """`new` after a good step, else `old`; but the step of a schedule always moves on."""
+
+    def choose(new: Any, old: Any) -> Any:
+        if isinstance(new, optax.ScaleByScheduleState):
+            return new
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+    return jax.tree.map(
+        choose, new, old, is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState)
+    )
 
 
 def _cut(a: Array, parts: int) -> Array:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +114,18 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     (directory / "mixture.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-@pytest.fixture
-def bake(tmp_path: Path) -> Callable[..., Path]:
-    """bake(records={"web": 40, "code": 25}, mixtures=...) -> the directory of a baked mixture."""
+@pytest.fixture(scope="session")
+def bake_at() -> Callable[..., Path]:
+    """bake_at(parent, records={"web": 40, "code": 25}, ...) -> the directory of a baked mixture."""
 
     def write(
+        parent: Path,
         records: dict[str, int] | None = None,
         mixtures: dict[str, dict[str, float]] | None = None,
         name: str = "baked data",  # with a space, as people's paths have
         vocab_size: int = 64,
     ) -> Path:
-        directory = tmp_path / name
+        directory = parent / name
         directory.mkdir()
         (directory / "tokenizer.model").write_bytes(b"pieces")
         rng = np.random.default_rng(0)
@@ -157,3 +159,9 @@ def bake(tmp_path: Path) -> Callable[..., Path]:
         return directory
 
     return write
+
+
+@pytest.fixture
+def bake(bake_at: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """bake_at, under the test's own directory."""
+    return partial(bake_at, tmp_path)

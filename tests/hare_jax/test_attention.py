@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
+import re
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
-from hare_jax.config import AttentionKernel
-from hare_jax.model.attention import attention, rope_tables, rotate, visible_BTS
+from hare_jax.config import AttentionKernel, Model
+from hare_jax.model.attention import attention, choose, kernel_of, rope_tables, rotate, visible_BTS
+from hare_jax.model.kernels import cudnn
+from hare_jax.model.kernels.request import Request, request
 
-KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # that honour segments on this platform
+KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # splash: test_splash, cudnn: test_cudnn
 
 SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 0], [1, 2, 2, 2, 2, 2]], np.int32)
 POSITIONS_BT = np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]], np.int32)
@@ -82,31 +89,85 @@ def test_bfloat16_keeps_its_dtype_and_softmax_in_float32() -> None:
     np.testing.assert_allclose(half.astype(jnp.float32), exact, atol=0.05)
 
 
-def test_cudnn_is_refused_for_packed_rows_by_name() -> None:
-    q, k, v = _qkv()
-    with pytest.raises(ValueError, match=r"'cudnn' cannot honour the segments.*use attention="):
-        attention(
-            q,
-            k,
-            v,
-            positions=(POSITIONS_BT, POSITIONS_BT),
-            segments=(SEGMENTS_BT, SEGMENTS_BT),
-            kernel=AttentionKernel.CUDNN,
-        )
+def _asked(**changes: Any) -> Request:
+    asked = Request("cpu", "bfloat16", queries=256, keys=256, head_dim=64, packed=True)
+    return dataclasses.replace(asked, **changes)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
-def test_cudnn_is_refused_without_a_gpu_by_name() -> None:
-    q, k, v = _qkv()
-    with pytest.raises(ValueError, match=r"'cudnn' needs a GPU, got platform 'cpu'"):
-        attention(
-            q,
-            k,
-            v,
-            positions=(POSITIONS_BT, POSITIONS_BT),
-            segments=None,
-            kernel=AttentionKernel.CUDNN,
-        )
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({}, AttentionKernel.XLA),
+        ({"platform": "tpu"}, AttentionKernel.SPLASH),
+        ({"platform": "tpu", "queries": 100, "keys": 100}, AttentionKernel.XLA),
+        ({"platform": "tpu", "queries": 1}, AttentionKernel.XLA),
+        ({"platform": "tpu", "shares": False}, AttentionKernel.XLA),
+        ({"platform": "gpu"}, AttentionKernel.XLA),  # no Hopper: no packed rows
+        ({"platform": "gpu", "packed": False}, AttentionKernel.CUDNN),
+        ({"platform": "gpu", "packed": False, "dtype": "float32"}, AttentionKernel.XLA),
+    ],
+)
+def test_auto_takes_what_the_platform_can_do(
+    changes: dict[str, Any], chosen: AttentionKernel
+) -> None:
+    assert choose(AttentionKernel.AUTO, _asked(**changes)) is chosen
+
+
+def test_auto_takes_cudnn_for_packed_rows_on_hopper() -> None:
+    with cudnn.as_on_hopper():
+        assert choose(AttentionKernel.AUTO, _asked(platform="gpu")) is AttentionKernel.CUDNN
+    assert choose(AttentionKernel.AUTO, _asked(platform="gpu")) is AttentionKernel.XLA
+
+
+@pytest.mark.parametrize(
+    ("kernel", "changes", "message"),
+    [
+        (AttentionKernel.CUDNN, {}, "'cudnn' needs a GPU, got platform 'cpu'; use attention="),
+        (AttentionKernel.SPLASH, {}, "'splash' needs a TPU, got platform 'cpu'; use attention="),
+        (AttentionKernel.CUDNN, {"platform": "gpu"}, "segments of packed rows .* from Hopper on"),
+        (AttentionKernel.CUDNN, {"platform": "gpu", "dtype": "float32"}, "got float32"),
+        (AttentionKernel.CUDNN, {"platform": "gpu", "head_dim": 136}, "at most 128 .* got 136"),
+        (AttentionKernel.CUDNN, {"platform": "gpu", "head_dim": 20}, "multiple of 8.* got 20"),
+        (AttentionKernel.CUDNN, {"platform": "gpu", "keys": 300}, "queries as keys, got 256 and"),
+        (
+            AttentionKernel.SPLASH,
+            {"platform": "tpu", "queries": 100, "keys": 100},
+            "multiple of 128, got 100 and 100",
+        ),
+        (
+            AttentionKernel.SPLASH,
+            {"platform": "tpu", "shares": False},
+            "rows and key-value heads that the mesh divides evenly",
+        ),
+        (
+            AttentionKernel.CUDNN,
+            {"platform": "gpu", "packed": False, "shares": False},
+            "rows and key-value heads that the mesh divides evenly",
+        ),
+    ],
+)
+def test_a_kernel_that_cannot_is_refused_by_name(
+    kernel: AttentionKernel, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"attention kernel '{kernel.value}'.*") as refused:
+        choose(kernel, _asked(**changes))
+    assert re.search(message, str(refused.value))
+
+
+def test_what_is_asked_follows_from_arrays_and_mesh() -> None:
+    q, k, _ = _qkv()
+    assert request(q, k, packed=True) == Request("cpu", "float32", 6, 6, 8, True)
+    mesh = jax.make_mesh((4, 1, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        assert not request(q, k, packed=True).shares  # two rows, four shares
+        assert request(jnp.tile(q, (2, 1, 1, 1)), k, packed=True).shares
+
+
+def test_the_kernel_of_a_config(model: Model) -> None:
+    assert kernel_of(model, rows=2, length=256) is AttentionKernel.XLA
+    model.attention = AttentionKernel.SPLASH
+    with pytest.raises(ValueError, match="'splash' needs a TPU"):
+        kernel_of(model, rows=2, length=256)
 
 
 def test_rotate_pairs_the_halves() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hare_jax.training.batch import Batch, check, decode_record, from_records
+from hare_jax.training.batch import Batch, check, decode_record, from_records, within
 
 
 def _record(tokens: list[int], lengths: list[int]) -> bytes:
@@ -81,3 +81,13 @@ def test_check_names_what_is_wrong() -> None:
         check({**good, "positions_BT": good["positions_BT"][:, :3]})
     with pytest.raises(ValueError, match=r"\['source_id_B'\]: got \(\(2,\)"):
         check({**good, "source_id_B": np.zeros(2, np.int32)})
+
+
+def test_rows_of_too_many_segments_are_refused() -> None:
+    """Three documents and padding are four segments."""
+    batch = _batch(_record([1, 2, 1, 2, 1, 2, 0, 0, 0], [2, 2, 2]), tokens=9)
+    assert list(within(4, iter([batch, batch]))) == [batch, batch]
+    with pytest.raises(
+        ValueError, match=r"has 4 documents, .* model.max_segments=3: give at least"
+    ):
+        next(within(3, iter([batch])))

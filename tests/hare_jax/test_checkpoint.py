@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,12 @@ import pytest
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Remat
 from hare_jax.training import checkpoint, optim, sharding, train
 from hare_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, State, restore_params
+from hare_jax.training.faults import Recent
 
 KEEP = Checkpointing(keep=2)
+SMALL = Model(
+    vocab_size=64, num_layers=1, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=24
+)
 
 
 def _placed(model: Model, mesh: Mesh) -> State:
@@ -88,6 +93,38 @@ def test_a_save_is_of_its_moment(
 def test_keeps_the_latest(tmp_path: Path, model: Model, placed: State) -> None:
     _save(tmp_path, model, placed, 1, 2, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_keeps_some_for_good(tmp_path: Path, model: Model, placed: State) -> None:
+    config = Checkpointing(every_steps=2, keep=1, keep_every=4)
+    with Checkpoints(tmp_path, config, model, "mixture") as checkpoints:
+        for step in (2, 3, 4, 6, 8, 10, 11):  # 3 and 11: a signal came
+            checkpoints.save(_state(placed, step), {})
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 8, 11]
+
+
+@pytest.mark.parametrize(("every_steps", "keep_every"), [(2, 3), (2, -2), (0, 0)])
+def test_keeping_what_is_never_saved_is_refused(
+    tmp_path: Path, model: Model, every_steps: int, keep_every: int
+) -> None:
+    config = Checkpointing(every_steps=every_steps, keep_every=keep_every)
+    message = rf"keep_every={keep_every}: expected 0, or a multiple of every_steps={every_steps}"
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path, config, model, "mixture")
+
+
+def test_what_verdicts_rest_on_is_restored_exactly(tmp_path: Path, model: Model) -> None:
+    optimizer = optim.build(Optimizer(warmup_steps=0), 10)
+    placed = train.place_state(model, optimizer, sharding.make_mesh(Mesh()), window=4)
+    losses_W = jax.device_put(np.float32([np.nan, 0.1, 1 / 3, 7]), placed.recent.losses_W.sharding)
+    skipped = jax.device_put(jnp.int32(2), placed.recent.skipped.sharding)
+    state = dataclasses.replace(_state(placed, 3), recent=Recent(losses_W, skipped))
+    with Checkpoints(tmp_path, KEEP, model, "mixture") as checkpoints:
+        checkpoints.save(state, {})
+    restored = _restore(tmp_path, model, placed)
+    assert restored is not None
+    np.testing.assert_array_equal(restored[0].recent.losses_W, losses_W)
+    assert int(restored[0].recent.skipped) == 2
 
 
 def test_restores_onto_another_mesh(tmp_path: Path, model: Model, placed: State) -> None:
@@ -165,6 +202,71 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert _equal(restored[0], _state(placed, 3))
     message = f"!!! DAMAGED CHECKPOINT, taking the one before: {tmp_path / 'c' / '5'}"
     assert message in capfd.readouterr().err
+
+
+def _kind(path: Path) -> str:
+    """A name for all files of a checkpoint that are of one kind; data files are named at random."""
+    return re.sub(r"/d/.*", "/d", str(path))
+
+
+KINDS = [
+    "_CHECKPOINT_METADATA",
+    "commit_success.txt",
+    "record/metadata",
+    "record/commit_success.txt",
+    *(
+        f"{item}/{name}"
+        for item in ("params", "optimizer")
+        for name in (
+            "_METADATA",
+            "_sharding",
+            "array_metadatas/process_0",
+            "commit_success.txt",
+            "d",
+            "manifest.ocdbt",
+            "ocdbt.process_0/d",
+            "ocdbt.process_0/manifest.ocdbt",
+        )
+    ),
+]
+
+
+def test_the_kinds_of_files_are_all_there_are(tmp_path: Path, model: Model, placed: State) -> None:
+    _save(tmp_path, model, placed, 3)
+    files = [path.relative_to(tmp_path / "3") for path in (tmp_path / "3").rglob("*")]
+    kinds = {_kind(path) for path in files if (tmp_path / "3" / path).is_file()}
+    assert kinds == set(KINDS)
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_file_is_damaged_only_what_was_saved_comes_back(
+    saved_twice: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    kind: str,
+) -> None:
+    """The checkpoint before, loudly; or the same to the bit, where the file was not needed."""
+    directory = shutil.copytree(saved_twice, tmp_path / "c")
+    files = [path for path in (directory / "5").rglob("*") if path.is_file()]
+    for path in [path for path in files if _kind(path.relative_to(directory / "5")) == kind]:
+        damage(path)
+    placed = _placed(SMALL, Mesh())
+    restored = _restore(directory, SMALL, placed)
+    assert restored is not None
+    step = int(restored[0].step)
+    assert _equal(restored[0], _state(placed, step))
+    told = f"!!! DAMAGED CHECKPOINT, taking the one before: {directory / '5'}"
+    assert (step == 3) == (told in capfd.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def saved_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with checkpoints of steps 3 and 5, to be copied."""
+    directory = tmp_path_factory.mktemp("saved") / "c"
+    _save(directory, SMALL, _placed(SMALL, Mesh()), 3, 5)
+    return directory
 
 
 def test_arrays_that_read_well_but_are_not_those_saved_are_damage(

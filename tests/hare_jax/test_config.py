@@ -24,12 +24,39 @@ def test_plain_is_json_with_enums_by_value() -> None:
         }
     ]
     assert plain["optimizer"]["schedule"] == "cosine"
-    assert plain["mesh"] == {"data": 1, "fsdp": -1, "tensor": 1}
+    axes = {"data": 0, "fsdp": 0, "tensor": 0}
+    assert plain["mesh"] == {"data": 1, "fsdp": -1, "tensor": 1, "slices": axes}
 
 
 def test_plain_holds_every_field_of_the_model() -> None:
     names = {field.name for field in dataclasses.fields(config.Model)}
     assert set(config.plain(config.Model())) == names
+
+
+def test_from_plain_is_the_inverse_of_plain() -> None:
+    training = config.Training(
+        stages=[config.Stage("one", "stage1", 10, {"web": 0.5}), config.Stage("two", "x", 3)],
+        optimizer=config.Optimizer(algorithm=config.Algorithm.MUON),
+        mesh=config.Mesh(tensor=2),
+    )
+    model = config.Model(sliding_window=7, remat=config.Remat.FULL)
+    for value in (training, model):
+        written = json.loads(json.dumps(config.plain(value)))
+        assert config.from_plain(type(value), written) == value
+    assert config.from_plain(config.Model, {"d_model": 8}) == config.Model(d_model=8)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"zebra": 1}, r"got \['zebra'\], which are no fields of Training"),
+        ({"mesh": {"dta": 1}}, r"got \['dta'\], which are no fields of Mesh"),
+        ({"optimizer": {"algorithm": "adam"}}, "'adam' is not a valid Algorithm"),
+    ],
+)
+def test_from_plain_refuses_what_it_does_not_know(value: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config.from_plain(config.Training, value)
 
 
 def test_slots_refuse_a_misspelled_field() -> None:

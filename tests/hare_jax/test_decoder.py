@@ -12,8 +12,9 @@ import pytest
 
 from hare_jax.config import AttentionKernel, DType, Model, Remat
 from hare_jax.model import decoder
+from hare_jax.model.kernels import splash
 
-KERNELS = [AttentionKernel.XLA]  # that honour segments on this platform
+KERNELS = [AttentionKernel.XLA, AttentionKernel.SPLASH]  # the second interpreted
 
 
 def _random(config: Model, seed: int = 0) -> tuple[Any, decoder.Params]:
@@ -115,12 +116,18 @@ def test_logits_equal_the_architecture_written_out(
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("window", [None, 3])
-def test_packed_equals_unpacked(model: Model, kernel: AttentionKernel, window: int | None) -> None:
+def test_packed_equals_unpacked(
+    model: Model, kernel: AttentionKernel, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Documents in one row have the logits and give the gradients that they have alone."""
-    model.attention, model.sliding_window = kernel, window
-    graph, params = _random(model)
-    lengths = (5, 1, 7)
-    tokens, positions, segments = _row(*lengths, pad=3)
+    model.sliding_window = window
+    alone_graph, params = _random(dataclasses.replace(model, attention=AttentionKernel.XLA))
+    lengths, pad = (5, 1, 7), 3
+    if kernel is AttentionKernel.SPLASH:
+        monkeypatch.setattr(splash, "refusal", lambda asked: None)
+        lengths, pad = (60, 1, 50), 17  # a row of 128
+    graph = decoder.abstract(dataclasses.replace(model, attention=kernel))[0]
+    tokens, positions, segments = _row(*lengths, pad=pad)
 
     def packed(params: decoder.Params) -> tuple[jax.Array, jax.Array]:
         logits = _forward(graph, params, tokens, positions, segments)[0, : sum(lengths)]
@@ -131,7 +138,7 @@ def test_packed_equals_unpacked(model: Model, kernel: AttentionKernel, window: i
         for n in lengths:
             document = tokens[:, start : start + n]
             row = (document, jnp.arange(n)[None], jnp.ones((1, n), jnp.int32))
-            parts.append(_forward(graph, params, *row)[0])
+            parts.append(_forward(alone_graph, params, *row)[0])
             start += n
         logits = jnp.concatenate(parts)
         return (logits**2).mean(), logits

@@ -17,8 +17,10 @@ from hare_jax.evaluation import evaluate, heldout, samples, unigram
 from hare_jax.evaluation.harness import ModelScorer
 from hare_jax.evaluation.packing import Request
 from hare_jax.model import decoder
-from hare_jax.training.checkpoint import Checkpoints, State
+from hare_jax.training.checkpoint import Checkpoints
+from hare_jax.training.faults import Recent
 from hare_jax.training.input import Baked
+from hare_jax.training.state import State
 
 BOS = 1
 
@@ -59,7 +61,7 @@ class Workplace:
         return jax.tree.map(lambda x: scale * x, init())
 
     def save(self, step: int, scale: float) -> None:
-        state = State(self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step))
+        state = State(self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step), Recent.none(0))
         fingerprint = Baked(self.mixture_dir).fingerprint
         checkpoints = self.run_dir / "checkpoints"
         shutil.rmtree(checkpoints / str(step), ignore_errors=True)

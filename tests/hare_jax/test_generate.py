@@ -10,7 +10,7 @@ import pytest
 
 from hare_jax.config import Model
 from hare_jax.model import decoder
-from hare_jax.model.generate import generate, keep
+from hare_jax.model.generate import generate, keep, stream
 
 PROMPTS = [[1, 7, 8, 9], [1], [1, 30, 31, 32, 33, 34]]
 NO_EOS = 64  # no token has this id
@@ -68,6 +68,24 @@ def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbours(
     assert sample([PROMPTS[0], [1, 5, 6, 7, 8, 9], [1]], 0)[0] == three[0]
 
 
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"top_k": 30, "top_p": 0.9}], ids=str)
+def test_streamed_tokens_are_the_generated_ones(
+    split: tuple[Any, Any], how: dict[str, Any]
+) -> None:
+    for prompt in [[1, 7], [1, *range(3, 23)]]:
+        options = {"max_new_tokens": 9, "eos_id": NO_EOS, **how}
+        [expected] = generate(*split, [prompt], **options)
+        assert list(stream(*split, prompt, **options)) == expected
+        ended = {**options, "eos_id": expected[4]}
+        until = expected.index(expected[4])
+        assert list(stream(*split, prompt, **ended)) == expected[:until]
+
+
+def test_streamed_tokens_come_one_by_one(split: tuple[Any, Any]) -> None:
+    tokens = stream(*split, [1, 7], max_new_tokens=1000, eos_id=NO_EOS)
+    assert len([next(tokens), next(tokens)]) == 2  # long before the other 998
+
+
 def test_one_token_left_is_greedy(split: tuple[Any, Any]) -> None:
     greedy = generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
     assert greedy == generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_k=1)
@@ -120,3 +138,7 @@ def test_errors(split: tuple[Any, Any], changes: dict[str, Any], message: str) -
     arguments = {"prompts": [[1]], "max_new_tokens": 1, "eos_id": 2, **changes}
     with pytest.raises(ValueError, match=message):
         generate(*split, **arguments)
+    if len(arguments["prompts"]) == 1:
+        [arguments["prompt"]] = arguments.pop("prompts")
+        with pytest.raises(ValueError, match=message):
+            next(stream(*split, **arguments))

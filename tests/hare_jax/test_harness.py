@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import AttentionKernel, Model, Remat
+from hare_jax.config import AttentionKernel, Matmul, Model, Remat
 from hare_jax.evaluation import harness
 from hare_jax.evaluation.harness import ModelScorer
 from hare_jax.evaluation.packing import Request, Score
@@ -134,10 +134,13 @@ def test_progress_counts_every_request_once(scorer: ModelScorer) -> None:
     assert sum(finished) == len(requests)
 
 
-def test_kernels_that_refuse_packed_rows_still_score(
+def test_how_it_was_trained_changes_no_score(
     model: Model, params: decoder.Params, scorer: ModelScorer
 ) -> None:
-    config = dataclasses.replace(model, attention=AttentionKernel.CUDNN, remat=Remat.FULL)
+    """Neither a kernel that is not here, nor 8 bits, whose rounding is that of a whole batch."""
+    config = dataclasses.replace(
+        model, attention=AttentionKernel.CUDNN, remat=Remat.FULL, matmul=Matmul.FP8
+    )
     other = ModelScorer(config, params, max_length=MAX_LENGTH, batch_tokens=512, bos_id=1)
     assert_same(other.scores(some_requests()), scorer.scores(some_requests()))
 

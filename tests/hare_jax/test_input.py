@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from hare_jax.config import Model, Stage, Training
-from hare_jax.training import input
+from hare_jax.config import Mesh, Model, Stage, Training
+from hare_jax.training import input, sharding
 from hare_jax.training.batch import check
 
 B, T = 8, 16
@@ -52,6 +55,44 @@ def test_processes_share_the_global_batch(bake: Callable[..., Path], processes: 
         for key, value in whole.items():
             joined = np.concatenate([part[step][key] for part in parts])
             assert (joined == value).all(), key
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_number_of_readers_changes_nothing(bake: Callable[..., Path], threads: int) -> None:
+    baked = input.Baked(bake())
+    order = input.make_order(baked, _training())
+    read = input.batches(baked, order, first_step=0, rows=slice(0, B), threads=threads)
+    for step, batch in enumerate(read):
+        want = baked.batch(order.picks(step))
+        assert all((batch[key] == value).all() for key, value in want.items())
+    assert step == order.steps - 1
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_global_batch_is_the_same_on_any_number_of_devices(
+    bake: Callable[..., Path], devices: int
+) -> None:
+    baked = input.Baked(bake())
+    order = input.make_order(baked, _training())
+    mesh = sharding.make_mesh(Mesh(fsdp=devices), jax.devices()[:devices])
+    rows = sharding.local_rows(mesh, B)
+    for step, batch in enumerate(input.batches(baked, order, first_step=0, rows=rows)):
+        placed = sharding.place(batch, mesh, B, rows)
+        assert len(placed["tokens_BT"].sharding.device_set) == devices
+        for key, value in baked.batch(order.picks(step)).items():
+            assert (np.asarray(placed[key]) == value).all(), key
+
+
+def test_weights_change_without_baking_again(bake: Callable[..., Path]) -> None:
+    baked = input.Baked(bake())
+    before = baked.fingerprint
+    stages = [Stage("one", "stage1", 5 * B * T, weights={"web": 0.0, "code": 3.0})]
+    order = input.make_order(baked, Training(stages=stages, batch_size=B))
+    (plan,) = input.plan(baked, order, max_epochs=2.0)
+    assert [(s["name"], s["weight"]) for s in plan["sources"]] == [("code", 1.0)]
+    (first, *_) = input.batches(baked, order, first_step=0, rows=slice(0, B))
+    assert set(first["source_id_B"]) == {1}
+    assert input.Baked(baked.directory).fingerprint == before
 
 
 def test_starting_late_is_skipping(bake: Callable[..., Path]) -> None:
@@ -175,6 +216,65 @@ def test_a_wrong_total_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     _rewrite(directory, lambda m: m["sources"][0].update(records=41))
     with pytest.raises(ValueError, match=r"files of 'web' have 40 records, the source says 41"):
+        input.Baked(directory)
+
+
+def test_a_file_that_was_right_before_is_not_read_again(
+    bake: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory, memory = bake(), tmp_path / "memory"
+    input.Baked(directory, memory)
+    data = directory / "web-00000.array_record"
+    stat, content = data.stat(), bytearray(data.read_bytes())
+    content[1000] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(ValueError, match=r"web-00000\.array_record: sha256"):
+        input.Baked(directory, memory)
+    # Bytes that change without a trace are not seen at the start, but by the records' checksums.
+    os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    baked = input.Baked(directory, memory)
+    with pytest.raises(ValueError, match=r"record \d+ of source 'web' cannot be read: .*mismatch"):
+        baked.batch([(0, record_id) for record_id in range(40)])
+    shutil.rmtree(memory)
+    with pytest.raises(ValueError, match=r"web-00000\.array_record: sha256"):
+        input.Baked(directory, memory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens_per_record": 19}, "'web' has 19 tokens for sequence_length=16"),
+        ({"sequence_length": 15}, "17 tokens for sequence_length=15"),
+        ({"dtype": "uint32"}, r"a record of \d\d bytes: expected 68 bytes for 17 tokens of uint32"),
+        ({"vocab_size": 40}, r"'web' has token \d+ of a vocabulary of 40"),
+        ({"bos_id": 3}, "'web' has a document that begins with 1, not BOS 3"),
+        ({"eos_id": 4}, "'web' has a document that ends with 2, not EOS 4"),
+    ],
+)
+def test_records_that_are_not_as_the_manifest_says_are_refused(
+    bake: Callable[..., Path], change: dict[str, Any], message: str
+) -> None:
+    directory = bake()
+
+    def mistake(manifest: dict[str, Any]) -> None:
+        for key, value in change.items():
+            (manifest if key in manifest else manifest["tokenizer"])[key] = value
+
+    _rewrite(directory, mistake)
+    with pytest.raises(ValueError, match=message):
+        input.Baked(directory)
+
+
+def test_spans_of_other_rows_are_refused(bake: Callable[..., Path]) -> None:
+    directory = bake()
+
+    def mistake(manifest: dict[str, Any]) -> None:
+        one, two = manifest["sources"][0]["files"]
+        for key in ("spans", "spans_sha256"):
+            one[key], two[key] = two[key], one[key]
+
+    _rewrite(directory, mistake)
+    with pytest.raises(ValueError, match=r"'web' has segments of \[.*\] tokens for the documents"):
         input.Baked(directory)
 
 

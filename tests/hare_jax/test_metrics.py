@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from hare_jax.training import metrics
-from hare_jax.training.metrics import Metrics, NotFinite, cut_back
+from hare_jax.training.metrics import TIMED, Metrics, cut_back
 from hare_jax.training.order import Stretch
 
 ONE = Stretch("one", "m", 0, 5, (1, 1), (0, 0))
@@ -38,6 +38,7 @@ def _metrics(run_dir: Path, **changes: Any) -> Metrics:
         "tokens_per_step": 128,
         "flops_per_token": 1e6,
         "devices": jax.devices(),
+        "counts": lambda step, values: True,
         **changes,
     }
     return Metrics(run_dir, **arguments)
@@ -75,10 +76,14 @@ def test_rows_are_means_and_end_with_each_stage(tmp_path: Path) -> None:
         "learning_rate",
         "grad_norm",
         "param_norm",
+        "skipped",
         "tokens",
         "tokens_per_second",
         "mfu",
         "input_wait",
+        "checkpoint_stall",
+        "memory_in_use",
+        "memory_peak",
         "source_loss",
     ]
 
@@ -99,31 +104,59 @@ def test_interrupted_anywhere_gives_the_rows_of_an_uninterrupted_run(
         file.write('{"step": 9, "los')  # cut while it was written
     with _metrics(tmp_path / "b", first_step=stopped, pending=pending) as m:
         _fill(m, stopped, 10)
-    timed = ("tokens_per_second", "input_wait")
     a, b = (
-        [{key: value for key, value in row.items() if key not in timed} for row in _rows(run)]
+        [{key: value for key, value in row.items() if key not in TIMED} for row in _rows(run)]
         for run in (tmp_path / "a", tmp_path / "b")
     )
     assert a == b
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_the_first_bad_step_is_named(tmp_path: Path, bad: float) -> None:
-    with _metrics(tmp_path, log_every=5) as m:
+def test_what_a_bad_step_raises_comes_before_any_row(tmp_path: Path) -> None:
+    def counts(step: int, values: dict[str, Any]) -> bool:
+        if not math.isfinite(values["loss"]):
+            raise ArithmeticError(f"step {step}")
+        return True
+
+    with _metrics(tmp_path, log_every=5, counts=counts) as m:
         _fill(m, 0, 2)
-        m.add(2, ONE, _values(2, bad), input_wait=0.0)
+        m.add(2, ONE, _values(2, math.inf), input_wait=0.0)
         m.add(3, ONE, _values(3, math.nan), input_wait=0.0)
-        with pytest.raises(NotFinite, match=rf"step 3: loss {bad}, gradient norm 1.0") as caught:
+        with pytest.raises(ArithmeticError, match="step 2"):
             m.add(4, ONE, _values(4), input_wait=0.0)
-    assert caught.value.step == 2
     assert _rows(tmp_path) == []
 
 
-def test_a_bad_gradient_is_as_bad_as_a_bad_loss(tmp_path: Path) -> None:
+def test_steps_left_out_are_counted_and_in_no_mean(tmp_path: Path) -> None:
+    left_out = {1, 2, 3}  # with a row every 2 steps: half a row, a whole one
+    counts = lambda step, values: step not in left_out  # noqa: E731
+    with _metrics(tmp_path, counts=counts) as m:
+        for step in range(6):
+            loss = math.nan if step in left_out else None
+            m.add(step, ONE if step < 5 else TWO, _values(step, loss), input_wait=0.0)
+    rows = _rows(tmp_path)
+    assert [(row["step"], row["skipped"]) for row in rows] == [(2, 1), (5, 2), (6, 0)]
+    assert [row["loss"] for row in rows] == pytest.approx([4.0, 4.0 - 4 / 7, 4.0 - 5 / 7])
+    assert rows[0]["source_loss"] == {"web": pytest.approx(4.0)}
+
+
+def test_steps_left_out_before_a_checkpoint_are_counted_after_it(tmp_path: Path) -> None:
+    with _metrics(tmp_path, log_every=5, counts=lambda step, _: step != 1) as m:
+        _fill(m, 0, 3)
+        pending = json.loads(json.dumps(m.fetch()))
+    with _metrics(tmp_path, log_every=5, first_step=3, pending=pending) as m:
+        _fill(m, 3, 5)
+    (row,) = _rows(tmp_path)
+    assert row["skipped"] == 1
+    assert row["loss"] == pytest.approx(4.0 - (0 + 2 + 3 + 4) / 4 / 7)
+
+
+def test_the_stall_of_saves_is_in_the_next_row(tmp_path: Path) -> None:
     with _metrics(tmp_path) as m:
-        m.add(0, ONE, {**_values(0), "grad_norm": jnp.float32(jnp.inf)}, input_wait=0.0)
-        with pytest.raises(NotFinite, match=r"step 1: loss 4\.0, gradient norm inf"):
-            m.fetch()
+        _fill(m, 0, 2)
+        m.stalled(0.25)
+        m.stalled(0.5)
+        _fill(m, 2, 6)
+    assert [row["checkpoint_stall"] for row in _rows(tmp_path)] == [0.0, 0.75, 0.0, 0.0]
 
 
 def test_steps_stay_on_the_device_until_a_row_is_due(
@@ -148,6 +181,36 @@ def test_mfu_is_a_share_of_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert row["mfu"] == pytest.approx(expected)
 
 
+class _Device:
+    """A device as an accelerator is: it says how much of its memory is taken."""
+
+    def __init__(self, in_use: int, peak: int):
+        self._stats = {"bytes_in_use": in_use, "peak_bytes_in_use": peak, "bytes_limit": 99}
+
+    def memory_stats(self) -> dict[str, int]:
+        return self._stats
+
+
+def test_memory_is_that_of_the_fullest_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert metrics.memory() == (None, None), "a CPU does not say"
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Device(5, 30), _Device(7, 20)])
+    with _metrics(tmp_path) as m:
+        _fill(m, 0, 2)
+    (row,) = _rows(tmp_path)
+    assert (row["memory_in_use"], row["memory_peak"]) == (7, 30)
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    judged: list[int] = []
+    with _metrics(tmp_path, counts=lambda step, _: judged.append(step) is None) as m:
+        _fill(m, 0, 4)
+        m.sync()
+    assert list(tmp_path.iterdir()) == [] and judged == [0, 1, 2, 3]
+
+
 def test_tensorboard_has_the_losses(tmp_path: Path) -> None:
     with _metrics(tmp_path) as m:
         _fill(m, 0, 4)
@@ -162,6 +225,34 @@ def test_tensorboard_has_the_losses(tmp_path: Path) -> None:
     rows = _rows(tmp_path)
     assert scalars["train/loss", 2] == pytest.approx(rows[0]["loss"])
     assert scalars["source_loss/web", 4] == pytest.approx(rows[1]["source_loss"]["web"])
+    assert {name for name, _ in scalars if name.startswith("train/")} == {
+        f"train/{key}"
+        for key, value in rows[0].items()
+        if isinstance(value, int | float) and key != "step"
+    }
+
+
+def test_a_project_gets_what_tensorboard_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    class Board:
+        def __init__(self, run_dir: Path, project: str):
+            calls.append((run_dir, project))
+
+        def write(self, step: int, values: dict[str, float]) -> None:
+            calls.append((step, values["train/loss"], values["source_loss/web"]))
+
+        def close(self, failed: bool) -> None:
+            calls.append(failed)
+
+    monkeypatch.setattr(metrics, "WeightsAndBiases", Board)
+    with pytest.raises(ZeroDivisionError), _metrics(tmp_path, wandb_project="hares") as m:
+        _fill(m, 0, 2)
+        raise ZeroDivisionError
+    (row,) = _rows(tmp_path)
+    assert calls == [(tmp_path, "hares"), (2, row["loss"], row["source_loss"]["web"]), True]
 
 
 def test_cut_back_leaves_whole_rows_up_to_the_step(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,14 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import Algorithm, DType, Mesh, Model, Optimizer, Remat, Stage, Training
+from hare_jax.config import (
+    Algorithm,
+    DType,
+    Mesh,
+    Model,
+    Optimizer,
+    Remat,
+    Slices,
+    Stage,
+    Training,
+)
 from hare_jax.model import decoder
-from hare_jax.training import optim, sharding, train
+from hare_jax.training import input, optim, sharding, train
 from hare_jax.training.batch import Batch, from_records
 from hare_jax.training.order import Order
 
 B, T, STEPS = 8, 16, 4
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+EVERY_MESH = [
+    (data, fsdp, devices // data // fsdp)
+    for devices in (2, 4, 8)
+    for data in (1, 2, 4, 8)
+    for fsdp in (1, 2, 4, 8)
+    if devices % (data * fsdp) == 0
+]
 
 
 def _batches(steps: int) -> list[Batch]:
@@ -81,9 +100,14 @@ def _train(
 MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
 
 
+EIGHT_HEADS = dataclasses.replace(MODEL, num_heads=8, num_kv_heads=8, head_dim=4)
+
+
 @cache
-def _single(algorithm: Algorithm = Algorithm.ADAMW, dropout: float = 0.0) -> list[Any]:
-    return _train(MODEL, (1, 1, 1), algorithm, dropout=dropout)[0]
+def _single(
+    algorithm: Algorithm = Algorithm.ADAMW, dropout: float = 0.0, model: Model = MODEL
+) -> list[Any]:
+    return _train(model, (1, 1, 1), algorithm, dropout=dropout)[0]
 
 
 def _same(values: list[Any], expected: list[Any]) -> None:
@@ -92,11 +116,20 @@ def _same(values: list[Any], expected: list[Any]) -> None:
             np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("shape", MESHES)
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """Most of a mesh's time is spent on code that runs four times."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("shape", EVERY_MESH, ids=lambda shape: "x".join(map(str, shape)))
 def test_every_mesh_gives_the_losses_of_one_device(shape: tuple[int, int, int]) -> None:
-    values, _ = _train(MODEL, shape)
+    values, _ = _train(EIGHT_HEADS, shape)
     assert values[0]["loss"] > values[2]["loss"], "the same batch, seen again"
-    _same(values, _single())
+    _same(values, _single(model=EIGHT_HEADS))
 
 
 def test_matrices_are_orthogonalised_across_devices() -> None:
@@ -131,13 +164,23 @@ def test_the_whole_state_is_donated(model: Model) -> None:
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1024
 
 
-def test_fsdp_cuts_parameters_and_moments(model: Model) -> None:
+OUTER = {"embedding_VD", "head_DV"}
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_fsdp_cuts_parameters_and_moments(model: Model, algorithm: Algorithm) -> None:
     mesh = sharding.make_mesh(Mesh(1, 4, 2))
-    optimizer = optim.build(Optimizer(warmup_steps=0), 10)
+    optimizer = optim.build(Optimizer(algorithm, warmup_steps=0), 10)
     placed = train.place_state(model, optimizer, mesh)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
+    moments = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path((placed.params, placed.optimizer)):
         parts = leaf.size // np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int)
-        assert parts == (1 if leaf.ndim == 0 or path[-1].key == "scale" else 8), path
+        matrix = getattr(path[-1], "key", "scale") in optim.MATRICES.keys() | OUTER
+        assert parts == (8 if matrix else 1), path
+        moments += path[0].idx == 1 and parts == 8
+    matrices = len(optim.MATRICES) + len(OUTER)
+    two = {Algorithm.ADAMW: matrices, Algorithm.LION: 0, Algorithm.MUON: 2}[algorithm]
+    assert moments == matrices + two, "the second moments are those of AdamW alone"
 
 
 def test_every_parameter_has_a_rule_of_its_rank(model: Model) -> None:
@@ -166,10 +209,78 @@ def test_meshes_that_do_not_fit_are_refused(mesh: Mesh) -> None:
         sharding.make_mesh(mesh)
 
 
-def test_a_parameter_that_cannot_be_cut_is_named(model: Model) -> None:
-    mesh = sharding.make_mesh(Mesh(1, 2, 4))
-    message = r"parameter layers/attention/k_DGK of shape \(2, 32, 2, 8\): 2 cannot be cut in 4"
+def _fakes(slices: int, each: int) -> list[Any]:
+    """Devices of a cluster, in an order that tells nothing of where they are."""
+    devices = [
+        SimpleNamespace(id=i, slice_index=i // each, platform="gpu", device_kind="fake")
+        for i in range(slices * each)
+    ]
+    return devices[1::2] + devices[::2]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "expected"),
+    [
+        # Data goes across by default: all of a copy of the parameters is in one slice.
+        (Mesh(2, 2, 2), [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]),
+        (Mesh(4, 2, 1), [[[0], [1]], [[2], [3]], [[4], [5]], [[6], [7]]]),
+        # Where data is too small, fsdp does, then tensor.
+        (Mesh(1, 4, 2), [[[0, 1], [2, 3], [4, 5], [6, 7]]]),
+        (Mesh(1, 1, 8), [[[0, 1, 2, 3, 4, 5, 6, 7]]]),
+        # As asked.
+        (Mesh(2, 2, 2, Slices(fsdp=2)), [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]),
+        (Mesh(2, 2, 2, Slices(tensor=2)), [[[0, 4], [1, 5]], [[2, 6], [3, 7]]]),
+    ],
+)
+def test_slow_networks_lie_along_the_axes_that_speak_least(mesh: Mesh, expected: Any) -> None:
+    order = sharding.device_order(mesh, _fakes(2, 4))
+    np.testing.assert_array_equal(np.vectorize(lambda device: device.id)(order), expected)
+
+
+def test_four_slices_along_two_axes() -> None:
+    order = sharding.device_order(Mesh(2, 4, 1), _fakes(4, 2))
+    slices = np.vectorize(lambda device: device.slice_index)(order)[:, :, 0]
+    np.testing.assert_array_equal(slices, [[0, 0, 1, 1], [2, 2, 3, 3]])
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [Mesh(2, 2, 2, Slices(data=4)), Mesh(3, 2, 1, Slices(2)), Mesh(2, 2, 2, Slices(1, 1, 1))],
+)
+def test_slices_that_do_not_fit_are_refused(mesh: Mesh) -> None:
+    message = r"cannot be laid across 2 slices: expected counts .*training.mesh.data=2 keeps a copy"
     with pytest.raises(ValueError, match=message):
+        sharding.device_order(mesh, _fakes(2, mesh.data * mesh.fsdp * mesh.tensor // 2))
+
+
+def test_an_incomplete_slice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got slices of \[2, 4\] devices, expected as many"):
+        sharding.device_order(Mesh(), [d for d in _fakes(2, 4) if d.id < 6])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, r"attention/k_DGK of shape \(2, 32, 2, 8\): model.num_kv_heads=2 cannot be cut in 4"),
+        ({"num_heads": 6, "num_kv_heads": 6}, r"k_DGK of shape .*: model.num_kv_heads=6 cannot"),
+        (
+            {"d_ff": 50},
+            r"feed_forward/down_FD of shape \(2, 50, 32\): model.d_ff=50 cannot be cut in 4",
+        ),
+        (
+            {"vocab_size": 66},
+            r"embedding_VD of shape \(66, 32\): model.vocab_size=66 cannot be cut",
+        ),
+        (
+            {"d_model": 33},
+            r"model.d_model=33 cannot be cut in 2 equal parts along mesh axis 'fsdp'",
+        ),
+    ],
+)
+def test_what_cannot_be_cut_is_named(changed: dict[str, int], message: str) -> None:
+    model = dataclasses.replace(MODEL, **({"num_kv_heads": 4} if changed else {}) | changed)
+    mesh = sharding.make_mesh(Mesh(1, 2, 4))
+    with pytest.raises(ValueError, match=message + ".*choose a training.mesh.* that divides it"):
         sharding.of_params(mesh, decoder.abstract(model)[1])
 
 
@@ -195,3 +306,23 @@ def test_place_puts_each_row_where_the_mesh_has_it() -> None:
         for shard in value.addressable_shards:
             np.testing.assert_array_equal(shard.data, batch[key][shard.index])
             assert shard.data.shape[0] == B // 4
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_batches_are_the_same_on_any_number_of_devices(
+    bake: Callable[..., Path], devices: int
+) -> None:
+    baked = input.Baked(bake())
+    config = Training(stages=[Stage("all", "stage1", tokens=3 * B * T)], batch_size=B)
+    order = input.make_order(baked, config)
+    mesh = sharding.make_mesh(Mesh(-1, min(devices, 2), 1), jax.devices()[:devices])
+    rows = sharding.local_rows(mesh, B)
+    batches = input.batches(baked, order, first_step=0, rows=rows)
+    for step, batch in enumerate(batches):
+        placed = sharding.place(batch, mesh, B, rows)
+        picks = list(
+            zip(placed["source_id_B"].tolist(), placed["record_id_B"].tolist(), strict=True)
+        )
+        assert picks == order.picks(step)
+        assert len(placed["record_id_B"].addressable_shards) == devices
+    assert step == 2

@@ -1,17 +1,23 @@
-"""Dropout follows the stages without another compilation; a batch is cut so that shares stay."""
+"""The step works in place; dropout follows the stages without another compilation."""
 
 from __future__ import annotations
+
+import math
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from hare_jax.config import Mesh, Model, Stage, Training
+from hare_jax.config import Faults, Mesh, Model, OnFault, Optimizer, Stage, Training
 from hare_jax.model import decoder
-from hare_jax.model.decoder import Dropout
-from hare_jax.training import sharding
+from hare_jax.model.decoder import BATCH_AXES, Dropout
+from hare_jax.training import optim, sharding
+from hare_jax.training.batch import SPEC
+from hare_jax.training.faults import window
 from hare_jax.training.order import Order
-from hare_jax.training.step import dropout_of
+from hare_jax.training.state import place_state
+from hare_jax.training.step import compile_step, dropout_of, make_step
 
 
 def _stages(*rates: float) -> tuple[Order, Training]:
@@ -71,3 +77,33 @@ def test_parts_that_cannot_be_shared_are_refused(parts: int) -> None:
     mesh = sharding.make_mesh(Mesh(2, 2, 2))
     with pytest.raises(ValueError, match=f"accumulation={parts}: choose a multiple of"):
         sharding.local_rows(mesh, 8, parts)
+
+
+@pytest.mark.parametrize("faults", [Faults(), Faults(OnFault.SKIP, OnFault.SKIP)])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_state_is_donated(model: Model, devices: int, faults: Faults) -> None:
+    """Every byte of the new state lies where one of the old state lay."""
+    training = Training(
+        stages=[Stage("only", "all", 16 * 8 * 4)],
+        batch_size=8,
+        optimizer=Optimizer(warmup_steps=0),
+        faults=faults,
+    )
+    order = Order(training, {"web": 4}, {"all": {"web": 1.0}}, 16)
+    mesh = sharding.make_mesh(Mesh(), jax.devices()[:devices])
+    optimizer = optim.build(training.optimizer, order.steps)
+    with jax.set_mesh(mesh):
+        placed = place_state(model, optimizer, mesh, window(faults))
+        batch = {
+            key: jax.ShapeDtypeStruct(
+                (8, 16)[:dimensions], dtype, sharding=NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+            )
+            for key, (dimensions, dtype) in SPEC.items()
+        }
+        compiled = compile_step(make_step(model, training, optimizer, order, 1), placed, batch)
+    memory = compiled.memory_analysis()
+    size = sum(
+        math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+        for a in jax.tree.leaves(placed)
+    )
+    assert memory.alias_size_in_bytes == size

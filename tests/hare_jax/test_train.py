@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -17,10 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import Checkpointing, Mesh, Model, Optimizer, Stage, Training
+from hare_jax.config import (
+    Checkpointing,
+    Faults,
+    Mesh,
+    Model,
+    OnFault,
+    Optimizer,
+    Stage,
+    Training,
+)
 from hare_jax.training import checkpoint, train
-from hare_jax.training.checkpoint import restore_params
-from hare_jax.training.metrics import NotFinite
+from hare_jax.training.checkpoint import NotSaved, restore_params
+from hare_jax.training.faults import NotFinite
+from hare_jax.training.metrics import TIMED
 
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
@@ -40,9 +51,8 @@ def training() -> Training:
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    timed = ("tokens_per_second", "input_wait")
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
 
 
 def _same_params(a: Path, b: Path, model: Model) -> bool:
@@ -90,10 +100,12 @@ def test_trains_and_writes_what_it_promises(
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert set(plan) == {"stages", "parameters", "tokens_per_step", "steps", "flops_per_token"}
     assert plan["steps"] == 12 and plan["tokens_per_step"] == B * T
+    assert list(tmp_path.glob("verified-*-0.json")), "what was hashed is remembered beside the run"
     steps = sorted(int(path.name) for path in result.checkpoints.iterdir())
     assert steps == [4, 8, 12]
     out = capsys.readouterr().out
     assert "stage two on mixture stage2: 7 steps" in out
+    assert out.count("attention by kernel xla") == 1
     assert "web" in out and "75.00%" in out and "0.75 epochs" in out
     assert out.index("epochs") < out.index("step 3/12"), "the plan comes before the start"
 
@@ -294,6 +306,45 @@ def test_nothing_is_compiled_after_the_first_step(
     assert counts[0] == counts[1] and len(set(counts[2:])) == 1
 
 
+def test_the_loop_waits_for_the_device_where_a_row_or_a_save_is_due_only(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No value comes to the host, and nothing goes to the device unasked, in any other step."""
+    array = type(jnp.zeros(()))
+    value, doing = array._value, [0]
+    fetched: set[int] = set()
+
+    def fetch(self: Any) -> Any:
+        fetched.add(doing[0])
+        return value.fget(self)
+
+    compile_step = train.compile_step
+
+    def guarded(*arguments: Any) -> Any:
+        step_fn = compile_step(*arguments)
+
+        def run_step(state: Any, batch: Any) -> Any:
+            doing[0] += 1
+            if doing[0] == 1:
+                monkeypatch.setattr(array, "_value", property(fetch))
+            with jax.transfer_guard("disallow"):
+                return step_fn(state, batch)
+
+        return run_step
+
+    monkeypatch.setattr(train, "compile_step", guarded)
+    training.checkpointing.every_steps = 8
+    training.faults = Faults(OnFault.SKIP, OnFault.SKIP, spike_z=100)
+    training.log_every = 6
+    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    assert doing == [12]
+    assert fetched == {5, 6, 8, 12}, "rows (the stage ends at 5), saves"
+
+
 def test_a_loss_that_is_no_number_stops_with_its_documents(
     bake: Callable[..., Path],
     model: Model,
@@ -320,7 +371,8 @@ def test_a_loss_that_is_no_number_stops_with_its_documents(
     message = r"step 7: loss nan, gradient norm nan; its \d+ documents \((web|code)/\d+, .*7.json"
     with pytest.raises(NotFinite, match=message):
         train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
-    spans = json.loads((tmp_path / "run" / "not-finite-step-7.json").read_text())
+    case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())
+    spans = case["documents"]
     assert {"row", "source", "record_id", "document_id", "offset", "length"} == set(spans[0])
     assert {span["row"] for span in spans} == set(range(B))
     params, step = restore_params(tmp_path / "run" / "checkpoints", model)
@@ -380,21 +432,32 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
     training: Training,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    save = checkpoint.Checkpoints.save
+    """After step 4 the system lets no file grow past 20 kB: arrays cannot be written."""
+    save, limits = checkpoint.Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def full(self: Any, state: Any, record: dict[str, Any]) -> None:
         if int(state.step) > 4:
-            raise OSError(28, "No space left on device")
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         save(self, state, record)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
-    directory = bake()
-    with pytest.raises(OSError, match="No space left"):
-        train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    directory, run_dir = bake(), tmp_path / "run"
+    message = r"checkpoints: a checkpoint could not be written, those before it are intact; make ro"
+    try:
+        with pytest.raises(NotSaved, match=message) as caught:
+            train.run(model, training, directory, run_dir, ONE_DEVICE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in str(caught.value) and "\n" not in str(caught.value)
+    assert not caplog.records and "Traceback" not in capfd.readouterr().err
     monkeypatch.undo()
-    assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 4
-    assert train.run(model, training, directory, tmp_path / "run", ONE_DEVICE).resumed_from == 4
+    assert restore_params(run_dir / "checkpoints", model)[1] == 4
+    assert train.run(model, training, directory, run_dir, ONE_DEVICE).resumed_from == 4
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["12", "4", "8"]
 
 
 def test_data_that_does_not_fit_is_refused_before_anything_is_written(

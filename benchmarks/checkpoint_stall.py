@@ -1,0 +1,119 @@
+"""How long a checkpoint keeps the training loop from its next step, against the step's own time.
+
+    python -m benchmarks.checkpoint_stall [--saves 7] [--d_model 384] [--layers 4] [--batch 4]
+
+Trains a model of random tokens and saves it every few steps, as the loop of training does. Printed
+are medians and ranges of: a step that runs alone; the stall of a save (checksums, and the copy to
+the host); a step that runs while the checkpoint is written behind it, where processors are shared;
+and how long the writing takes in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Stage, Training
+from hare_jax.model import decoder
+from hare_jax.training import optim, sharding
+from hare_jax.training.checkpoint import Checkpoints
+from hare_jax.training.order import Order
+from hare_jax.training.state import State, init_state, place_state
+from hare_jax.training.step import compile_step, make_step
+
+T = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--saves", type=int, default=7)
+    parser.add_argument("--d_model", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=4, help=f"rows of {T} tokens")
+    arguments = parser.parse_args()
+    model = Model(
+        num_layers=arguments.layers,
+        d_model=arguments.d_model,
+        num_heads=arguments.d_model // 64,
+        num_kv_heads=arguments.d_model // 64,
+        d_ff=arguments.d_model * 8 // 3 // 32 * 32,
+        compute_dtype=DType.FLOAT32 if jax.default_backend() == "cpu" else DType.BFLOAT16,
+    )
+    device = jax.devices()[0].device_kind
+    print(
+        f"{decoder.num_params(model):,} parameters, {arguments.batch * T:,} tokens a step, {device}"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        times = measure(model, arguments.batch, arguments.saves, Path(directory))
+    for name, seconds in times.items():
+        print(
+            f"{name:<22} median {statistics.median(seconds):8.3f} s   "
+            f"from {min(seconds):.3f} to {max(seconds):.3f}"
+        )
+    ratio = statistics.median(times["stall of a save"]) / statistics.median(times["step alone"])
+    print(f"a save keeps the loop for {ratio:.2f} of a step")
+
+
+def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[str, list[float]]:
+    """Seconds, of each save and of the steps around it; the first save warms up."""
+    training = Training(
+        stages=[Stage("only", "all", batch_size * T * 1000)],
+        batch_size=batch_size,
+        optimizer=Optimizer(warmup_steps=10),
+    )
+    order = Order(training, {"random": 1}, {"all": {"random": 1.0}}, T)
+    mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
+    optimizer = optim.build(training.optimizer, order.steps)
+    times: dict[str, list[float]] = {}
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(directory, Checkpointing(), model, "random tokens") as checkpoints,
+    ):
+        placed = place_state(model, optimizer, mesh)
+        state = init_state(model, 0, optimizer, placed)
+        batch = sharding.place(_batch(model, batch_size), mesh, batch_size, slice(0, batch_size))
+        step_fn = compile_step(make_step(model, training, optimizer, order, 1), state, batch)
+
+        def step(state: State) -> State:
+            return jax.block_until_ready(step_fn(state, batch)[0])
+
+        def timed(name: str, work: Any, *given: Any) -> Any:
+            started = time.perf_counter()
+            result = work(*given)
+            times.setdefault(name, []).append(time.perf_counter() - started)
+            return result
+
+        for _ in range(saves + 1):
+            state = timed("step alone", step, step(state))
+            writing = time.perf_counter()
+            timed("stall of a save", checkpoints.save, state, {})
+            state = timed("step beside writing", step, state)
+            checkpoints.wait()
+            times.setdefault("writing in all", []).append(time.perf_counter() - writing)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def _batch(model: Model, batch_size: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    tokens_BT = random.integers(3, model.vocab_size, (batch_size, T + 1)).astype(np.int32)
+    ones_BT = np.ones((batch_size, T), np.int32)
+    return {
+        "tokens_BT": tokens_BT[:, :-1],
+        "targets_BT": tokens_BT[:, 1:],
+        "loss_mask_BT": ones_BT.astype(np.float32),
+        "segment_ids_BT": ones_BT,
+        "positions_BT": np.arange(T, dtype=np.int32) * ones_BT,
+        "record_id_B": np.zeros(batch_size, np.int32),
+        "source_id_B": np.zeros(batch_size, np.int32),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+r"""Speed of evaluation against lm-evaluation-harness' own Hugging Face backend.
+
+    python benchmarks/evaluate.py --data=data/benchmarks [--tasks=hellaswag,arc_challenge] \
+        [--items=64] [--rounds=2] [--width=512 --layers=8]
+
+Both get the same weights (a random Mistral), machine and requests: the first `items` of each task
+with all of their examples, in float32. Both are warm (every shape has been computed before), and
+take turns. What counts is the CPU time of a round, the least of all rounds, which other work on the
+machine disturbs less than wall time; both are printed. The greatest difference of two
+log-likelihoods is printed too: speed of other numbers would mean nothing.
+
+Needs the extras eval and dev, and accelerate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hare_jax.config import BenchmarkScores, Protocol
+from hare_jax.evaluation import lm_harness, scores
+from hare_jax.evaluation.engine import Engine
+from hare_jax.evaluation.responses import Responses
+
+TASKS = "hellaswag,arc_challenge,arc_easy,truthfulqa,winogrande,mmlu,boolq,commonsenseqa"
+
+
+def make_checkpoint(folder: Path, width: int, layers: int) -> None:
+    """A random Mistral with the Mistral tokenizer, as transformers saves it."""
+    import torch
+    from tokenizers import normalizers
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    from data_pipeline.mixture.tokenizer import mistral_model
+
+    folder.mkdir()
+    shutil.copy(mistral_model(), folder / "tokenizer.model")
+    settings = '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}'
+    (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=32_000,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 256,
+        head_dim=64,
+        max_position_embeddings=2048,
+        sliding_window=None,
+        initializer_range=0.05,
+    )
+    MistralForCausalLM(config).save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="laid out by configs/benchmarks.py"
+    )
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of the other backend")
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    options = parser.parse_args()
+    from lm_eval.models.huggingface import HFLM
+
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        make_checkpoint(work / "mistral", options.width, options.layers)
+        config = BenchmarkScores(checkpoint=str(work / "mistral"))
+        subject = scores.open_subject(config, work, open_tokenizer=lambda path: None)
+        engine = Engine(
+            subject.model, subject.params, max_length=2048, batch_tokens=options.batch_tokens
+        )
+        theirs = HFLM(
+            str(work / "mistral"),
+            device="cpu",
+            dtype="float32",
+            batch_size=options.batch_size,
+            max_length=2048,
+        )
+
+        def ours(number: int) -> Any:
+            responses = Responses(work / f"responses-{number}.jsonl")  # never served from a round
+            return lm_harness.model(engine, subject.texts, Protocol.CURRENT, responses)
+
+        print(
+            "| task | items | requests | ours, CPU s | lm-eval's, CPU s | ratio | wall | differ |"
+        )
+        print("| --- |" + " ---: |" * 7)
+        number = 0
+        for task in options.tasks.split(","):
+            times: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+            answers: dict[str, list[float]] = {}
+            for turn in range(options.rounds + 1):
+                for name in times:
+                    number += 1
+                    lm = ours(number) if name == "ours" else theirs
+                    spent, answers[name] = measure(lm, task, options.data, options.items)
+                    if turn:  # the first one compiles
+                        times[name].append(spent)
+            (cpu, wall), (their_cpu, their_wall) = (
+                [min(column) for column in zip(*spent, strict=True)] for spent in times.values()
+            )
+            pairs = zip(answers["ours"], answers["theirs"], strict=True)
+            worst = max(abs(one - other) for one, other in pairs)
+            print(
+                f"| {task} | {options.items} | {len(answers['ours'])} | {cpu:.2f} "
+                f"| {their_cpu:.2f} | {their_cpu / cpu:.2f}x | {their_wall / wall:.2f}x "
+                f"| {worst:.0e} |",
+                flush=True,
+            )
+
+
+def measure(lm: Any, task: str, data: Path, items: int) -> tuple[tuple[float, float], list[float]]:
+    """((CPU seconds, wall seconds), log-likelihoods) of a task, from its prompts to its scores."""
+    (loaded,) = lm_harness.load([task], Protocol.CURRENT, data=data)
+    if task == "mmlu":  # one subject of 57
+        loaded.tasks = {"mmlu_anatomy": loaded.tasks["mmlu_anatomy"]}
+        loaded.groups = {}
+    started = time.process_time(), time.perf_counter()
+    found = lm_harness.evaluate(lm, loaded, Protocol.CURRENT, items)
+    spent = time.process_time() - started[0], time.perf_counter() - started[1]
+    samples = [sample for name in loaded.tasks for sample in found["samples"][name]]
+    return spent, [r[0][0] for sample in samples for r in sample["resps"]]
+
+
+if __name__ == "__main__":
+    main()

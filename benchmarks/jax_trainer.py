@@ -1,0 +1,162 @@
+"""hare-jax's train step on synthetic tokens, for benchmarks.train_speed.
+
+    python -m benchmarks.jax_trainer < requests > answers
+
+Requests and answers are lines of JSON. The first request says what to train:
+
+    {"model": fields of hare_jax.config.Model, "batch": 8, "accumulation": 1, "sequence": 512,
+     "segments": 1, "profile": ""}
+
+`segments`: documents a row; with 1 no segment ids are given at all. The answer says what was
+compiled, on what. Then {"steps": N} is answered by the seconds that N steps took, and {} by the
+memory used, which ends it. `profile`: a folder for a trace of the first such N steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hare_jax.config import DType, Mesh, Model, Optimizer, Stage, Training, from_plain
+from hare_jax.model import decoder
+from hare_jax.training import faults, optim, sharding
+from hare_jax.training.batch import Batch
+from hare_jax.training.metrics import PEAK_FLOPS
+from hare_jax.training.order import Order
+from hare_jax.training.state import init_state, place_state
+from hare_jax.training.step import compile_step, make_step
+
+WARM_UP = 2  # steps before any is timed
+STEPS = 10_000  # of the schedule, more than are run
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def answer(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def synthetic(vocab_size: int, batch: int, sequence: int, segments: int) -> Batch:
+    """Random tokens in rows of so many documents, cut at random places."""
+    rng = np.random.default_rng(0)
+    row = rng.integers(3, vocab_size, (batch, sequence + 1), dtype=np.int32)
+    ids = np.zeros((batch, sequence + 1), np.int32)
+    for index in range(batch):
+        ids[index, rng.choice(np.arange(1, sequence), segments - 1, replace=False)] = 1
+    ids = np.cumsum(ids, axis=1, dtype=np.int32) + 1
+    starts = np.where(np.diff(ids, axis=1, prepend=0) > 0, np.arange(sequence + 1)[None], 0)
+    positions = np.arange(sequence + 1)[None] - np.maximum.accumulate(starts, axis=1)
+    return {
+        "tokens_BT": row[:, :-1],
+        "targets_BT": row[:, 1:],
+        "loss_mask_BT": (ids[:, 1:] == ids[:, :-1]).astype(np.float32),
+        "segment_ids_BT": ids[:, :-1],
+        "positions_BT": positions[:, :-1].astype(np.int32),
+        "record_id_B": np.arange(batch, dtype=np.int32),
+        "source_id_B": np.zeros(batch, np.int32),
+    }
+
+
+def model_of(fields: dict[str, Any]) -> Model:
+    """The model, in float32 on a CPU, where bfloat16 is slower."""
+    model = from_plain(Model, fields)
+    if jax.default_backend() == "cpu":
+        model.compute_dtype = DType.FLOAT32
+    return model
+
+
+class Trainer:
+    def __init__(self, request: dict[str, Any]):
+        model, T = model_of(request["model"]), request["sequence"]
+        training = Training(
+            stages=[Stage("speed", mixture="any", tokens=STEPS * request["batch"] * T)],
+            batch_size=request["batch"],
+            accumulation=request["accumulation"],
+            optimizer=Optimizer(warmup_steps=10),
+            mesh=Mesh(),
+        )
+        mesh = sharding.make_mesh(training.mesh)
+        jax.set_mesh(mesh)
+        order = Order(training, {"any": 1}, {"any": {"any": 1.0}}, T)
+        optimizer = optim.build(training.optimizer, order.steps)
+        placed = place_state(model, optimizer, mesh, faults.window(training.faults))
+        self.state = init_state(model, 0, optimizer, placed)
+        rows = sharding.local_rows(mesh, training.batch_size, training.accumulation)
+        local = synthetic(model.vocab_size, training.batch_size, T, request["segments"])
+        self.batch: Batch = sharding.place(local, mesh, training.batch_size, rows)
+        if request["segments"] == 1:
+            self.batch["segment_ids_BT"] = None
+        started = time.perf_counter()
+        step = make_step(model, training, optimizer, order, num_sources=1)
+        self.step = compile_step(step, self.state, self.batch)
+        self.compile_seconds = time.perf_counter() - started
+        self.model = model
+
+    def run(self, steps: int) -> dict[str, float]:
+        """Seconds of wall and of all cores, and the loss at the end."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(steps):
+            self.state, values = self.step(self.state, self.batch)
+        loss = float(values["loss"])
+        return {
+            "seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+            "loss": loss,
+        }
+
+
+def memory() -> int:
+    """Most bytes held at one time: on a device, or by this process where it computes itself."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    asked = requests()
+    request = next(asked)
+    trainer = Trainer(request)
+    trainer.run(WARM_UP)
+    device = jax.devices()[0]
+    answer(
+        {
+            "platform": device.platform,
+            "device": device.device_kind,
+            "devices": jax.device_count(),
+            "dtype": trainer.model.compute_dtype.value,
+            "peak_flops": PEAK_FLOPS.get(device.device_kind),
+            "parameters": decoder.num_params(trainer.model),
+            "compile_seconds": trainer.compile_seconds,
+            "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
+        }
+    )
+    profile = Path(request["profile"]) if request["profile"] else None
+    for request in asked:
+        if not request:
+            answer({"memory": memory()})
+            return
+        with jax.profiler.trace(str(profile)) if profile else contextlib.nullcontext():
+            answer(trainer.run(request["steps"]))
+        profile = None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""A checkpoint as one GGUF file, for llama.cpp and what is built on it.
+
+    python main.py --config=configs/export_gguf.py:RUN --config.out=model.gguf
+    python main.py --config=configs/export_gguf.py:RUN --config.out=q4.gguf \\
+        --config.quantisation=Q4_0
+
+RUN is a run's folder, one checkpoint of it (RUN/checkpoints/4000), or what configs/import_hf.py has
+written. Needs the extra `export`. What the formats cost in perplexity and bring in speed is in
+docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from hare_jax.config import GgufExport
+
+
+def get_config(checkpoint: str = "") -> GgufExport:
+    return GgufExport(checkpoint=checkpoint)

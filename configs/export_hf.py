@@ -1,0 +1,19 @@
+"""A checkpoint as a Hugging Face folder, for transformers and all that reads its format.
+
+    python main.py --config=configs/export_hf.py:RUN --config.out=DIR
+    python main.py --config=configs/export_hf.py:RUN/checkpoints/4000 --config.out=DIR \\
+        --config.dtype=bfloat16 --config.architecture=llama
+
+RUN is a run's folder, such as runs/quickstart/training-0123456789ab, or one that
+configs/import_hf.py has written. DIR holds the tensors (safetensors, in files of at most
+`--config.shard_gb=5`), config.json and the tokenizer: AutoModelForCausalLM and AutoTokenizer load
+it as it is.
+"""
+
+from __future__ import annotations
+
+from hare_jax.config import HuggingFaceExport
+
+
+def get_config(checkpoint: str = "") -> HuggingFaceExport:
+    return HuggingFaceExport(checkpoint=checkpoint)

@@ -1,0 +1,182 @@
+"""Original items against rewritten ones: what leakage.json says of each set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hare_jax.config import LeakageAudit
+from hare_jax.evaluation.leakage import ngrams, verdict
+from hare_jax.evaluation.leakage.items import Pair
+from hare_jax.evaluation.leakage.ngrams import Measured
+from hare_jax.evaluation.leakage.verdict import Resampled
+
+Values = dict[str, Any]  # JSON
+# Of the original items, then of each version of the rewritten ones; None where a text is too short.
+Answers = Sequence[Sequence[Sequence[Any] | None]]
+
+
+@dataclass(slots=True)
+class Sides:
+    """What is compared. `keys`: of the original items; where paired, lists go in their order."""
+
+    keys: list[str]
+    original: list[Measured]
+    rewritten: list[Measured]  # of an item with several versions their mean
+
+
+def sides(pair: Pair, measured: Answers) -> Sides:
+    """Raises ValueError where no item is left to compare."""
+    original = {
+        item.key: Measured(*answer)
+        for item, answer in zip(pair.original, measured[0], strict=True)
+        if answer is not None
+    }
+    rewritten = [
+        (item.key, Measured(*answer))
+        for version, answers in zip(pair.rewritten, measured[1:], strict=True)
+        for item, answer in zip(version, answers, strict=True)
+        if answer is not None
+    ]
+    if pair.unpaired:
+        kept = Sides(list(original), list(original.values()), [m for _, m in rewritten])
+    else:
+        told: dict[str, list[Measured]] = {}
+        for key, answer in rewritten:
+            told.setdefault(key, []).append(answer)
+        keys = [key for key in original if key in told]
+        kept = Sides(keys, [original[key] for key in keys], [_mean(told[key]) for key in keys])
+    if not kept.original or not kept.rewritten:
+        raise ValueError(
+            f"{pair.name}: got no item to compare, expected texts of at least ngram + 2 tokens in "
+            "both files, the same items in both"
+        )
+    return kept
+
+
+def _mean(versions: list[Measured]) -> Measured:
+    accuracy = float(np.mean([m.accuracy for m in versions]))
+    return Measured(accuracy, float(np.mean([m.loss for m in versions])), [])
+
+
+def judged(
+    pairs: Sequence[Pair],
+    measured: Sequence[Answers],
+    config: LeakageAudit,
+    *,
+    has_control: bool,
+) -> list[Values]:
+    """The result of each set; the control, where there is one, comes last.
+
+        {"name": "gsm8k", "verdict": "accused", "items": 1319, "left_out": 0, "paired": true,
+         "unpaired_because": "", "rewritten_by": "gsm8k_rewritten.jsonl",
+         "original": {"accuracy": 0.31, "perplexity": 4.2},
+         "rewritten": {"accuracy": 0.12, "perplexity": 7.9},
+         "delta": {"value": 0.19, "low": 0.17, "high": 0.21}, "excess": {...},
+         "loss_delta": {"value": 0.63, ...}}
+
+    `loss_delta`: nats a token that the rewritten text costs more than the original.
+    """
+    compared = [sides(pair, answers) for pair, answers in zip(pairs, measured, strict=True)]
+    deltas = [
+        _resampled(pair, side, "accuracy", config, k)
+        for k, (pair, side) in enumerate(zip(pairs, compared, strict=True))
+    ]
+    results = []
+    for k, (pair, side, delta) in enumerate(zip(pairs, compared, deltas, strict=True)):
+        is_control = has_control and k == len(pairs) - 1
+        excess = delta.minus(deltas[-1]) if has_control and not is_control else delta
+        interval = excess.interval(config.confidence)
+        count = min(
+            len(s)
+            for c in (side, compared[-1 if has_control else k])
+            for s in (c.original, c.rewritten)
+        )
+        loss = _resampled(pair, side, "loss", config, k)
+        said = verdict.judge(interval, config.threshold, count).value
+        results.append(
+            {
+                "name": pair.name,
+                "verdict": "control" if is_control else said,
+                "items": len(side.original),
+                "left_out": len(pair.original) - len(side.original),
+                "paired": not pair.unpaired,
+                "unpaired_because": pair.unpaired,
+                "rewritten_by": pair.made_by,
+                "original": _summary(side.original),
+                "rewritten": _summary(side.rewritten),
+                "delta": delta.interval(config.confidence)._asdict(),
+                "excess": interval._asdict(),
+                "loss_delta": loss.negated().interval(config.confidence)._asdict(),
+            }
+        )
+    return results
+
+
+def _resampled(pair: Pair, side: Sides, value: str, config: LeakageAudit, number: int) -> Resampled:
+    difference = verdict.unpaired if pair.unpaired else verdict.paired
+    return difference(
+        [getattr(m, value) for m in side.original],
+        [getattr(m, value) for m in side.rewritten],
+        config.resamples,
+        (config.seed, number),
+    )
+
+
+def _summary(side: Sequence[Measured]) -> dict[str, float]:
+    return {
+        "accuracy": float(np.mean([m.accuracy for m in side])),
+        "perplexity": ngrams.perplexity([m.loss for m in side]),
+    }
+
+
+def log(pairs: Sequence[Pair], measured: Sequence[Answers]) -> list[Values]:
+    """A line an item that was compared; of sets that are not paired, of the original items."""
+    lines = []
+    for pair, answers in zip(pairs, measured, strict=True):
+        side = sides(pair, answers)
+        for k, (key, original) in enumerate(zip(side.keys, side.original, strict=True)):
+            line = {"set": pair.name, "key": key, "original": original.accuracy}
+            line |= {"original_loss": original.loss}
+            if not pair.unpaired:
+                told = side.rewritten[k]
+                line |= {"rewritten": told.accuracy, "rewritten_loss": told.loss}
+            lines.append(line)
+    return lines
+
+
+def table(results: Values) -> str:
+    """The sets as lines to be read; accuracies in percent."""
+    head = ["set", "items", "original", "rewritten", "delta", "excess", "perplexity", "verdict"]
+    rows = [head]
+    for one in results["sets"]:
+        both = (one["original"], one["rewritten"])
+        rows.append(
+            [
+                one["name"] + ("" if one["paired"] else " (unpaired)"),
+                f"{one['items']:,}",
+                *(f"{100 * side['accuracy']:.2f}" for side in both),
+                _shown(one["delta"]),
+                "" if one["verdict"] == "control" else _shown(one["excess"]),
+                " / ".join(f"{side['perplexity']:.1f}" for side in both),
+                one["verdict"],
+            ]
+        )
+    widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
+    left = (0, len(head) - 1)
+    return "\n".join(
+        "  "
+        + "  ".join(
+            cell.ljust(w) if c in left else cell.rjust(w)
+            for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _shown(interval: dict[str, float]) -> str:
+    value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -1,0 +1,58 @@
+"""What is asked of an attention kernel, so that each can say whether it can do it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+from jax import Array
+from jax.sharding import PartitionSpec
+
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
+HEAD_AXIS = "tensor"  # the mesh axis that shares the heads
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`platform`: cpu, gpu or tpu; `shares` says whether a mesh cuts rows and heads evenly."""
+
+    platform: str
+    dtype: str
+    queries: int
+    keys: int
+    head_dim: int
+    packed: bool
+    shares: bool = True
+
+
+def request(
+    q_BTHK: Array | jax.ShapeDtypeStruct, k_BSGK: Array | jax.ShapeDtypeStruct, *, packed: bool
+) -> Request:
+    """The request that attention over these arrays is, on the mesh that is set."""
+    B, T, _, K = q_BTHK.shape
+    S, G = k_BSGK.shape[1:3]
+    mesh = dict(jax.sharding.get_abstract_mesh().shape)
+    rows = math.prod(mesh.get(axis, 1) for axis in BATCH_AXES)
+    return Request(
+        platform=platform(),
+        dtype=q_BTHK.dtype.name,
+        queries=T,
+        keys=S,
+        head_dim=K,
+        packed=packed,
+        shares=B % rows == 0 and G % mesh.get(HEAD_AXIS, 1) == 0,
+    )
+
+
+def platform() -> str:
+    """What is compiled for: the platform of the mesh, which need not be here, else JAX's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    name = jax.default_backend() if device is None or not device.platform else device.platform
+    return "gpu" if name.lower() == "cuda" else name.lower()
+
+
+def rows_and_heads(axes: str) -> PartitionSpec:
+    """How an array lies on the mesh: B is cut along the batch axes, H and G along the head axis."""
+    places = {"B": BATCH_AXES, "H": HEAD_AXIS, "G": HEAD_AXIS}
+    return PartitionSpec(*(places.get(axis) for axis in axes))

