@@ -211,7 +211,7 @@ def print_workers(documents: Sequence[Document], benchmarks: str) -> None:
                 (folder / part).mkdir()
             few = documents[: _documents_of(documents, 6 * SHARD_BYTES)]
             run(few, benchmarks, folder / "started", engine, part_bytes=SHARD_BYTES)
-            made = run(documents, benchmarks, folder / "measured", engine, part_bytes=4 << 20)
+            made = run(documents, benchmarks, folder / "measured", engine, part_bytes=8 << 20)
             for directory in made.directories:
                 seconds = json.loads((directory.path / "timing.json").read_text())["seconds"]
                 stage = directory.path.name.rpartition("-")[0]

@@ -130,7 +130,7 @@ def fragments(text: Text, least: float) -> Evidence | None:
         whole += sum(map(len, lines))
         while lines and not _is_statement(lines[-1]):
             lines.pop()
-        if len(" ".join(lines).split()) >= _MIN_PARAGRAPH:
+        if len(" ".join(lines).split(None, _MIN_PARAGRAPH - 1)) == _MIN_PARAGRAPH:  # or more
             complete += sum(map(len, lines))
     share = complete / max(1, whole)
     return {"in_sentences": round(share, 3)} if whole and share < least else None
