@@ -75,7 +75,9 @@ class Model:
     max_segments: int = 32  # documents of a row that kernel cudnn has room for; padding counts as 1
     matmul: Matmul = Matmul.COMPUTE_DTYPE
     remat: Remat = Remat.NONE
-    scan_layers: bool = True  # False compiles every layer apart: longer, for somewhat less memory
+    # False compiles every layer apart: longer, for somewhat less memory, and on a CPU up to a third
+    # less time a step.
+    scan_layers: bool = True
     compute_dtype: DType = DType.BFLOAT16
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from hare_jax.evaluation.tree_attention import HIDDEN, embedded, tree_attention
+from hare_jax.evaluation.tree_attention import embedded, tree_attention
 from hare_jax.model import decoder
 from hare_jax.model.attention import rope_tables
 from hare_jax.model.generate import keep
+from hare_jax.model.kernels.xla import HIDDEN
 
 STRETCH = 16
 

@@ -1,7 +1,7 @@
 """The forward pass over rows of prefix trees, as prefix_tree.py lays them out.
 
-Shape legend: B rows, T tokens, D model width; H, G, R, K as in attention.py; N = R T queries of one
-key-value head; S keys.
+Shape legend: B rows, T tokens, D model width; H, G, K as in attention.py;
+S keys.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from jax import Array
 
 from hare_jax.model import decoder
 from hare_jax.model.attention import rope_tables
-
-QUERY_BLOCK = 256  # queries that meet the keys up to their own end, not those of the whole row
-HIDDEN = -1e30  # added to a score: finite, so that no row of scores can become not-a-number
+from hare_jax.model.kernels import xla
 
 
 def hidden_states(
@@ -53,40 +51,16 @@ def tree_attention(
 ) -> Array:
     """Each query i sees the keys j <= i with i < ends[j], scaled by 1/sqrt(K); [B, T, H, K].
 
-    `window`: of those, the ones less than so many positions before it. Queries are taken by blocks,
-    which meet only the keys up to their own end: half the work of the whole square.
+    `window`: of those, the ones less than so many positions before it.
     """
-    B, T, H, K = q_BTHK.shape
-    G = k_BTGK.shape[2]
-    R = H // G
-    q_BGRTK = (q_BTHK * K**-0.5).reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
-    k_BGTK, v_BGTK = k_BTGK.transpose(0, 2, 1, 3), v_BTGK.transpose(0, 2, 1, 3)
-    index_T = jnp.arange(T, dtype=jnp.int32)
-    blocks = []
-    for start in range(0, T, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, T)
-        n = stop - start
-        query_1T1 = index_T[None, start:stop, None]
-        visible_BTS = (index_T[None, None, :stop] <= query_1T1) & (
-            query_1T1 < ends_BT[:, None, :stop]
-        )
-        if window is not None:
-            distance_BTS = positions_BT[:, start:stop, None] - positions_BT[:, None, :stop]
-            visible_BTS &= distance_BTS < window
-        bias_BTS = jnp.where(visible_BTS, 0.0, HIDDEN)
-        q_BGNK = q_BGRTK[:, :, :, start:stop].reshape(B, G, R * n, K)
-        scores_BGNS = jnp.einsum(
-            "bgnk,bgsk->bgns", q_BGNK, k_BGTK[:, :, :stop], preferred_element_type=jnp.float32
-        )
-        scores_BGRTS = scores_BGNS.reshape(B, G, R, n, stop) + bias_BTS[:, None, None]
-        weights_BGRTS = jnp.exp(scores_BGRTS - scores_BGRTS.max(axis=-1, keepdims=True))
-        sums_BGRT1 = weights_BGRTS.sum(axis=-1, keepdims=True)
-        mixed_BGNK = jnp.einsum(
-            "bgns,bgsk->bgnk",
-            weights_BGRTS.reshape(B, G, R * n, stop).astype(v_BGTK.dtype),
-            v_BGTK[:, :, :stop],
-            preferred_element_type=jnp.float32,
-        )
-        blocks.append(mixed_BGNK.reshape(B, G, R, n, K) / sums_BGRT1)
-    out_BGRTK = jnp.concatenate(blocks, axis=3)
-    return out_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K).astype(q_BTHK.dtype)
+    index_1T = jnp.arange(q_BTHK.shape[1], dtype=jnp.int32)[None]
+
+    def visible(queries: slice, keys: slice) -> Array:
+        query_1T1, key_11S = index_1T[:, queries, None], index_1T[:, None, keys]
+        seen_BTS = (key_11S <= query_1T1) & (query_1T1 < ends_BT[:, None, keys])
+        if window is None:
+            return seen_BTS
+        distance_BTS = positions_BT[:, queries, None] - positions_BT[:, None, keys]
+        return seen_BTS & (distance_BTS < window)
+
+    return xla.attend(q_BTHK, k_BTGK, v_BTGK, visible)

@@ -33,9 +33,10 @@ def attention(
     `positions`, `segments` and `window`: see `visible_BTS`. Query head h reads key-value head
     h // (H / G). `segments=None` says that each row is one document, at positions 0, 1, ...
 
-    The fused kernels (cudnn, splash) read no positions: they want the tokens of a segment side by
-    side and in order, as a batch has them. With cudnn a row of more than `max_segments` segments,
-    a stretch of padding counted as one, comes back as not-a-number.
+    Where there are as many keys as queries, the tokens of a segment stand side by side and in
+    order, as a batch has them: the fused kernels (cudnn, splash) read no positions. With cudnn a
+    row of more than `max_segments` segments, a stretch of padding counted as one, comes back as
+    not-a-number.
 
     Raises ValueError where `kernel` cannot do this, on this platform.
     """
@@ -45,7 +46,15 @@ def attention(
         return cudnn.attend(q_BTHK, k_BSGK, v_BSGK, segments_BT, window, max_segments)
     if kernel is AttentionKernel.SPLASH:
         return splash.attend(q_BTHK, k_BSGK, v_BSGK, segments_BT, window, RESIDUAL)
-    return xla.attend(q_BTHK, k_BSGK, v_BSGK, visible_BTS(positions, segments, window))
+
+    def visible(queries: slice, keys: slice) -> Array:
+        return visible_BTS(
+            (positions[0][:, queries], positions[1][:, keys]),
+            None if segments is None else (segments[0][:, queries], segments[1][:, keys]),
+            window,
+        )
+
+    return xla.attend(q_BTHK, k_BSGK, v_BSGK, visible)
 
 
 def choose(kernel: AttentionKernel, asked: Request) -> AttentionKernel:

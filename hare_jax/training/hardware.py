@@ -92,7 +92,7 @@ def find(name: str) -> Hardware:
 
 def _tpus(kind: str, slices: int) -> Sequence[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
-        raise RuntimeError(f"{kind}: compiling for TPUs needs libtpu: pip install 'hare-jax[tpu]'")
+        raise RuntimeError(f"{kind}: compiling for TPUs needs libtpu: pip install -e '.[tpu]'")
     # Off a TPU machine libtpu would ask the network what it runs on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
@@ -105,7 +105,7 @@ def _tpus(kind: str, slices: int) -> Sequence[jax.Device]:
 def _gpus(gpu: Gpu, number: int) -> Sequence[jax.Device]:
     if not any(_installed(f"jax_plugins.xla_cuda{version}") for version in (12, 13)):
         raise RuntimeError(
-            f"{gpu.name}: compiling for it needs JAX's CUDA plugin: pip install 'hare-jax[gpu]'"
+            f"{gpu.name}: compiling for it needs JAX's CUDA plugin: pip install -e '.[gpu]'"
         )
     return topologies.get_topology_desc(
         gpu.name, "cuda", target_config=_target(gpu), topology=f"1x1x{number}"

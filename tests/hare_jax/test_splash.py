@@ -54,7 +54,7 @@ def _plain(window: int | None, packed: bool, *arrays: jax.Array) -> tuple[jax.Ar
             jnp.broadcast_to(jnp.arange(T)[None], (B, T)),
         )
     visible = xla.visible_BTS((positions, positions), (segments, segments), window)
-    out, back = jax.vjp(lambda q, k, v: xla.attend(q, k, v, visible), *qkv)
+    out, back = jax.vjp(lambda q, k, v: xla.attend(q, k, v, lambda t, s: visible[:, t, s]), *qkv)
     return out, *back(gradient)
 
 
