@@ -215,7 +215,7 @@ def test_unknown_hardware_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("v5e-8", r"needs libtpu: pip install 'hare-jax\[tpu\]'"), ("h200", r"'hare-jax\[gpu\]'")],
+    [("v5e-8", r"needs libtpu: pip install -e '.\[tpu\]'"), ("h200", r"pip install -e '.\[gpu\]'")],
 )
 def test_a_missing_plugin_says_what_to_install(
     name: str, said: str, monkeypatch: pytest.MonkeyPatch
