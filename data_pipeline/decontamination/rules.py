@@ -157,7 +157,7 @@ def items_in(found: Words, config: Decontamination, index: Index) -> list[set[tu
         everything.append(_absolute_hits(hits, config, index))
     for d, finding in itertools.chain(*everything):
         benchmark, item, _ = index.parts[finding.part]
-        items[d].add((benchmark, item))
+        items[d] |= {(benchmark, one) for one in (item, *index.same.get(finding.part, ()))}
     return items
 
 

@@ -82,11 +82,13 @@ def of_benchmark(
     for task, of_task in samples.items():
         values[task] = {}
         for sample in of_task:
-            item, value = sample["doc"].get("item"), sample[measure]
             if sample["filter"] != filter_:
                 continue
+            item, value = sample["doc"].get("item"), sample[measure]
             if item is None:
-                return unknown("its items have no names; lay it out anew by configs/benchmarks.py")
+                return unknown(
+                    "its items have no names, as configs/benchmarks.py lays them out with"
+                )
             if not (isinstance(value, int | float) or hasattr(value, "item")):
                 return unknown(f"{metric} is no mean over items")
             values[task][item] = float(value)

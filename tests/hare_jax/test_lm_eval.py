@@ -291,6 +291,9 @@ def test_a_run_is_complete_and_served_again(
     assert row["score"] == row["metrics"]["tiny_choices"]["acc,none"]
     assert row["score"]["items"] == 3 and row["shots"] == 2
     assert row["decontamination"] == {"state": "unknown"} and result["average"] is None
+    assert row["clean"]["state"] == "unknown"
+    assert "| tiny_choices | tiny_open | how |" in written["table"].read_text("utf-8")
+    assert written["chart"].read_text("utf-8").startswith("<svg")
     lines = [
         json.loads(line)
         for line in next(tmp_path.glob("samples-*/tiny_choices.jsonl")).read_text().splitlines()
@@ -389,6 +392,8 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     ]
     results = lm_harness.evaluate(ask(Protocol.CURRENT), loaded, Protocol.CURRENT, limit=2)
     assert [sample["target"] for sample in results["samples"]["arc_easy"]] == [0, 1]
+    named = [sample["doc"]["item"] for sample in results["samples"]["arc_easy"]]
+    assert named == ["arc_easy/test/0", "arc_easy/test/1"]
     with pytest.raises(
         FileNotFoundError, match="Rowan/hellaswag: no such folder; lay out HellaSwag"
     ):
@@ -429,8 +434,10 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     baked = [{"files": [{"file": "../bake-1/shards/web-00000.array_record"}]}]
     write("mixture-1", "mixture.json", {"sources": baked})
     mixture = tmp_path / "mixture-1"
-    assert protection.states(None, names)["hellaswag"] == {"state": "unknown"}
-    assert protection.states(mixture, names)["hellaswag"] == {"state": "unknown"}
+    assert protection.states(protection.checked(None), names)["hellaswag"] == {"state": "unknown"}
+    assert protection.states(protection.checked(mixture), names)["hellaswag"] == {
+        "state": "unknown"
+    }
     write(
         "bake-1",
         "manifest.json",
@@ -441,10 +448,16 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     checked = {"stage": "decontaminate", "inputs": {"index-1": "3"}}
     write("decontaminate-1", "manifest.json", checked)
     write("decontaminate_tasks-1", "manifest.json", checked | {"stage": "decontaminate_tasks"})
-    assert protection.states(mixture, names) == {
+    assert protection.states(protection.checked(mixture), names) == {
         "hellaswag": {"state": "decontaminated", "files": ["validation.jsonl 12ab"]},
         "piqa": {"state": "not decontaminated"},
     }
+    checked = protection.checked(mixture)
+    assert checked is not None
+    stages = [tmp_path / name for name in ("decontaminate-1", "decontaminate_tasks-1")]
+    assert checked.stages == stages
     # One way into the mixture that was not checked is enough.
     write("decontaminate_tasks-1", "manifest.json", {"stage": "nlp_tasks", "inputs": {}})
-    assert protection.states(mixture, names)["hellaswag"] == {"state": "not decontaminated"}
+    assert protection.states(protection.checked(mixture), names)["hellaswag"] == {
+        "state": "not decontaminated"
+    }

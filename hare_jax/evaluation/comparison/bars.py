@@ -122,9 +122,9 @@ def _range(panel: Panel) -> tuple[float, float]:
     bars = [bar for group in panel.groups.values() for bar in group]
     shown = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None]
     shown += [mark.value for label in panel.groups for mark in panel.marks.get(label, ())]
-    low, high = min(0.0, *shown), max(panel.threshold or 0.0, 0.01, *shown)
+    low, high = min([0.0, *shown]), max([panel.threshold or 0.0, 0.01, *shown])
     margin = 0.03 * (high - low)
-    return (low - margin if low < 0 else 0.0), high + margin
+    return (low - margin if low < -1e-9 else 0.0), high + margin  # Wilson's of none is about 0
 
 
 def _bar(bar: Bar, x: Callable[[float], float], y: float) -> list[str]:
