@@ -27,6 +27,8 @@ QUESTIONS = [
     "Twelve beekeepers from Ljubljana fill glass jars with chestnut honey until dusk. How many "
     "jars stand in the cellar once each of them has filled thirty?",
 ]
+SHORT = ["Who milks lynxes?", "who milks lynxes"]  # the same words
+FIRST, TEST = [*QUESTIONS[:2], SHORT[0]], [*QUESTIONS[1:], SHORT[1]]
 ANSWER = "The answer is published at the end of the almanac."
 WAYS = ["Bergen bridges", "Tromso meadows", "Narvik rivers", "Alta roads", "Molde moors"]
 FILLER = " ".join(
@@ -45,10 +47,10 @@ def write(task: Task) -> Ledger:
 
 
 def decontaminated(folder: Path, texts: list[str], cut_spans: CutSpans | None = None) -> Directory:
-    """Checked against questions 0 and 1 in one file, and 1 to 3 in another."""
+    """Checked against FIRST and TEST, two files of one benchmark."""
     benchmark = folder / "gsm8k"
     benchmark.mkdir()
-    for name, questions in (("first", QUESTIONS[:2]), ("test", QUESTIONS[1:])):
+    for name, questions in (("first", FIRST), ("test", TEST)):
         rows = [{"question": question, "answer": ANSWER} for question in questions]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (benchmark / f"{name}.jsonl").write_text(lines, encoding="utf-8")
@@ -91,6 +93,16 @@ def test_what_was_cut_out_of_documents_counts_too(tmp_path: Path) -> None:
     assert set(evidence.of_stage(stage.path)) == {
         ("gsm8k", "gsm8k/first/1"),
         ("gsm8k", "gsm8k/test/0"),
+    }
+
+
+def test_a_document_that_is_nothing_but_a_short_item_touches_all_of_its_words(
+    tmp_path: Path,
+) -> None:
+    stage = decontaminated(tmp_path, ["Who milks lynxes?"])
+    assert set(evidence.of_stage(stage.path)) == {
+        ("gsm8k", "gsm8k/first/2"),
+        ("gsm8k", "gsm8k/test/3"),
     }
 
 
