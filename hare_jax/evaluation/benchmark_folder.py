@@ -74,7 +74,7 @@ def layout_of(data: Path | None) -> dict[str, Any]:
 
 
 def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
-    """{"files": {file: sha256}, "rows": {split: number}, "notes": [...]}."""
+    """{"files": {file: sha256}, "splits": {split: file}, "rows": {split: number}, "notes"}."""
     benchmark = BENCHMARKS[name]
     convert = CONVERTERS.get(name, _unchanged)
     files, notes = _files(folder), []
@@ -113,6 +113,7 @@ def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
     return {
         "dataset": benchmark.dataset,
         "files": {path.name: _sha256(path) for path in files.values()},
+        "splits": {split: path.name for split, path in files.items()},
         "rows": {split: len(of_split) for split, of_split in rows.items()},
         "notes": notes,
     }

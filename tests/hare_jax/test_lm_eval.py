@@ -4,6 +4,7 @@ backend as the oracle; what is written, served again, and gone on with after a k
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,7 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     assert benchmark_folder.run(BenchmarkFolder(str(source), str(out))) == {"benchmarks": out}
     layout = benchmark_folder.layout_of(out)
     assert layout["arc_easy"]["rows"] == {"train": 8, "test": 8}
+    assert layout["arc_easy"]["splits"] == {"train": "train.jsonl", "test": "test.jsonl"}
     (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=out)
     assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
         f"test-{i}" for i in range(8)
@@ -399,6 +401,16 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     assert [sample["target"] for sample in results["samples"]["arc_easy"]] == [0, 1]
     named = [sample["doc"]["item"] for sample in results["samples"]["arc_easy"]]
     assert named == ["arc_easy/test/0", "arc_easy/test/1"]
+    # The same names with other items, in another place or in this one, are other data.
+    test = source / "arc_easy" / "test.jsonl"
+    test.write_text("".join(test.read_text("utf-8").splitlines(keepends=True)[2:]), "utf-8")
+    shutil.rmtree(out)
+    for place in (tmp_path / "other", out):
+        benchmark_folder.run(BenchmarkFolder(str(source), str(place)))
+        (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=place)
+        assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
+            f"test-{i}" for i in range(2, 8)
+        ]
     with pytest.raises(
         FileNotFoundError, match="Rowan/hellaswag: no such folder; lay out HellaSwag"
     ):
