@@ -138,7 +138,7 @@ def test_names_tell_results_apart() -> None:
         "a/training-1, step 400",
         "b/training-1, step 400",
     ]
-    assert named("runs/a/t", "runs/a/t") == ["runs/a/t, step 400, c0ffee"] * 2
+    assert named("runs/a/t", "runs/a/t") == ["t, step 400, c0ffee"] * 2
 
 
 def shapes(svg: str, kind: str) -> list[dict[str, str]]:

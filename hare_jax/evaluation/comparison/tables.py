@@ -78,7 +78,7 @@ def labels(results: Sequence[Result]) -> list[str]:
         named = [_label(result["inputs"], parts) for result in results]
         if len(set(named)) == len(named):
             return named
-    return [f"{one}, {r['fingerprint'][:6]}" for one, r in zip(named, results, strict=True)]
+    return [f"{_label(r['inputs'], 1)}, {r['fingerprint'][:6]}" for r in results]
 
 
 def settings(results: Sequence[Result], *, with_paper: bool) -> tuple[list[str], list[str]]:
@@ -143,8 +143,8 @@ def _notes_on_clean(results: Sequence[Result]) -> str:
             known |= clean["state"] == "known"
     said = ""
     if known:
-        said += "\nClean items: those in no document of the raw data; in brackets, how many are "
-        said += "not.\n"
+        said += "\nClean items: those that decontamination found in no document of the raw data; "
+        said += "in brackets, how many it found.\n"
     for reason, names in reasons.items():
         said += f"\nClean items unknown of {', '.join(dict.fromkeys(names))}: {reason}.\n"
     return said
