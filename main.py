@@ -13,6 +13,7 @@ necessary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from hare_jax.config import (
     HuggingFaceExport,
     HuggingFaceImport,
     LeakageAudit,
+    ScoreComparison,
     Trace,
 )
 from hare_jax.training import distributed
@@ -56,7 +58,11 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
         case BenchmarkScores():
             from hare_jax.evaluation import scores
 
-            return scores.run(config, workdir, open_tokenizer)
+            return scores.run(config, workdir, open_tokenizer, read_evidence)
+        case ScoreComparison():
+            from hare_jax.evaluation.comparison import compare
+
+            return compare.run(config, workdir)
         case HuggingFaceExport():
             from hare_jax.interop import huggingface
 
@@ -89,6 +95,13 @@ def open_tokenizer(path: str | Path) -> Any:
     from data_pipeline.mixture.tokenizer import Tokenizer
 
     return Tokenizer(path)
+
+
+def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
+    """(benchmark, item) of all that a decontaminate* stage found in documents."""
+    from data_pipeline.decontamination import evidence
+
+    return evidence.of_stage(stage)
 
 
 def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:

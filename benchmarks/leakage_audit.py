@@ -42,12 +42,13 @@ from hare_jax.config import (
     Stage,
     Training,
 )
+from hare_jax.evaluation.comparison import bars
 from hare_jax.evaluation.leakage import audit, chart, items
 from hare_jax.training import train
 
 PLANTED, VOCABULARY, ROW, BATCH = "gsm8k", 4096, 512, 4
 CORPORA = ("planted", "clean", "decontaminated")
-COLOURS = dict(zip(CORPORA, chart.SERIES, strict=False))
+COLOURS = dict(zip(CORPORA, bars.SERIES, strict=False))
 TITLES = {"gsm8k": "GSM8K", "arc_challenge": "ARC-C", "openbookqa": "OpenBookQA"}
 MODEL = Model(
     vocab_size=VOCABULARY,
@@ -188,7 +189,7 @@ def main() -> None:
     (out / "leakage-audit.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     groups = {
         TITLES[name]: [
-            chart.Bar(COLOURS[corpus_name], **sets[0]["excess"], said=sets[0]["verdict"])
+            chart.bar(COLOURS[corpus_name], sets[0]["excess"], sets[0]["verdict"])
             for corpus_name, sets in by_corpus.items()
         ]
         for name, by_corpus in results.items()

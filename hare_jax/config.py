@@ -239,6 +239,13 @@ class BenchmarkScores:
 
 
 @dataclass(slots=True)
+class ScoreComparison:
+    """Results of configs/evaluate.py side by side: configs/compare.py."""
+
+    results: list[str] = field(default_factory=list)  # scores-*.json, or folders that hold some
+
+
+@dataclass(slots=True)
 class BenchmarkFolder:
     """Benchmark files where lm-eval's task files find them: configs/benchmarks.py."""
 

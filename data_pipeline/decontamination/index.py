@@ -46,7 +46,8 @@ PART_BITS = 9.5
 
 @dataclass(slots=True)
 class Index:
-    """`parts[k]` is (benchmark, item id, part name).
+    """`parts[k]` is (benchmark, item id, part name); `same[k]` further items of the same benchmark
+    that have this very text.
 
     `unindexed` counts the items that are found only where they are a whole document.
     """
@@ -54,6 +55,7 @@ class Index:
     n: int
     seed_n: int
     parts: list[tuple[str, str, str]]
+    same: dict[int, list[str]]
     unindexed: dict[str, int]
     absolute_K: NDArray[np.bool_]  # whether the absolute-hits rule applies
     words: Words  # of the parts
@@ -83,7 +85,8 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, the same bytes for the same index."""
-        names = json.dumps([self.n, self.seed_n, self.parts, self.unindexed]).encode()
+        same = list(self.same.items())
+        names = json.dumps([self.n, self.seed_n, self.parts, same, self.unindexed]).encode()
         write_arrays(
             path,
             names=np.frombuffer(names, np.uint8),
@@ -108,12 +111,17 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> Index:
+        """Raises ValueError for an index that another version has written."""
         a = read_arrays(path)
-        n, seed_n, parts, unindexed = json.loads(a["names"].tobytes())
+        names = json.loads(a["names"].tobytes())
+        if len(names) != 5:
+            raise ValueError(f"{path}: an index of another version; curate the data again")
+        n, seed_n, parts, same, unindexed = names
         return cls(
             n,
             seed_n,
             [(benchmark, item, part) for benchmark, item, part in parts],
+            dict(same),
             unindexed,
             a["absolute"],
             Words(a["words"], a["word_offsets"]),
@@ -151,6 +159,7 @@ def build_index(
     parts: list[tuple[str, str, str]] = []
     absolute: list[bool] = []
     first: dict[tuple[str, str], int] = {}
+    same: dict[int, list[str]] = {}
     parts_of_item: dict[tuple[str, str], list[int]] = {}
     for item in items:
         mine = parts_of_item.setdefault((item.benchmark, item.id), [])
@@ -161,6 +170,8 @@ def build_index(
                 texts.append(text)
                 parts.append((item.benchmark, item.id, name))
                 absolute.append(item.absolute_hits)
+            elif parts[first[key]][1] != item.id:
+                same.setdefault(first[key], []).append(item.id)
             mine.append(first[key])
     found = words(texts)
     num_words_K = np.diff(found.offsets_D)
@@ -187,6 +198,7 @@ def build_index(
         n,
         seed_n,
         parts,
+        same,
         {name: count for name, count in sorted(unindexed.items()) if count},
         np.array(absolute, bool),
         found,

@@ -26,8 +26,9 @@ Shape letters: D documents, W words of all documents, H hits: (n-gram of a docum
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,21 +128,48 @@ def _search(texts: Sequence[str], config: Decontamination, index: Index) -> dict
     found = words(texts)
     findings: dict[int, Finding] = {}
     if config.item_share:
-        for d, finding in _item_share(found, config, index):
-            findings.setdefault(d, finding)
-        for d, finding in _short_item(found, config, index):
-            findings.setdefault(d, finding)
+        for rule in (_item_share, _short_item):
+            findings = _best(rule(found, config, index), lambda f: f.share) | findings
     if config.absolute_hits or config.sample_share:
         grams = ngrams(found, index.n)
         s, g = index.grams.find(grams.hashes_S)
         hits = _hits(found, grams, index.grams, s, g)
         if config.absolute_hits:
-            for d, finding in _absolute_hits(hits, config, index):
-                findings.setdefault(d, finding)
+            findings = _best(_absolute_hits(hits, config, index), lambda f: f.hits) | findings
         if config.sample_share:
             for d, finding in _sample_share(grams, s, hits, config, index):
                 findings.setdefault(d, finding)
     return {d: _match(texts[d], int(found.offsets_D[d]), f, index) for d, f in findings.items()}
+
+
+def items_in(found: Words, config: Decontamination, index: Index) -> list[set[tuple[str, str]]]:
+    """(benchmark, item) of all that item_share and absolute_hits find in each text.
+
+    A decision names the best of them only, and of equal ones the first.
+    """
+    items: list[set[tuple[str, str]]] = [set() for _ in found.offsets_D[1:]]
+    everything: list[Iterator[tuple[int, Finding]]] = []
+    if config.item_share:
+        everything += [_item_share(found, config, index), _short_item(found, config, index)]
+    if config.absolute_hits:
+        grams = ngrams(found, index.n)
+        hits = _hits(found, grams, index.grams, *index.grams.find(grams.hashes_S))
+        everything.append(_absolute_hits(hits, config, index))
+    for d, finding in itertools.chain(*everything):
+        benchmark, item, _ = index.parts[finding.part]
+        items[d] |= {(benchmark, one) for one in (item, *index.same.get(finding.part, ()))}
+    return items
+
+
+def _best(
+    findings: Iterable[tuple[int, Finding]], worth: Callable[[Finding], float]
+) -> dict[int, Finding]:
+    """The first of the best of each document."""
+    best: dict[int, Finding] = {}
+    for d, finding in findings:
+        if d not in best or worth(finding) > worth(best[d]):
+            best[d] = finding
+    return best
 
 
 def _hits(found: Words, grams: Ngrams, table: Table, s: I64, g: I64) -> Hits:
@@ -159,7 +187,7 @@ def _hits(found: Words, grams: Ngrams, table: Table, s: I64, g: I64) -> Hits:
 def _item_share(
     found: Words, config: Decontamination, index: Index
 ) -> Iterator[tuple[int, Finding]]:
-    """The part that says most of itself, for each document that has one."""
+    """The parts that say enough of themselves, in each document."""
     seeds = ngrams(found, index.seed_n)
     hits = _hits(found, seeds, index.seeds, *index.seeds.find(seeds.hashes_S))
     if not len(hits.gram_H):
@@ -172,7 +200,6 @@ def _item_share(
     bits_H = index.bits_G[hits.gram_H]
     # With repeats and over the whole document it is more than in any one passage.
     most = np.add.reduceat(bits_H, hits.groups[:-1])
-    best: dict[int, Finding] = {}
     for k in np.flatnonzero(most >= needed_K[hits.part_H[hits.groups[:-1]]]).tolist():
         of = slice(hits.groups[k], hits.groups[k + 1])
         d, part = int(hits.document_H[of.start]), int(hits.part_H[of.start])
@@ -185,10 +212,9 @@ def _item_share(
         if bits < needed_K[part]:
             continue
         share = _containment(found, d, first, last + index.seed_n, index, part)
-        if share < _least_share(index, part, config) or (d in best and share <= best[d].share):
-            continue
-        best[d] = Finding("item_share", part, share, distinct, first, last + index.seed_n - first)
-    yield from best.items()
+        if share >= _least_share(index, part, config):
+            length = last + index.seed_n - first
+            yield d, Finding("item_share", part, share, distinct, first, length)
 
 
 def _least_share(index: Index, part: int, config: Decontamination) -> float:
@@ -203,16 +229,10 @@ def _least_share(index: Index, part: int, config: Decontamination) -> float:
 def _short_item(
     found: Words, config: Decontamination, index: Index
 ) -> Iterator[tuple[int, Finding]]:
-    """The short part that a short document says, word by word in its order."""
-    best: dict[int, Finding] = {}
+    """The short parts that a short document says, word by word in their order."""
     least = max(config.item_share, short_items.SHARE)
-    for found_ in short_items.search(found, index.short, index.words, least):
-        d = found_.document
-        if d not in best or found_.share > best[d].share:
-            best[d] = Finding(
-                "item_share", found_.part, found_.share, found_.hits, found_.first, found_.length
-            )
-    yield from best.items()
+    for a in short_items.search(found, index.short, index.words, least):
+        yield a.document, Finding("item_share", a.part, a.share, a.hits, a.first, a.length)
 
 
 def _richest_passage(
@@ -257,8 +277,7 @@ def _containment(found: Words, d: int, first: int, end: int, index: Index, part:
 def _absolute_hits(
     hits: Hits, config: Decontamination, index: Index
 ) -> Iterator[tuple[int, Finding]]:
-    """The part with the most different n-grams, for each document that has enough of one."""
-    best: dict[int, Finding] = {}
+    """The parts of which each document has enough different n-grams."""
     sizes = np.diff(hits.groups)
     for k in np.flatnonzero(sizes >= config.absolute_hits).tolist():
         of = slice(hits.groups[k], hits.groups[k + 1])
@@ -266,12 +285,10 @@ def _absolute_hits(
         distinct = len(np.unique(hits.gram_H[of]))
         if not index.absolute_K[part] or distinct < config.absolute_hits:
             continue
-        if d not in best or distinct > best[d].hits:
-            share = distinct / max(1, len(index.words_of(part)) - index.n + 1)
-            starts = hits.start_H[of]
-            span = int(starts[0]), int(starts[-1] - starts[0]) + index.n
-            best[d] = Finding("absolute_hits", part, min(share, 1.0), distinct, *span)
-    yield from best.items()
+        share = distinct / max(1, len(index.words_of(part)) - index.n + 1)
+        starts = hits.start_H[of]
+        span = int(starts[0]), int(starts[-1] - starts[0]) + index.n
+        yield d, Finding("absolute_hits", part, min(share, 1.0), distinct, *span)
 
 
 def _sample_share(

@@ -104,12 +104,13 @@ def build(
 
 
 def search(found: Words, short: ShortItems, parts: Words, share: float) -> Iterator[Alignment]:
-    """The best alignment of each document that has one of at least `share`."""
+    """The alignments of each document, of at least `share`."""
     size_D = np.diff(found.offsets_D)
     few = np.flatnonzero((size_D >= WHOLE_LEAST) & (size_D <= WHOLE_WORDS))
     s, g = short.whole.find(_whole(found, few))
-    for d, part in zip(few[s].tolist(), short.whole.parts_J[short.whole.offsets_G[g]], strict=True):
-        yield Alignment(d, int(part), 1.0, 1, int(found.offsets_D[d]), int(size_D[d]))
+    h, part_H = short.whole.expand(g)
+    for d, part in zip(few[s[h]].tolist(), part_H.tolist(), strict=True):
+        yield Alignment(d, part, 1.0, 1, int(found.offsets_D[d]), int(size_D[d]))
 
     rows = np.flatnonzero((size_D > 3) & (size_D <= TIMES * MOST_WORDS))
     some = _select(found, rows)

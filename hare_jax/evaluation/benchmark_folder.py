@@ -9,7 +9,8 @@ loaded in the hub's place from the folder above it:
 
 The source has a folder for each benchmark (benchmark_list.py), in it SPLIT.jsonl, .jsonl.gz or
 .parquet. Rows are those of the original publication or of the hub; the former are rewritten into
-the fields of the latter, and nothing else is changed.
+the fields of the latter. Each gets the name that decontamination knows it by, BENCHMARK/SPLIT/ROW
+of its file, as one more field, `item`. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def layout_of(data: Path | None) -> dict[str, Any]:
 
 
 def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
-    """{"files": {file: sha256}, "rows": {split: number}, "notes": [...]}."""
+    """{"files": {file: sha256}, "splits": {split: file}, "rows": {split: number}, "notes"}."""
     benchmark = BENCHMARKS[name]
     convert = CONVERTERS.get(name, _unchanged)
     files, notes = _files(folder), []
@@ -87,7 +88,8 @@ def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
         rows[split] = []
         for number, row in enumerate(_rows(path)):
             try:
-                rows[split].append(convert(row))
+                item = f"{name}/{path.name.split('.')[0]}/{number}"
+                rows[split].append(convert(row) | {"item": item})
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise ValueError(
                     f"{path}, row {number}: not a row of {benchmark.title} as it was published or "
@@ -111,6 +113,7 @@ def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
     return {
         "dataset": benchmark.dataset,
         "files": {path.name: _sha256(path) for path in files.values()},
+        "splits": {split: path.name for split, path in files.items()},
         "rows": {split: len(of_split) for split, of_split in rows.items()},
         "notes": notes,
     }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
+import json
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -298,12 +300,23 @@ def _reading(data: Path | None) -> Iterator[None]:
     import huggingface_hub
 
     before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    cache = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    # Its own is by relative paths: one folder's items would be served for another's.
+    datasets.config.HF_DATASETS_CACHE = Path(cache) / f"laid-out-{_stamp(data)}"
     try:
         with contextlib.chdir(data):
             yield
     finally:
         datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+        datasets.config.HF_DATASETS_CACHE = cache
+
+
+def _stamp(folder: Path) -> str:
+    """Another one for another folder, and for one that was made anew."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    state = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    return hashlib.sha256(json.dumps([str(folder.resolve()), state]).encode()).hexdigest()[:12]
 
 
 def _prepare(task: Any, benchmark: Benchmark, shots: int, protocol: Protocol) -> None:

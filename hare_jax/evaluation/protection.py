@@ -7,57 +7,74 @@ baked records one walks back to what was indexed when documents were checked.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
-def states(mixture: Path | None, names: dict[str, str]) -> dict[str, dict[str, Any]]:
+@dataclass(slots=True)
+class Checked:
+    """What the documents of a mixture were checked against.
+
+    `files`: benchmark -> "FILE SHA256" of each file that all documents were checked against.
+    `stages`: the folders of the stages that checked them.
+    """
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+    stages: list[Path] = field(default_factory=list)
+
+
+def states(checked: Checked | None, names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Benchmark -> {"state", ...} for benchmark -> its name in decontamination ("": it has none).
 
     decontaminated       every document was checked; "files" names what against
     not decontaminated   documents were not checked against it
     unknown              the mixture, or a manifest behind it, is not there to be read
     """
-    indexed = None if mixture is None else _indexed(mixture)
-    if indexed is None:
+    if checked is None:
         return {name: {"state": "unknown"} for name in names}
     return {
-        name: {"state": "decontaminated", "files": indexed[protected]}
-        if protected in indexed
+        name: {"state": "decontaminated", "files": checked.files[protected]}
+        if protected in checked.files
         else {"state": "not decontaminated"}
         for name, protected in names.items()
     }
 
 
-def _indexed(mixture: Path) -> dict[str, list[str]] | None:
-    """Benchmark -> "FILE SHA256" of each file that all documents were checked against."""
-    manifest = _read(mixture / "mixture.json")
-    if manifest is None:
+def checked(mixture: Path | None) -> Checked | None:
+    """None where the mixture, or a manifest behind it, is not there to be read."""
+    manifest = None if mixture is None else _read(mixture / "mixture.json")
+    if mixture is None or manifest is None:
         return None
-    stages = {
+    baked = {
         (mixture / file["file"]).resolve().parents[1]
         for source in manifest["sources"]
         for file in source["files"]
     }
-    baked = [_read(stage / "manifest.json") for stage in stages]
-    if not baked or any(stage is None for stage in baked):
-        return None
+    ways = [_read(stage / "manifest.json") for stage in baked]
     root = mixture.resolve().parent
-    found: list[dict[str, list[str]]] = []
-    for stage in baked:
-        for name in stage["inputs"] if stage is not None else ():
-            checked = _read(root / name / "manifest.json")
-            if checked is None:
+    found: dict[Path, dict[str, list[str]]] = {}
+    for way in ways:
+        for name in way["inputs"] if way is not None else ():
+            stage = _read(root / name / "manifest.json")
+            if stage is None:
                 return None
-            against: dict[str, list[str]] = {}
-            for behind in checked["inputs"] if checked["stage"].startswith("decontam") else ():
-                index = _read(root / behind / "manifest.json") or {}
-                if index.get("stage") == "index":
-                    against |= dict(index["extra"])
-            found.append(against)
-    if not found:
+            found[root / name] = _against(root, stage)
+    if not found or any(way is None for way in ways):
         return None
-    return {name: files for name, files in found[0].items() if all(name in f for f in found)}
+    first, *others = found.values()
+    files = {name: of for name, of in first.items() if all(name in other for other in others)}
+    return Checked(files, sorted(stage for stage, against in found.items() if against))
+
+
+def _against(root: Path, stage: dict[str, Any]) -> dict[str, list[str]]:
+    """Benchmark -> "FILE SHA256" of each of its files; {} of a stage that checks nothing."""
+    against: dict[str, list[str]] = {}
+    for behind in stage["inputs"] if stage["stage"].startswith("decontam") else ():
+        index = _read(root / behind / "manifest.json") or {}
+        if index.get("stage") == "index":
+            against |= dict(index["extra"])
+    return against
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 What is written to the workdir; ID changes with whatever changes a number:
 
     scores-ID.json        see `run`
-    scores-ID.md          the same as a table, beside the paper's
+    scores-ID.md          the same as tables, beside the paper's
+    scores-ID.svg         the same as a chart
     samples-ID/TASK.jsonl a line an item: its document, log-likelihoods or completion, its scores
     responses-ID.jsonl    what the model answered; an evaluation that was killed goes on from it
 
@@ -24,7 +25,14 @@ from typing import Any
 import jax
 
 from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, plain
-from hare_jax.evaluation import benchmark_folder, lm_harness, protection, results
+from hare_jax.evaluation import (
+    benchmark_folder,
+    clean_subset,
+    lm_harness,
+    protection,
+    results,
+)
+from hare_jax.evaluation.comparison import compare
 from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.evaluate import digest_of_code, digest_of_params
 from hare_jax.evaluation.lm_harness import Loaded
@@ -37,7 +45,7 @@ from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
 
 OpenTokenizer = Callable[[Path], Any]  # a SentencePiece model -> see SentencePieceTexts
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(slots=True)
@@ -52,13 +60,21 @@ class Subject:
     mixture: Mapping[str, Any]
 
 
-def run(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -> dict[str, Path]:
+def run(
+    config: BenchmarkScores,
+    workdir: Path,
+    open_tokenizer: OpenTokenizer,
+    read_evidence: clean_subset.ReadEvidence | None = None,
+) -> dict[str, Path]:
     """Evaluates `config.checkpoint`; returns what was written.
+
+    `read_evidence`: without it no benchmark's clean items are known.
 
     The JSON: {"schema", "fingerprint", "inputs": {"protocol", "lm_eval", "weights", "tokenizer",
     "mixture", ...}, "average": the six as the leaderboard has it, "benchmarks": {name: {"title",
     "score": {"value", "stderr", "interval", "items"}, "bits_per_byte", "gold_log_likelihood",
-    "metrics": {task: {metric: score}}, "shots", "decontamination", "data"}}}.
+    "metrics": {task: {metric: score}}, "shots", "clean", "decontamination", "data"}}}; "clean" as
+    clean_subset.of_benchmark has it.
 
     Raises ValueError or OSError where checkpoint, benchmarks or settings do not fit.
     """
@@ -78,6 +94,8 @@ def run(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -
         "code": digest_of_code(),
         "jax": jax.__version__,
     }
+    mixture = subject.mixture.get("directory")
+    checked = protection.checked(Path(mixture) if mixture else None)
     inputs = {
         "checkpoint": subject.name,
         "step": subject.step,
@@ -88,14 +106,14 @@ def run(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -
         "shots": config.shots,
         "limit": config.limit,
         "mixture": subject.mixture.get("fingerprint"),
+        "checked_by": None if checked is None else [stage.name for stage in checked.stages],
         "data": _sha256(benchmark_folder.layout_of(data)) if data else "hub",
     }
     fingerprint = _sha256(inputs)
     path = workdir / f"scores-{fingerprint[:12]}.json"
-    written = {"scores": path, "table": path.with_suffix(".md")}
     if (known := _read(path)) is not None and known["fingerprint"] == fingerprint:
         print(f"evaluation: served from cache, {path}", flush=True)
-        return written
+        return {"scores": path, **compare.write([known], path)}
 
     # ---------------------------------------------------------------- the work, a benchmark a time
     engine = Engine(
@@ -109,34 +127,30 @@ def run(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -
     loaded = lm_harness.load(
         config.benchmarks, config.protocol, data=data, task_folders=folders, shots=shots
     )
+    layout = benchmark_folder.layout_of(data)
+    found = clean_subset.found(checked, read_evidence, layout)
+    names = {one.name: one.benchmark.protected_as for one in loaded}
+    states = protection.states(checked, names)
     rows = {}
     for benchmark in loaded:
-        rows[benchmark.name] = _evaluate(config, engine, subject, responses, benchmark, path)
-        print(f"  {_line(rows[benchmark.name])}", flush=True)
-
-    # ---------------------------------------------------------------- what came out
-    mixture = subject.mixture.get("directory")
-    names = {name: row.pop("protected_as") for name, row in rows.items()}
-    states = protection.states(Path(mixture) if mixture else None, names)
-    layout = benchmark_folder.layout_of(data)
-    for name, row in rows.items():
+        name = benchmark.name
+        row = _evaluate(config, engine, subject, responses, benchmark, path, found)
         row["decontamination"] = states[name]
         row["data"] = layout.get(name, {"dataset": "hub"})
+        rows[name] = row
+        print(f"  {_line(row)}", flush=True)
+
+    # ---------------------------------------------------------------- what came out
     scores = {name: row["score"] for name, row in rows.items()}
-    write_json(
-        path,
-        {
-            "schema": SCHEMA,
-            "fingerprint": fingerprint,
-            "inputs": inputs,
-            "average": results.six_average(scores),
-            "benchmarks": rows,
-        },
-    )
-    titles = {name: row["title"] for name, row in rows.items()} | {"average": "average"}
-    table = results.table({f"{Path(subject.name).name}, step {subject.step}": scores}, titles)
-    written["table"].write_text(table, encoding="utf-8")
-    return written
+    result = {
+        "schema": SCHEMA,
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "average": results.six_average(scores),
+        "benchmarks": rows,
+    }
+    write_json(path, result)
+    return {"scores": path, **compare.write([result], path)}
 
 
 def open_subject(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -> Subject:
@@ -184,17 +198,18 @@ def _evaluate(
     responses: Responses,
     loaded: Loaded,
     path: Path,
+    found: clean_subset.Found,
 ) -> dict[str, Any]:
     """A benchmark's row in the results; its samples are written on the way."""
     total = lm_harness.num_requests(loaded, config.protocol, config.limit)
     with progress(f"{loaded.benchmark.title:<13}", total, "requests") as advance:
         lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
-        found = lm_harness.evaluate(lm, loaded, config.protocol, config.limit)
+        answered = lm_harness.evaluate(lm, loaded, config.protocol, config.limit)
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
-        samples = found["samples"][name]
+        samples = answered["samples"][name]
         golds += _gold(task, samples)
-        metrics[name] = _metrics(samples, found["results"][name])
+        metrics[name] = _metrics(samples, answered["results"][name])
         _write_samples(path.parent / f"samples-{path.stem[7:]}" / f"{name}.jsonl", task, samples)
     metric = _main_metric(loaded, metrics)
     parts = [of_task[metric] for of_task in metrics.values()]
@@ -208,7 +223,13 @@ def _evaluate(
         "gold_log_likelihood": results.estimate([g for _, g in golds]) if golds else None,
         "shots": first.get_config("num_fewshot"),
         "metrics": metrics,
-        "protected_as": loaded.benchmark.protected_as,
+        "clean": clean_subset.of_benchmark(
+            found,
+            loaded.benchmark.protected_as,
+            metric,
+            answered["samples"],
+            by_items=by_items,
+        ),
     }
 
 
@@ -272,10 +293,23 @@ def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> 
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    score, bits = row["score"], row["bits_per_byte"]
-    error = "" if score["stderr"] is None else f" ± {score['stderr']:.4f}"
+    bits = row["bits_per_byte"]
     beside = "" if bits is None else f", {bits['value']:.3f} bits a byte of the right answer"
-    return f"{row['title']}: {row['metric']} {score['value']:.4f}{error}{beside}"
+    return f"{row['title']}: {row['metric']} {_number(row['score'])}{beside}; {_clean(row)}"
+
+
+def _clean(row: Mapping[str, Any]) -> str:
+    parts = row["clean"]
+    if parts["state"] == "unknown":
+        return f"which items are clean is unknown: {parts['reason']}"
+    touched = parts["touched"]["items"] if parts["touched"] else 0
+    said = f"{touched:,} of {parts['all']['items']:,} items touched"
+    return f"{said}, {_number(parts['clean'])} without" if touched and parts["clean"] else said
+
+
+def _number(score: Mapping[str, Any]) -> str:
+    error = "" if score["stderr"] is None else f" ± {score['stderr']:.4f}"
+    return f"{score['value']:.4f}{error}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,61 +2,112 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_pipeline.config import Benchmark, Decontamination
-from data_pipeline.decontamination import benchmarks, index, rules
-from data_pipeline.document import Document, Dropped
-from data_pipeline.shards import DroppedWriter, read_dropped
-from hare_jax.evaluation.clean_subset import split_scores, touched_items
+from hare_jax.evaluation import clean_subset, results
+from hare_jax.evaluation.clean_subset import Found
+from hare_jax.evaluation.protection import Checked
 
-QUESTIONS = [
-    "Olga bought seventeen copper kettles from the travelling merchant of Trondheim. How many "
-    "kettles remain after she lends four of them to the lighthouse keeper?",
-    "A windmill near Alkmaar grinds ninety sacks of rye before noon and half as many afterwards. "
-    "How many sacks does it grind during the whole day?",
-    "Seven ferrymen share the toll of the frozen canal equally among themselves. What does each "
-    "ferryman receive when skaters have paid eighty four guilders?",
-]
-ANSWERS = ["Olga keeps 17 - 4 = 13 kettles.", "It grinds 90 + 45 = 135.", "Each has 84 / 7 = 12."]
+SHA, OTHER = "12ab", "ffff"
+LAYOUT = {"mmlu": {"files": {"test.jsonl.gz": SHA, "dev.jsonl.gz": OTHER}}}
+INDEXED = {"mmlu": [f"test.jsonl.gz {SHA}"], "gsm8k": ["test.jsonl.gz 1"]}
 
 
-def test_items_are_touched_by_the_documents_that_hold_them(tmp_path: Path) -> None:
-    folder = tmp_path / "gsm8k"
-    folder.mkdir()
-    rows = [{"question": q, "answer": a} for q, a in zip(QUESTIONS, ANSWERS, strict=True)]
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = Decontamination().resolved()
-    items = list(benchmarks.read(Benchmark("gsm8k", str(folder))))
-    decide = rules.build(config, index.build_index(items, config.ngram_words["D1"], config))
-    texts = [f"Puzzles of the week. {QUESTIONS[1]} {ANSWERS[1]} Good luck!", "Hares are fast."]
-    answers = decide([Document(str(k), text, "web", "web") for k, text in enumerate(texts)])
+def samples(right: dict[int, float], *, filter_: str = "none") -> list[dict[str, Any]]:
+    return [
+        {"doc": {"item": f"mmlu/test/{row}"}, "filter": filter_, "acc": value}
+        for row, value in right.items()
+    ]
 
-    path = tmp_path / "dropped.jsonl.zst"
-    with DroppedWriter(path) as writer:
-        for answer in answers:
-            if isinstance(answer, Dropped):
-                writer.write("decontaminate", answer)
-        writer.write("decontaminate", Dropped(Document("9", "x", "web", "web"), "held_out"))
-    touched = touched_items(dropped.evidence for _, dropped in read_dropped(path))
-    assert touched == {"gsm8k": {"gsm8k/test/1"}}
 
-    scores = split_scores(
-        {item.id: float(k == 1) for k, item in enumerate(items)}, touched["gsm8k"]
+def of(
+    found: Found, asked: dict[str, list[dict[str, Any]]], *, by_items: bool = True
+) -> dict[str, Any]:
+    return clean_subset.of_benchmark(found, "mmlu", "acc,none", asked, by_items=by_items)
+
+
+def numbers(parts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: (pytest.approx(part["value"]), part["items"]) if part else None
+        for name, part in parts.items()
+        if name != "state"
+    }
+
+
+def test_evidence_of_all_stages_is_put_together() -> None:
+    def read(stage: Path) -> Iterator[tuple[str, str]]:
+        yield "mmlu", f"mmlu/test/{stage.name}"
+        yield "mmlu", "mmlu/test/9"
+
+    checked = Checked(INDEXED, [Path("data/1"), Path("data/2")])
+    found = clean_subset.found(checked, read, LAYOUT)
+    assert found == Found(
+        {"mmlu": {"mmlu/test/1", "mmlu/test/2", "mmlu/test/9"}}, INDEXED, LAYOUT, ""
     )
-    values = {name: (one["value"], one["items"]) for name, one in scores.items() if one}
-    assert values == {"all": (pytest.approx(1 / 3), 3), "clean": (0.0, 2), "touched": (1.0, 1)}
+
+
+def test_a_score_is_split_by_what_was_touched() -> None:
+    found = Found({"mmlu": {"mmlu/test/1", "mmlu/test/7", "mmlu/dev/0"}}, INDEXED, LAYOUT)
+    asked = {
+        "anatomy": samples({0: 1.0, 1: 1.0}) + samples({0: 0.0, 1: 0.0}, filter_="strict"),
+        "virology": samples({5: 0.0, 6: 0.0, 7: 1.0, 8: 1.0}),
+    }
+    split = of(found, asked)
+    assert split.pop("state") == "known"
+    assert numbers(split) == {"all": (4 / 6, 6), "clean": (2 / 4, 4), "touched": (1.0, 2)}
+    # All of them make the benchmark's own score; subjects may also weigh alike.
+    alike = of(found, asked, by_items=False)
+    scores = [results.estimate([1, 1]), results.estimate([0, 0, 1, 1])]
+    assert alike["all"] == results.combined(scores, by_items=False)
+    assert alike["clean"]["value"] == pytest.approx((1 + 1 / 3) / 2)
+    assert alike["clean"]["stderr"] is None  # of one item nobody knows
 
 
 def test_no_item_is_no_score() -> None:
-    scores = split_scores({"a/test/0": 1.0, "a/test/1": 0.0}, {"a/train/0"})
-    assert scores["touched"] is None
-    assert scores["clean"] == scores["all"]
+    split = of(Found({}, INDEXED, LAYOUT), {"anatomy": samples({0: 1.0, 1: 0.0})})
+    assert split["touched"] is None and split["clean"] == split["all"]
+    # A subject without an item of a part is left out of it.
+    found = Found({"mmlu": {"mmlu/test/0", "mmlu/test/1"}}, INDEXED, LAYOUT)
+    asked = {"anatomy": samples({0: 1.0, 1: 0.0}), "virology": samples({5: 1.0, 6: 1.0})}
+    assert numbers(of(found, asked, by_items=False)) == {
+        "all": (0.75, 4),
+        "clean": (1.0, 2),
+        "touched": (0.5, 2),
+    }
 
 
-def test_items_that_were_not_scored_are_refused() -> None:
-    with pytest.raises(ValueError, match="evidence of a/test/7 and 0 more items that were not"):
-        split_scores({"a/test/0": 1.0}, {"a/test/7", "a/test/0"})
+def test_what_cannot_be_told_is_unknown() -> None:
+    asked = {"anatomy": samples({0: 1.0, 1: 0.0})}
+
+    def reason(found: Found, asked: dict[str, list[dict[str, Any]]] = asked) -> str:
+        split = of(found, asked)
+        assert split.keys() == {"state", "reason"} and split["state"] == "unknown"
+        return str(split["reason"])
+
+    def damaged(stage: Path) -> Iterator[tuple[str, str]]:
+        raise ValueError(f"{stage}: got no finished stage")
+        yield
+
+    checked = Checked(INDEXED, [Path("decontaminate-1")])
+    gone = "the stages that made the training data are not there to be read"
+    assert reason(clean_subset.found(None, damaged, LAYOUT)) == gone
+    assert reason(clean_subset.found(checked, None, LAYOUT)) == gone
+    said = reason(clean_subset.found(checked, damaged, LAYOUT))
+    assert said == "decontaminate-1: got no finished stage"
+    said = reason(Found({}, {"gsm8k": ["test.jsonl.gz 1"]}, LAYOUT))
+    assert said == "not all of the training data was compared with this benchmark"
+    another = "decontamination has indexed another test file than the one evaluated"
+    assert reason(Found({}, {"mmlu": [f"test.jsonl.gz {OTHER}"]}, LAYOUT)) == another
+    assert reason(Found({}, {"mmlu": [f"mmlu.jsonl.gz {SHA}"]}, LAYOUT)) == another
+    assert reason(Found({}, INDEXED, {})) == another
+    hub: list[dict[str, Any]] = [{"doc": {}, "filter": "none", "acc": 1.0}]
+    said = reason(Found({}, INDEXED, {}), {"anatomy": hub})
+    assert said.startswith("its items have no names")
+    pairs = [{"doc": {"item": "mmlu/test/0"}, "filter": "none", "acc": (0, 1.0)}]
+    assert (
+        reason(Found({}, INDEXED, LAYOUT), {"anatomy": pairs}) == "acc,none is no mean over items"
+    )

@@ -4,6 +4,7 @@ backend as the oracle; what is written, served again, and gone on with after a k
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,9 @@ def test_a_run_is_complete_and_served_again(
     assert row["score"] == row["metrics"]["tiny_choices"]["acc,none"]
     assert row["score"]["items"] == 3 and row["shots"] == 2
     assert row["decontamination"] == {"state": "unknown"} and result["average"] is None
+    assert row["clean"]["state"] == "unknown"
+    assert "| tiny_choices | tiny_open | how |" in written["table"].read_text("utf-8")
+    assert written["chart"].read_text("utf-8").startswith("<svg")
     lines = [
         json.loads(line)
         for line in next(tmp_path.glob("samples-*/tiny_choices.jsonl")).read_text().splitlines()
@@ -358,8 +362,8 @@ def test_a_response_that_breaks_off_is_forgotten(tmp_path: Path) -> None:
         Responses(path)
 
 
-def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def publish(source: Path) -> None:
+    """ROWS as ARC was published: each split has all of them."""
     for name in ("arc_easy", "arc_challenge"):
         (source / name).mkdir(parents=True)
         for split in ("train", "test"):
@@ -379,22 +383,98 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
             ]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (source / name / f"{split}.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    publish(source)
     out = tmp_path / "out"
     assert benchmark_folder.run(BenchmarkFolder(str(source), str(out))) == {"benchmarks": out}
     layout = benchmark_folder.layout_of(out)
     assert layout["arc_easy"]["rows"] == {"train": 8, "test": 8}
+    assert layout["arc_easy"]["splits"] == {"train": "train.jsonl", "test": "test.jsonl"}
     (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=out)
     assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
         f"test-{i}" for i in range(8)
     ]
     results = lm_harness.evaluate(ask(Protocol.CURRENT), loaded, Protocol.CURRENT, limit=2)
     assert [sample["target"] for sample in results["samples"]["arc_easy"]] == [0, 1]
+    named = [sample["doc"]["item"] for sample in results["samples"]["arc_easy"]]
+    assert named == ["arc_easy/test/0", "arc_easy/test/1"]
+    # The same names with other items, in another place or in this one, are other data.
+    test = source / "arc_easy" / "test.jsonl"
+    test.write_text("".join(test.read_text("utf-8").splitlines(keepends=True)[2:]), "utf-8")
+    shutil.rmtree(out)
+    for place in (tmp_path / "other", out):
+        benchmark_folder.run(BenchmarkFolder(str(source), str(place)))
+        (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=place)
+        assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
+            f"test-{i}" for i in range(2, 8)
+        ]
     with pytest.raises(
         FileNotFoundError, match="Rowan/hellaswag: no such folder; lay out HellaSwag"
     ):
         lm_harness.load(["hellaswag"], Protocol.CURRENT, data=out)
     with pytest.raises(ValueError, match="is there already; give a new folder"):
         benchmark_folder.run(BenchmarkFolder(str(source), str(out)))
+
+
+def test_items_that_documents_hold_are_scored_apart(
+    theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hare_jax.config import HuggingFaceImport
+    from hare_jax.interop import huggingface
+
+    publish(tmp_path / "source")
+    data, run_dir = tmp_path / "data", tmp_path / "run"
+    benchmark_folder.run(BenchmarkFolder(str(tmp_path / "source"), str(data)))
+    huggingface.import_(HuggingFaceImport(str(theirs), str(run_dir)))
+    # The data that the model was trained on, as curation leaves it.
+    sha256 = benchmark_folder.layout_of(data)["arc_easy"]["files"]["test.jsonl"]
+    index = {"stage": "index", "extra": [["arc_easy", [f"test.jsonl {sha256}"]]]}
+    for folder, file, value in (
+        ("mixture-1", "mixture.json", {"sources": [{"files": [{"file": "../bake-1/shards/a"}]}]}),
+        ("bake-1", "manifest.json", {"inputs": {"decontaminate-1": "1"}}),
+        ("index-1", "manifest.json", index),
+        ("decontaminate-1", "manifest.json", {"stage": "decontaminate", "inputs": {"index-1": ""}}),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(json.dumps(value), encoding="utf-8")
+    config_json = json.loads((run_dir / "config.json").read_text("utf-8"))
+    config_json["mixture"] = {"directory": str(tmp_path / "mixture-1"), "fingerprint": "ab"}
+    (run_dir / "config.json").write_text(json.dumps(config_json), encoding="utf-8")
+
+    asked: list[Path] = []
+
+    def read_evidence(stage: Path) -> list[tuple[str, str]]:
+        asked.append(stage)
+        items = ("arc_easy/test/1", "arc_easy/test/6", "arc_easy/train/0")
+        return [("arc_easy", item) for item in items]
+
+    config = BenchmarkScores(
+        checkpoint=str(run_dir),
+        benchmarks=["arc_easy", "arc_challenge"],
+        data=str(data),
+        shots=0,
+        max_length=MAX_LENGTH,
+    )
+    written = scores.run(config, tmp_path / "scores", no_tokenizer, read_evidence)
+    assert asked == [tmp_path / "decontaminate-1"]
+    result = json.loads(written["scores"].read_text("utf-8"))
+    assert result["inputs"]["checked_by"] == ["decontaminate-1"]
+    row = result["benchmarks"]["arc_easy"]
+    (log,) = (tmp_path / "scores").glob("samples-*/arc_easy.jsonl")
+    right = [json.loads(line)["acc_norm"] for line in log.read_text("utf-8").splitlines()]
+    parts = row["clean"]
+    assert parts["all"] == row["score"] and parts["all"]["items"] == 8
+    assert parts["touched"]["value"] * 2 == right[1] + right[6]
+    assert parts["clean"]["value"] * 6 == pytest.approx(sum(right) - right[1] - right[6])
+    said = capsys.readouterr().out
+    assert "; 2 of 8 items touched, " in said
+    # ARC-C was not among what decontamination had indexed.
+    assert result["benchmarks"]["arc_challenge"]["clean"]["state"] == "unknown"
+    assert "which items are clean is unknown: not all of the training data was compared" in said
+    assert "clean items |" in written["table"].read_text("utf-8")
 
 
 def test_mistakes_are_named(theirs: Path, tasks: Path, tmp_path: Path) -> None:
@@ -429,8 +509,10 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     baked = [{"files": [{"file": "../bake-1/shards/web-00000.array_record"}]}]
     write("mixture-1", "mixture.json", {"sources": baked})
     mixture = tmp_path / "mixture-1"
-    assert protection.states(None, names)["hellaswag"] == {"state": "unknown"}
-    assert protection.states(mixture, names)["hellaswag"] == {"state": "unknown"}
+    assert protection.states(protection.checked(None), names)["hellaswag"] == {"state": "unknown"}
+    assert protection.states(protection.checked(mixture), names)["hellaswag"] == {
+        "state": "unknown"
+    }
     write(
         "bake-1",
         "manifest.json",
@@ -441,10 +523,16 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     checked = {"stage": "decontaminate", "inputs": {"index-1": "3"}}
     write("decontaminate-1", "manifest.json", checked)
     write("decontaminate_tasks-1", "manifest.json", checked | {"stage": "decontaminate_tasks"})
-    assert protection.states(mixture, names) == {
+    assert protection.states(protection.checked(mixture), names) == {
         "hellaswag": {"state": "decontaminated", "files": ["validation.jsonl 12ab"]},
         "piqa": {"state": "not decontaminated"},
     }
+    checked = protection.checked(mixture)
+    assert checked is not None
+    stages = [tmp_path / name for name in ("decontaminate-1", "decontaminate_tasks-1")]
+    assert checked.stages == stages
     # One way into the mixture that was not checked is enough.
     write("decontaminate_tasks-1", "manifest.json", {"stage": "nlp_tasks", "inputs": {}})
-    assert protection.states(mixture, names)["hellaswag"] == {"state": "not decontaminated"}
+    assert protection.states(protection.checked(mixture), names)["hellaswag"] == {
+        "state": "not decontaminated"
+    }

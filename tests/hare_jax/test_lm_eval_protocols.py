@@ -126,12 +126,3 @@ def test_bits_per_byte() -> None:
     found = results.bits_per_byte([("aé", -4 * math.log(2)), ("b", -2 * math.log(2))])
     assert found["value"] == pytest.approx(6 / 4)
     assert found["stderr"] == pytest.approx(0.25)  # residuals -0.5 and 0.5 bits, 2 bytes each
-
-
-def test_the_table_stands_beside_the_papers() -> None:
-    score = {"value": 0.25, "stderr": 0.0125, "items": 1200}
-    table = results.table({"mine": {"hellaswag": score}}, {"hellaswag": "HellaSwag"})
-    assert "| mine | 25.00 ± 1.25 |" in table and "| HARE 1.1B (paper) | 57.46 |" in table
-    six = results.table({"mine": dict.fromkeys(SIX, score)}, {})
-    assert "| mine | 25.00 ± 0.51 |" in six and "| HARE 1.1B (paper) | 40.17 | 35.74 |" in six
-    assert "(paper)" not in results.table({"mine": {"piqa": score}}, {})
