@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, plain
+from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, Protocol, plain
 from hare_jax.evaluation import benchmark_folder, lm_harness, protection, results
 from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.evaluate import digest_of_code, digest_of_params
@@ -111,7 +111,16 @@ def run(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -
     )
     rows = {}
     for benchmark in loaded:
-        rows[benchmark.name] = _evaluate(config, engine, subject, responses, benchmark, path)
+        total = lm_harness.num_requests(benchmark, config.protocol, config.limit)
+        with progress(f"{benchmark.benchmark.title:<13}", total, "requests") as advance:
+            lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
+            rows[benchmark.name] = benchmark_row(
+                lm,
+                benchmark,
+                config.protocol,
+                config.limit,
+                samples=path.parent / f"samples-{path.stem[7:]}",
+            )
         print(f"  {_line(rows[benchmark.name])}", flush=True)
 
     # ---------------------------------------------------------------- what came out
@@ -177,28 +186,28 @@ def _imported(folder: Path, workdir: Path) -> Path:
     return out
 
 
-def _evaluate(
-    config: BenchmarkScores,
-    engine: Engine,
-    subject: Subject,
-    responses: Responses,
+def benchmark_row(
+    lm: Any,
     loaded: Loaded,
-    path: Path,
+    protocol: Protocol,
+    limit: int,
+    samples: Path | None = None,
 ) -> dict[str, Any]:
-    """A benchmark's row in the results; its samples are written on the way."""
-    total = lm_harness.num_requests(loaded, config.protocol, config.limit)
-    with progress(f"{loaded.benchmark.title:<13}", total, "requests") as advance:
-        lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
-        found = lm_harness.evaluate(lm, loaded, config.protocol, config.limit)
+    """A benchmark's row in the results, of what `lm_harness.model` answers.
+
+    `samples`: a folder for a line an item, in a file a task.
+    """
+    found = lm_harness.evaluate(lm, loaded, protocol, limit)
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
-        samples = found["samples"][name]
-        golds += _gold(task, samples)
-        metrics[name] = _metrics(samples, found["results"][name])
-        _write_samples(path.parent / f"samples-{path.stem[7:]}" / f"{name}.jsonl", task, samples)
+        of_task = found["samples"][name]
+        golds += _gold(task, of_task)
+        metrics[name] = _metrics(of_task, found["results"][name])
+        if samples is not None:
+            _write_samples(samples / f"{name}.jsonl", task, of_task)
     metric = _main_metric(loaded, metrics)
-    parts = [of_task[metric] for of_task in metrics.values()]
-    by_items = results.in_groups(config.protocol, loaded.benchmark.task)
+    parts = [by_name[metric] for by_name in metrics.values()]
+    by_items = results.in_groups(protocol, loaded.benchmark.task)
     first = next(iter(loaded.tasks.values()))
     return {
         "title": loaded.benchmark.title,
