@@ -234,7 +234,10 @@ def load(
     version()
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown once, for all requests
     import datasets
+    from lm_eval.api import task as lm_eval_task
 
+    # tqdm reads the variable when it is imported, which may have happened before.
+    lm_eval_task.tqdm = functools.partial(lm_eval_task.tqdm, disable=True)
     datasets.disable_progress_bars()
     chosen = {name: BENCHMARKS.get(name) or _other(name) for name in names}
     with _reading(data):

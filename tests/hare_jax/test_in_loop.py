@@ -4,7 +4,11 @@ is another for it."""
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import portpicker
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -21,6 +26,7 @@ from hare_jax.config import (
     Checkpointing,
     DType,
     InLoop,
+    Mesh,
     Model,
     Optimizer,
     Protocol,
@@ -158,7 +164,8 @@ def run(training: Training, in_loop: InLoop, mixture: Path) -> Run:
     """run(directory, devices, every_steps=5, ...) trains there, looked at as said."""
 
     def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
-        config = replace(training, in_loop=replace(in_loop, **looks))
+        mesh = looks.pop("mesh", training.mesh)
+        config = replace(training, mesh=mesh, in_loop=replace(in_loop, **looks))
         scored = partial(Benchmarks, Letters)
         train.run(MODEL, config, mixture, directory, devices, benchmarks=scored)
         return directory
@@ -328,16 +335,17 @@ def test_a_look_compiles_once_holds_nothing_and_says_what_it_does(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     by_look: list[int] = []
-    held: list[int] = []
+    held: list[Any] = []
     seen: list[str] = []
     score = Benchmarks.__call__
     doing = Watchdog.doing
 
     def counted(self: Benchmarks, params: Any, told: Any) -> Any:
-        before = len(compiled), len(jax.live_arrays())
+        before = len(compiled)
         row = score(self, params, told)
-        by_look.append(len(compiled) - before[0])
-        held.append(len(jax.live_arrays()) - before[1])
+        by_look.append(len(compiled) - before)
+        meshes = (getattr(array.sharding, "mesh", None) for array in jax.live_arrays())
+        held.extend(mesh for mesh in meshes if mesh is not None and "rows" in mesh.axis_names)
         return row
 
     def heard(self: Watchdog, what: str, **how: Any) -> None:
@@ -346,18 +354,16 @@ def test_a_look_compiles_once_holds_nothing_and_says_what_it_does(
 
     monkeypatch.setattr(Benchmarks, "__call__", counted)
     monkeypatch.setattr(Watchdog, "doing", heard)
-    jax.clear_caches()
     run(tmp_path, jax.devices(), every_steps=4, benchmarks=["tiny_choices", "tiny_open"])
-    assert by_look[0] > 0 and by_look[1:] == [0, 0]
-    assert held[1:] == [0, 0]
+    assert compiled and by_look[1:] == [0, 0]
+    assert held == [], "no array of the engine is left"
     told = [what for what in seen if what.startswith("a look at step 8")]
     assert told[:2] == ["a look at step 8", "a look at step 8: tiny_choices, 0 of 9 requests"]
     assert "a look at step 8: tiny_choices, 9 of 9 requests" in told
     lines = [line for line in capsys.readouterr().out.splitlines() if "benchmarks at" in line]
     assert len(lines) == 3
-    pattern = (
-        r"benchmarks at step 8: tiny_choices \d\.\d{4} ± \d\.\d{4}, tiny_open .* \(\d+\.\d s\)"
-    )
+    score_and_error = r"\d\.\d{4} ± \d\.\d{4}"
+    pattern = rf"benchmarks at step 8: tiny_choices {score_and_error}, tiny_open .* \(\d+\.\d s\)"
     assert re.fullmatch(pattern, lines[1])
 
 
@@ -395,6 +401,10 @@ def test_mistakes_are_told_before_the_first_step(
     wrong: dict[str, Any],
     message: str,
 ) -> None:
+    from lm_eval import tasks
+
+    # The index of all of lm-eval's own tasks takes seconds.
+    monkeypatch.setattr(tasks, "TaskManager", partial(tasks.TaskManager, include_defaults=False))
     monkeypatch.setattr(train, "compile_step", None)  # it must not get there
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(tmp_path, **wrong)
@@ -406,3 +416,63 @@ def test_it_needs_something_that_scores(
     config = replace(training, in_loop=in_loop)
     with pytest.raises(ValueError, match=r"every_steps=5, but train.run was given nothing that sc"):
         train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE)
+
+
+CHILD = """
+import pickle, sys
+from functools import partial
+from pathlib import Path
+import datasets
+from hare_jax.config import Distributed
+from hare_jax.training import distributed, train
+
+folder, port, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+distributed.initialize(Distributed(coordinator=f"127.0.0.1:{port}", processes=2, process=process))
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[4])
+datasets.config.HF_DATASETS_CACHE = folder / "datasets"
+from hare_jax.evaluation.in_loop import Benchmarks
+model, training, mixture, tokenizer = pickle.loads((folder / "settings").read_bytes())
+train.run(model, training, mixture, folder / "run", benchmarks=partial(Benchmarks, tokenizer))
+"""
+
+
+def test_two_processes_are_looked_at_as_one(
+    run: Run,
+    training: Training,
+    in_loop: InLoop,
+    mixture: Path,
+    tmp_path: Path,
+    compiled: Path,
+) -> None:
+    """Neither holds all parameters; the first scores them, the second waits."""
+    mesh = Mesh(1, 2, 2)
+    config = replace(training, mesh=mesh, in_loop=replace(in_loop, every_steps=6))
+    (tmp_path / "settings").write_bytes(pickle.dumps((MODEL, config, mixture, Letters)))
+    (tmp_path / "child.py").write_text(CHILD)
+    port = portpicker.pick_unused_port()
+    here = Path(__file__)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "child.py", *map(str, (tmp_path, port, process, compiled))],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (here.parents[2], here.parent))),
+                "JAX_NUM_CPU_DEVICES": "2",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in (0, 1)
+    ]
+    (out, error), (other_out, other_error) = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], error + other_error
+    assert out.count("benchmarks at step") == 2 and "benchmarks" not in other_out
+    alone = _looks(run(tmp_path / "alone", jax.devices()[:4], mesh=mesh, every_steps=6))
+    assert [row["step"] for row in _looks(tmp_path / "run")] == [6, 12]
+    for row, expected in zip(_looks(tmp_path / "run"), alone, strict=True):
+        for key, estimate in expected["benchmarks"]["tiny_choices"].items():
+            got = row["benchmarks"]["tiny_choices"][key]
+            assert got["value"] == pytest.approx(estimate["value"], rel=1e-4), key
