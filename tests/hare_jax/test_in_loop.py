@@ -130,8 +130,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_loop(tasks: Path) -> InLoop:
     return InLoop(
         every_steps=5,
-        benchmarks=["tiny_choices"],
-        task_folders=[str(tasks)],
+        benchmarks=("tiny_choices",),
+        task_folders=(str(tasks),),
         limit=0,
         max_length=96,
         batch_tokens=1024,
@@ -164,8 +164,7 @@ def run(training: Training, in_loop: InLoop, mixture: Path) -> Run:
     """run(directory, devices, every_steps=5, ...) trains there, looked at as said."""
 
     def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
-        mesh = looks.pop("mesh", training.mesh)
-        config = replace(training, mesh=mesh, in_loop=replace(in_loop, **looks))
+        config = replace(training, in_loop=replace(in_loop, **looks))
         scored = partial(Benchmarks, Letters)
         train.run(MODEL, config, mixture, directory, devices, benchmarks=scored)
         return directory
@@ -208,27 +207,34 @@ def _same_params(a: Path, b: Path) -> bool:
     return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *pair))
 
 
+def _evaluated(checkpoint: Path, looked: InLoop, tmp_path: Path) -> dict[str, Any]:
+    """What configs/evaluate.py writes of a checkpoint, with the settings of the looks."""
+    config = BenchmarkScores(
+        checkpoint=str(checkpoint),
+        benchmarks=list(looked.benchmarks),
+        protocol=looked.protocol,
+        task_folders=list(looked.task_folders),
+        max_length=looked.max_length,
+        batch_tokens=looked.batch_tokens,
+    )
+    written = scores.run(config, tmp_path / "scores", Letters)
+    return json.loads(written["scores"].read_text("utf-8"))
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_row_is_what_evaluation_says_of_that_checkpoint(
     run: Run, in_loop: InLoop, tmp_path: Path, protocol: Protocol
 ) -> None:
     """Parameters cut over eight devices; examples before the question, drawn at each look."""
-    names = ["tiny_choices", "tiny_open"]
+    names = ("tiny_choices", "tiny_open")
     looks = {"every_steps": 4, "benchmarks": names, "protocol": protocol}
     rows = _looks(run(tmp_path / "run", jax.devices(), **looks))
     assert [row["step"] for row in rows] == [4, 8, 12]
     assert rows[1]["benchmarks"] != rows[2]["benchmarks"]
     for row in rows[1:]:
-        config = BenchmarkScores(
-            checkpoint=str(tmp_path / "run" / "checkpoints" / str(row["step"])),
-            benchmarks=names,
-            protocol=protocol,
-            task_folders=in_loop.task_folders,
-            max_length=in_loop.max_length,
-            batch_tokens=in_loop.batch_tokens,
-        )
-        written = scores.run(config, tmp_path / "scores", Letters)
-        result = json.loads(written["scores"].read_text("utf-8"))
+        checkpoint = tmp_path / "run" / "checkpoints" / str(row["step"])
+        looked = replace(in_loop, benchmarks=names, protocol=protocol)
+        result = _evaluated(checkpoint, looked, tmp_path)
         assert row["protocol"] == result["inputs"]["protocol"] == protocol.value
         assert row["lm_eval"] == result["inputs"]["lm_eval"]
         for name in names:
@@ -354,7 +360,7 @@ def test_a_look_compiles_once_holds_nothing_and_says_what_it_does(
 
     monkeypatch.setattr(Benchmarks, "__call__", counted)
     monkeypatch.setattr(Watchdog, "doing", heard)
-    run(tmp_path, jax.devices(), every_steps=4, benchmarks=["tiny_choices", "tiny_open"])
+    run(tmp_path, jax.devices(), every_steps=4, benchmarks=("tiny_choices", "tiny_open"))
     assert compiled and by_look[1:] == [0, 0]
     assert held == [], "no array of the engine is left"
     told = [what for what in seen if what.startswith("a look at step 8")]
@@ -388,8 +394,8 @@ def test_its_time_is_no_part_of_the_speed(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"benchmarks": ["tiny_choises"]}, "unknown benchmark 'tiny_choises': expected one of"),
-        ({"benchmarks": []}, "training.in_loop.benchmarks: got none, expected names as configs/"),
+        ({"benchmarks": ("tiny_choises",)}, "unknown benchmark 'tiny_choises': expected one of"),
+        ({"benchmarks": ()}, "training.in_loop.benchmarks: got none, expected names as configs/"),
         ({"data": "nowhere"}, "nowhere: no such folder; lay it out with configs/benchmarks.py"),
         ({"every_steps": -1}, r"training.in_loop.every_steps=-1: expected 0 \(never\) or more"),
     ],
@@ -422,7 +428,6 @@ CHILD = """
 import pickle, sys
 from functools import partial
 from pathlib import Path
-import datasets
 from hare_jax.config import Distributed
 from hare_jax.training import distributed, train
 
@@ -430,7 +435,6 @@ folder, port, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 distributed.initialize(Distributed(coordinator=f"127.0.0.1:{port}", processes=2, process=process))
 import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[4])
-datasets.config.HF_DATASETS_CACHE = folder / "datasets"
 from hare_jax.evaluation.in_loop import Benchmarks
 model, training, mixture, tokenizer = pickle.loads((folder / "settings").read_bytes())
 train.run(model, training, mixture, folder / "run", benchmarks=partial(Benchmarks, tokenizer))
@@ -438,16 +442,11 @@ train.run(model, training, mixture, folder / "run", benchmarks=partial(Benchmark
 
 
 def test_two_processes_are_looked_at_as_one(
-    run: Run,
-    training: Training,
-    in_loop: InLoop,
-    mixture: Path,
-    tmp_path: Path,
-    compiled: Path,
+    training: Training, in_loop: InLoop, mixture: Path, tmp_path: Path, compiled: Path
 ) -> None:
     """Neither holds all parameters; the first scores them, the second waits."""
-    mesh = Mesh(1, 2, 2)
-    config = replace(training, mesh=mesh, in_loop=replace(in_loop, every_steps=6))
+    config = replace(training, mesh=Mesh(1, 2, 2), in_loop=replace(in_loop, every_steps=2))
+    config.stages = [Stage("one", "stage1", 4 * B * T)]
     (tmp_path / "settings").write_bytes(pickle.dumps((MODEL, config, mixture, Letters)))
     (tmp_path / "child.py").write_text(CHILD)
     port = portpicker.pick_unused_port()
@@ -460,6 +459,7 @@ def test_two_processes_are_looked_at_as_one(
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(map(str, (here.parents[2], here.parent))),
                 "JAX_NUM_CPU_DEVICES": "2",
+                "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -470,9 +470,10 @@ def test_two_processes_are_looked_at_as_one(
     (out, error), (other_out, other_error) = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], error + other_error
     assert out.count("benchmarks at step") == 2 and "benchmarks" not in other_out
-    alone = _looks(run(tmp_path / "alone", jax.devices()[:4], mesh=mesh, every_steps=6))
-    assert [row["step"] for row in _looks(tmp_path / "run")] == [6, 12]
-    for row, expected in zip(_looks(tmp_path / "run"), alone, strict=True):
-        for key, estimate in expected["benchmarks"]["tiny_choices"].items():
-            got = row["benchmarks"]["tiny_choices"][key]
-            assert got["value"] == pytest.approx(estimate["value"], rel=1e-4), key
+    rows = _looks(tmp_path / "run")
+    assert [row["step"] for row in rows] == [2, 4]
+    expected = _evaluated(tmp_path / "run" / "checkpoints" / "4", in_loop, tmp_path)
+    for key, estimate in rows[1]["benchmarks"]["tiny_choices"].items():
+        assert estimate["value"] == pytest.approx(
+            expected["benchmarks"]["tiny_choices"][key]["value"], rel=1e-4
+        )
