@@ -78,7 +78,7 @@ def test_many_short_waits_are_no_hang(capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_waiting_for_another_process_is_no_hang(capfd: pytest.CaptureFixture[str]) -> None:
-    with Watchdog(0.2, abort=True) as dog:
+    with Watchdog(0.2, abort=False) as dog:
         dog.doing("what process 0 does", however_long=True)
         time.sleep(0.8)
     assert capfd.readouterr().err == ""
