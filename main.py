@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,12 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
         mixture = data.mixture
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:
+        from hare_jax.evaluation.in_loop import Benchmarks
         from hare_jax.training import train
 
         run_dir = workdir / train.run_name(config.model, config.training, mixture)
-        trained = train.run(config.model, config.training, mixture, run_dir)
+        scored = partial(Benchmarks, open_tokenizer)
+        trained = train.run(config.model, config.training, mixture, run_dir, benchmarks=scored)
         written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}
     if config.data is not None and run_dir is not None:
         written["evaluation"] = distributed.first(lambda: evaluate(config, data, run_dir))

@@ -174,6 +174,32 @@ class Profile:
     last_step: int = 0
 
 
+class Protocol(enum.Enum):
+    """How a benchmark is run; see evaluation/protocols.py for each difference."""
+
+    CURRENT = "current"  # as the installed lm-evaluation-harness does
+    LEADERBOARD_V1 = "leaderboard_v1"  # as the Open LLM Leaderboard did in 2023
+
+
+@dataclass(slots=True)
+class InLoop:
+    """Benchmarks of the parameters of the moment, as a run goes on; as configs/evaluate.py scores.
+
+    A look at a run changes neither its name nor its numbers.
+    """
+
+    every_steps: int = 0  # and after the last step; 0: never
+    benchmarks: tuple[str, ...] = ("hellaswag", "arc_easy", "piqa")
+    protocol: Protocol = Protocol.CURRENT
+    data: str = ""  # a folder laid out by configs/benchmarks.py; "": the Hugging Face hub
+    task_folders: tuple[str, ...] = ()  # further task files of lm-eval (YAML)
+    shots: int = -1  # examples before each question; -1: each benchmark's own number
+    limit: int = 200  # items of each task; 0: all
+    max_length: int = 0  # tokens the model reads at most; 0: as many as in training
+    batch_tokens: int = 8192  # tokens a batch on each device, padding included
+    compute_dtype: DType = DType.FLOAT32
+
+
 @dataclass(slots=True)
 class Training:
     stages: list[Stage] = field(default_factory=list)
@@ -191,6 +217,7 @@ class Training:
     log_every: int = 10  # steps a row of metrics.jsonl is the mean of
     profile: Profile = field(default_factory=Profile)
     wandb_project: str = ""  # of Weights & Biases (extra `wandb`); "": none
+    in_loop: InLoop = field(default_factory=InLoop)
 
 
 @dataclass(slots=True)
@@ -204,13 +231,6 @@ class Evaluation:
     top_k: int = 0  # 0: all tokens
     top_p: float = 0.95
     seed: int = 0
-
-
-class Protocol(enum.Enum):
-    """How a benchmark is run; see evaluation/protocols.py for each difference."""
-
-    CURRENT = "current"  # as the installed lm-evaluation-harness does
-    LEADERBOARD_V1 = "leaderboard_v1"  # as the Open LLM Leaderboard did in 2023
 
 
 @dataclass(slots=True)

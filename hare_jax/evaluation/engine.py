@@ -61,7 +61,7 @@ class Engine:
         types = (AxisType.Auto,)
         self.mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=types, devices=devices)
         self.params = jax.device_put(
-            _in_compute_dtype(params, config), NamedSharding(self.mesh, P())
+            in_compute_dtype(params, config), NamedSharding(self.mesh, P())
         )
         self.max_length = max_length
         self.batch_tokens = batch_tokens
@@ -254,7 +254,7 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _in_compute_dtype(params: decoder.Params, config: Model) -> decoder.Params:
+def in_compute_dtype(params: decoder.Params, config: Model) -> decoder.Params:
     """Matrices as they are multiplied; norms stay float32."""
 
     def convert(path: Any, value: Any) -> Any:

@@ -236,7 +236,10 @@ def load(
     version()
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown once, for all requests
     import datasets
+    from lm_eval.api import task as lm_eval_task
 
+    # tqdm reads the variable when it is imported, which may have happened before.
+    lm_eval_task.tqdm = functools.partial(lm_eval_task.tqdm, disable=True)
     datasets.disable_progress_bars()
     chosen = {name: BENCHMARKS.get(name) or _other(name) for name in names}
     with _reading(data):
@@ -324,7 +327,6 @@ def _prepare(task: Any, benchmark: Benchmark, shots: int, protocol: Protocol) ->
         task.set_config(key="num_fewshot", value=shots)
     elif task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=SEEDS["fewshot"])
     if protocol is Protocol.LEADERBOARD_V1 and benchmark.task == "gsm8k":
         _as_leaderboard_gsm8k(task)
 
@@ -390,6 +392,7 @@ def evaluate(lm: Any, loaded: Loaded, protocol: Protocol, limit: int = 0) -> dic
     samples: dict[str, list[int]] = {}
     for name, task in loaded.tasks.items():
         samples[name] = documents(task, protocol, limit)
+        task.set_fewshot_seed(seed=SEEDS["fewshot"])  # asked again, the examples are the same
         if protocol is Protocol.LEADERBOARD_V1:
             _as_leaderboard_examples(task, samples[name])
     results = evaluator.evaluate(

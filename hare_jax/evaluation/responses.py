@@ -17,16 +17,16 @@ import numpy as np
 
 
 class Responses:
-    """`found`: how many answers were there already.
+    """`found`: how many answers were there already. Without a `path` nothing is written.
 
     Raises ValueError where a line before the last one is damaged; a last line that breaks off was
     being written when the evaluation was killed, and is forgotten.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None = None):
         self.path = path
         self._known: dict[str, Any] = {}
-        if path.is_file():
+        if path is not None and path.is_file():
             whole, _, rest = path.read_bytes().rpartition(b"\n")
             for number, line in enumerate(whole.splitlines(), start=1):
                 try:
@@ -45,6 +45,8 @@ class Responses:
 
     def add(self, answers: Mapping[str, Any]) -> None:
         self._known |= answers
+        if self.path is None:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps([key, value]) + "\n" for key, value in answers.items())

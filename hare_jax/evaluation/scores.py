@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, plain
+from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, Protocol, plain
 from hare_jax.evaluation import (
     benchmark_folder,
     clean_subset,
@@ -134,7 +134,17 @@ def run(
     rows = {}
     for benchmark in loaded:
         name = benchmark.name
-        row = _evaluate(config, engine, subject, responses, benchmark, path, found)
+        total = lm_harness.num_requests(benchmark, config.protocol, config.limit)
+        with progress(f"{benchmark.benchmark.title:<13}", total, "requests") as advance:
+            lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
+            row = benchmark_row(
+                lm,
+                benchmark,
+                config.protocol,
+                config.limit,
+                samples=path.parent / f"samples-{path.stem[7:]}",
+                found=found,
+            )
         row["decontamination"] = states[name]
         row["data"] = layout.get(name, {"dataset": "hub"})
         rows[name] = row
@@ -191,31 +201,33 @@ def _imported(folder: Path, workdir: Path) -> Path:
     return out
 
 
-def _evaluate(
-    config: BenchmarkScores,
-    engine: Engine,
-    subject: Subject,
-    responses: Responses,
+def benchmark_row(
+    lm: Any,
     loaded: Loaded,
-    path: Path,
-    found: clean_subset.Found,
+    protocol: Protocol,
+    limit: int,
+    *,
+    samples: Path | None = None,
+    found: clean_subset.Found | None = None,
 ) -> dict[str, Any]:
-    """A benchmark's row in the results; its samples are written on the way."""
-    total = lm_harness.num_requests(loaded, config.protocol, config.limit)
-    with progress(f"{loaded.benchmark.title:<13}", total, "requests") as advance:
-        lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
-        answered = lm_harness.evaluate(lm, loaded, config.protocol, config.limit)
+    """A benchmark's row in the results, of what `lm_harness.model` answers.
+
+    `samples`: a folder for a line an item, in a file a task. `found`: which items are touched;
+    without it the row has no "clean".
+    """
+    answered = lm_harness.evaluate(lm, loaded, protocol, limit)
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
-        samples = answered["samples"][name]
-        golds += _gold(task, samples)
-        metrics[name] = _metrics(samples, answered["results"][name])
-        _write_samples(path.parent / f"samples-{path.stem[7:]}" / f"{name}.jsonl", task, samples)
+        of_task = answered["samples"][name]
+        golds += _gold(task, of_task)
+        metrics[name] = _metrics(of_task, answered["results"][name])
+        if samples is not None:
+            _write_samples(samples / f"{name}.jsonl", task, of_task)
     metric = _main_metric(loaded, metrics)
-    parts = [of_task[metric] for of_task in metrics.values()]
-    by_items = results.in_groups(config.protocol, loaded.benchmark.task)
+    parts = [by_name[metric] for by_name in metrics.values()]
+    by_items = results.in_groups(protocol, loaded.benchmark.task)
     first = next(iter(loaded.tasks.values()))
-    return {
+    row = {
         "title": loaded.benchmark.title,
         "metric": metric,
         "score": parts[0] if len(parts) == 1 else results.combined(parts, by_items=by_items),
@@ -223,14 +235,12 @@ def _evaluate(
         "gold_log_likelihood": results.estimate([g for _, g in golds]) if golds else None,
         "shots": first.get_config("num_fewshot"),
         "metrics": metrics,
-        "clean": clean_subset.of_benchmark(
-            found,
-            loaded.benchmark.protected_as,
-            metric,
-            answered["samples"],
-            by_items=by_items,
-        ),
     }
+    if found is not None:
+        row["clean"] = clean_subset.of_benchmark(
+            found, loaded.benchmark.protected_as, metric, answered["samples"], by_items=by_items
+        )
+    return row
 
 
 def _main_metric(loaded: Loaded, metrics: Mapping[str, Mapping[str, Any]]) -> str:

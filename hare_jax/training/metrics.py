@@ -118,6 +118,10 @@ class Metrics:
         """Counts time in which a save kept the loop waiting."""
         self._stall += seconds
 
+    def show(self, step: int, values: dict[str, float]) -> None:
+        """Further curves on the boards."""
+        self._rows.show(step, values)
+
     def fetch(self) -> list[dict[str, Any] | None]:
         """Waits for the steps under way; returns those without a row, for the checkpoint.
 
@@ -139,6 +143,10 @@ class Metrics:
         """Speed is measured from here: after compilation."""
         self._clock = (time.perf_counter(), step)
         self._input_wait = 0.0
+
+    def paused(self, seconds: float) -> None:
+        """Leaves out of the speed what was no training."""
+        self._clock = (self._clock[0] + seconds, self._clock[1])
 
     def _write_row(self, done: int, stage: str) -> None:
         now = time.perf_counter()
@@ -195,9 +203,12 @@ class Rows:
             if isinstance(value, int | float) and name != "step"
         }
         values |= {f"source_loss/{name}": value for name, value in row["source_loss"].items()}
-        for board in self._boards:
-            board.write(row["step"], values)
+        self.show(row["step"], values)
         self._progress.show(row)
+
+    def show(self, step: int, values: dict[str, float]) -> None:
+        for board in self._boards if self._writes else ():
+            board.write(step, values)
 
     def advance(self, done: int) -> None:
         if self._writes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -17,6 +18,7 @@ from hare_jax.model.attention import kernel_of
 from hare_jax.training import distributed, faults, input, optim, sharding, signals
 from hare_jax.training.batch import check, within
 from hare_jax.training.checkpoint import Checkpoints
+from hare_jax.training.looks import Looks, Open
 from hare_jax.training.metrics import Metrics
 from hare_jax.training.plan import check_past, describe, make_plan
 from hare_jax.training.profiler import Profiler
@@ -44,11 +46,12 @@ def run(
     mixture_dir: Path,
     run_dir: Path,
     devices: Sequence[jax.Device] | None = None,
+    benchmarks: Open | None = None,
 ) -> Result:
     """Trains to the end of the last stage, going on from the latest checkpoint where there is one.
 
-    `devices`: all, unless given. Writes config.json, plan.json, metrics.jsonl, tensorboard/ and
-    checkpoints/ under `run_dir`.
+    `devices`: all, unless given. `benchmarks`: what training.in_loop asks of the parameters. Writes
+    config.json, plan.json, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`.
 
     Raises ValueError or FileNotFoundError where config, data and checkpoints do not fit together,
     NotSaved where the disk is full, a faults.Fault where a step is not to be learned from and the
@@ -64,6 +67,7 @@ def run(
     order = input.make_order(baked, c)
     plan = make_plan(model_config, c, baked, order)
     profiler = Profiler(c.profile, run_dir)
+    looks = Looks(c.in_loop, run_dir, order.steps)
     distributed.say(describe(plan))
     if distributed.is_first():
         write_config(run_dir, model_config, c, baked)
@@ -93,6 +97,10 @@ def run(
         if restored:
             check_past(record["past"], order.past(first_step), run_dir)
             distributed.say(f"resumed from step {first_step} of {order.steps}")
+        looks.begin(
+            first_step,
+            benchmarks and functools.partial(benchmarks, model_config, c.in_loop, baked),
+        )
         result = Result(
             step=order.steps,
             run_dir=run_dir,
@@ -102,6 +110,8 @@ def run(
             resumed_from=first_step if restored else None,
         )
         if first_step == order.steps:
+            if looks.owed:
+                looks.take_last(state.params, c.wandb_project)
             distributed.say(f"complete already: step {first_step}, {result.checkpoints}")
             return result
 
@@ -145,6 +155,8 @@ def run(
             ) as metrics,
             profiler,
         ):
+            if looks.owed:
+                looks.take(first_step, state.params, metrics, watchdog)
             batch, waited = first_batch, 0.0
             for step in range(first_step, order.steps):
                 done = step + 1
@@ -164,6 +176,8 @@ def run(
                 if signalled and done < order.steps:
                     checkpoints.wait()
                     signals.leave(signalled, done, order.steps)
+                if looks.due(done):
+                    looks.take(done, state.params, metrics, watchdog)
                 if done < order.steps:
                     watchdog.doing(f"the batch of step {done + 1}")
                     asked = time.perf_counter()
@@ -184,7 +198,7 @@ def run_name(model_config: Model, training_config: Training, mixture_dir: Path) 
     """
     without = {
         *("checkpointing", "faults", "log_every", "mesh", "accumulation"),
-        *("profile", "wandb_project"),
+        *("profile", "wandb_project", "in_loop"),
     }
     recipe = {k: v for k, v in plain(training_config).items() if k not in without}
     value = [input.fingerprint_of(mixture_dir), plain(model_config), recipe]

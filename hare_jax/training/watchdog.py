@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import sys
 import threading
@@ -46,8 +47,9 @@ class Watchdog:
         if self._seconds:
             self._thread.join()
 
-    def doing(self, what: str) -> None:
-        self._now = (what, time.monotonic())
+    def doing(self, what: str, *, however_long: bool = False) -> None:
+        """`however_long`: not to be told of, such as waiting for what another process does."""
+        self._now = (what, math.inf if however_long else time.monotonic())
 
     def _watch(self) -> None:
         told = None

@@ -77,6 +77,13 @@ def test_many_short_waits_are_no_hang(capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr().err == ""
 
 
+def test_waiting_for_another_process_is_no_hang(capfd: pytest.CaptureFixture[str]) -> None:
+    with Watchdog(0.2, abort=False) as dog:
+        dog.doing("what process 0 does", however_long=True)
+        time.sleep(0.8)
+    assert capfd.readouterr().err == ""
+
+
 def test_without_a_limit_there_is_no_thread() -> None:
     with Watchdog(0, abort=True) as dog:
         dog.doing("step 1")
