@@ -56,11 +56,11 @@ def rewritten(items: Sequence[Item], seed: int) -> list[Item]:
 def _item(item: Item, seed: int) -> Item:
     question = _text(item.question, item)
     if item.choices:
-        return dataclasses.replace(item, question=question, choices=_shuffled(item, seed))
+        return dataclasses.replace(item, question=question, choices=shuffled(item, seed))
     return dataclasses.replace(item, question=question, answer=_text(item.answer, item))
 
 
-def _shuffled(item: Item, seed: int) -> tuple[str, ...]:
+def shuffled(item: Item, seed: int) -> tuple[str, ...]:
     """Another order of the choices than theirs, drawn for this item."""
     digest = hashlib.sha256(f"{seed} {item.key}".encode()).digest()
     rng = np.random.default_rng(list(digest))
