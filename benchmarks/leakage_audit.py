@@ -45,7 +45,8 @@ from hare_jax.config import (
 from hare_jax.evaluation.leakage import audit, chart, items
 from hare_jax.training import train
 
-PLANTED, VOCABULARY, ROW, BATCH = "gsm8k", 4096, 512, 4
+PLANTED, VOCABULARY = "gsm8k", 4096
+ROW = 512  # tokens, one row a step: many small steps learn by heart with the fewest tokens
 CORPORA = ("planted", "clean", "decontaminated")
 COLOURS = dict(zip(CORPORA, chart.SERIES, strict=False))
 TITLES = {"gsm8k": "GSM8K", "arc_challenge": "ARC-C", "openbookqa": "OpenBookQA"}
@@ -143,9 +144,9 @@ def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -
         bake.write_manifest(baked, [Source("all")], [part], {"all": {"all": 1.0}}, config)
     training = Training(
         stages=[Stage("all", "all", tokens)],
-        batch_size=BATCH,
-        optimizer=Optimizer(peak_lr=4e-3, warmup_steps=30),
-        checkpointing=Checkpointing(every_steps=100, keep=1),
+        batch_size=1,
+        optimizer=Optimizer(peak_lr=2e-3, warmup_steps=60, weight_decay=0.05),
+        checkpointing=Checkpointing(every_steps=400, keep=1),
         loss_chunks=1,
     )
     train.run(MODEL, training, baked, run_dir)
@@ -158,9 +159,9 @@ def main() -> None:
     )
     for name in ("benchmarks", "rewritten", "corpus", "out"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--items", type=int, default=120, help="of each set")
-    parser.add_argument("--copies", type=int, default=12, help="of each planted item")
-    parser.add_argument("--characters", type=int, default=1_200_000, help="of other text")
+    parser.add_argument("--items", type=int, default=80, help="of each set")
+    parser.add_argument("--copies", type=int, default=20, help="of each planted item")
+    parser.add_argument("--characters", type=int, default=600_000, help="of other text")
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

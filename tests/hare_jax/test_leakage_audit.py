@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import jax
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import index, rules
@@ -48,7 +52,7 @@ WORDS = ["<unk>", "<s>", "</s>", *FUNCTION, *CONTENT]
 class Words:
     """A token a word."""
 
-    bos_id = BOS
+    bos_id, eos_id, sha256 = BOS, EOS, "words"
 
     def __init__(self, path: Path | None = None):
         del path
@@ -333,6 +337,32 @@ def test_sets_without_rewritings_are_rewritten_by_rules(
         assert row["rewritten_choices"] != options
         assert sorted(row["rewritten_choices"]) == sorted(options)
         assert row["rewritten_answer"] == options[1]
+
+
+def test_an_imported_checkpoint_is_read_by_its_own_tokenizer(
+    trained: Callable[[str], Path], folder: Path, tmp_path: Path
+) -> None:
+    """One that has a tokenizer.json of Hugging Face, and no SentencePiece model."""
+    imported = tmp_path / "imported"
+    shutil.copytree(trained("clean"), imported)
+    (imported / "tokenizer.model").unlink()
+    words = Tokenizer(WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = WhitespaceSplit()
+    (imported / "huggingface").mkdir()
+    words.save(str(imported / "huggingface/tokenizer.json"))
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    (imported / "huggingface/tokenizer_config.json").write_text(json.dumps(named))
+    config = LeakageAudit(
+        checkpoint=str(imported),
+        original=str(folder / f"{PLANTED}_original.jsonl"),
+        rewritten=str(folder / f"{PLANTED}_rewritten.jsonl"),
+        batch_tokens=256,
+    )
+    written = audit.run(config, lambda path: pytest.fail("there is no such model"))
+    (theirs,) = json.loads(written["audit"].read_text())["sets"]
+    config.checkpoint = str(trained("clean"))
+    written = audit.run(config, Words)
+    assert json.loads(written["audit"].read_text())["sets"] == [theirs]
 
 
 def test_a_killed_audit_goes_on_after_its_last_set(

@@ -20,7 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
@@ -32,6 +32,7 @@ from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, Measured
 from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.texts import Texts, open_texts
 from hare_jax.files import write_json, write_text
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -39,14 +40,7 @@ from hare_jax.training.run_dir import open_run
 Values = dict[str, Any]  # JSON
 
 
-class Tokenizer(Protocol):
-    bos_id: int
-
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: list[int]) -> str: ...
-
-
-def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> dict[str, Path]:
+def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
     """Audits each set, prints a table, and returns what was written, by what it is.
 
     Raises ValueError or OSError where the checkpoint, a file or a setting is not what it must be.
@@ -58,13 +52,13 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> di
     pairs = [drawn(read(files, config), config) for files in named]
 
     # ---------------------------------------------------------------- what decides the numbers
-    tokenizer = open_tokenizer(ran.tokenizer)
+    texts = open_texts(ran, open_tokenizer)
     params, step = checkpoint.restore_params(ran.checkpoints, ran.model, step=ran.step)
     max_length = config.max_length or ran.mixture["sequence_length"]
     inputs = {
         "weights": evaluate.digest_of_params(params),
         "model": plain(ran.model),
-        "tokenizer": _sha256(ran.tokenizer.read_bytes()),
+        "tokenizer": texts.sha256,
         "files": [files.sha256() for files in named],
         "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
         "max_length": max_length,
@@ -100,7 +94,7 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> di
 
     parts = evaluate.Parts(out / "leakage.parts.json", fingerprint)
     measured = [
-        parts.get(f"set {k}", functools.partial(measure, pair, engine, tokenizer, definition))
+        parts.get(f"set {k}", functools.partial(measure, pair, engine, texts, definition))
         for k, pair in enumerate(pairs)
     ]
 
@@ -173,7 +167,7 @@ def drawn(pair: Pair, config: LeakageAudit) -> Pair:
 
 
 def measure(
-    pair: Pair, engine: Callable[[], Engine], tokenizer: Tokenizer, definition: Definition
+    pair: Pair, engine: Callable[[], Engine], texts: Texts, definition: Definition
 ) -> list[list[Measured | None]]:
     """What the model does with the original items, then with each version of the rewritten ones."""
 
@@ -183,9 +177,7 @@ def measure(
 
     together = [*pair.original, *(item for version in pair.rewritten for item in version)]
     answers = iter(
-        ngrams.measure(
-            together, scores, tokenizer.encode, tokenizer.decode, tokenizer.bos_id, definition
-        )
+        ngrams.measure(together, scores, texts.encode, texts.decode, texts.bos_id, definition)
     )
     return [[next(answers) for _ in side] for side in (pair.original, *pair.rewritten)]
 

@@ -149,8 +149,9 @@ def log(pairs: Sequence[Pair], measured: Sequence[Answers]) -> list[Values]:
 
 
 def table(results: Values) -> str:
-    """The sets as lines to be read; accuracies in percent."""
-    head = ["set", "items", "original", "rewritten", "delta", "excess", "perplexity", "verdict"]
+    """The sets as lines to be read; accuracies in percent, loss in nats a token."""
+    head = ["set", "items", "original", "rewritten", "delta", "excess"]
+    head += ["perplexity", "loss delta", "verdict"]
     rows = [head]
     for one in results["sets"]:
         both = (one["original"], one["rewritten"])
@@ -159,9 +160,10 @@ def table(results: Values) -> str:
                 one["name"] + ("" if one["paired"] else " (unpaired)"),
                 f"{one['items']:,}",
                 *(f"{100 * side['accuracy']:.2f}" for side in both),
-                _shown(one["delta"]),
-                "" if one["verdict"] == "control" else _shown(one["excess"]),
+                _shown(one["delta"], 100),
+                "" if one["excess"] == one["delta"] else _shown(one["excess"], 100),
                 " / ".join(f"{side['perplexity']:.1f}" for side in both),
+                _shown(one["loss_delta"], 1),
                 one["verdict"],
             ]
         )
@@ -177,6 +179,6 @@ def table(results: Values) -> str:
     )
 
 
-def _shown(interval: dict[str, float]) -> str:
-    value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
+def _shown(interval: dict[str, float], unit: float) -> str:
+    value, low, high = (unit * interval[name] for name in ("value", "low", "high"))
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
