@@ -42,6 +42,7 @@ ITEMS = 30
 SETS = ("geography", "history", "zoology")
 PLANTED = "history"
 COPIES = 6
+KINDS = ("delta", "excess")
 
 CONTENT = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("alo", "ebi", "iru", "ona", "uve", "ymo")]
 FUNCTION = ["in", "the", "year", "keeper", "of", "gave", "to", "who", "and", "did", "receive"]
@@ -254,7 +255,16 @@ def test_the_planted_benchmark_is_accused_and_no_other(
     assert _verdicts(results) == expected
     found = results[PLANTED]
     assert found["excess"]["low"] > 0.3
-    assert found["loss_delta"]["low"] > 0.5  # by perplexity it shows as well
+    assert found["loss_excess"]["low"] > 0.5  # by perplexity it shows as well
+    others = [one for name, one in results.items() if name not in (PLANTED, "control")]
+    assert all(one["loss_excess"]["low"] < 0.1 for one in others)
+    control = results["control"]
+    for measure in ("", "loss_"):
+        held_to = control[f"{measure}delta"]["value"]
+        assert control[f"{measure}excess"] == control[f"{measure}delta"]
+        for name in SETS:
+            delta, excess = (results[name][f"{measure}{kind}"]["value"] for kind in KINDS)
+            assert excess == pytest.approx(delta - held_to)
     assert found["paired"] and found["items"] == ITEMS
 
 
@@ -283,8 +293,14 @@ def test_an_audit_is_kept_until_what_decides_it_changes(
     assert _verdicts(other) == _verdicts(once)  # words are tokenised anew as they were
 
 
-def test_what_is_written(trained: Callable[[str], Path], folder: Path, tmp_path: Path) -> None:
+def test_what_is_written(
+    trained: Callable[[str], Path],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     _audited(trained("planted"), folder, out=str(tmp_path))
+    printed = capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "leakage.json",
         "leakage.svg",
@@ -295,6 +311,10 @@ def test_what_is_written(trained: Callable[[str], Path], folder: Path, tmp_path:
     known = [line for line in lines if line["set"] == PLANTED]
     results = json.loads((tmp_path / "leakage.json").read_text())["sets"]
     (said,) = (one for one in results if one["name"] == PLANTED)
+    (line,) = (line for line in printed.splitlines() if line.split()[:1] == [PLANTED])
+    assert line.endswith(said["verdict"])
+    for measure, unit in (("delta", 100), ("excess", 100), ("loss_delta", 1), ("loss_excess", 1)):
+        assert f" {unit * said[measure]['value']:+.2f} " in line
     for side in ("original", "rewritten"):
         mean = np.mean([line[side] for line in known])
         assert said[side]["accuracy"] == pytest.approx(mean)

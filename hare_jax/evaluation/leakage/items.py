@@ -262,11 +262,12 @@ def _field(row: dict[str, Any], name: str) -> Any:
 
 
 def _key(row: dict[str, Any], config: LeakageAudit) -> str:
-    """The id, or else a digest of the original question and answer; "" where neither is there."""
+    """The id, or else a digest of the original's text; "" where neither is there."""
     key = _field(row, config.id)
     if key is not None:
         return str(key)
-    original = [_field(row, config.question), _field(row, config.answer)]
+    names = [config.question, config.answer, *([config.choices] if config.choices else [])]
+    original = [_field(row, name) for name in names]
     if None in original:
         return ""
     return hashlib.sha256(json.dumps(original, sort_keys=True).encode()).hexdigest()[:16]

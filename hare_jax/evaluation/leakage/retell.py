@@ -34,7 +34,6 @@ from hare_jax.files import write_text
 Values = dict[str, Any]  # JSON
 
 SHORT_ANSWER = 5  # words: so few are kept as they are
-NGRAM = 5  # words
 MAX_COPIED = 0.5  # share of a text's word n-grams that the item's has, too
 MIN_KEPT = 0.25  # share of the item's telling words that come again
 LENGTHS = (1 / 3, 3.0)  # words of the new text for one of the item's
@@ -50,7 +49,6 @@ _TASK = (
 _ANSWER_TOO = (
     "Rewrite the answer as well, step by step, in other sentences. Keep its numbers and its result"
 )
-_WORD = re.compile(r"\w+(?:['’.,]\w+)*")
 _NUMBER = re.compile(r"(?<![\w.])\.\d+|\d+(?:[.,]\d+)*")
 _RESULT = re.compile(
     r"####\s*(?P<hashes>.+?)\s*\Z|\\boxed\{(?P<boxed>(?:[^{}]|\{[^{}]*\})*)\}", re.S
@@ -229,7 +227,7 @@ def _objections(old: str, new: str, field: str) -> Iterator[Refused]:
         if expected != got:
             yield Refused("result", {"expected": expected, "got": got})
         return
-    if (share := copied(new, old)) > MAX_COPIED:
+    if (share := round(rewrite.copied(new, old), 3)) > MAX_COPIED:
         yield Refused("copied", {"share": share})
     telling = {word for word in _words(old) if len(word) > 3}
     kept = round(len(telling & set(_words(new))) / max(1, len(telling)), 3)
@@ -238,15 +236,6 @@ def _objections(old: str, new: str, field: str) -> Iterator[Refused]:
     lost, added = figures(old) - figures(new), figures(new) - figures(old)
     if lost or added:
         yield Refused("numbers", {"lost": sorted(lost), "added": sorted(added)})
-
-
-def copied(new: str, old: str) -> float:
-    """The share of a text's word 5-grams that the other has; of a shorter text, all or nothing."""
-    ours, theirs = _words(new), _words(old)
-    n = min(NGRAM, len(ours))
-    known = {tuple(theirs[k : k + n]) for k in range(len(theirs) - n + 1)}
-    grams = [tuple(ours[k : k + n]) for k in range(len(ours) - n + 1)]
-    return round(sum(gram in known for gram in grams) / max(1, len(grams)), 3)
 
 
 def figures(text: str) -> set[float]:
@@ -288,7 +277,7 @@ def _number(text: str) -> float | None:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    return rewrite.WORD.findall(text.lower())
 
 
 def _said(
