@@ -153,6 +153,25 @@ def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -
     return run_dir
 
 
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown; accuracies in percent, intervals in brackets."""
+    lines = [
+        "| benchmark | trained on | original | rewritten | excess | loss excess | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, by_corpus in results.items():
+        for corpus_name, (one, _) in by_corpus.items():
+            sides = [f"{100 * one[side]['accuracy']:.1f}" for side in ("original", "rewritten")]
+            cells = [TITLES[name], corpus_name, *sides]
+            for measure, unit, digits in (("excess", 100, 1), ("loss_excess", 1, 2)):
+                value, low, high = (
+                    f"{unit * one[measure][k]:+.{digits}f}" for k in ("value", "low", "high")
+                )
+                cells.append(f"{value} [{low}, {high}]")
+            lines.append(f"| {' | '.join([*cells, one['verdict']])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -197,15 +216,7 @@ def main() -> None:
     title = "5-gram accuracy: original less rewritten, less the same of unseen items (points)"
     picture = chart.bars(title, groups, threshold=LeakageAudit().threshold, legend=COLOURS)
     (out / "leakage-audit.svg").write_text(picture, encoding="utf-8")
-    for name, by_corpus in results.items():
-        for corpus_name, (one, control) in by_corpus.items():
-            excess = " ".join(f"{100 * one['excess'][k]:+.1f}" for k in ("value", "low", "high"))
-            accuracy = f"{100 * one['original']['accuracy']:.1f}"
-            of_control = f"{100 * control['delta']['value']:+.1f}"
-            print(
-                f"{TITLES[name]:<11} {corpus_name:<15} original {accuracy:>5}  excess {excess}  "
-                f"delta of the control {of_control}  {one['verdict']}"
-            )
+    print(table(results), flush=True)
 
 
 if __name__ == "__main__":
