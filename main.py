@@ -13,7 +13,7 @@ necessary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 from absl import app, logging
 
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse, shown
-from configs.experiment import Experiment
+from configs.experiment import Experiment, Rewriting
 from hare_jax.config import (
     AheadOfTime,
     BenchmarkFolder,
@@ -76,6 +76,8 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
             from hare_jax.evaluation.leakage import audit
 
             return audit.run(config, open_tokenizer)
+        case Rewriting():
+            return rewriting(config, workdir)
         case GgufExport():
             from hare_jax.interop import gguf
 
@@ -103,6 +105,24 @@ def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
     from data_pipeline.decontamination import evidence
 
     return evidence.of_stage(stage)
+
+
+def rewriting(config: Rewriting, workdir: Path) -> dict[str, Path]:
+    """A benchmark's items in other words; the teacher's answers are kept in the workdir."""
+    from data_pipeline.curation.tasks.restructure.replies import objects
+    from data_pipeline.teacher.client import Teacher
+    from data_pipeline.teacher.messages import Request
+    from hare_jax.evaluation.leakage import retell
+
+    with Teacher(config.teacher, workdir / "teacher") as teacher:
+
+        def ask(questions: Sequence[retell.Question]) -> Iterator[retell.Answer]:
+            requests = (Request(*question) for question in questions)
+            for reply in teacher.ask(requests, total=len(questions)):
+                yield retell.Answer(objects(reply.text), reply.error)
+            teacher.check_answered(Path(config.items.original).name)
+
+        return retell.run(config.items, ask, workdir, made_by=config.teacher.model)
 
 
 def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:

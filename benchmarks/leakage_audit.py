@@ -46,7 +46,8 @@ from hare_jax.evaluation.comparison import bars
 from hare_jax.evaluation.leakage import audit, chart, items
 from hare_jax.training import train
 
-PLANTED, VOCABULARY, ROW, BATCH = "gsm8k", 4096, 512, 4
+PLANTED, VOCABULARY = "gsm8k", 4096
+ROW = 512  # tokens, one row a step: many small steps learn by heart with the fewest tokens
 CORPORA = ("planted", "clean", "decontaminated")
 COLOURS = dict(zip(CORPORA, bars.SERIES, strict=False))
 TITLES = {"gsm8k": "GSM8K", "arc_challenge": "ARC-C", "openbookqa": "OpenBookQA"}
@@ -144,13 +145,32 @@ def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -
         bake.write_manifest(baked, [Source("all")], [part], {"all": {"all": 1.0}}, config)
     training = Training(
         stages=[Stage("all", "all", tokens)],
-        batch_size=BATCH,
-        optimizer=Optimizer(peak_lr=4e-3, warmup_steps=30),
-        checkpointing=Checkpointing(every_steps=100, keep=1),
+        batch_size=1,
+        optimizer=Optimizer(peak_lr=2e-3, warmup_steps=60, weight_decay=0.05),
+        checkpointing=Checkpointing(every_steps=400, keep=1),
         loss_chunks=1,
     )
     train.run(MODEL, training, baked, run_dir)
     return run_dir
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown; accuracies in percent, intervals in brackets."""
+    lines = [
+        "| benchmark | trained on | original | rewritten | excess | loss excess | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, by_corpus in results.items():
+        for corpus_name, (one, _) in by_corpus.items():
+            sides = [f"{100 * one[side]['accuracy']:.1f}" for side in ("original", "rewritten")]
+            cells = [TITLES[name], corpus_name, *sides]
+            for measure, unit, digits in (("excess", 100, 1), ("loss_excess", 1, 2)):
+                value, low, high = (
+                    f"{unit * one[measure][k]:+.{digits}f}" for k in ("value", "low", "high")
+                )
+                cells.append(f"{value} [{low}, {high}]")
+            lines.append(f"| {' | '.join([*cells, one['verdict']])} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -159,9 +179,9 @@ def main() -> None:
     )
     for name in ("benchmarks", "rewritten", "corpus", "out"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--items", type=int, default=120, help="of each set")
-    parser.add_argument("--copies", type=int, default=12, help="of each planted item")
-    parser.add_argument("--characters", type=int, default=1_200_000, help="of other text")
+    parser.add_argument("--items", type=int, default=80, help="of each set")
+    parser.add_argument("--copies", type=int, default=20, help="of each planted item")
+    parser.add_argument("--characters", type=int, default=600_000, help="of other text")
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -197,15 +217,7 @@ def main() -> None:
     title = "5-gram accuracy: original less rewritten, less the same of unseen items (points)"
     picture = chart.bars(title, groups, threshold=LeakageAudit().threshold, legend=COLOURS)
     (out / "leakage-audit.svg").write_text(picture, encoding="utf-8")
-    for name, by_corpus in results.items():
-        for corpus_name, (one, control) in by_corpus.items():
-            excess = " ".join(f"{100 * one['excess'][k]:+.1f}" for k in ("value", "low", "high"))
-            accuracy = f"{100 * one['original']['accuracy']:.1f}"
-            of_control = f"{100 * control['delta']['value']:+.1f}"
-            print(
-                f"{TITLES[name]:<11} {corpus_name:<15} original {accuracy:>5}  excess {excess}  "
-                f"delta of the control {of_control}  {one['verdict']}"
-            )
+    print(table(results), flush=True)
 
 
 if __name__ == "__main__":

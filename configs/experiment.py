@@ -3,8 +3,8 @@
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 from dataclasses import dataclass, field
 
-from data_pipeline.config import Recipe
-from hare_jax.config import Distributed, Evaluation, Model, Training
+from data_pipeline.config import Recipe, Teacher
+from hare_jax.config import Distributed, Evaluation, LeakageRewriting, Model, Training
 
 
 @dataclass(slots=True)
@@ -21,3 +21,11 @@ class Experiment:
     training: Training | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     distributed: Distributed = field(default_factory=Distributed)
+
+
+@dataclass(slots=True)
+class Rewriting:
+    """A benchmark's items in other words, by a teacher: configs/rewrite.py."""
+
+    items: LeakageRewriting = field(default_factory=LeakageRewriting)
+    teacher: Teacher = field(default_factory=Teacher)

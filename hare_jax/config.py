@@ -311,6 +311,22 @@ class LeakageAudit:
 
 
 @dataclass(slots=True)
+class LeakageRewriting:
+    """A benchmark's items, to be told in other words by a teacher: configs/rewrite.py."""
+
+    original: str = ""  # the items: a file of JSON lines, .gz too
+    id: str = "id"  # this and the next: names of fields
+    question: str = "question"
+    answer: str = "answer"
+    choices: str = ""  # where it is multiple choice
+    versions: int = 1  # of each item
+    tries: int = 3  # answers that are asked for, until one can be used
+    max_items: int = 0  # drawn by `seed`, the same as an audit's; 0: all
+    answer_tokens: int = 1024  # of the teacher's answer, at most
+    seed: int = 0  # of `max_items` and of options' order
+
+
+@dataclass(slots=True)
 class Trace:
     """The documents of a step, or of several: configs/trace.py."""
 

@@ -38,7 +38,7 @@ from hare_jax.evaluation.evaluate import digest_of_code, digest_of_params
 from hare_jax.evaluation.lm_harness import Loaded
 from hare_jax.evaluation.progress import progress
 from hare_jax.evaluation.responses import Responses
-from hare_jax.evaluation.texts import HuggingFaceTexts, SentencePieceTexts, Texts
+from hare_jax.evaluation.texts import Texts, open_texts
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -176,12 +176,7 @@ def open_subject(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTok
         opened.model, compute_dtype=config.compute_dtype, matmul=Model().matmul
     )
     params, step = checkpoint.restore_params(opened.checkpoints, model, step=opened.step)
-    theirs = opened.directory / "huggingface"
-    texts: Texts
-    if (theirs / "tokenizer.json").is_file():
-        texts = HuggingFaceTexts(theirs)
-    else:
-        texts = SentencePieceTexts(open_tokenizer(opened.tokenizer))
+    texts = open_texts(opened, open_tokenizer)
     return Subject(config.checkpoint, model, params, step, texts, opened.mixture)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from hare_jax.training.run_dir import Run
 
 
 class Texts(Protocol):
@@ -95,6 +97,17 @@ class HuggingFaceTexts:
         if text is not None:
             return self._tokenizer.token_to_id(text)
         return fallback[0] if isinstance(fallback, list) else fallback
+
+
+def open_texts(run: Run, open_tokenizer: Callable[[Path], Any]) -> Texts:
+    """The tokenizer of a run, or of what was imported; `open_tokenizer`: a SentencePiece model.
+
+    Raises FileNotFoundError or ValueError where there is none.
+    """
+    theirs = run.directory / "huggingface"
+    if (theirs / "tokenizer.json").is_file():
+        return HuggingFaceTexts(theirs)
+    return SentencePieceTexts(open_tokenizer(run.tokenizer))
 
 
 def _json(path: Path) -> dict[str, Any]:

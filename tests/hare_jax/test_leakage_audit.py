@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import jax
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import index, rules
@@ -38,6 +42,7 @@ ITEMS = 30
 SETS = ("geography", "history", "zoology")
 PLANTED = "history"
 COPIES = 6
+KINDS = ("delta", "excess")
 
 CONTENT = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("alo", "ebi", "iru", "ona", "uve", "ymo")]
 FUNCTION = ["in", "the", "year", "keeper", "of", "gave", "to", "who", "and", "did", "receive"]
@@ -48,7 +53,7 @@ WORDS = ["<unk>", "<s>", "</s>", *FUNCTION, *CONTENT]
 class Words:
     """A token a word."""
 
-    bos_id = BOS
+    bos_id, eos_id, sha256 = BOS, EOS, "words"
 
     def __init__(self, path: Path | None = None):
         del path
@@ -250,7 +255,16 @@ def test_the_planted_benchmark_is_accused_and_no_other(
     assert _verdicts(results) == expected
     found = results[PLANTED]
     assert found["excess"]["low"] > 0.3
-    assert found["loss_delta"]["low"] > 0.5  # by perplexity it shows as well
+    assert found["loss_excess"]["low"] > 0.5  # by perplexity it shows as well
+    others = [one for name, one in results.items() if name not in (PLANTED, "control")]
+    assert all(one["loss_excess"]["low"] < 0.1 for one in others)
+    control = results["control"]
+    for measure in ("", "loss_"):
+        held_to = control[f"{measure}delta"]["value"]
+        assert control[f"{measure}excess"] == control[f"{measure}delta"]
+        for name in SETS:
+            delta, excess = (results[name][f"{measure}{kind}"]["value"] for kind in KINDS)
+            assert excess == pytest.approx(delta - held_to)
     assert found["paired"] and found["items"] == ITEMS
 
 
@@ -279,8 +293,14 @@ def test_an_audit_is_kept_until_what_decides_it_changes(
     assert _verdicts(other) == _verdicts(once)  # words are tokenised anew as they were
 
 
-def test_what_is_written(trained: Callable[[str], Path], folder: Path, tmp_path: Path) -> None:
+def test_what_is_written(
+    trained: Callable[[str], Path],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     _audited(trained("planted"), folder, out=str(tmp_path))
+    printed = capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "leakage.json",
         "leakage.svg",
@@ -291,6 +311,10 @@ def test_what_is_written(trained: Callable[[str], Path], folder: Path, tmp_path:
     known = [line for line in lines if line["set"] == PLANTED]
     results = json.loads((tmp_path / "leakage.json").read_text())["sets"]
     (said,) = (one for one in results if one["name"] == PLANTED)
+    (line,) = (line for line in printed.splitlines() if line.split()[:1] == [PLANTED])
+    assert line.endswith(said["verdict"])
+    for measure, unit in (("delta", 100), ("excess", 100), ("loss_delta", 1), ("loss_excess", 1)):
+        assert f" {unit * said[measure]['value']:+.2f} " in line
     for side in ("original", "rewritten"):
         mean = np.mean([line[side] for line in known])
         assert said[side]["accuracy"] == pytest.approx(mean)
@@ -333,6 +357,32 @@ def test_sets_without_rewritings_are_rewritten_by_rules(
         assert row["rewritten_choices"] != options
         assert sorted(row["rewritten_choices"]) == sorted(options)
         assert row["rewritten_answer"] == options[1]
+
+
+def test_an_imported_checkpoint_is_read_by_its_own_tokenizer(
+    trained: Callable[[str], Path], folder: Path, tmp_path: Path
+) -> None:
+    """One that has a tokenizer.json of Hugging Face, and no SentencePiece model."""
+    imported = tmp_path / "imported"
+    shutil.copytree(trained("clean"), imported)
+    (imported / "tokenizer.model").unlink()
+    words = Tokenizer(WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = WhitespaceSplit()
+    (imported / "huggingface").mkdir()
+    words.save(str(imported / "huggingface/tokenizer.json"))
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    (imported / "huggingface/tokenizer_config.json").write_text(json.dumps(named))
+    config = LeakageAudit(
+        checkpoint=str(imported),
+        original=str(folder / f"{PLANTED}_original.jsonl"),
+        rewritten=str(folder / f"{PLANTED}_rewritten.jsonl"),
+        batch_tokens=256,
+    )
+    written = audit.run(config, lambda path: pytest.fail("there is no such model"))
+    (theirs,) = json.loads(written["audit"].read_text())["sets"]
+    config.checkpoint = str(trained("clean"))
+    written = audit.run(config, Words)
+    assert json.loads(written["audit"].read_text())["sets"] == [theirs]
 
 
 def test_a_killed_audit_goes_on_after_its_last_set(

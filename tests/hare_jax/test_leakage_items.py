@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -116,6 +117,28 @@ def test_choices_of_every_usual_shape(tmp_path: Path, choices: Any, answer: Any)
     assert items.read_original(path, LeakageAudit(**fields)) == [
         Item("x", "q", "b", ("a", "b", "c"))
     ]
+
+
+def test_items_that_differ_in_their_choices_alone_are_two(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": 0, "choices": ["a", other]} for other in "bcb"]
+    path = Path(_write(tmp_path / "a.jsonl", rows))
+    found = items.read_original(path, LeakageAudit(choices="choices"))
+    assert [item.choices for item in found] == [("a", "b"), ("a", "c")]
+
+
+def test_how_much_a_rewriting_keeps_is_told_and_keeps_it_from_acquitting(tmp_path: Path) -> None:
+    words = "one two three four five six seven eight nine ten eleven"
+    rows = [{"question": f"{k} {words}", "answer": "a"} for k in range(30)]
+    told = [row | {"rewritten_question": f"{words} {k}", "rewritten_answer": "a"}
+            for k, row in enumerate(rows)]  # fmt: skip
+    pair = _pair(_config(tmp_path, rows, told))
+    answers = [[[0.2, 1.0, []]] * 30] * 2
+    (result,) = compare.judged([pair], [answers], LeakageAudit(), has_control=False)
+    assert result["copied"] == pytest.approx(7 / 9)  # 11 words and a number, which was in front
+    assert result["verdict"] == "undecided"
+    apart = dataclasses.replace(pair, unpaired="they name no original")
+    (result,) = compare.judged([apart], [answers], LeakageAudit(), has_control=False)
+    assert (result["copied"], result["verdict"]) == (0.0, "acquitted")
 
 
 def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:

@@ -155,6 +155,17 @@ def test_loss_is_that_of_the_whole_text(model: Model) -> None:
     assert ngrams.perplexity([1.0, 3.0]) == pytest.approx(math.exp(2.0))
 
 
+def test_a_tokenizer_may_have_no_bos() -> None:
+    ids = LETTERS.encode("how many hares")
+    definition = Definition(LeakageDefinition.IDS, 5, 5, LENGTH)
+    with_bos, without = (
+        ngrams.requests(ids, LETTERS.encode, LETTERS.decode, bos_id, definition)
+        for bos_id in (BOS, None)
+    )
+    assert [[BOS, *context] for context, _ in without[:-1]] == [c for c, _ in with_bos[:-1]]
+    assert without[-1] == (ids[:1], ids[1:])
+
+
 def test_a_text_that_is_too_short_has_no_answer(model: Model) -> None:
     definition = Definition(LeakageDefinition.IDS, 5, 5, LENGTH)
     asked = ngrams.measure(

@@ -7,6 +7,7 @@ import pytest
 
 from hare_jax.evaluation.leakage.verdict import (
     FEWEST_ITEMS,
+    MOST_COPIED,
     Interval,
     Verdict,
     judge,
@@ -59,15 +60,17 @@ def test_what_the_control_shows_too_is_no_excess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "items", "expected"),
+    ("low", "high", "items", "copied", "expected"),
     [
-        (0.06, 0.20, 100, Verdict.ACCUSED),
-        (0.05, 0.20, 100, Verdict.UNDECIDED),  # not above the threshold
-        (0.01, 0.20, 100, Verdict.UNDECIDED),
-        (-0.02, 0.05, 100, Verdict.ACQUITTED),
-        (-0.02, 0.05, FEWEST_ITEMS - 1, Verdict.UNDECIDED),
-        (0.50, 0.90, FEWEST_ITEMS - 1, Verdict.UNDECIDED),
+        (0.06, 0.20, 100, 0.2, Verdict.ACCUSED),
+        (0.05, 0.20, 100, 0.2, Verdict.UNDECIDED),  # not above the threshold
+        (0.01, 0.20, 100, 0.2, Verdict.UNDECIDED),
+        (-0.02, 0.05, 100, MOST_COPIED, Verdict.ACQUITTED),
+        (-0.02, 0.05, 100, 0.8, Verdict.UNDECIDED),  # whoever knows one knows the other
+        (0.06, 0.20, 100, 0.8, Verdict.ACCUSED),
+        (-0.02, 0.05, FEWEST_ITEMS - 1, 0.2, Verdict.UNDECIDED),
+        (0.50, 0.90, FEWEST_ITEMS - 1, 0.2, Verdict.UNDECIDED),
     ],
 )
-def test_the_rule(low: float, high: float, items: int, expected: Verdict) -> None:
-    assert judge(Interval((low + high) / 2, low, high), 0.05, items) is expected
+def test_the_rule(low: float, high: float, items: int, copied: float, expected: Verdict) -> None:
+    assert judge(Interval((low + high) / 2, low, high), 0.05, items, copied) is expected

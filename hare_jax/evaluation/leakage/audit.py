@@ -20,19 +20,19 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import numpy as np
 
 from hare_jax.config import LeakageAudit, plain
 from hare_jax.evaluation import evaluate
 from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.leakage import chart, compare, items, ngrams, rewrite
-from hare_jax.evaluation.leakage.items import Files, Item, Pair
+from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, Measured
 from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.texts import Texts, open_texts
 from hare_jax.files import write_json, write_text
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -40,14 +40,7 @@ from hare_jax.training.run_dir import open_run
 Values = dict[str, Any]  # JSON
 
 
-class Tokenizer(Protocol):
-    bos_id: int
-
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: list[int]) -> str: ...
-
-
-def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> dict[str, Path]:
+def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
     """Audits each set, prints a table, and returns what was written, by what it is.
 
     Raises ValueError or OSError where the checkpoint, a file or a setting is not what it must be.
@@ -55,19 +48,18 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> di
     check(config)
     ran = open_run(config.checkpoint)
     sets, control = items.files_of(config), items.control_of(config)
-    pairs = [drawn(read(files, config), config) for files in sets]
-    if control is not None:
-        pairs.append(drawn(read(control, config), config))
+    named = [*sets, control] if control is not None else sets
+    pairs = [drawn(read(files, config), config) for files in named]
 
     # ---------------------------------------------------------------- what decides the numbers
-    tokenizer = open_tokenizer(ran.tokenizer)
+    texts = open_texts(ran, open_tokenizer)
     params, step = checkpoint.restore_params(ran.checkpoints, ran.model, step=ran.step)
     max_length = config.max_length or ran.mixture["sequence_length"]
     inputs = {
         "weights": evaluate.digest_of_params(params),
         "model": plain(ran.model),
-        "tokenizer": _sha256(ran.tokenizer.read_bytes()),
-        "files": [files.sha256() for files in [*sets, *([control] if control else [])]],
+        "tokenizer": texts.sha256,
+        "files": [files.sha256() for files in named],
         "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
         "max_length": max_length,
         "code": [evaluate.digest_of_code(), _sha256_of_code()],
@@ -102,7 +94,7 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> di
 
     parts = evaluate.Parts(out / "leakage.parts.json", fingerprint)
     measured = [
-        parts.get(f"set {k}", functools.partial(measure, pair, engine, tokenizer, definition))
+        parts.get(f"set {k}", functools.partial(measure, pair, engine, texts, definition))
         for k, pair in enumerate(pairs)
     ]
 
@@ -114,23 +106,19 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Tokenizer]) -> di
         "step": step,
         "sets": compare.judged(pairs, measured, config, has_control=control is not None),
     }
-    for pair in pairs:
+    for files, pair in zip(named, pairs, strict=True):
         if not pair.by_hand:
+            rows = items.rows_by_key(files.original, config)
             path = out / "rewritten" / f"{pair.name}.jsonl"
             path.parent.mkdir(exist_ok=True)
-            write_text(path, _jsonl(_row(item) for item in pair.rewritten[0]))
+            told = (rows[item.key] | items.rewritten_fields(item) for item in pair.rewritten[0])
+            write_text(path, _jsonl(told))
     write_text(written["items"], _jsonl(compare.log(pairs, measured)))
     write_text(written["chart"], chart.of_results(results))
     write_json(written["audit"], results)
     parts.remove()
     print(compare.table(results), flush=True)
     return written
-
-
-def _row(item: Item) -> Values:
-    """A rewritten item as its line of a file."""
-    row = {"id": item.key, "rewritten_question": item.question, "rewritten_answer": item.answer}
-    return row | ({"rewritten_choices": item.choices} if item.choices else {})
 
 
 def check(config: LeakageAudit) -> None:
@@ -167,22 +155,19 @@ def drawn(pair: Pair, config: LeakageAudit) -> Pair:
     if not config.max_items:
         return pair
 
-    def some(all_items: list[Item]) -> list[Item]:
-        rng = np.random.default_rng(config.seed)
-        chosen = rng.permutation(len(all_items))[: config.max_items]
-        return [all_items[k] for k in sorted(chosen)]
-
-    original = some(pair.original)
+    original = items.drawn(pair.original, config.max_items, config.seed)
     keys = {item.key for item in original}
     rewritten = [
-        some(version) if pair.unpaired else [item for item in version if item.key in keys]
+        items.drawn(version, config.max_items, config.seed)
+        if pair.unpaired
+        else [item for item in version if item.key in keys]
         for version in pair.rewritten
     ]
     return dataclasses.replace(pair, original=original, rewritten=rewritten)
 
 
 def measure(
-    pair: Pair, engine: Callable[[], Engine], tokenizer: Tokenizer, definition: Definition
+    pair: Pair, engine: Callable[[], Engine], texts: Texts, definition: Definition
 ) -> list[list[Measured | None]]:
     """What the model does with the original items, then with each version of the rewritten ones."""
 
@@ -192,9 +177,7 @@ def measure(
 
     together = [*pair.original, *(item for version in pair.rewritten for item in version)]
     answers = iter(
-        ngrams.measure(
-            together, scores, tokenizer.encode, tokenizer.decode, tokenizer.bos_id, definition
-        )
+        ngrams.measure(together, scores, texts.encode, texts.decode, texts.bos_id, definition)
     )
     return [[next(answers) for _ in side] for side in (pair.original, *pair.rewritten)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hare_jax.config import LeakageAudit
-from hare_jax.evaluation.leakage import ngrams, verdict
+from hare_jax.evaluation.leakage import ngrams, rewrite, verdict
 from hare_jax.evaluation.leakage.items import Pair
 from hare_jax.evaluation.leakage.ngrams import Measured
 from hare_jax.evaluation.leakage.verdict import Resampled
@@ -72,31 +72,34 @@ def judged(
     """The result of each set; the control, where there is one, comes last.
 
         {"name": "gsm8k", "verdict": "accused", "items": 1319, "left_out": 0, "paired": true,
-         "unpaired_because": "", "rewritten_by": "gsm8k_rewritten.jsonl",
+         "unpaired_because": "", "rewritten_by": "gsm8k_rewritten.jsonl", "copied": 0.23,
          "original": {"accuracy": 0.31, "perplexity": 4.2},
          "rewritten": {"accuracy": 0.12, "perplexity": 7.9},
          "delta": {"value": 0.19, "low": 0.17, "high": 0.21}, "excess": {...},
-         "loss_delta": {"value": 0.63, ...}}
+         "loss_delta": {"value": 0.63, ...}, "loss_excess": {...}}
 
-    `loss_delta`: nats a token that the rewritten text costs more than the original.
+    `copied`: share of the rewritings' word 5-grams that their originals have, too; see verdict.py.
+    `loss_delta`: nats a token that the rewritten text costs more than the original, which is the
+    logarithm of the ratio of their perplexities. The verdict does not depend on it.
     """
     compared = [sides(pair, answers) for pair, answers in zip(pairs, measured, strict=True)]
-    deltas = [
-        _resampled(pair, side, "accuracy", config, k)
-        for k, (pair, side) in enumerate(zip(pairs, compared, strict=True))
+    together = list(zip(pairs, compared, strict=True))
+    deltas = [_resampled(p, side, "accuracy", config, k) for k, (p, side) in enumerate(together)]
+    losses = [
+        _resampled(p, side, "loss", config, k).negated() for k, (p, side) in enumerate(together)
     ]
     results = []
-    for k, (pair, side, delta) in enumerate(zip(pairs, compared, deltas, strict=True)):
+    for k, (pair, side) in enumerate(together):
         is_control = has_control and k == len(pairs) - 1
-        excess = delta.minus(deltas[-1]) if has_control and not is_control else delta
-        interval = excess.interval(config.confidence)
+        against = -1 if has_control and not is_control else None
+        interval = _excess(deltas, k, against).interval(config.confidence)
         count = min(
             len(s)
             for c in (side, compared[-1 if has_control else k])
             for s in (c.original, c.rewritten)
         )
-        loss = _resampled(pair, side, "loss", config, k)
-        said = verdict.judge(interval, config.threshold, count).value
+        share = copied(pair)
+        said = verdict.judge(interval, config.threshold, count, share).value
         results.append(
             {
                 "name": pair.name,
@@ -106,14 +109,32 @@ def judged(
                 "paired": not pair.unpaired,
                 "unpaired_because": pair.unpaired,
                 "rewritten_by": pair.made_by,
+                "copied": share,
                 "original": _summary(side.original),
                 "rewritten": _summary(side.rewritten),
-                "delta": delta.interval(config.confidence)._asdict(),
+                "delta": deltas[k].interval(config.confidence)._asdict(),
                 "excess": interval._asdict(),
-                "loss_delta": loss.negated().interval(config.confidence)._asdict(),
+                "loss_delta": losses[k].interval(config.confidence)._asdict(),
+                "loss_excess": _excess(losses, k, against).interval(config.confidence)._asdict(),
             }
         )
     return results
+
+
+def copied(pair: Pair) -> float:
+    """The mean over rewritings; 0 where it is not known what they are rewritings of."""
+    originals = {item.key: item.text for item in pair.original}
+    shares = [
+        rewrite.copied(item.text, originals[item.key])
+        for version in pair.rewritten
+        for item in version
+        if item.key in originals
+    ]
+    return 0.0 if pair.unpaired else float(np.mean(shares))
+
+
+def _excess(deltas: Sequence[Resampled], k: int, against: int | None) -> Resampled:
+    return deltas[k] if against is None else deltas[k].minus(deltas[against])
 
 
 def _resampled(pair: Pair, side: Sides, value: str, config: LeakageAudit, number: int) -> Resampled:
@@ -149,8 +170,12 @@ def log(pairs: Sequence[Pair], measured: Sequence[Answers]) -> list[Values]:
 
 
 def table(results: Values) -> str:
-    """The sets as lines to be read; accuracies in percent."""
-    head = ["set", "items", "original", "rewritten", "delta", "excess", "perplexity", "verdict"]
+    """The sets as lines to be read; accuracies in percent, loss in nats a token.
+
+    Of the control, and without one, excess is delta.
+    """
+    head = ["set", "items", "original", "rewritten", "delta", "excess"]
+    head += ["perplexity", "loss delta", "loss excess", "copied", "verdict"]
     rows = [head]
     for one in results["sets"]:
         both = (one["original"], one["rewritten"])
@@ -159,9 +184,12 @@ def table(results: Values) -> str:
                 one["name"] + ("" if one["paired"] else " (unpaired)"),
                 f"{one['items']:,}",
                 *(f"{100 * side['accuracy']:.2f}" for side in both),
-                _shown(one["delta"]),
-                "" if one["verdict"] == "control" else _shown(one["excess"]),
+                f"{100 * one['delta']['value']:+.2f}",
+                _shown(one["excess"], 100),
                 " / ".join(f"{side['perplexity']:.1f}" for side in both),
+                f"{one['loss_delta']['value']:+.2f}",
+                _shown(one["loss_excess"], 1),
+                f"{one['copied']:.0%}",
                 one["verdict"],
             ]
         )
@@ -177,6 +205,6 @@ def table(results: Values) -> str:
     )
 
 
-def _shown(interval: dict[str, float]) -> str:
-    value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
+def _shown(interval: dict[str, float], unit: float) -> str:
+    value, low, high = (unit * interval[name] for name in ("value", "low", "high"))
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hare_jax.config import LeakageAudit
 
 SUFFIXES = (".jsonl.gz", ".jsonl")
@@ -117,7 +119,7 @@ def _files(original: str, rewritten: str, field: str) -> Files:
             f"{rewritten}: no such file; expected the rewritten items, --config.{field}=FILE, or "
             "no name, and they are rewritten by rules"
         )
-    return Files(_stem(path).removesuffix(ORIGINAL), path, versions)
+    return Files(name_of(path), path, versions)
 
 
 def _folder(folder: Path) -> list[Files]:
@@ -125,7 +127,7 @@ def _folder(folder: Path) -> list[Files]:
     sets = []
     for path in paths:
         if _stem(path).endswith(ORIGINAL):
-            name = _stem(path).removesuffix(ORIGINAL)
+            name = name_of(path)
             versions = [p for p in paths if _stem(p).startswith(name + REWRITTEN)]
             sets.append(Files(name, path, tuple(versions)))
     if not sets:
@@ -135,6 +137,11 @@ def _folder(folder: Path) -> list[Files]:
             "beside it; rename the files, or name them by --config.original and --config.rewritten"
         )
     return sets
+
+
+def name_of(path: Path) -> str:
+    """Of the set: gsm8k of gsm8k_original.jsonl.gz."""
+    return _stem(path).removesuffix(ORIGINAL)
 
 
 def _stem(path: Path) -> str:
@@ -157,6 +164,25 @@ def read_original(path: Path, config: LeakageAudit) -> list[Item]:
 def read_rewritten(path: Path, config: LeakageAudit) -> list[Item]:
     """Raises ValueError for a line that is no rewritten item, and for a file without lines."""
     return [_item(row, where, config, rewritten=True) for where, row in _rows(path)]
+
+
+def drawn(items: list[Item], count: int, seed: int) -> list[Item]:
+    """`count` of the items in their order, or all of them; 0: all."""
+    if not count:
+        return items
+    chosen = np.random.default_rng(seed).permutation(len(items))[:count]
+    return [items[k] for k in sorted(chosen)]
+
+
+def rows_by_key(path: Path, config: LeakageAudit) -> dict[str, dict[str, Any]]:
+    """Key -> the line of the file, as it stands there."""
+    return {_key(row, config): row for _, row in _rows(path)}
+
+
+def rewritten_fields(item: Item) -> dict[str, Any]:
+    """A rewritten item as further fields of its original's line: see the head of this file."""
+    fields = {"rewritten_question": item.question, "rewritten_answer": item.answer}
+    return fields | ({"rewritten_choices": list(item.choices)} if item.choices else {})
 
 
 def pair(files: Files, config: LeakageAudit) -> Pair:
@@ -236,11 +262,12 @@ def _field(row: dict[str, Any], name: str) -> Any:
 
 
 def _key(row: dict[str, Any], config: LeakageAudit) -> str:
-    """The id, or else a digest of the original question and answer; "" where neither is there."""
+    """The id, or else a digest of the original's text; "" where neither is there."""
     key = _field(row, config.id)
     if key is not None:
         return str(key)
-    original = [_field(row, config.question), _field(row, config.answer)]
+    names = [config.question, config.answer, *([config.choices] if config.choices else [])]
+    original = [_field(row, name) for name in names]
     if None in original:
         return ""
     return hashlib.sha256(json.dumps(original, sort_keys=True).encode()).hexdigest()[:16]

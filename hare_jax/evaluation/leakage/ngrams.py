@@ -10,7 +10,8 @@ exactly the text. So n-gram accuracy follows from one forward pass over the text
 share as far as they begin alike. Of tokens that are exactly as probable, each counts as the first.
 
 As GAIR-NLP/benbench has it, what a place reads is the text up to it as text again: its ids are
-detokenised and tokenised, with BOS. Where these ids are others, the place has a path of its own.
+detokenised and tokenised, with BOS if there is one. Where these ids are others, the place has a
+path of its own.
 """
 
 from __future__ import annotations
@@ -61,21 +62,26 @@ def places(length: int, definition: Definition) -> list[int]:
 
 
 def requests(
-    ids: Sequence[int], encode: Encode, decode: Decode, bos_id: int, definition: Definition
+    ids: Sequence[int], encode: Encode, decode: Decode, bos_id: int | None, definition: Definition
 ) -> list[Request]:
-    """A request a place, and one of the whole text for its loss; none in too short a text."""
+    """A request a place, and one of the whole text for its loss; none in too short a text.
+
+    Without BOS the loss is that of all tokens but the first.
+    """
     at = places(len(ids), definition)
     if not at:
         return []
     ids = list(ids)
+    bos = [] if bos_id is None else [bos_id]
 
     def before(start: int) -> list[int]:
         prefix = ids[:start]
         again = definition.kind is LeakageDefinition.BENBENCH
-        return [bos_id, *(encode(decode(prefix)) if again else prefix)]
+        return [*bos, *(encode(decode(prefix)) if again else prefix)]
 
     asked = [Request(before(start), ids[start : start + definition.n]) for start in at]
-    return [*asked, Request([bos_id], ids[: definition.max_length])]
+    whole = [*bos, *ids[: definition.max_length]]
+    return [*asked, Request(whole[:1], whole[1:])]
 
 
 def measure(
@@ -83,7 +89,7 @@ def measure(
     scores: Callable[[Sequence[Request]], list[Score]],
     encode: Encode,
     decode: Decode,
-    bos_id: int,
+    bos_id: int | None,
     definition: Definition,
 ) -> list[Measured | None]:
     """One answer an item, in order; None where its text is too short. `scores`: the engine's."""

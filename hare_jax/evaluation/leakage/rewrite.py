@@ -6,7 +6,8 @@
 
 Meaning and words stay, so that a model which knows the subject keeps knowing it; the order of the
 words changes, so that one which knows the text by heart is thrown off. An item on which no rule
-works stays as it is, and says nothing about leakage: it is left out of the audit.
+works stays as it is, and says nothing about leakage: it is left out of the audit. Of long texts
+rules change little, of GSM8K's a seventh of the 5-grams: see verdict.py on what that can tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy as np
 
 from hare_jax.evaluation.leakage.items import Item
 
+NGRAM = 5  # words
+WORD = re.compile(r"\w+(?:['’.,]\w+)*")
 _ANYWHERE = "if|because|since|although|though|unless"
 _LEADING_WORDS = (
     f"{_ANYWHERE}|when|while|until|after|before|once|in|on|at|during|for|from|with|by|under|between"
@@ -53,14 +56,27 @@ def rewritten(items: Sequence[Item], seed: int) -> list[Item]:
     return [new for old, new in zip(items, told, strict=True) if new.text != old.text]
 
 
+def copied(new: str, old: str) -> float:
+    """The share of a text's word 5-grams that the other has; of a shorter text, all or nothing.
+
+    >>> copied("if it rains on Monday we stay", "we stay if it rains on Monday")
+    0.3333333333333333
+    """
+    ours, theirs = WORD.findall(new.lower()), WORD.findall(old.lower())
+    n = min(NGRAM, len(ours))
+    known = {tuple(theirs[k : k + n]) for k in range(len(theirs) - n + 1)}
+    grams = [tuple(ours[k : k + n]) for k in range(len(ours) - n + 1)]
+    return sum(gram in known for gram in grams) / max(1, len(grams))
+
+
 def _item(item: Item, seed: int) -> Item:
     question = _text(item.question, item)
     if item.choices:
-        return dataclasses.replace(item, question=question, choices=_shuffled(item, seed))
+        return dataclasses.replace(item, question=question, choices=shuffled(item, seed))
     return dataclasses.replace(item, question=question, answer=_text(item.answer, item))
 
 
-def _shuffled(item: Item, seed: int) -> tuple[str, ...]:
+def shuffled(item: Item, seed: int) -> tuple[str, ...]:
     """Another order of the choices than theirs, drawn for this item."""
     digest = hashlib.sha256(f"{seed} {item.key}".encode()).digest()
     rng = np.random.default_rng(list(digest))

@@ -10,6 +10,9 @@ The rule: a set is *accused* where the whole interval of its excess lies above t
 What a control is for: a model that has seen neither may still find the originals easier, since
 people wrote them, or harder, since a language model's rewriting reads as it would write itself.
 This is no leak; a control shows how large it is, and the threshold is then only a margin.
+
+Rewritings that keep most n-grams of the originals are continued as well as these by a model that
+knows them by heart. They may accuse, but their small excess acquits nobody.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FEWEST_ITEMS = 20  # below, the bootstrap's intervals are too narrow to be told
+MOST_COPIED = 0.75  # share of the rewritings' word 5-grams; above, no set is acquitted
 RESAMPLED_AT_A_TIME = 1 << 22
 
 
@@ -89,10 +93,12 @@ def _means(values: np.ndarray, samples: int, seed: list[int]) -> np.ndarray:
     return np.concatenate(list(chunks()))
 
 
-def judge(excess: Interval, threshold: float, items: int) -> Verdict:
-    """See above; `items`: how many the interval is made of."""
+def judge(excess: Interval, threshold: float, items: int, copied: float) -> Verdict:
+    """See above. `items`: how many the interval is made of; `copied`: of the rewritings' n-grams,
+    the share that the originals have."""
     if items < FEWEST_ITEMS:
         return Verdict.UNDECIDED
     if excess.low > threshold:
         return Verdict.ACCUSED
-    return Verdict.ACQUITTED if excess.high <= threshold else Verdict.UNDECIDED
+    acquits = excess.high <= threshold and copied <= MOST_COPIED
+    return Verdict.ACQUITTED if acquits else Verdict.UNDECIDED
