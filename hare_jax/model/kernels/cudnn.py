@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax._src.cudnn import fused_attention_stablehlo as fused
 
-from hare_jax.model.kernels.request import Request, rows_and_heads
+from hare_jax.model.kernels.request import Request, on_each_device
 
 # Before this version JAX finds grouped keys by the stride of the queries (jax-ml/jax#39521).
 GROUPED_OFFSETS = (0, 11, 1)
@@ -65,15 +65,7 @@ def attend(
     see another. Rows and heads stay on their devices.
     """
     kernel = partial(_one_device, window=window, max_segments=max_segments)
-    if jax.sharding.get_abstract_mesh().empty:
-        return kernel(q_BTHK, k_BTGK, v_BTGK, segments_BT)
-    heads, tokens = rows_and_heads("BTHK"), rows_and_heads("BT")
-    return jax.shard_map(
-        kernel,
-        in_specs=(heads, heads, heads, None if segments_BT is None else tokens),
-        out_specs=heads,
-        check_vma=False,  # as for the other fused kernel
-    )(q_BTHK, k_BTGK, v_BTGK, segments_BT)
+    return on_each_device(kernel, q_BTHK, k_BTGK, v_BTGK, segments_BT)
 
 
 def segment_spans(segments_BT: Array, max_segments: int) -> tuple[Array, Array, Array]:

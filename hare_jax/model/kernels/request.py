@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -56,3 +57,22 @@ def rows_and_heads(axes: str) -> PartitionSpec:
     """How an array lies on the mesh: B is cut along the batch axes, H and G along the head axis."""
     places = {"B": BATCH_AXES, "H": HEAD_AXIS, "G": HEAD_AXIS}
     return PartitionSpec(*(places.get(axis) for axis in axes))
+
+
+def on_each_device(
+    kernel: Callable[..., Array],
+    q_BTHK: Array,
+    k_BTGK: Array,
+    v_BTGK: Array,
+    segments_BT: Array | None,
+) -> Array:
+    """What a fused kernel makes of the rows and heads that each device of the mesh has."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return kernel(q_BTHK, k_BTGK, v_BTGK, segments_BT)
+    heads, tokens = rows_and_heads("BTHK"), rows_and_heads("BT")
+    return jax.shard_map(
+        kernel,
+        in_specs=(heads, heads, heads, None if segments_BT is None else tokens),
+        out_specs=heads,
+        check_vma=False,  # fused kernels do not say how what they return varies over the mesh
+    )(q_BTHK, k_BTGK, v_BTGK, segments_BT)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from hare_jax.model.kernels.request import Request, platform, rows_and_heads
+from hare_jax.model.kernels.request import Request, on_each_device, platform
 
 LANES = 128  # T is cut in blocks of a multiple of this
 BLOCKS = (512, 256, 128)
@@ -45,15 +45,7 @@ def attend(
     Rows and heads stay on their devices. Off TPU the kernel is interpreted, for tests.
     """
     kernel = partial(_one_device, window=window, residual=residual)
-    if jax.sharding.get_abstract_mesh().empty:
-        return kernel(q_BTHK, k_BTGK, v_BTGK, segments_BT)
-    heads, tokens = rows_and_heads("BTHK"), rows_and_heads("BT")
-    return jax.shard_map(
-        kernel,
-        in_specs=(heads, heads, heads, None if segments_BT is None else tokens),
-        out_specs=heads,
-        check_vma=False,  # Pallas kernels do not say how what they return varies over the mesh
-    )(q_BTHK, k_BTGK, v_BTGK, segments_BT)
+    return on_each_device(kernel, q_BTHK, k_BTGK, v_BTGK, segments_BT)
 
 
 def _one_device(
