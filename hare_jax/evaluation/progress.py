@@ -42,7 +42,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None
             nonlocal done, printed
             done += count
             now = time.monotonic()
-            if now - printed >= PLAIN_LINE_SECONDS and done < total:
+            if now - printed >= PLAIN_LINE_SECONDS and 0 < done < total:
                 printed = now
                 rate = done / (now - started)
                 left = (total - done) / rate

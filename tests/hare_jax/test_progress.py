@@ -23,6 +23,16 @@ def test_plain_lines_say_rate_and_time_left(
     ]
 
 
+def test_no_line_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 60.0, 70.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with progress.progress("reading", 100, "rows") as advance:
+        advance(0)  # what was asked for took a minute to prepare
+    assert capsys.readouterr().out.splitlines() == ["  reading: 0 rows in 70.0 s"]
+
+
 def test_a_terminal_gets_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
