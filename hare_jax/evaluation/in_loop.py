@@ -55,6 +55,7 @@ class Benchmarks:
                 data=Path(config.data).absolute() if config.data else None,
                 task_folders=[Path(folder).absolute() for folder in config.task_folders],
                 shots=None if config.shots < 0 else config.shots,
+                max_length=self._max_length,
             )
 
         distributed.first(load)

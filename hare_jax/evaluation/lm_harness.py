@@ -225,13 +225,15 @@ def load(
     data: Path | None,
     task_folders: Sequence[Path] = (),
     shots: int | None = None,
+    max_length: int | None = None,
 ) -> list[Loaded]:
     """The benchmarks with their documents, as `protocol` has them.
 
     `data`: a folder that hub.lay_out wrote; then nothing is asked of the network. `shots`: examples
-    before each question; None: the benchmark's own number.
+    before each question; None: the benchmark's own number. `max_length`: tokens the model reads.
 
-    Raises ValueError for an unknown name, FileNotFoundError for data that is not in the folder.
+    Raises ValueError for an unknown name and for completions that `max_length` leaves no room for,
+    FileNotFoundError for data that is not in the folder.
     """
     version()
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown once, for all requests
@@ -250,6 +252,8 @@ def load(
             number = benchmark.shots if shots is None or benchmark.shots == 0 else shots
             for task in found["tasks"].values():
                 _prepare(task, benchmark, number, protocol)
+                if max_length is not None:
+                    _check_room(task, benchmark, max_length)
             loaded.append(Loaded(name, benchmark, found["tasks"], found["groups"]))
     return loaded
 
@@ -329,6 +333,18 @@ def _prepare(task: Any, benchmark: Benchmark, shots: int, protocol: Protocol) ->
         task.set_config(key="num_fewshot", value=0)
     if protocol is Protocol.LEADERBOARD_V1 and benchmark.task == "gsm8k":
         _as_leaderboard_gsm8k(task)
+
+
+def _check_room(task: Any, benchmark: Benchmark, max_length: int) -> None:
+    """Told before the first request, not after hours."""
+    if task.OUTPUT_TYPE != "generate_until":
+        return
+    new = int((task.config.generation_kwargs or {}).get("max_gen_toks", NEW_TOKENS))
+    if new >= max_length:
+        raise ValueError(
+            f"{benchmark.title} asks for completions of up to {new} tokens, the model reads "
+            f"{max_length} at most; give max_length={4 * new}, or leave this benchmark out"
+        )
 
 
 def _as_leaderboard_gsm8k(task: Any) -> None:

@@ -125,7 +125,12 @@ def run(
     shots = None if config.shots < 0 else config.shots
     folders = [Path(folder).absolute() for folder in config.task_folders]
     loaded = lm_harness.load(
-        config.benchmarks, config.protocol, data=data, task_folders=folders, shots=shots
+        config.benchmarks,
+        config.protocol,
+        data=data,
+        task_folders=folders,
+        shots=shots,
+        max_length=max_length,
     )
     layout = benchmark_folder.layout_of(data)
     found = clean_subset.found(checked, read_evidence, layout)

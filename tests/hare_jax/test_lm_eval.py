@@ -419,6 +419,21 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
         benchmark_folder.run(BenchmarkFolder(str(source), str(out)))
 
 
+def test_completions_without_room_are_told_before_any_request(tasks: Path) -> None:
+    def load(max_length: int) -> object:
+        return lm_harness.load(
+            ["tiny_open"],
+            Protocol.CURRENT,
+            data=None,
+            task_folders=[tasks],
+            max_length=max_length,
+        )
+
+    load(25)
+    with pytest.raises(ValueError, match=r"tiny_open asks for .* 24 tokens, the model reads 24 at"):
+        load(24)
+
+
 def test_items_that_documents_hold_are_scored_apart(
     theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
