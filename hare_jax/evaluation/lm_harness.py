@@ -432,11 +432,11 @@ def _score_targets(lm: Any, task: Any, samples: Sequence[dict[str, Any]]) -> Non
         return delimiter + str(value[0] if isinstance(value, list) else value)
 
     pairs = [(sample["arguments"][0][0], target(sample)) for sample in samples]
-    encoded = [(pair, *lm._encode_pair(*pair)) for pair in pairs]
-    for sample, pair, (log_likelihood, _) in zip(
-        samples, pairs, lm._loglikelihood_tokens(encoded), strict=True
-    ):
-        sample["gold_response"] = [pair[1], log_likelihood]
+    once = list(dict.fromkeys(pairs))  # an item has a sample for each filter
+    encoded = [(pair, *lm._encode_pair(*pair)) for pair in once]
+    answers = dict(zip(once, lm._loglikelihood_tokens(encoded), strict=True))
+    for sample, pair in zip(samples, pairs, strict=True):
+        sample["gold_response"] = [pair[1], answers[pair][0]]
 
 
 def gold(task: Any, sample: dict[str, Any]) -> tuple[str, float] | None:

@@ -236,7 +236,7 @@ def test_a_killed_evaluation_continues(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     """Killed while a part is written: those before it are kept, none is done twice."""
-    write = evaluate._write
+    write = evaluate.write_text
     done = 0
 
     def killed_while_writing(path: Path, text: str) -> None:
@@ -248,7 +248,7 @@ def test_a_killed_evaluation_continues(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_write", killed_while_writing)
+        patch.setattr(evaluate, "write_text", killed_while_writing)
         with pytest.raises(Killed):
             workplace.run()
     assert not (workplace.run_dir / "evaluation.json").exists()
