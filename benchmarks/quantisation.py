@@ -129,7 +129,9 @@ def main() -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(run.tokenizer))
     tokens = [processor.bos_id()]
     if arguments.text is not None and arguments.tokens:
-        tokens += processor.encode(arguments.text.read_text("utf-8"))[: arguments.tokens]
+        # llama.cpp refuses what is longer than the texts that the model was trained on.
+        most = min(arguments.tokens, run.mixture.get("sequence_length", arguments.tokens) - 1)
+        tokens += processor.encode(arguments.text.read_text("utf-8"))[:most]
     rows = [in_jax(run, tokens)]
     for quantisation in Quantisation:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:

@@ -5,8 +5,8 @@
         --config.quantisation=Q4_0
 
 RUN is a run's folder, one checkpoint of it (RUN/checkpoints/4000), or what configs/import_hf.py has
-written. Needs the extra `export`. What the formats cost in perplexity and bring in speed is in
-docs/performance.md.
+written. Needs the extra `export`. `python -m benchmarks.quantisation RUN TEXT` prints what
+the formats cost in perplexity and bring in speed.
 """
 
 from __future__ import annotations
