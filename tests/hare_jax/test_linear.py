@@ -93,23 +93,23 @@ def _sources(text: str) -> list[list[str]]:
     A factor is followed back through transposes, reshapes and the scale to the conversion.
     """
     products: list[list[str]] = []
-    for function in text.split("func.func"):
-        made = dict(re.findall(r"(%[\w#]+) = stablehlo\.(.*)", function))
+    made: dict[str, str] = {}  # the latest of each name: loops and functions use names again
 
-        def source(name: str, made: dict[str, str] = made) -> str:
-            while name in made:
-                line = made[name]
-                if line.startswith("convert"):
-                    found = re.search(r"\(tensor<[\dx]*(f8E\w+)>\) ->", line)
-                    return found.group(1) if found else "other"
-                if not line.startswith(("transpose", "reshape", "multiply")):
-                    break
-                name = re.findall(r"%[\w#]+", line)[0]
-            return "other"
+    def source(name: str) -> str:
+        while name in made:
+            line = made[name]
+            if line.startswith("convert"):
+                found = re.search(r"\(tensor<[\dx]*(f8E\w+)>\) ->", line)
+                return found.group(1) if found else "other"
+            if not line.startswith(("transpose", "reshape", "multiply")):
+                break
+            name = re.findall(r"%[\w#]+", line)[0]
+        return "other"
 
-        for line in made.values():
-            if line.startswith("dot_general"):
-                products.append([source(name) for name in re.findall(r"%[\w#]+", line)[:2]])
+    for name, line in re.findall(r"(%[\w#]+)(?::\d+)? = (?:stablehlo\.)?(.*)", text):
+        made[name] = line
+        if line.startswith("dot_general"):
+            products.append([source(factor) for factor in re.findall(r"%[\w#]+", line)[:2]])
     return products
 
 
