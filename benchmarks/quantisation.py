@@ -26,7 +26,6 @@ import sentencepiece
 import xllamacpp
 
 from hare_jax.config import GgufExport, Quantisation
-from hare_jax.evaluation.streaming import in_compute_dtype
 from hare_jax.interop import gguf
 from hare_jax.model import decoder
 from hare_jax.model.generate import stream
@@ -48,7 +47,7 @@ class Row:
 
 def in_jax(run: Run, tokens: list[int]) -> Row:
     params, _ = checkpoint.restore_params(run.checkpoints, run.model, step=run.step)
-    graph, params = decoder.abstract(run.model)[0], in_compute_dtype(params, run.model)
+    graph, params = decoder.abstract(run.model)[0], decoder.in_compute_dtype(params, run.model)
     size = sum(a.nbytes for a in jax.tree.leaves(params))
 
     @jax.jit

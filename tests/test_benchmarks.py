@@ -6,11 +6,12 @@ import ast
 import json
 import random
 import re
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+RunBenchmark = Callable[[str, list[str]], str]
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NOUNS = "river valley garden bridge teacher village harbour winter letter engine market window"
@@ -23,19 +24,6 @@ def has_main(path: Path) -> bool:
 
 
 RUNNABLE = sorted(path.stem for path in FOLDER.glob("*.py") if has_main(path))
-
-
-def run(
-    name: str,
-    arguments: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> str:
-    """What `python -m benchmarks.NAME ARGUMENTS` prints, in this process."""
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
-    runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
-    return capsys.readouterr().out
 
 
 def text(seed: str, sentences: int) -> str:
@@ -55,10 +43,10 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_help_says_what_it_does(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str], run_benchmark: RunBenchmark
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(name, ["--help"], monkeypatch, capsys)
+        run_benchmark(name, ["--help"])
     assert ended.value.code == 0
     source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     told = str(ast.get_docstring(ast.parse(source)))
@@ -73,16 +61,14 @@ def test_there_are_benchmarks_to_look_at() -> None:
     assert {"cleaning", "dedup_recall", "formats"} < set(RUNNABLE)
 
 
-def test_formats_counts_what_becomes_of_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_formats_counts_what_becomes_of_rows(tmp_path: Path, run_benchmark: RunBenchmark) -> None:
     asked: list[dict[str, object]] = [
         {"instruction": f"Add {k} and {k}.", "output": f"It is {2 * k}."} for k in range(3)
     ]
     write(tmp_path / "alpaca.jsonl", [*asked, {"instruction": "And now?", "output": ""}])
     write(tmp_path / "plain.jsonl", [{"text": text("plain", 3)}])
     (tmp_path / "broken.jsonl").write_text('{"text": "cut\n', encoding="utf-8")
-    lines = run("formats", [str(tmp_path), "--show", "1"], monkeypatch, capsys).splitlines()
+    lines = run_benchmark("formats", [str(tmp_path), "--show", "1"]).splitlines()
     assert lines[0].split() == ["file", "rows", "format", "or", "reason", "rendered", "refused"]
     table = [line.split() for line in lines[1:] if "|" not in line]
     assert table == [
@@ -96,12 +82,12 @@ def test_formats_counts_what_becomes_of_rows(
 
 
 def test_dedup_recall_finds_the_copies_that_are_near(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_benchmark: RunBenchmark
 ) -> None:
     rng = random.Random(0)
     texts = [" ".join(f"word{rng.randrange(100_000)}" for _ in range(200)) for _ in range(12)]
     write(tmp_path / "web.jsonl", [{"text": text} for text in texts])
-    out = run("dedup_recall", [str(tmp_path), "--documents", "8"], monkeypatch, capsys)
+    out = run_benchmark("dedup_recall", [str(tmp_path), "--documents", "8"])
     assert "12 documents" in out and "8 texts; 14 bands of 9 rows" in out
     rows = dict(re.findall(r"^  (.+?)  +((?:[\d.nan]+ +){5}\d+)$", out, re.MULTILINE))
     assert len(rows) == 13
@@ -114,7 +100,7 @@ def test_dedup_recall_finds_the_copies_that_are_near(
 
 
 def test_cleaning_counts_by_rule_and_shows_examples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run_benchmark: RunBenchmark
 ) -> None:
     raw = tmp_path / "raw"
     good: list[dict[str, object]] = [{"id": f"g{k}", "text": text(f"g{k}", 6)} for k in range(6)]
@@ -122,17 +108,17 @@ def test_cleaning_counts_by_rule_and_shows_examples(
     write(raw / "web.jsonl", [*good, {"id": "short", "text": "Too short by far."}])
     write(raw / "code.jsonl", [{"id": "c", "text": f"# {text('c', 3)}\nx = 1\n" + "y = x\n" * 9}])
     common = [str(raw), "--workdir", str(tmp_path / "work"), "--workers", "1"]
-    out = run("cleaning", common, monkeypatch, capsys)
+    out = run_benchmark("cleaning", common)
     assert re.search(r"^dropped by\n +too_short +1  web 1$", out, re.MULTILINE)
     assert re.search(r"^replaced\n +email +1  web 1$", out, re.MULTILINE)
     speeds = re.findall(r"^  (web|code|all, the same of each) +([\d.]+)$", out, re.MULTILINE)
     assert {name for name, _ in speeds} == {"web", "code", "all, the same of each"}
     assert all(float(rate) > 0 for _, rate in speeds)
 
-    out = run("cleaning", [*common, "--rule", "too_short"], monkeypatch, capsys)
+    out = run_benchmark("cleaning", [*common, "--rule", "too_short"])
     assert "too_short: 1 documents, 1 of them" in out and "Too short by far." in out
-    out = run("cleaning", [*common, "--rule", "email"], monkeypatch, capsys)
+    out = run_benchmark("cleaning", [*common, "--rule", "email"])
     assert "email: 1 places" in out and "[[jane.miller@northgate-valley.org]]" in out
     with pytest.raises(SystemExit, match="2"):
-        run("cleaning", [*common, "--rule-sets", "C5"], monkeypatch, capsys)
+        run_benchmark("cleaning", [*common, "--rule-sets", "C5"])
     assert "got ['C5'], expected some of GopherRepetition" in capsys.readouterr().err

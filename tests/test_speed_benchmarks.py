@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,11 @@ import pytest
 
 from hare_jax.model.decoder import flops_per_token, num_params
 
-
-def run(
-    name: str,
-    arguments: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> str:
-    """What `python -m benchmarks.NAME ARGUMENTS` prints, in this process."""
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
-    runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
-    return capsys.readouterr().out
+RunBenchmark = Callable[[str, list[str]], str]
 
 
 def test_train_speed_without_a_peer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_benchmark: RunBenchmark
 ) -> None:
     bare = tmp_path / "python"  # an interpreter without packages
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
@@ -35,7 +24,7 @@ def test_train_speed_without_a_peer(
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     tiny = ["--layers", "1", "--batch", "2", "--sequence", "32", "--steps", "2", "--repeats", "1"]
     arguments = [*tiny, "--segments", "3", "--peer-python", str(bare)]
-    out = run("train_speed", arguments, monkeypatch, capsys)
+    out = run_benchmark("train_speed", arguments)
     assert f"peer, compiled: left out, {bare} has no torch" in out
     assert f"peer, eager: left out, {bare} has no torch" in out
     number = r"([\d,.e-]+)"
@@ -75,13 +64,11 @@ def test_synthetic_rows_are_packed_as_baked_ones_are() -> None:
     assert (whole["positions_BT"] == np.arange(40)).all()
 
 
-def test_input_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_input_speed(run_benchmark: RunBenchmark) -> None:
     small = ["--sources", "3", "--records", "40", "--sequence", "128", "--document", "30"]
-    out = run(
+    out = run_benchmark(
         "input_speed",
         [*small, "--batch", "12", "--steps", "4", "--repeats", "2", "--threads", "2"],
-        monkeypatch,
-        capsys,
     )
     assert "3 sources, 12 rows of 128 tokens a step, best of 2 times 4 steps" in out
     assert "rows x sequence x steps / CPU seconds" in out

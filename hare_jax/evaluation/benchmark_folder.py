@@ -24,6 +24,7 @@ from typing import Any
 
 from hare_jax.config import BenchmarkFolder
 from hare_jax.evaluation.benchmark_list import BENCHMARKS
+from hare_jax.files import write_json
 
 Row = dict[str, Any]
 # The names that a split's file may have; of several training files the first is taken.
@@ -59,8 +60,7 @@ def run(config: BenchmarkFolder) -> dict[str, Path]:
     layout = {name: _lay_out(name, folder, out) for name, folder in found.items()}
     for dataset in sorted({BENCHMARKS[name].dataset for name in found}):
         _write_front_matter(out / dataset)
-    text = json.dumps(layout, indent=1, ensure_ascii=False) + "\n"
-    (out / LAYOUT).write_text(text, encoding="utf-8")
+    write_json(out / LAYOUT, layout)
     for name, made in layout.items():
         rows = ", ".join(f"{split} {n:,}" for split, n in made["rows"].items())
         print(f"  {name:<14} {rows}" + "".join(f"; {note}" for note in made["notes"]))

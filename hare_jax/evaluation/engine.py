@@ -61,7 +61,7 @@ class Engine:
         types = (AxisType.Auto,)
         self.mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=types, devices=devices)
         self.params = jax.device_put(
-            in_compute_dtype(params, config), NamedSharding(self.mesh, P())
+            decoder.in_compute_dtype(params, config), NamedSharding(self.mesh, P())
         )
         self.max_length = max_length
         self.batch_tokens = batch_tokens
@@ -252,13 +252,3 @@ def _score(
 def _power_of_two(n: int) -> int:
     """The smallest one that is not below `n`."""
     return 1 << (n - 1).bit_length()
-
-
-def in_compute_dtype(params: decoder.Params, config: Model) -> decoder.Params:
-    """Matrices as they are multiplied; norms stay float32."""
-
-    def convert(path: Any, value: Any) -> Any:
-        is_norm = path[-1].key == "scale"
-        return value if is_norm else jnp.asarray(value, config.compute_dtype.value)
-
-    return jax.tree_util.tree_map_with_path(convert, params)

@@ -37,7 +37,7 @@ from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
 from hare_jax.evaluation.samples import Decode
 from hare_jax.evaluation.unigram import Unigram
-from hare_jax.files import write_json, write_text
+from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint, input
 from hare_jax.training.input import Baked
@@ -145,8 +145,7 @@ def run(
         "tasks": multiple_choice.table(answers, by="task"),
         "item_sources": multiple_choice.table(answers, by="source"),
     }
-    log = (json.dumps(multiple_choice.log_line(a), ensure_ascii=False) for a in answers["trained"])
-    write_text(run_dir / "items_scored.jsonl", "".join(line + "\n" for line in log))
+    write_jsonl(run_dir / "items_scored.jsonl", map(multiple_choice.log_line, answers["trained"]))
     write_json(run_dir / "samples.json", written)
     write_json(path, results)
     parts.remove()

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from hare_jax.config import InLoop, Model
 from hare_jax.evaluation import lm_harness, scores
-from hare_jax.evaluation.engine import Engine, in_compute_dtype
+from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.lm_harness import Loaded
 from hare_jax.evaluation.responses import Responses
 from hare_jax.evaluation.scores import OpenTokenizer
@@ -42,7 +42,7 @@ class Benchmarks:
                 "lists them"
             )
         self._config = config
-        self._model = replace(model, compute_dtype=config.compute_dtype, matmul=Model().matmul)
+        self._model = replace(model, compute_dtype=config.compute_dtype)
         self._max_length = config.max_length or baked.sequence_length
         self._loaded: list[Loaded] = []
         tokenizer = baked.directory / baked.tokenizer["file"]
@@ -67,7 +67,7 @@ class Benchmarks:
         how far this is.
         """
         with jax.set_mesh(None):  # training's; the engine has one of its own
-            whole = _whole_here(in_compute_dtype(params, self._model))
+            whole = _whole_here(decoder.in_compute_dtype(params, self._model))
             return distributed.first(lambda: self._score(whole, doing))
 
     def _score(self, params: decoder.Params, doing: Callable[[str], None]) -> dict[str, Any]:

@@ -229,8 +229,9 @@ def load(
 ) -> list[Loaded]:
     """The benchmarks with their documents, as `protocol` has them.
 
-    `data`: a folder that hub.lay_out wrote; then nothing is asked of the network. `shots`: examples
-    before each question; None: the benchmark's own number. `max_length`: tokens the model reads.
+    `data`: a folder that benchmark_folder.run wrote; then nothing is asked of the network.
+    `shots`: examples before each question; None: the benchmark's own number. `max_length`: tokens
+    the model reads.
 
     Raises ValueError for an unknown name and for completions that `max_length` leaves no room for,
     FileNotFoundError for data that is not in the folder.

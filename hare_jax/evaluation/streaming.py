@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from hare_jax.config import Generation, Model
+from hare_jax.config import Generation
 from hare_jax.evaluation.samples import Decode
 from hare_jax.model import decoder
 from hare_jax.model.generate import stream
@@ -39,7 +36,7 @@ def run(config: Generation, open_tokenizer: Callable[[Path], Any]) -> dict[str, 
     prompt = [tokenizer.bos_id, *tokenizer.encode(c.prompt)]
     tokens = stream(
         decoder.abstract(decoder.for_inference(run.model))[0],
-        in_compute_dtype(params, run.model),
+        decoder.in_compute_dtype(params, run.model),
         prompt,
         max_new_tokens=c.max_tokens,
         eos_id=tokenizer.eos_id,
@@ -81,14 +78,3 @@ def texts(beginning: list[int], tokens: Iterable[int], decode: Decode) -> Iterat
     text = decode(ids)
     if len(text) > len(shown):
         yield text[len(shown) :]
-
-
-def in_compute_dtype(params: decoder.Params, model: Model) -> decoder.Params:
-    """The matrices as they are multiplied, so that each token reads half the bytes; same numbers.
-
-    Norm scales stay float32.
-    """
-    dtype = jnp.dtype(model.compute_dtype.value)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, a: a if path[-1].key == "scale" else a.astype(dtype), params
-    )

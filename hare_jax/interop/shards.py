@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hare_jax.files import write_json
+
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 Shape = tuple[str, tuple[int, ...]]  # name and shape of a tensor
 
@@ -46,8 +48,7 @@ def write(
         where = {name: f.name for f, part in zip(files, parts, strict=True) for name, _ in part}
         total = sum(_bytes(shape, dtype) for shape in shapes)
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        text = json.dumps(index, indent=1) + "\n"
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)
     return files
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hare_jax.files import write_json
 
 SPACE = "\u2581"  # SentencePiece writes spaces so
 
@@ -180,8 +181,7 @@ def write(folder: Path, vocabulary: Vocabulary, max_positions: int) -> None:
         ("tokenizer_config.json", config),
         ("special_tokens_map.json", special),
     ):
-        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        write_json(folder / name, value)
 
 
 def _apart(pieces: list[str]) -> dict[str, Any]:

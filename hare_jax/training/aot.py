@@ -6,7 +6,6 @@ last row of the search: memory, donation and collectives are those of the compil
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -22,6 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hare_jax.config import AheadOfTime, Model, Training
+from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.model.kernels.cudnn import as_on_hopper
 from hare_jax.training import faults, hardware, optim, sharding
@@ -81,7 +81,7 @@ def run(config: AheadOfTime, workdir: Path) -> Path:
         print(describe_largest(config, mesh, largest), flush=True)
     path = workdir / f"aot-{config.hardware}.json"
     values = {"configured": asdict(program), "largest": largest and asdict(largest)}
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_json(path, values)
     return path
 
 

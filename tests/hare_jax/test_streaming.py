@@ -92,7 +92,7 @@ def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
         decoder.abstract(model)[0],
         jax.tree.map(jax.numpy.asarray, random_params(model)),
     )
-    smaller = streaming.in_compute_dtype(params, model)
+    smaller = decoder.in_compute_dtype(params, model)
     assert smaller["embedding_VD"].dtype == "bfloat16"
     assert smaller["final_norm"]["scale"].dtype == "float32"
 

@@ -33,7 +33,7 @@ from hare_jax.evaluation.leakage.ngrams import Definition, Measured
 from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
 from hare_jax.evaluation.texts import Texts, open_texts
-from hare_jax.files import write_json, write_text
+from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
 
@@ -112,8 +112,8 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
             path = out / "rewritten" / f"{pair.name}.jsonl"
             path.parent.mkdir(exist_ok=True)
             told = (rows[item.key] | items.rewritten_fields(item) for item in pair.rewritten[0])
-            write_text(path, _jsonl(told))
-    write_text(written["items"], _jsonl(compare.log(pairs, measured)))
+            write_jsonl(path, told)
+    write_jsonl(written["items"], compare.log(pairs, measured))
     write_text(written["chart"], chart.of_results(results))
     write_json(written["audit"], results)
     parts.remove()
@@ -190,10 +190,6 @@ def _finished(written: dict[str, Path], fingerprint: str) -> Values | None:
         return None
     whole = all(path.is_file() for path in written.values())
     return results if whole and results.get("fingerprint") == fingerprint else None
-
-
-def _jsonl(rows: Any) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _sha256(content: bytes) -> str:

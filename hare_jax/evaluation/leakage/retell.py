@@ -18,7 +18,6 @@ call go on from where a first one was killed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from hare_jax.config import LeakageAudit, LeakageRewriting
 from hare_jax.evaluation.leakage import items as item_files
 from hare_jax.evaluation.leakage import rewrite
 from hare_jax.evaluation.leakage.items import Item
-from hare_jax.files import write_text
+from hare_jax.files import write_jsonl
 
 Values = dict[str, Any]  # JSON
 
@@ -125,9 +124,9 @@ def run(config: LeakageRewriting, ask: Ask, out: Path, made_by: str) -> dict[str
             for key, item in told.items()
         ]
         written[f"version {version}"] = out / f"{name}_rewritten_{version}.jsonl"
-        _write(written[f"version {version}"], lines)
+        write_jsonl(written[f"version {version}"], lines)
         written["refused"] = out / f"{name}_refused.jsonl"
-        _write(written["refused"], refused)
+        write_jsonl(written["refused"], refused)
         if not told:
             reasons = Counter(line["reason"] for line in not_taken).most_common(3)
             raise ValueError(
@@ -287,7 +286,3 @@ def _said(
     why = ", ".join(f"{n:,} {reason}" for reason, n in Counter(lost.values()).most_common())
     left_out = f"; {len(lost):,} left out: {why}" if lost else ""
     return f"  {name}, version {version}: {len(told):,} of {asked:,} items rewritten{left_out}"
-
-
-def _write(path: Path, lines: Iterable[Values]) -> None:
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
