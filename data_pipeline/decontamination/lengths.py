@@ -11,18 +11,12 @@ True
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from data_pipeline.document import Document, Dropped
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import opened
 
 TOO_MANY_TOKENS = "too_many_tokens"
-
-
-@cache
-def _tokenizer(path: str) -> Tokenizer:
-    return Tokenizer(path)
 
 
 def too_long(document: Document, most: int, tokenizer: str = "") -> Dropped | None:
@@ -34,7 +28,7 @@ def too_long(document: Document, most: int, tokenizer: str = "") -> Dropped | No
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if not most or size < most:
         return None
-    tokens = len(_tokenizer(tokenizer).encode(text))
+    tokens = len(opened(tokenizer).encode(text))
     if tokens <= most:
         return None
     evidence: dict[str, Any] = {"tokens": tokens, "most": most}

@@ -34,7 +34,7 @@ from data_pipeline.document import Document
 from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow, task
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import Tokenizer, opened
 from data_pipeline.mixture.weights import resolve_weights
 from data_pipeline.quiet import quiet
 from data_pipeline.remote import storage_path
@@ -102,7 +102,7 @@ def bake_part(
       DiskFull: a file could not be written for want of space.
     """
     directory = storage_path(directory)
-    tokenizer = Tokenizer(config.tokenizer)
+    tokenizer = opened(config.tokenizer)
     part = Part(source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord")
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
     with _published(files) as (rows_file, spans_file, tfrecord):

@@ -14,6 +14,7 @@ For a SeqIO user:
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -148,19 +149,17 @@ def task(
 def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
     """A SeqIO preprocessor: {"id", "text"} -> {"targets", "id"}, cut at the sequence length."""
     _, tf, _ = import_tensorflow()
-    encode = encoder(tokenizer)
 
     def tokenize(
         dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
     ) -> Any:
         feature = output_features["targets"]
         longest = (sequence_length or {}).get("targets")
+        encode = _document_encoder(tokenizer, feature.add_eos)
 
+        @tf.autograph.experimental.do_not_convert  # there is nothing to convert, which takes time
         def tokens(example: dict[str, Any]) -> dict[str, Any]:
             ids, name = encode(example["text"]), example["id"]
-            ends = [tokenizer.bos_id], [tokenizer.eos_id][: feature.add_eos]
-            before, after = (tf.tile([end], [tf.size(name), 1]) for end in ends)
-            ids = tf.concat([before, ids, after], axis=1)
             if longest is not None:
                 ids, name = cut(ids, name)
             return {"targets": ids, "id": name}
@@ -177,6 +176,21 @@ def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
         return dataset.batch(batch).map(tokens, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
     return tokenize
+
+
+@functools.lru_cache(4)  # a worker bakes many parts; to trace this takes as long as .2 MB of text
+def _document_encoder(tokenizer: Tokenizer, add_eos: bool) -> Callable[[Any], Any]:
+    """Texts (string [N]) -> BOS, their ids and EOS (int32, ragged [N, None])."""
+    _, tf, _ = import_tensorflow()
+    encode = encoder(tokenizer)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def encode_documents(texts: Any) -> Any:
+        ends = [tokenizer.bos_id], [tokenizer.eos_id][:add_eos]
+        before, after = (tf.tile([end], [tf.size(texts), 1]) for end in ends)
+        return tf.concat([before, encode(texts), after], axis=1)
+
+    return encode_documents
 
 
 def encoder(tokenizer: Tokenizer) -> Callable[[Any], Any]:

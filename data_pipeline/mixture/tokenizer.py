@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,12 @@ class Tokenizer:
         proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         proto.ParseFromString(self.model)
         return proto
+
+
+@cache
+def opened(path: str) -> Tokenizer:
+    """The tokenizer at `path`, as Tokenizer takes it, read once in a process."""
+    return Tokenizer(path)
 
 
 def mistral_model() -> Path:

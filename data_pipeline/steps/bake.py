@@ -11,7 +11,7 @@ from data_pipeline.books import account_of, documents_of
 from data_pipeline.config import Baking, Recipe, Source, Tier
 from data_pipeline.manifest import Directory, Ledger, digest
 from data_pipeline.mixture import bake as baking
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.mixture.weights import resolve_weights, table
 from data_pipeline.progress import console
 from data_pipeline.provenance import code_version
@@ -51,7 +51,7 @@ def bake(
         tasks,
         config=recipe.baking,
         inputs=documents,
-        extra=Tokenizer(recipe.baking.tokenizer).sha256,
+        extra=opened(recipe.baking.tokenizer).sha256,
     )
     return mix(recipe, runner, documents, baked, mixtures)
 

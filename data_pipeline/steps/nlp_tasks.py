@@ -11,7 +11,7 @@ from data_pipeline.config import NlpTasks, Recipe, Tier
 from data_pipeline.curation.tasks import nlp_tasks
 from data_pipeline.document import Document, Dropped
 from data_pipeline.manifest import Directory, Ledger
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.runner import Runner, Task, one_task_a_shard
 
 
@@ -32,7 +32,7 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
         ],
         config=recipe.nlp_tasks,
         inputs=documents,
-        extra=Tokenizer(recipe.baking.tokenizer).sha256,
+        extra=opened(recipe.baking.tokenizer).sha256,
     )
 
 
@@ -41,7 +41,7 @@ def write_tasks_of_shard(task: Task) -> Ledger:
     config: NlpTasks
     config, tokenizer = task.config
     make = nlp_tasks.build(config)
-    encode = Tokenizer(tokenizer).encode
+    encode = opened(tokenizer).encode
     kinds: dict[str, Counter[str]] = {}
     with Books(task, "nlp_tasks") as books:
         for document in documents_of(task):

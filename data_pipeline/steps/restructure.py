@@ -15,7 +15,7 @@ from data_pipeline.curation.tasks.restructure.prompts import SYSTEM
 from data_pipeline.curation.tasks.restructure.schemas import SCHEMAS
 from data_pipeline.document import Document
 from data_pipeline.manifest import Directory, Ledger, ShardFile
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.runner import Runner, Task, one_task_a_shard
 from data_pipeline.shards import read_rows
 from data_pipeline.steps.asking import ask_shard
@@ -95,7 +95,7 @@ def restructure(
         one_task_a_shard(told, (config, recipe.baking.tokenizer)),
         config=_settings(config, "max_tokens"),
         inputs=[told],
-        extra=Tokenizer(recipe.baking.tokenizer).sha256,
+        extra=opened(recipe.baking.tokenizer).sha256,
     )
 
 
@@ -182,7 +182,7 @@ def write_tasks(task: Task) -> Ledger:
     """Replies to tasks; what is no good task is set aside with the reply, and why."""
     config: Restructuring
     config, tokenizer = task.config
-    encode = Tokenizer(tokenizer).encode
+    encode = opened(tokenizer).encode
     decide = tasks.build(config, lambda text: len(encode(text)))
     kinds: dict[str, Counter[str]] = {}
     with Books(task, "restructured_tasks") as books:

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from hare_jax.evaluation.tree_attention import embedded, tree_attention
+from hare_jax.evaluation.tree_attention import tree_attention
 from hare_jax.model import decoder
 from hare_jax.model.attention import rope_tables
 from hare_jax.model.generate import keep
@@ -132,7 +132,7 @@ def _read(
         x_BPD = nnx.merge(layer_graph, layer_params)(x_BPD, rope, attend)
         return x_BPD, (kept[0], kept[1])
 
-    x_BPD, (k_LBPGK, v_LBPGK) = jax.lax.scan(layer, embedded(model, tokens_BP), layers)
+    x_BPD, (k_LBPGK, v_LBPGK) = jax.lax.scan(layer, model.embed(tokens_BP), layers)
     last_B11 = (lengths_B - 1)[:, None, None]
     x_BD = jnp.take_along_axis(x_BPD, last_B11, axis=1)
     nothing = jnp.zeros((c.num_layers, B, new_tokens, c.num_kv_heads, c.head_dim), k_LBPGK.dtype)
@@ -213,7 +213,7 @@ def _read_one(model: decoder.Decoder, token_B: Array, reading: Reading) -> Readi
         x_B1D = nnx.merge(graph, params)(x_B1D, rope, attend)
         return (x_B1D, written[0], written[1]), None
 
-    start = (embedded(model, token_B[:, None]), r.new_k_LBNGK, r.new_v_LBNGK)
+    start = (model.embed(token_B[:, None]), r.new_k_LBNGK, r.new_v_LBNGK)
     numbers_L = jnp.arange(c.num_layers)
     (x_B1D, new_k_LBNGK, new_v_LBNGK), _ = jax.lax.scan(
         layer, start, (layers, r.context_k_LBPGK, r.context_v_LBPGK, numbers_L)

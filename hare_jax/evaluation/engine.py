@@ -1,4 +1,4 @@
-"""The engine behind benchmarks: scores and continues token ids, on all devices.
+"""The engine behind all evaluation: scores and continues token ids, on all devices.
 
     engine = Engine(config, params, max_length=2048, batch_tokens=8192)
     engine.scores([Request([1, 415, 5565], [349, 3890])])      # [Score(-7.31, False, 2)]
@@ -28,10 +28,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hare_jax.config import Model
-from hare_jax.evaluation import packing, prefix_tree
+from hare_jax.evaluation import prefix_tree
 from hare_jax.evaluation.continuation import Sampling, continue_batch
-from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.prefix_tree import Packed
+from hare_jax.evaluation.requests import Done, Request, Score, truncated, unheard
 from hare_jax.evaluation.tree_attention import hidden_states
 from hare_jax.model import decoder
 
@@ -42,7 +42,8 @@ IN_FLIGHT = 2  # batches that are computed while the host prepares the next one
 class Engine:
     """`max_length`: tokens the model reads at most; a longer context loses its first tokens.
 
-    `batch_tokens`: tokens of a batch on each device, padding included.
+    `batch_tokens`: tokens of a batch on each device, padding included. `devices`: all of this
+    process, unless they are given.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Engine:
         config = decoder.for_inference(config)
         self.config = config
         self.graph, _ = decoder.abstract(config)
-        devices = jax.devices() if devices is None else devices
+        devices = jax.local_devices() if devices is None else devices
         types = (AxisType.Auto,)
         self.mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=types, devices=devices)
         self.params = jax.device_put(
@@ -66,17 +67,13 @@ class Engine:
         self.max_length = max_length
         self.batch_tokens = batch_tokens
 
-    def scores(
-        self,
-        requests: Sequence[Request],
-        done: Callable[[dict[int, Score]], None] = lambda scores: None,
-    ) -> list[Score]:
-        """One score a request, in order; `done` is told of them as they become known.
+    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+        """One score a request, in order; `done` is told of each once, as they become known.
 
         Raises ValueError for an empty context or continuation, for a continuation longer than
         `max_length`, and for parameters that give no finite log-likelihood.
         """
-        readable = [self._readable(request) for request in requests]
+        readable = [truncated(request, self.max_length)[0] for request in requests]
         total, is_greedy = np.zeros(len(readable)), np.ones(len(readable), bool)
         packed = prefix_tree.rows(prefix_tree.trees(readable))
         parts = self.mesh.size
@@ -163,11 +160,6 @@ class Engine:
 
     def _place(self, array: np.ndarray) -> Array:
         return jax.device_put(array, NamedSharding(self.mesh, P("rows")))
-
-    def _readable(self, request: Request) -> Request:
-        if not request.context:
-            raise ValueError("a request has an empty context: give at least BOS")
-        return packing.truncated(request, self.max_length, request.context[0])[0]
 
     def _score(self, batch: Packed) -> tuple[Array, Array]:
         rows, length = batch.tokens_BT.shape

@@ -29,12 +29,12 @@ import jax
 import numpy as np
 
 from hare_jax.config import Evaluation, Model, Training, plain
-from hare_jax.evaluation import heldout, multiple_choice, packing, samples, unigram
-from hare_jax.evaluation.harness import ModelScorer, Scorer
+from hare_jax.evaluation import heldout, multiple_choice, samples, unigram
+from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.heldout import DocumentLoss
 from hare_jax.evaluation.multiple_choice import Encode, Scored
-from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.requests import Request, Score, Scorer, truncated
 from hare_jax.evaluation.samples import Decode
 from hare_jax.evaluation.unigram import Unigram
 from hare_jax.files import write_json, write_jsonl, write_text
@@ -102,13 +102,13 @@ def run(
             f" {held_out.tokenizer} and {mixture.tokenizer}; bake both with the same"
         )
     bos_id, max_length = held_out.tokenizer["bos_id"], held_out.sequence_length
-    size = evaluation.batch_tokens
     items = multiple_choice.read_items(items_path)
     requests = multiple_choice.requests(items, encode, bos_id)
 
     # ---------------------------------------------------------------- who is evaluated
     def with_params(params: decoder.Params) -> Scorer:
-        return ModelScorer(model, params, max_length=max_length, batch_tokens=size, bos_id=bos_id)
+        size = evaluation.batch_tokens
+        return Engine(model, params, max_length=max_length, batch_tokens=size)
 
     scorers: dict[str, Callable[[], Scorer]] = {
         "untrained": lambda: with_params(jax.jit(lambda: decoder.init(model, training.seed))()),
@@ -123,7 +123,7 @@ def run(
     answers: dict[str, list[Scored]] = {}
     for name in MODELS:
         scorer = functools.cache(scorers[name])  # made when a part of it is still to be done
-        rows = parts.get(f"{name} held-out", functools.partial(read, name, scorer, held_out, size))
+        rows = parts.get(f"{name} held-out", functools.partial(read, name, scorer, held_out))
         losses[name] = [DocumentLoss(*row) for row in rows]
         rows = parts.get(f"{name} items", functools.partial(answer, name, scorer, requests))
         answers[name] = multiple_choice.scored(items, [Score(*row) for row in rows])
@@ -140,7 +140,7 @@ def run(
         "inputs": inputs,
         "step": step,
         "models": list(MODELS),
-        "truncated_requests": sum(packing.truncated(r, max_length, bos_id)[1] for r in requests),
+        "truncated_requests": sum(truncated(r, max_length)[1] for r in requests),
         "heldout": heldout.table(losses),
         "tasks": multiple_choice.table(answers, by="task"),
         "item_sources": multiple_choice.table(answers, by="source"),
@@ -153,20 +153,19 @@ def run(
     return path
 
 
-def read(
-    name: str, scorer: Callable[[], Scorer], held_out: Baked, batch_tokens: int
-) -> list[list[Any]]:
+def read(name: str, scorer: Callable[[], Scorer], held_out: Baked) -> list[list[Any]]:
     """The model's document losses, as JSON has them."""
-    records = heldout.num_records(held_out)
-    with progress(f"{name:<9} held-out text", records, "rows") as advance:
-        losses = heldout.document_losses(held_out, scorer(), batch_tokens, advance)
+    tokens = heldout.num_tokens(held_out)
+    with progress(f"{name:<9} held-out text", tokens, "tokens") as advance:
+        losses = heldout.document_losses(held_out, scorer(), advance)
     return [list(loss) for loss in losses]
 
 
 def answer(name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]) -> list[list[Any]]:
     """The model's scores, as JSON has them."""
     with progress(f"{name:<9} multiple choice", len(requests), "requests") as advance:
-        return [list(score) for score in scorer().scores(requests, advance)]
+        scores = scorer().scores(requests, lambda known: advance(len(known)))
+    return [list(score) for score in scores]
 
 
 def baseline(mixture: Baked, training: Training, records: int) -> Unigram:
@@ -245,7 +244,7 @@ def digest_of_code() -> str:
     package = Path(__file__).parent.parent
     files = [
         *package.glob("evaluation/*.py"),
-        *package.glob("model/*.py"),
+        *package.glob("model/**/*.py"),
         *(package / "training" / name for name in ("batch.py", "input.py", "order.py")),
     ]
     named = {str(file.relative_to(package)): _sha256(file.read_bytes()) for file in files}

@@ -6,21 +6,22 @@ ratio estimator; Cochran, Sampling Techniques, 1977, section 2.11)
 
     mean = sum L_i / sum t_i      stderr = sqrt(n / (n - 1) * sum (L_i - mean * t_i)^2) / sum t_i
 
-Shape legend: B rows, T tokens of a row.
+Shape legend: T tokens of a row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hare_jax.evaluation import packing
-from hare_jax.evaluation.harness import Scorer
+from hare_jax.evaluation.requests import Request, Score, Scorer
 from hare_jax.training.batch import Batch
 from hare_jax.training.input import Baked
+
+BLOCK_TOKENS = 1 << 20  # of records that are asked about at one time
 
 
 class DocumentLoss(NamedTuple):
@@ -32,17 +33,18 @@ class DocumentLoss(NamedTuple):
     loss: float
 
 
-def num_records(baked: Baked) -> int:
-    return sum(source.records for source in baked.sources)
+def num_tokens(baked: Baked) -> int:
+    """Predicted tokens of all records."""
+    return sum(source.tokens for source in baked.sources)
 
 
 def document_losses(
-    baked: Baked, scorer: Scorer, batch_tokens: int, advance: Callable[[int], None]
+    baked: Baked, scorer: Scorer, advance: Callable[[int], None]
 ) -> list[DocumentLoss]:
     """The loss of each document of a held-out directory, in the order in which they are met.
 
-    Pieces of a long document, in one record or in several, are added up. `advance(n)` is told of n
-    more finished records. Every record is read once; the last batch is padded, not dropped.
+    Pieces of a long document, in one record or in several, are added up. Every record is read once.
+    `advance(n)` is told of n more predicted tokens.
 
     Raises:
       ValueError: a directory without records.
@@ -54,49 +56,40 @@ def document_losses(
     ]
     if not picks:
         raise ValueError(f"{baked.directory}: no held-out records: there is nothing to evaluate on")
-    size = packing.rows_per_batch(baked.sequence_length, batch_tokens)
+
+    def done(scores: dict[int, Score]) -> None:
+        advance(sum(score.tokens for score in scores.values()))
+
     paid: dict[tuple[str, str], list[float]] = {}
+    size = max(1, BLOCK_TOKENS // baked.sequence_length)
     for start in range(0, len(picks), size):
         chosen = picks[start : start + size]
-        batch = _padded(baked.batch(chosen), size)
-        loss_BT = scorer.token_losses(
-            batch["tokens_BT"],
-            batch["targets_BT"],
-            batch["positions_BT"],
-            batch["segment_ids_BT"],
-        )
-        segments = _segment_sums(batch, loss_BT)
-        for span, (tokens, loss) in zip(_spans(baked, chosen), segments, strict=True):
-            total = paid.setdefault(span, [0, 0.0])
-            total[0] += tokens
-            total[1] += loss
-        advance(len(chosen))
+        asked = list(requests(baked.batch(chosen)))
+        spans = [span for span in baked.spans(chosen) if span.length > 1]
+        for span, score in zip(spans, scorer.scores(asked, done), strict=True):
+            total = paid.setdefault((span.source, span.document_id), [0, 0.0])
+            total[0] += score.tokens
+            total[1] -= score.log_likelihood
     return [
         DocumentLoss(source, document, int(tokens), loss)
         for (source, document), (tokens, loss) in paid.items()
     ]
 
 
-def _padded(batch: Batch, rows: int) -> Batch:
-    """Rows of zeros (segment 0, mask 0) up to a fixed number, so that one program serves all."""
-    return {
-        key: np.pad(value, [(0, rows - len(value)), *[(0, 0)] * (value.ndim - 1)])
-        for key, value in batch.items()
-    }
-
-
-def _segment_sums(batch: Batch, loss_BT: np.ndarray) -> Iterable[tuple[int, float]]:
-    """(predicted tokens, nats) of each segment, row by row."""
-    for mask_T, segment_ids_T, loss_T in zip(
-        batch["loss_mask_BT"], batch["segment_ids_BT"], loss_BT.astype(np.float64), strict=True
+def requests(batch: Batch) -> Iterator[Request]:
+    """Its first token, then all others: of each segment of two tokens or more, row by row."""
+    for tokens_T, targets_T, mask_T, segment_ids_T in zip(
+        batch["tokens_BT"],
+        batch["targets_BT"],
+        batch["loss_mask_BT"],
+        batch["segment_ids_BT"],
+        strict=True,
     ):
-        tokens = np.bincount(segment_ids_T, weights=mask_T)[1:]
-        loss = np.bincount(segment_ids_T, weights=mask_T * loss_T)[1:]
-        yield from zip(tokens.astype(int).tolist(), loss.tolist(), strict=True)
-
-
-def _spans(baked: Baked, picks: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
-    return [(span.source, span.document_id) for span in baked.spans(picks)]
+        predicted = np.bincount(segment_ids_T, weights=mask_T).astype(int)
+        starts = np.flatnonzero(np.diff(segment_ids_T, prepend=0) > 0)
+        for start, count in zip(starts, predicted[1:], strict=True):
+            if count:
+                yield Request(tokens_T[start : start + 1], targets_T[start : start + count])
 
 
 def table(losses: Mapping[str, Sequence[DocumentLoss]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from hare_jax.evaluation import protocols
 from hare_jax.evaluation.benchmark_list import BENCHMARKS, Benchmark
 from hare_jax.evaluation.continuation import Sampling
 from hare_jax.evaluation.engine import Engine
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Request, Score
 from hare_jax.evaluation.responses import Responses, key_of
 from hare_jax.evaluation.texts import Texts
 

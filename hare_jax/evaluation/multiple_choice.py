@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Request, Score
 
 Encode = Callable[[str], list[int]]  # text -> token ids, without BOS
 

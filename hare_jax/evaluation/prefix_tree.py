@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hare_jax.evaluation.packing import Request
+from hare_jax.evaluation.requests import Request
 
 # An input joins the tree before it where at least 1 / SHARED of it is there already ...
 SHARED = 8

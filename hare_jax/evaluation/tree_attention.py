@@ -6,15 +6,10 @@ S keys.
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
 from hare_jax.model import decoder
-from hare_jax.model.attention import rope_tables
 from hare_jax.model.kernels import xla
 
 
@@ -22,23 +17,12 @@ def hidden_states(
     model: decoder.Decoder, tokens_BT: Array, positions_BT: Array, ends_BT: Array
 ) -> Array:
     """Hidden states after the last norm, [B, T, D], of rows of prefix trees."""
-    c = model.config
+    window = model.config.sliding_window
 
     def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
-        return tree_attention(q_BTHK, k_BTGK, v_BTGK, positions_BT, ends_BT, c.sliding_window)
+        return tree_attention(q_BTHK, k_BTGK, v_BTGK, positions_BT, ends_BT, window)
 
-    rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
-    graph, layers = nnx.split(model.layers)
-
-    def layer(x_BTD: Array, params: Any) -> tuple[Array, None]:
-        return nnx.merge(graph, params)(x_BTD, rope, attend), None
-
-    x_BTD, _ = jax.lax.scan(layer, embedded(model, tokens_BT), layers)
-    return model.final_norm(x_BTD)
-
-
-def embedded(model: decoder.Decoder, tokens_BT: Array) -> Array:
-    return model.embedding_VD[...][tokens_BT].astype(model.config.compute_dtype.value)
+    return model.hidden(tokens_BT, positions_BT, attend)
 
 
 def tree_attention(

@@ -12,11 +12,11 @@ Shape legend: B rows, T tokens of a row, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Done, Request, Score, unheard
 from hare_jax.training.input import Baked
 
 BLOCK = 256  # records decoded at one time
@@ -52,29 +52,15 @@ class Unigram:
         self.log_probability_V = np.log(self.probability_V)
         self.top = int(np.argmax(self.probability_V))
 
-    def scores(
-        self, requests: Sequence[Request], advance: Callable[[int], None] = lambda _: None
-    ) -> list[Score]:
+    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
         """See Scorer; the context changes nothing."""
         answers = []
         for request in requests:
             tokens = np.asarray(request.continuation, np.int64)
             log_likelihood = float(self.log_probability_V[tokens].sum())
             answers.append(Score(log_likelihood, bool((tokens == self.top).all()), len(tokens)))
-        advance(len(answers))
+        done(dict(enumerate(answers)))
         return answers
-
-    def token_losses(
-        self,
-        tokens_BT: np.ndarray,
-        targets_BT: np.ndarray,
-        positions_BT: np.ndarray,
-        segment_ids_BT: np.ndarray,
-    ) -> np.ndarray:
-        """See Scorer."""
-        del tokens_BT, positions_BT
-        loss_BT = -self.log_probability_V[targets_BT] * (segment_ids_BT > 0)
-        return loss_BT.astype(np.float32)
 
 
 def count(baked: Baked, records: int) -> dict[str, np.ndarray]:

@@ -172,7 +172,6 @@ class Decoder(nnx.Module):
     ) -> Array:
         """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document."""
         c = self.config
-        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
         segments = None if segment_ids_BT is None else (segment_ids_BT, segment_ids_BT)
 
         def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
@@ -187,6 +186,18 @@ class Decoder(nnx.Module):
                 max_segments=c.max_segments,
             )
 
+        return self.hidden(tokens_BT, positions_BT, attend, dropout)
+
+    def hidden(
+        self,
+        tokens_BT: Array,
+        positions_BT: Array,
+        attend: Callable[[Array, Array, Array], Array],
+        dropout: Dropout | None = None,
+    ) -> Array:
+        """As `__call__`, where `attend(q, k, v)` decides what the queries become in each layer."""
+        c = self.config
+        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
         graph, layers = nnx.split(self.layers)
 
         def layer(x_BTD: Array, scanned: tuple[Any, Array]) -> tuple[Array, None]:
@@ -195,7 +206,7 @@ class Decoder(nnx.Module):
             return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
 
         layer = _remat(layer, c)
-        x_BTD, indices = self._embed(tokens_BT), jnp.arange(c.num_layers)
+        x_BTD, indices = self.embed(tokens_BT), jnp.arange(c.num_layers)
         if c.scan_layers:
             x_BTD, _ = jax.lax.scan(layer, x_BTD, (layers, indices))
         else:
@@ -258,12 +269,13 @@ class Decoder(nnx.Module):
             return x_BTD, tuple(cached)
 
         x_BTD, (k_LBSGK, v_LBSGK) = jax.lax.scan(
-            layer, self._embed(tokens_BT), (layers, cache.k_LBSGK, cache.v_LBSGK)
+            layer, self.embed(tokens_BT), (layers, cache.k_LBSGK, cache.v_LBSGK)
         )
         used = cache.used + tokens_BT.shape[1]
         return self.final_norm(x_BTD), Cache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
 
-    def _embed(self, tokens_BT: Array) -> Array:
+    def embed(self, tokens_BT: Array) -> Array:
+        """The first layer's input, [B, T, D] in the compute dtype."""
         embedding_VD = self.embedding_VD[...].astype(self.config.compute_dtype.value)
         # Gathered whole along D first: rows of the batch share the axis that D is cut along.
         embedding_VD = _on_mesh(embedding_VD, PartitionSpec("tensor", None))
@@ -285,13 +297,14 @@ def for_inference(config: Model) -> Model:
     """The same model, computed so that no answer depends on what else is in the batch.
 
     Not in 8 bits, whose scales are those of the whole batch; by a kernel that has room for any
-    number of segments; and nothing computed again.
+    number of segments; nothing computed again, and no layer compiled twice.
     """
     return replace(
         config,
         attention=AttentionKernel.XLA,
         matmul=Matmul.COMPUTE_DTYPE,
         remat=Remat.NONE,
+        scan_layers=True,
     )
 
 
@@ -369,8 +382,8 @@ def _share_rows(x_BTD: Array) -> Array:
 
 
 def _on_mesh(x: Array, spec: PartitionSpec) -> Array:
-    """Says where `x` lies, if a mesh is set; without one there is nothing to say."""
-    if jax.sharding.get_abstract_mesh().empty:
+    """Says where `x` lies, if training's mesh is set; without it there is nothing to say."""
+    if not set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
     return jax.lax.with_sharding_constraint(x, spec)
 

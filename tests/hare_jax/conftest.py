@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,45 @@ def model() -> Model:
         d_ff=48,
         compute_dtype=DType.FLOAT32,
     )
+
+
+@pytest.fixture(scope="module")
+def own_datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cache of Hugging Face datasets, which lm-evaluation-harness reads rows with."""
+    import datasets
+
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
+    yield
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="module")
+def write_tasks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[list[dict[str, Any]], dict[str, str]], Path]:
+    """(rows, task -> what its YAML says of prompts and metrics) -> a folder of task files.
+
+    The first five rows are the split "train", which examples are drawn from.
+    """
+
+    def write(rows: list[dict[str, Any]], tasks: dict[str, str]) -> Path:
+        folder = tmp_path_factory.mktemp("tasks")
+        files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
+        for path, of_split in zip(files.values(), (rows[:5], rows[5:]), strict=True):
+            Path(path).write_text("".join(json.dumps(row) + "\n" for row in of_split), "utf-8")
+        for name, body in tasks.items():
+            head = [
+                f"task: {name}",
+                "dataset_path: json",
+                f"dataset_kwargs: {json.dumps({'data_files': files})}",
+                "training_split: train",
+                "test_split: test",
+            ]
+            (folder / f"{name}.yaml").write_text("\n".join(head) + body, "utf-8")
+        return folder
+
+    return write
 
 
 def write_source(

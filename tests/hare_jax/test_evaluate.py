@@ -14,8 +14,8 @@ import pytest
 
 from hare_jax.config import Checkpointing, Evaluation, Model, Stage, Training
 from hare_jax.evaluation import evaluate, heldout, samples, unigram
-from hare_jax.evaluation.harness import ModelScorer
-from hare_jax.evaluation.packing import Request
+from hare_jax.evaluation.engine import Engine
+from hare_jax.evaluation.requests import Request
 from hare_jax.model import decoder
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import Recent
@@ -130,10 +130,8 @@ def test_each_model_has_its_own_parameters(workplace: Workplace) -> None:
     rows = {row["source"]: row["loss"] for row in workplace.run()["heldout"]}
     held_out = Baked(workplace.held_out_dir)
     for name, scale in (("untrained", 1.0), ("trained", 2.0)):
-        scorer = ModelScorer(
-            workplace.model, workplace.params(scale), max_length=16, batch_tokens=64, bos_id=BOS
-        )
-        losses = heldout.document_losses(held_out, scorer, 64, lambda _: None)
+        scorer = Engine(workplace.model, workplace.params(scale), max_length=16, batch_tokens=64)
+        losses = heldout.document_losses(held_out, scorer, lambda _: None)
         for row in heldout.table({name: losses}):
             assert rows[row["source"]][name] == pytest.approx(row["loss"][name], rel=1e-5)
     # 640 tokens are 40 rows; 3 of 4 are of web, whatever the sizes of the sources.
@@ -152,9 +150,7 @@ def test_the_log_says_what_each_choice_got(workplace: Workplace) -> None:
     lines = (workplace.run_dir / "items_scored.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     assert [row["id"] for row in logged] == [item["id"] for item in ITEMS]
-    scorer = ModelScorer(
-        workplace.model, workplace.params(2.0), max_length=16, batch_tokens=64, bos_id=BOS
-    )
+    scorer = Engine(workplace.model, workplace.params(2.0), max_length=16, batch_tokens=64)
     for row, item in zip(logged, ITEMS, strict=True):
         requests = [
             Request([BOS, *encode(item["context"])], encode(choice)) for choice in item["choices"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +9,17 @@ import pytest
 
 from hare_jax.config import Model
 from hare_jax.evaluation import heldout
-from hare_jax.evaluation.harness import ModelScorer
+from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.heldout import DocumentLoss
-from hare_jax.evaluation.packing import Request
+from hare_jax.evaluation.requests import Done, Request, Score, unheard
 from hare_jax.model import decoder
+from hare_jax.training.batch import from_records
 from hare_jax.training.input import Baked
 
 
 @pytest.fixture
-def scorer(model: Model) -> ModelScorer:
-    return ModelScorer(model, decoder.init(model, 0), max_length=16, batch_tokens=256, bos_id=1)
+def scorer(model: Model) -> Engine:
+    return Engine(model, decoder.init(model, 0), max_length=16, batch_tokens=256)
 
 
 def documents(directory: Path) -> dict[str, list[list[int]]]:
@@ -39,13 +40,12 @@ def documents(directory: Path) -> dict[str, list[list[int]]]:
     return found
 
 
-def test_losses_are_those_of_each_document_alone(
-    bake: Callable[..., Path], scorer: ModelScorer
-) -> None:
+def test_losses_are_those_of_each_document_alone(bake: Callable[..., Path], scorer: Engine) -> None:
     directory = bake({"web": 5, "code": 3}, mixtures={})
     finished: list[int] = []
-    losses = heldout.document_losses(Baked(directory), scorer, 3 * 16, finished.append)
-    assert finished == [3, 3, 2]  # the last batch is padded
+    baked = Baked(directory)
+    losses = heldout.document_losses(baked, scorer, finished.append)
+    assert sum(finished) == heldout.num_tokens(baked) == sum(d.tokens for d in losses)
 
     expected = {
         source: [
@@ -67,22 +67,36 @@ def test_losses_are_those_of_each_document_alone(
     assert rows[2]["tokens"] == rows[0]["tokens"] + rows[1]["tokens"]
 
 
-def test_losses_do_not_depend_on_the_batch_size(
-    bake: Callable[..., Path], scorer: ModelScorer
+def test_losses_do_not_depend_on_how_many_records_are_read_at_a_time(
+    bake: Callable[..., Path], scorer: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baked = Baked(bake({"web": 5}, mixtures={}))
-    one, all_at_once = (
-        heldout.document_losses(baked, scorer, tokens, lambda _: None) for tokens in (1, 4096)
+    at_once = heldout.document_losses(baked, scorer, lambda _: None)
+    monkeypatch.setattr(heldout, "BLOCK_TOKENS", 1)
+    one_by_one = heldout.document_losses(baked, scorer, lambda _: None)
+    assert [d[:3] for d in one_by_one] == [d[:3] for d in at_once]
+    np.testing.assert_allclose([d.loss for d in one_by_one], [d.loss for d in at_once], rtol=1e-5)
+
+
+def test_a_segment_of_one_token_has_nothing_to_predict() -> None:
+    """Segments of 1, 3 and 1 tokens, and of 2 and 3: the last of a row ends outside its inputs."""
+    records = [
+        np.array([5, 6, 7, 8, 9], "<u2").tobytes() + np.array([1, 3, 1], "<u4").tobytes(),
+        np.array([5, 6, 7, 8, 9], "<u2").tobytes() + np.array([2, 3], "<u4").tobytes(),
+        np.array([5, 6, 0, 0, 0], "<u2").tobytes() + np.array([2], "<u4").tobytes(),
+    ]
+    batch = from_records(
+        records, record_ids=[0, 1, 2], source_ids=[0] * 3, tokens_per_record=5, dtype="uint16"
     )
-    assert [d[:3] for d in one] == [d[:3] for d in all_at_once]
-    np.testing.assert_allclose([d.loss for d in one], [d.loss for d in all_at_once], rtol=1e-5)
+    asked = [(r.context.tolist(), r.continuation.tolist()) for r in heldout.requests(batch)]
+    assert asked == [([6], [7, 8]), ([5], [6]), ([7], [8, 9]), ([5], [6])]
 
 
 class OneNat:
     """A scorer to whom each token costs one nat."""
 
-    def token_losses(self, tokens_BT: np.ndarray, *_: np.ndarray) -> np.ndarray:
-        return np.ones(tokens_BT.shape, np.float32)
+    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+        return [Score(-len(r.continuation), True, len(r.continuation)) for r in requests]
 
 
 def test_pieces_of_a_document_are_one_document(
@@ -95,7 +109,7 @@ def test_pieces_of_a_document_are_one_document(
         "spans",
         lambda self, picks: [setattr(s, "document_id", "book") or s for s in spans(picks)],
     )
-    (book,) = heldout.document_losses(baked, OneNat(), 32, lambda _: None)  # type: ignore[arg-type]
+    (book,) = heldout.document_losses(baked, OneNat(), lambda _: None)
     tokens = baked.sources[0].tokens
     assert book == DocumentLoss("web", "book", tokens, float(tokens))
 
@@ -144,4 +158,4 @@ def test_all_models_stand_in_one_row() -> None:
 def test_held_out_data_without_records_is_refused(bake: Callable[..., Path]) -> None:
     baked = Baked(bake({}, mixtures={}))
     with pytest.raises(ValueError, match="no held-out records"):
-        heldout.document_losses(baked, OneNat(), 32, lambda _: None)  # type: ignore[arg-type]
+        heldout.document_losses(baked, OneNat(), lambda _: None)

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("own_datasets_cache"),
 ]
 
 B, T = 8, 16
@@ -75,14 +76,7 @@ metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true}
 """,
 }
-TASK = """
-task: {name}
-dataset_path: json
-dataset_kwargs: {{data_files: {{train: {folder}/train.jsonl, test: {folder}/test.jsonl}}}}
-training_split: train
-test_split: test
-{body}
-"""
+WriteTasks = Callable[[list[dict[str, Any]], dict[str, str]], Path]
 
 
 class Letters:
@@ -100,30 +94,13 @@ class Letters:
         return "".join(chr(i + 58) for i in ids)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    import datasets
-
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
-    yield
-    datasets.config.HF_DATASETS_CACHE = before
-
-
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tasks")
+def tasks(write_tasks: WriteTasks) -> Path:
     rows = [
         {"number": i, "choices": [animal, "stone", ANIMALS[i - 3]], "label": i % 3}
         for i, animal in enumerate(ANIMALS)
     ]
-    for split, of_split in (("train", rows[:5]), ("test", rows[5:])):
-        text = "".join(json.dumps(row) + "\n" for row in of_split)
-        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    for name, body in TASKS.items():
-        task = TASK.format(name=name, folder=folder, body=body)
-        (folder / f"{name}.yaml").write_text(task, encoding="utf-8")
-    return folder
+    return write_tasks(rows, TASKS)
 
 
 @pytest.fixture(scope="module")

@@ -37,16 +37,7 @@ PLACES = {  # where -> the checkpoints of training that are there then
     "during_evaluation": ["12", "4", "8"],
     "just_across_a_stage_switch": ["4"],
 }
-MODEL = Model(
-    vocab_size=64,
-    num_layers=2,
-    d_model=32,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    d_ff=48,
-    compute_dtype=DType.FLOAT32,
-)
+MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
 ITEMS = [
     {"id": f"fact/{n}", "task": "fact", "source": "web", "context": f"{n} is", "answer": n % 2}
     | {"choices": [f" {n + 1}", f" not {n}"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("own_datasets_cache"),
 ]
 
 ANIMALS = ("hare", "fox", "owl", "toad", "heron", "badger", "otter", "stoat")
@@ -40,18 +41,8 @@ ROWS = [
     }
     for i, animal in enumerate(ANIMALS)
 ]
-TASK = """
-task: {name}
-dataset_path: json
-dataset_kwargs:
-  data_files:
-    train: {folder}/train.jsonl
-    test: {folder}/test.jsonl
-training_split: train
-test_split: test
-{body}
-"""
-BODIES = {
+WriteTasks = Callable[[list[dict[str, Any]], dict[str, str]], Path]
+TASKS = {
     "tiny_choices": """
 output_type: multiple_choice
 doc_to_text: "Question: {{question}}\\nAnswer:"
@@ -100,26 +91,9 @@ metric_list:
 MAX_LENGTH = 192
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    import datasets
-
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
-    yield
-    datasets.config.HF_DATASETS_CACHE = before
-
-
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tasks")
-    for split, rows in (("train", ROWS[:5]), ("test", ROWS[5:])):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    for name, body in BODIES.items():
-        task = TASK.format(name=name, folder=folder, body=body)
-        (folder / f"{name}.yaml").write_text(task, encoding="utf-8")
-    return folder
+def tasks(write_tasks: WriteTasks) -> Path:
+    return write_tasks(ROWS, TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +176,7 @@ def backend(theirs: Path) -> Any:
     return HFLM(str(theirs), device="cpu", dtype="float32", batch_size=2, max_length=MAX_LENGTH)
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", TASKS)
 def test_answers_equal_those_of_the_hugging_face_backend(
     name: str, ask: Ask, backend: Any, tasks: Path
 ) -> None:

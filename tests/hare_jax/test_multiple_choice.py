@@ -9,7 +9,7 @@ import pytest
 
 from hare_jax.evaluation import multiple_choice
 from hare_jax.evaluation.multiple_choice import Item, Scored, encode_pair
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Request, Score
 
 GOOD = {
     "id": "docs/7#0",

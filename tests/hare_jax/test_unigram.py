@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hare_jax.evaluation import heldout, unigram
-from hare_jax.evaluation.packing import Request
+from hare_jax.evaluation.requests import Request, Score
 from hare_jax.evaluation.unigram import Unigram
 from hare_jax.training.input import Baked
 
@@ -29,15 +29,15 @@ def test_a_source_without_a_share_counts_nothing() -> None:
 
 def test_scores_ignore_the_context() -> None:
     model = Unigram(COUNTS, {"web": 1.0})
-    requests = [Request([1], [0, 0]), Request([3, 2], [0, 0]), Request([], [0, 1])]
-    finished: list[int] = []
-    first, second, third = model.scores(requests, finished.append)
+    requests = [Request([1], [0, 0]), Request([3, 2], [0, 0]), Request([1], [0, 1])]
+    known: dict[int, Score] = {}
+    first, second, third = model.scores(requests, known.update)
     assert first == second
     assert first.log_likelihood == pytest.approx(2 * np.log(7 / 14))
     assert (first.is_greedy, first.tokens) == (True, 2)
     assert third.log_likelihood == pytest.approx(np.log(7 / 14) + np.log(4 / 14))
     assert not third.is_greedy
-    assert finished == [3]
+    assert known == {0: first, 1: second, 2: third}
 
 
 def test_a_trained_source_without_tokens_is_refused() -> None:
@@ -77,7 +77,7 @@ def test_its_held_out_loss_is_that_of_its_probabilities(bake: Callable[..., Path
     trained_on = Baked(bake({"web": 7, "code": 5}))
     held_out = Baked(bake({"web": 3}, name="held out", mixtures={}))
     model = Unigram(unigram.count(trained_on, records=100), {"web": 1.0, "code": 1.0})
-    losses = heldout.document_losses(held_out, model, 64, lambda _: None)
+    losses = heldout.document_losses(held_out, model, lambda _: None)
     expected = -np.log(model.probability_V[targets(held_out, 0)]).mean()
     (row, _) = heldout.table({"unigram": losses})
     assert row["loss"]["unigram"] == pytest.approx(expected, rel=1e-6)

@@ -30,8 +30,8 @@ from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.leakage import chart, compare, items, ngrams, rewrite
 from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, Measured
-from hare_jax.evaluation.packing import Request, Score
 from hare_jax.evaluation.progress import progress
+from hare_jax.evaluation.requests import Request, Score
 from hare_jax.evaluation.texts import Texts, open_texts
 from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.training import checkpoint

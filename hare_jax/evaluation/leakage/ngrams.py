@@ -24,7 +24,7 @@ import numpy as np
 
 from hare_jax.config import LeakageDefinition
 from hare_jax.evaluation.leakage.items import Item
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Request, Score
 
 Encode = Callable[[str], list[int]]  # text -> ids, without BOS
 Decode = Callable[[list[int]], str]

@@ -1,4 +1,4 @@
-"""The engine behind benchmarks: shared prefixes change no score, batches change no completion."""
+"""The engine of evaluation: shared prefixes change no score, batches change no completion."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from hare_jax.config import Model
+from hare_jax.config import AttentionKernel, Matmul, Model, Remat
+from hare_jax.evaluation import engine as evaluation_engine
 from hare_jax.evaluation import prefix_tree
 from hare_jax.evaluation.continuation import Sampling
 from hare_jax.evaluation.engine import Engine
-from hare_jax.evaluation.packing import Request, Score
+from hare_jax.evaluation.requests import Request, Score
 from hare_jax.model import decoder
 from hare_jax.model.generate import generate
 
@@ -102,6 +103,48 @@ def test_scores_do_not_depend_on_the_number_of_devices(
     )
 
 
+def same(got: Sequence[Score], expected: Sequence[Score]) -> bool:
+    pairs = list(zip(got, expected, strict=True))
+    return [one[1:] for one, _ in pairs] == [other[1:] for _, other in pairs] and np.allclose(
+        [one[0] for one, _ in pairs], [other[0] for _, other in pairs], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
+def test_scores_do_not_depend_on_the_batch_or_its_order(
+    model: Model, params: decoder.Params, batch_tokens: int
+) -> None:
+    asked = requests()
+    expected = engine(model, params, devices=1).scores(asked)
+    other = Engine(
+        model, params, max_length=96, batch_tokens=batch_tokens, devices=jax.devices()[:1]
+    )
+    shuffled = np.random.default_rng(1).permutation(len(asked)).tolist()
+    assert same(other.scores([asked[i] for i in shuffled]), [expected[i] for i in shuffled])
+
+
+def test_how_it_was_trained_changes_no_score(model: Model, params: decoder.Params) -> None:
+    """Neither a kernel that is not here, nor 8 bits, whose rounding is that of a whole batch."""
+    trained = dataclasses.replace(
+        model, attention=AttentionKernel.CUDNN, remat=Remat.FULL, matmul=Matmul.FP8
+    )
+    scores = [engine(config, params, devices=1).scores(requests()) for config in (model, trained)]
+    assert same(*scores)
+
+
+def test_only_scored_positions_meet_the_head(
+    model: Model, params: decoder.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Choices of one token after each of 3 contexts: 3 positions, whatever the batch holds."""
+    monkeypatch.setattr(evaluation_engine, "HEAD_POSITIONS", 2)
+    score, chunks = evaluation_engine._score, []
+    monkeypatch.setattr(
+        evaluation_engine, "_score", lambda *args: chunks.append(int(args[-1])) or score(*args)
+    )
+    engine(model, params, devices=1).scores([Request([1, *range(3, n)], [5]) for n in (10, 20, 30)])
+    assert chunks == [2]
+
+
 def test_each_score_is_told_once(model: Model, params: decoder.Params) -> None:
     told: dict[int, float] = {}
 
@@ -185,21 +228,6 @@ def test_sampled_completions_depend_on_the_seed_and_the_place_alone(
     assert sample([[1, 5], [1, 9, 9, 9]], 0)[0] == first[0]
     assert sample([[1, 5], [1, 6]], 1) != first
     assert sample([[1, 5], [1, 5]], 0)[1] != first[0]
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (Request([], [1]), "empty context: give at least BOS"),
-        (Request([1], []), "empty continuation"),
-        (Request([1], [3] * 97), "a continuation has 97 tokens, but the model reads at most 96"),
-    ],
-)
-def test_what_cannot_be_scored_is_refused(
-    model: Model, params: decoder.Params, request_: Request, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        engine(model, params).scores([request_])
 
 
 def test_parameters_that_are_no_numbers_are_refused(model: Model, params: decoder.Params) -> None:
