@@ -136,9 +136,7 @@ class Engine:
         start = 0
         while start < len(order):
             length = min(prefix_tree.row_length(len(readable[order[start]])), self.max_length)
-            rows = parts * min(
-                max(1, self.batch_tokens // length), _power_of_two(-(-len(order) // parts))
-            )
+            rows = prefix_tree.rows_a_batch(length, self.batch_tokens, parts, len(order))
             batch = order[start : start + rows]
             new = continue_batch(
                 self.graph,
@@ -239,8 +237,3 @@ def _score(
         out_specs=(rows, rows),
         check_vma=False,
     )(params, tokens_BT, positions_BT, ends_BT, index_PN, target_PN, chunks)
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest one that is not below `n`."""
-    return 1 << (n - 1).bit_length()

@@ -139,6 +139,18 @@ def row_length(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
+def rows_a_batch(length: int, batch_tokens: int, parts: int, rows: int) -> int:
+    """About `batch_tokens` tokens for each of `parts` devices; not many more than there are `rows`.
+
+    >>> rows_a_batch(128, batch_tokens=4096, parts=2, rows=1000)
+    64
+    >>> rows_a_batch(128, batch_tokens=4096, parts=2, rows=5)
+    8
+    """
+    needed = -(-rows // parts)
+    return parts * min(max(1, batch_tokens // length), 1 << (needed - 1).bit_length())
+
+
 def rows(trees: Sequence[Tree]) -> list[Row]:
     """Longest tree first; each gap is filled with the longest tree that fits into it."""
     waiting = sorted(trees, key=len)
@@ -167,7 +179,7 @@ def batches(rows: Sequence[Row], batch_tokens: int, parts: int = 1) -> Iterator[
     lengths = sorted(by_length)
     for length in lengths:
         waiting = by_length[length] + left
-        size = max(1, batch_tokens // length) * parts
+        size = rows_a_batch(length, batch_tokens, parts, len(rows))
         whole = len(waiting) if length == lengths[-1] else len(waiting) // size * size
         for start in range(0, whole, size):
             yield lay_out(waiting[start : start + size], (size, length), parts)
