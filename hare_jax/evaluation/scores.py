@@ -33,6 +33,7 @@ from hare_jax.evaluation import (
     results,
 )
 from hare_jax.evaluation.comparison import compare
+from hare_jax.evaluation.comparison.tables import clean_unknown
 from hare_jax.evaluation.engine import Engine
 from hare_jax.evaluation.evaluate import digest_of_code, digest_of_params
 from hare_jax.evaluation.lm_harness import Loaded
@@ -154,6 +155,8 @@ def run(
         row["data"] = layout.get(name, {"dataset": "hub"})
         rows[name] = row
         print(f"  {_line(row)}", flush=True)
+    for line in clean_unknown(list(rows.values())):
+        print(f"  {line}", flush=True)
 
     # ---------------------------------------------------------------- what came out
     scores = {name: row["score"] for name, row in rows.items()}
@@ -305,15 +308,15 @@ def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> 
 def _line(row: Mapping[str, Any]) -> str:
     bits = row["bits_per_byte"]
     beside = "" if bits is None else f", {bits['value']:.3f} bits a byte of the right answer"
-    return f"{row['title']}: {row['metric']} {_number(row['score'])}{beside}; {_clean(row)}"
+    return f"{row['title']}: {row['metric']} {_number(row['score'])}{beside}{_clean(row)}"
 
 
 def _clean(row: Mapping[str, Any]) -> str:
     parts = row["clean"]
     if parts["state"] == "unknown":
-        return f"which items are clean is unknown: {parts['reason']}"
+        return ""
     touched = parts["touched"]["items"] if parts["touched"] else 0
-    said = f"{touched:,} of {parts['all']['items']:,} items touched"
+    said = f"; {touched:,} of {parts['all']['items']:,} items touched"
     return f"{said}, {_number(parts['clean'])} without" if touched and parts["clean"] else said
 
 

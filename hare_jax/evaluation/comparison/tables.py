@@ -132,22 +132,26 @@ def _clean(row: Mapping[str, Any] | None) -> str:
 
 
 def _notes_on_clean(results: Sequence[Result]) -> str:
-    """Of which benchmarks it is not known which items are clean."""
-    reasons: dict[str, list[str]] = {}
-    known = False
-    for result in results:
-        for row in result["benchmarks"].values():
-            clean = row.get("clean") or {"state": "unknown", "reason": "an earlier evaluation"}
-            if clean["state"] == "unknown":
-                reasons.setdefault(clean["reason"], []).append(row["title"])
-            known |= clean["state"] == "known"
+    """What clean items are, where they are known, and of which benchmarks they are not."""
+    rows = [row for result in results for row in result["benchmarks"].values()]
     said = ""
-    if known:
+    if any(row.get("clean", {}).get("state") == "known" for row in rows):
         said += "\nClean items: those that decontamination found in no document of the raw data; "
         said += "in brackets, how many it found.\n"
-    for reason, names in reasons.items():
-        said += f"\nClean items unknown of {', '.join(dict.fromkeys(names))}: {reason}.\n"
-    return said
+    return said + "".join(f"\n{line}.\n" for line in clean_unknown(rows))
+
+
+def clean_unknown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line a reason: of which benchmarks it is not known which items are clean, and why."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        clean = row.get("clean") or {"state": "unknown", "reason": "an earlier evaluation"}
+        if clean["state"] == "unknown":
+            reasons.setdefault(clean["reason"], []).append(row["title"])
+    return [
+        f"Clean items unknown of {', '.join(dict.fromkeys(names))}: {reason}"
+        for reason, names in reasons.items()
+    ]
 
 
 def _bits(
