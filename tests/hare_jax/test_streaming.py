@@ -55,9 +55,13 @@ def run(byte_model: Model, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("trained_in", DType)
 def test_shows_what_generate_has(
-    run: Path, byte_model: Model, capsys: pytest.CaptureFixture[str]
+    run: Path, byte_model: Model, trained_in: DType, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In float32, as fits a CPU, whatever it was trained in."""
+    trained = {"model": plain(replace(byte_model, compute_dtype=trained_in)), "mixture": {}}
+    (run / "config.json").write_text(json.dumps(trained), encoding="utf-8")
     prompt, how = "h\u00e9 ", {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "seed": 4}
     config = Generation(checkpoint=str(run), prompt=prompt, max_tokens=20, **how)
     assert streaming.run(config, Bytes) == {}
