@@ -30,10 +30,11 @@ T = 16  # sequence length of the baked test data
 def pytest_configure(config: pytest.Config) -> None:
     # When one array of a damaged checkpoint cannot be read, Orbax closes its event loop under the
     # readers of the others; their complaints arrive at any later time, in whatever test runs then.
+    readers = "(_read_|_get_array_metadatas|deserialize)"
     for complaint in (
         "(?s)Exception ignored in.*Event loop is closed:pytest.PytestUnraisableExceptionWarning",
-        "(?s)Exception ignored in.*_read_array_index:pytest.PytestUnraisableExceptionWarning",
-        "coroutine .*_read_array_index.* was never awaited:RuntimeWarning",
+        f"(?s)Exception ignored in.*{readers}:pytest.PytestUnraisableExceptionWarning",
+        f"coroutine .*{readers}.* was never awaited:RuntimeWarning",
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{complaint}")
 
