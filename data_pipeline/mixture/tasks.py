@@ -178,7 +178,7 @@ def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
     return tokenize
 
 
-@functools.lru_cache(4)  # a worker bakes many parts; to trace this takes as long as .2 MB of text
+@functools.lru_cache(4)  # a worker bakes many parts; tracing this takes as long as 1 MB of text
 def _document_encoder(tokenizer: Tokenizer, add_eos: bool) -> Callable[[Any], Any]:
     """Texts (string [N]) -> BOS, their ids and EOS (int32, ragged [N, None])."""
     _, tf, _ = import_tensorflow()
