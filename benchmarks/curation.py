@@ -148,7 +148,7 @@ def main() -> None:
         items = [item for benchmark in known for item in benchmarks.read(benchmark)]
         decontamination(documents, items or make_items(documents), options.repeats)
     if options.only in ("", "recipe"):
-        recipe.print_rates(documents, options.benchmarks)
+        recipe.print_rates(documents, options.benchmarks, options.repeats)
     if options.only in ("", "workers"):
         recipe.print_workers(documents, options.benchmarks)
 
