@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,12 @@ class TensorBoard:
     """Event files under `run_dir`/tensorboard; steps after `first_step` are to be written again."""
 
     def __init__(self, run_dir: Path, first_step: int):
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        self._writer = SummaryWriter(
+            str(run_dir / "tensorboard"),
+            purge_step=first_step + 1,
+            # Files are named by the second: one that begins in the same would replace the other.
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorboardX.proto.event_pb2 import Event
 
 from hare_jax.config import DType, Model
 from hare_jax.training.input import fingerprint
@@ -46,6 +47,25 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory
+
+
+@pytest.fixture(scope="session")
+def curves() -> Callable[[Path], dict[tuple[str, int], float]]:
+    """A run's folder -> (name, step) -> value of each curve, as its TensorBoard files have them."""
+
+    def read(run_dir: Path) -> dict[tuple[str, int], float]:
+        found = {}
+        for events in sorted((run_dir / "tensorboard").iterdir()):
+            data, at = events.read_bytes(), 0
+            while at < len(data):
+                size = int.from_bytes(data[at : at + 8], "little")
+                event = Event.FromString(data[at + 12 : at + 12 + size])
+                for value in event.summary.value:
+                    found[value.tag, event.step] = value.simple_value
+                at += 16 + size
+        return found
+
+    return read
 
 
 @pytest.fixture

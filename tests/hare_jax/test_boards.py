@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from hare_jax.training import boards
-from hare_jax.training.boards import WeightsAndBiases
+from hare_jax.training.boards import TensorBoard, WeightsAndBiases
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,19 @@ def _install(monkeypatch: pytest.MonkeyPatch, fake: FakeWandb) -> FakeWandb:
 def run_dir(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(json.dumps({"training": {"seed": 3}}))
     return tmp_path
+
+
+def test_a_run_that_is_resumed_within_a_second_keeps_its_curves(
+    run_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    curves: Callable[[Path], dict[tuple[str, int], float]],
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1.7e9)
+    for first_step in (0, 2, 4):
+        board = TensorBoard(run_dir, first_step)
+        board.write(first_step + 1, {"train/loss": first_step})
+        board.close(failed=False)
+    assert curves(run_dir) == {("train/loss", step + 1): step for step in (0, 2, 4)}
 
 
 def test_rows_and_config_go_to_the_project(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +119,9 @@ def test_without_the_package_the_project_is_refused(
 
 OFFLINE = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from hare_jax.training.boards import WeightsAndBiases
+from hare_jax.training.boards import TensorBoard, WeightsAndBiases
 
 board = WeightsAndBiases(Path(sys.argv[1]), "hares")
 for step in range(3):

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import portpicker
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from hare_jax.config import (
     BenchmarkScores,
@@ -76,6 +75,7 @@ metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true}
 """,
 }
+Curves = Callable[[Path], dict[tuple[str, int], float]]
 WriteTasks = Callable[[list[dict[str, Any]], dict[str, str]], Path]
 
 
@@ -164,19 +164,8 @@ def _looks(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "benchmarks.jsonl").read_text().splitlines()]
 
 
-def _curves(run_dir: Path) -> dict[tuple[str, int], float]:
-    """(Name, step) -> value of each curve of benchmarks, as the event files have them."""
-    scalars = {}
-    for events in sorted((run_dir / "tensorboard").iterdir()):
-        data, at = events.read_bytes(), 0
-        while at < len(data):
-            size = int.from_bytes(data[at : at + 8], "little")
-            event = Event.FromString(data[at + 12 : at + 12 + size])
-            for value in event.summary.value:
-                if value.tag.startswith("benchmarks/"):
-                    scalars[value.tag, event.step] = value.simple_value
-            at += 16 + size
-    return scalars
+def _of_benchmarks(curves: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    return {key: value for key, value in curves.items() if key[0].startswith("benchmarks/")}
 
 
 def _same_params(a: Path, b: Path) -> bool:
@@ -238,13 +227,14 @@ def test_the_run_is_the_same_without(
     assert train.run_name(MODEL, training, mixture) == train.run_name(MODEL, looked_at, mixture)
 
 
-def test_boards_show_the_rows(wholes: dict[int, Path]) -> None:
-    curves = {}
+def test_boards_show_the_rows(wholes: dict[int, Path], curves: Curves) -> None:
+    expected = {}
     for row in _looks(wholes[5]):
         one = row["benchmarks"]["tiny_choices"]
-        curves["benchmarks/tiny_choices", row["step"]] = one["score"]["value"]
-        curves["benchmarks/tiny_choices/bits_per_byte", row["step"]] = one["bits_per_byte"]["value"]
-    assert _curves(wholes[5]) == pytest.approx(curves)
+        expected["benchmarks/tiny_choices", row["step"]] = one["score"]["value"]
+        bits = one["bits_per_byte"]["value"]
+        expected["benchmarks/tiny_choices/bits_per_byte", row["step"]] = bits
+    assert _of_benchmarks(curves(wholes[5])) == pytest.approx(expected)
 
 
 class Killed(BaseException):
@@ -266,6 +256,7 @@ def test_killed_it_ends_as_uninterrupted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    curves: Curves,
     every: int,
     look: int,
     where: str,
@@ -299,7 +290,7 @@ def test_killed_it_ends_as_uninterrupted(
     assert f"resumed from step {resumed} of 12" in capsys.readouterr().out
     assert _looks(tmp_path) == _looks(wholes[every])
     assert _metrics(tmp_path) == _metrics(wholes[every])
-    assert _curves(tmp_path) == _curves(wholes[every])
+    assert _of_benchmarks(curves(tmp_path)) == _of_benchmarks(curves(wholes[every]))
     # Complete, it is not looked at again, nor is anything read for it.
     monkeypatch.setattr(lm_harness, "load", None)
     before = (tmp_path / "benchmarks.jsonl").read_bytes()
