@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,21 @@ class Tokenizer:
         return proto
 
 
-@cache
 def opened(path: str) -> Tokenizer:
-    """The tokenizer at `path`, as Tokenizer takes it, read once in a process."""
-    return Tokenizer(path)
+    """The tokenizer at `path`, as Tokenizer takes it; read again where the file has changed."""
+    file = Path(path) if path else mistral_model()
+    if not file.is_file():
+        return Tokenizer(file)  # says what is missing
+    stat = file.stat()
+    return _opened(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
+@lru_cache(4)
+def _opened(file: Path, *state: int) -> Tokenizer:
+    return Tokenizer(file)
+
+
+@cache
 def mistral_model() -> Path:
     """The Mistral tokenizer's file inside the installed mistral-common."""
     package = util.find_spec("mistral_common")  # does not import it

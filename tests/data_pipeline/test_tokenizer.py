@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer, mistral_model
+from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer, mistral_model, opened
 
 TEXTS = [
     "",
@@ -43,6 +43,18 @@ def changed_model(tmp_path: Path, **pieces: str) -> Path:
     path = tmp_path / "changed.model"
     path.write_bytes(proto.SerializeToString())
     return path
+
+
+def test_a_tokenizer_is_read_again_where_its_file_has_changed(tmp_path: Path) -> None:
+    """A notebook lives longer than the file; what is baked is named by the file's hash."""
+    path = str(changed_model(tmp_path, piece_5000="one,"))
+    first = opened(path)
+    assert opened(path) is first
+    changed_model(tmp_path, piece_5000="two,")
+    assert opened(path).sha256 == Tokenizer(path).sha256 != first.sha256
+    assert opened("").sha256 == Tokenizer().sha256
+    with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
+        opened(str(tmp_path / "none.model"))
 
 
 def test_is_the_mistral_tokenizer(tokenizer: Tokenizer) -> None:
