@@ -244,6 +244,7 @@ def load(
     # tqdm reads the variable when it is imported, which may have happened before.
     lm_eval_task.tqdm = functools.partial(lm_eval_task.tqdm, disable=True)
     datasets.disable_progress_bars()
+    _keep_templates()
     chosen = {name: BENCHMARKS.get(name) or _other(name) for name in names}
     with _reading(data):
         manager = _manager(list(chosen.values()), task_folders)
@@ -257,6 +258,15 @@ def load(
                     _check_room(task, benchmark, max_length)
             loaded.append(Loaded(name, benchmark, found["tasks"], found["groups"]))
     return loaded
+
+
+@functools.cache
+def _keep_templates() -> None:
+    """lm-eval compiles the template of a question anew for each item: half of the time it takes to
+    put a benchmark into words."""
+    from lm_eval import utils
+
+    utils.env.from_string = functools.lru_cache(utils.env.from_string)
 
 
 def _other(name: str) -> Benchmark:

@@ -10,7 +10,13 @@ import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer, mistral_model, opened
+from data_pipeline.mixture.tokenizer import (
+    KNOWN_LINE,
+    WORD_PATTERN,
+    Tokenizer,
+    mistral_model,
+    opened,
+)
 
 TEXTS = [
     "",
@@ -111,6 +117,38 @@ def test_words_are_all_of_a_text() -> None:
         assert "".join(m[0] for m in re.finditer(WORD_PATTERN, text)) == text
 
 
+def whole(model: bytes, text: str) -> list[int]:
+    """What SentencePiece itself says."""
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    return processor.encode(text)
+
+
+def test_ids_of_a_text_are_those_of_its_lines(tokenizer: Tokenizer) -> None:
+    rng = random.Random(2)
+    lines = [
+        "",
+        " ",
+        "Hares run.",
+        "  indented",
+        "\u2581",
+        "7",
+        "é",
+        "\tx",
+        "a" * KNOWN_LINE + " b",
+    ]
+    texts = [*TEXTS, "\n", "\n\na", "a\n", *(random_text(rng) for _ in range(100))]
+    texts += ["\n".join(rng.choices(lines, k=rng.randint(1, 9))) for _ in range(200)]
+    for text in texts * 2:  # the second time from what is kept
+        assert tokenizer.encode(text) == whole(tokenizer.model, text)
+
+
+def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(changed_model(tmp_path, piece_5000="\ne"))
+    assert 5000 in tokenizer.encode("a\ne")
+    assert tokenizer.encode("a\ne") == whole(tokenizer.model, "a\ne")
+
+
 def test_ids_of_a_text_are_those_of_its_words(tokenizer: Tokenizer) -> None:
     assert tokenizer.splits_at_words
     words = sentencepiece.SentencePieceProcessor()
@@ -118,7 +156,7 @@ def test_ids_of_a_text_are_those_of_its_words(tokenizer: Tokenizer) -> None:
     rng = random.Random(1)
     for text in [*TEXTS[1:], *(random_text(rng) for _ in range(200))]:
         found = [m[0] for m in re.finditer(WORD_PATTERN, " " + text)]
-        assert [i for word in found for i in words.encode(word)] == tokenizer.encode(text)
+        assert [i for word in found for i in words.encode(word)] == whole(tokenizer.model, text)
 
 
 @pytest.mark.parametrize("piece", ["a,", "a b", "a\u2581", "e\n", "12", "x1", "é\u2581", ",a"])

@@ -239,3 +239,49 @@ def test_parameters_that_are_no_numbers_are_refused(model: Model, params: decode
 def test_no_room_for_a_context_is_refused(model: Model, params: decoder.Params) -> None:
     with pytest.raises(ValueError, match="the model reads 96 at most; give a larger max_length"):
         engine(model, params).generate([[1]], max_new_tokens=96, stopped=lambda tokens: True)
+
+
+def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
+    model: Model, params: decoder.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.evaluation_cost import Counter
+
+    computed = 0
+
+    def reading(self: Engine, batch: prefix_tree.Packed) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal computed
+        computed += batch.tokens_BT.size
+        longest = max(map(len, batch.place))
+        return np.zeros((1, longest)), np.ones((1, longest), bool)
+
+    def continuing(
+        graph: object,
+        params: object,
+        contexts: Sequence[object],
+        numbers: object,
+        *,
+        rows: int,
+        length: int,
+        max_new_tokens: int,
+        **others: object,
+    ) -> list[list[int]]:
+        nonlocal computed
+        computed += rows * (length + max_new_tokens)
+        return [[] for _ in contexts]
+
+    counter = Counter(model, max_length=96, batch_tokens=256)
+    one = engine(model, params, devices=1)
+    monkeypatch.setattr(Engine, "_score", reading)
+    counter.scores(requests())
+    one.scores(requests())
+    assert counter.computed == computed > 0
+    assert counter.requests == len(requests())
+    monkeypatch.setattr(evaluation_engine, "continue_batch", continuing)
+    contexts = [request.context for request in requests()]
+    told: list[int] = []
+    counter.generate(
+        contexts, max_new_tokens=9, stopped=bool, done=lambda number, _: told.append(number)
+    )
+    one.generate(contexts, max_new_tokens=9, stopped=bool)
+    assert counter.computed == computed
+    assert told == list(range(len(contexts)))

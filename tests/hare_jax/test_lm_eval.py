@@ -393,6 +393,26 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
         benchmark_folder.run(BenchmarkFolder(str(source), str(out)))
 
 
+def test_a_template_is_compiled_once(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval import utils
+
+    (loaded,) = lm_harness.load(["tiny_choices"], Protocol.CURRENT, data=None, task_folders=[tasks])
+    task = loaded.tasks["tiny_choices"]
+    first, second, *_ = task.eval_docs
+    texts = [task.doc_to_text(first), task.doc_to_text(second)]
+    compiled = []
+    compile_one = utils.env.compile
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        compiled.append(arguments)
+        return compile_one(*arguments, **named)
+
+    monkeypatch.setattr(utils.env, "compile", counted)
+    assert [task.doc_to_text(first), task.doc_to_text(second)] == texts
+    assert texts[0] != texts[1]
+    assert not compiled
+
+
 def test_completions_without_room_are_told_before_any_request(tasks: Path) -> None:
     def load(max_length: int) -> object:
         return lm_harness.load(

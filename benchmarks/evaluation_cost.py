@@ -1,0 +1,143 @@
+"""What benchmarks ask of the hardware: tokens and FLOPs of an evaluation, counted without a model.
+
+    python -m benchmarks.evaluation_cost --data=BENCHMARKS        laid out by configs/benchmarks.py
+    python -m benchmarks.evaluation_cost --data=BENCHMARKS --config=hare_250m --minutes=5
+
+Every item of the six benchmarks of the paper's table is put into words, tokenised and laid out in
+rows as configs/evaluate.py does it; the engine then counts what it would compute.
+
+    tokens asked   of all requests, each with its context
+    computed       positions computed: what requests begin with alike once, padding included
+    longest        the longest request, in tokens
+    PFLOP          2 x parameters of matrix products + 2 L T H K a position, T the row's length
+    steps          tokens generated one after the other, if no answer ends early
+
+The last line is the rate that --minutes (15) ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from data_pipeline.mixture.tokenizer import Tokenizer
+from hare_jax.config import BenchmarkScores, Model, Protocol
+from hare_jax.evaluation import lm_harness, prefix_tree
+from hare_jax.evaluation.engine import Engine
+from hare_jax.evaluation.requests import Done, Request, Score, truncated, unheard
+from hare_jax.evaluation.responses import Responses
+from hare_jax.evaluation.texts import SentencePieceTexts
+from hare_jax.model.decoder import flops_per_token
+
+NAMES = [protocol.value for protocol in Protocol]
+
+
+@dataclass(slots=True)
+class Counter:
+    """Takes the place of evaluation/engine.py's Engine."""
+
+    model: Model
+    max_length: int
+    batch_tokens: int
+    requests: int = 0
+    asked: int = 0
+    computed: int = 0
+    longest: int = 0
+    flops: int = 0
+    steps: int = 0
+
+    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+        readable = [truncated(request, self.max_length)[0] for request in requests]
+        for request in readable:
+            self._ask(len(request.context) + len(request.continuation) - 1)
+        rows = prefix_tree.rows(prefix_tree.trees(readable))
+        for batch in prefix_tree.batches(rows, self.batch_tokens):
+            self._compute(*batch.tokens_BT.shape)
+        answers = [Score(0.0, False, len(request.continuation)) for request in readable]
+        done(dict(enumerate(answers)))
+        return answers
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        done: Callable[[int, list[int]], None],
+        **_: Any,
+    ) -> list[list[int]]:
+        room = self.max_length - max_new_tokens
+        lengths = sorted((min(len(context), room) for context in contexts), reverse=True)
+        start = 0
+        while start < len(lengths):
+            length = min(prefix_tree.row_length(lengths[start]), self.max_length)
+            rows = prefix_tree.rows_a_batch(length, self.batch_tokens, 1, len(lengths))
+            for asked in lengths[start : start + rows]:
+                self._ask(asked + max_new_tokens)
+            self._compute(rows, length)
+            self._compute(rows, max_new_tokens)
+            self.steps += max_new_tokens
+            start += rows
+        for number in range(len(contexts)):
+            done(number, [])
+        return [[] for _ in contexts]
+
+    def _ask(self, tokens: int) -> None:
+        self.requests += 1
+        self.asked += tokens
+        self.longest = max(self.longest, tokens)
+
+    def _compute(self, rows: int, length: int) -> None:
+        self.computed += rows * length
+        # a training step is three times a forward pass
+        self.flops += rows * length * flops_per_token(self.model, length) // 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--config", default="hare_1b", help="a page of configs/ with a model")
+    parser.add_argument("--protocol", default=Protocol.CURRENT.value, choices=NAMES)
+    parser.add_argument("--max-length", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=32_768)
+    parser.add_argument("--minutes", type=float, default=15)
+    options = parser.parse_args()
+    protocol = Protocol(options.protocol)
+    page = importlib.import_module(f"configs.{options.config}")
+    model, length = page.get_config("any").model, options.max_length
+    texts = SentencePieceTexts(Tokenizer())
+    total = Counter(model, length, options.batch_tokens)
+    print(f"{options.config}, {protocol.value}, rows of {length} tokens, {options.data}\n")
+    print("| benchmark | requests | tokens asked | computed | longest | PFLOP | steps |")
+    print("| --- |" + " ---: |" * 6)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in BenchmarkScores().benchmarks:
+            counter = Counter(model, length, options.batch_tokens)
+            responses = Responses(Path(folder) / f"{name}.jsonl")
+            lm = lm_harness.model(cast(Engine, counter), texts, protocol, responses)
+            (loaded,) = lm_harness.load([name], protocol, data=options.data.absolute())
+            lm_harness.evaluate(lm, loaded, protocol)
+            print(line(name, counter), flush=True)
+            for field in ("requests", "asked", "computed", "flops", "steps"):
+                setattr(total, field, getattr(total, field) + getattr(counter, field))
+            total.longest = max(total.longest, counter.longest)
+    print(line("all", total))
+    rate = total.flops / (60 * options.minutes)
+    print(f"\n{options.minutes:g} minutes ask for {rate / 1e12:.0f} TFLOP/s")
+
+
+def line(name: str, found: Counter) -> str:
+    return (
+        f"| {name} | {found.requests:,} | {found.asked / 1e6:.2f} M | {found.computed / 1e6:.2f} M "
+        f"| {found.longest:,} | {found.flops / 1e15:.2f} | {found.steps:,} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
