@@ -16,6 +16,7 @@ LATEX = (
     r"\begin{lemma}\label{lemma-stalk} Let $X$ be a topological space and $\mathcal{F}$ a sheaf on "
     r"it. Then the map $\mathcal{F}_x \to \mathcal{G}_x$ is injective for every point. \end{lemma}"
 )
+CAPITALS = f"{ENGLISH.upper()} {ENGLISH[: len(ENGLISH) // 12]}"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def detect():  # type: ignore[no-untyped-def]
     return detector()
 
 
-@pytest.mark.parametrize("text", [ENGLISH, ENGLISH * 300, COMMANDS, LATEX, ENGLISH.upper()])
+@pytest.mark.parametrize("text", [ENGLISH, ENGLISH * 300, COMMANDS, LATEX, CAPITALS])
 def test_english(detect, text: str) -> None:  # type: ignore[no-untyped-def]
     assert detect(text)[0] == "en"
 

