@@ -117,7 +117,9 @@ class Ledger:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def of(self, source: str, tier: str = "") -> Counts:
-        counts = self.sources.setdefault(source, Counts())
+        counts = self.sources.get(source)
+        if counts is None:
+            counts = self.sources[source] = Counts()
         counts.tier = counts.tier or tier
         return counts
 

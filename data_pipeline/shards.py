@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
 import zstandard
 
 from data_pipeline.disk import disk_full_explained, partial_path, publish
@@ -26,6 +27,11 @@ LEVEL = 3
 BLOCK_BYTES = 1 << 20  # lines gathered before they are compressed
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# orjson writes dates too, which would be read as strings.
+_OPTIONS = (
+    orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+_LARGE = 2.0**63
 
 
 class TruncatedShard(ValueError):
@@ -57,7 +63,7 @@ class RowWriter:
 
     def write_row(self, row: dict[str, Any]) -> None:
         try:
-            line = _encode(row).encode() + b"\n"
+            line = _line(row)
         except ValueError as error:  # UnicodeEncodeError is one
             name = row.get("id", f"row {self.rows}")
             raise ValueError(f"{self.path}: {name!r} cannot be written as JSON: {error}") from error
@@ -162,6 +168,40 @@ def numbered(name: str, number: int, count: int) -> str:
     return f"{name}-{number:0{max(5, len(str(count - 1)))}d}"
 
 
+def _line(row: dict[str, Any]) -> bytes:
+    """As JSON in UTF-8, with the newline; raises ValueError or TypeError for what is not JSON."""
+    try:
+        line = orjson.dumps(row, option=_OPTIONS)
+        if b"null" not in line:  # NaN would be null
+            return line
+    except orjson.JSONEncodeError:  # also for integers of more than 64 bits
+        pass
+    return _encode(row).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> Any:
+    """What `_line` wrote; raises ValueError."""
+    try:
+        value = orjson.loads(line)
+    except ValueError:  # also for what is nested deeply
+        return json.loads(line)
+    return json.loads(line) if _has_large_float(value) else value
+
+
+def _has_large_float(value: Any) -> bool:
+    """Which may have been an integer of more than 64 bits."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, float) and abs(value) >= _LARGE:
+            return True
+    return False
+
+
 def _row(document: Document) -> dict[str, Any]:
     return {
         "id": document.id,
@@ -188,7 +228,7 @@ def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, (_, line, _) in enumerate(split_lines(read_chunks(path)), start=1):
             try:
-                row = json.loads(line)
+                row = _parsed(line)
             except ValueError as error:
                 raise _damaged(path, number, str(error)) from error
             if not isinstance(row, dict):

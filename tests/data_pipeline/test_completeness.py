@@ -50,8 +50,8 @@ Grass::
     ],
 )
 def test_a_list_that_does_not_come(text: str) -> None:
-    assert completeness.truncated_list(Text.of(text)) is not None
-    assert completeness.truncated_list(Text.of(f"{text} bread and milk.")) is None
+    assert completeness.truncated_list(Text(text)) is not None
+    assert completeness.truncated_list(Text(f"{text} bread and milk.")) is None
 
 
 @pytest.mark.parametrize(
@@ -66,49 +66,49 @@ def test_a_list_that_does_not_come(text: str) -> None:
     ],
 )
 def test_lists_that_are_whole(text: str) -> None:
-    assert completeness.truncated_list(Text.of(text)) is None
+    assert completeness.truncated_list(Text(text)) is None
 
 
 def test_fences() -> None:
     code = "Run this:\n\n```python\nfor hare in hares:\n    hare.run()\n"
-    assert completeness.open_fence(Text.of(code)) == {"open": "```python"}
-    assert completeness.open_fence(Text.of(code + "```\n\nIt prints nothing.")) is None
-    assert completeness.open_fence(Text.of("It runs. " * 200 + code)) is None  # little is lost
+    assert completeness.open_fence(Text(code)) == {"open": "```python"}
+    assert completeness.open_fence(Text(code + "```\n\nIt prints nothing.")) is None
+    assert completeness.open_fence(Text("It runs. " * 200 + code)) is None  # little is lost
     nested = "````\n```\n````\n"
-    assert completeness.open_fence(Text.of(nested)) is None
-    assert completeness.open_fence(Text.of("```code``` in a line")) is None
-    assert completeness.open_fence(Text.of(RST)) is None  # a heading is underlined
+    assert completeness.open_fence(Text(nested)) is None
+    assert completeness.open_fence(Text("```code``` in a line")) is None
+    assert completeness.open_fence(Text(RST)) is None  # a heading is underlined
 
 
 def test_environments() -> None:
-    assert completeness.open_environment(Text.of(PROOF)) is None
+    assert completeness.open_environment(Text(PROOF)) is None
     cut = PROOF[: PROOF.index(" is affine")]
-    assert completeness.open_environment(Text.of(cut)) == {"open": r"\begin{proof}"}
+    assert completeness.open_environment(Text(cut)) == {"open": r"\begin{proof}"}
     verbatim = r"\begin{verbatim} \begin{proof} \end{verbatim}"
-    assert completeness.open_environment(Text.of(PROOF + verbatim)) is None
-    assert completeness.open_environment(Text.of(verbatim + cut)) == {"open": r"\begin{proof}"}
+    assert completeness.open_environment(Text(PROOF + verbatim)) is None
+    assert completeness.open_environment(Text(verbatim + cut)) == {"open": r"\begin{proof}"}
     macros = r"\newenvironment{boxed}{\begin{center}}{\end{center}} \begin{center}"
-    assert completeness.open_environment(Text.of(macros)) is None
+    assert completeness.open_environment(Text(macros)) is None
     # lost in conversion, and the text goes on
-    assert completeness.open_environment(Text.of(cut + " It is so. " * 400)) is None
-    assert completeness.open_environment(Text.of(r"$x$ \end{proof} \begin{proof}")) is None
+    assert completeness.open_environment(Text(cut + " It is so. " * 400)) is None
+    assert completeness.open_environment(Text(r"$x$ \end{proof} \begin{proof}")) is None
 
 
 def test_tags() -> None:
-    assert completeness.open_tag(Text.of('See <a href="https://a.or')) is not None
-    assert completeness.open_tag(Text.of("It is <b>bold</")) is not None
-    assert completeness.open_tag(Text.of("A page.\n<!-- to be continued")) is not None
+    assert completeness.open_tag(Text('See <a href="https://a.or')) is not None
+    assert completeness.open_tag(Text("It is <b>bold</")) is not None
+    assert completeness.open_tag(Text("A page.\n<!-- to be continued")) is not None
     for whole in ('See <a href="x">it</a>.', "a < b", "<br>", "<!-- x --> y", "if x <y"):
-        assert completeness.open_tag(Text.of(whole)) is None
+        assert completeness.open_tag(Text(whole)) is None
 
 
 def test_brackets_of_code() -> None:
-    assert completeness.open_bracket(Text.of(JAVA)) is None
-    assert completeness.open_bracket(Text.of(JAVA[: JAVA.index("// :-(")])) is not None
+    assert completeness.open_bracket(Text(JAVA)) is None
+    assert completeness.open_bracket(Text(JAVA[: JAVA.index("// :-(")])) is not None
     python = 'def f(x):\n    """(((."""\n    return [x // 2, ")", # :(\n'
-    assert completeness.open_bracket(Text.of(python)) is not None
-    assert completeness.open_bracket(Text.of(python + "    ]\n")) is None
-    assert completeness.open_bracket(Text.of(")))\n(")) is None  # no language that this reads
+    assert completeness.open_bracket(Text(python)) is not None
+    assert completeness.open_bracket(Text(python + "    ]\n")) is None
+    assert completeness.open_bracket(Text(")))\n(")) is None  # no language that this reads
 
 
 def test_real_files_are_whole_and_their_halves_are_seen() -> None:
@@ -117,10 +117,10 @@ def test_real_files_are_whole_and_their_halves_are_seen() -> None:
     halves = 0
     for path in paths:
         code = path.read_text(encoding="utf-8").strip()
-        assert completeness.open_bracket(Text.of(code)) is None, path.name
+        assert completeness.open_bracket(Text(code)) is None, path.name
         # cut inside a call or a definition
         opening = code.find("(", len(code) // 2)
-        halves += completeness.open_bracket(Text.of(code[: opening + 1])) is not None
+        halves += completeness.open_bracket(Text(code[: opening + 1])) is not None
     assert halves > 0.6 * len(paths) > 10  # the others were cut in a docstring
     rules = (
         completeness.truncated_list,
@@ -129,5 +129,5 @@ def test_real_files_are_whole_and_their_halves_are_seen() -> None:
         completeness.open_tag,
     )
     for name in sorted(topics):
-        text = Text.of(topics[name].strip())
+        text = Text(topics[name].strip())
         assert [rule.__name__ for rule in rules if rule(text)] == [], name

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipeline.curation.cleaning.language import detector
+from data_pipeline.curation.cleaning.language import detector, letters
 
 ENGLISH = (
     "The hare rested under a tree and was sure that it would win the race against the tortoise. "
@@ -16,6 +16,7 @@ LATEX = (
     r"\begin{lemma}\label{lemma-stalk} Let $X$ be a topological space and $\mathcal{F}$ a sheaf on "
     r"it. Then the map $\mathcal{F}_x \to \mathcal{G}_x$ is injective for every point. \end{lemma}"
 )
+CAPITALS = f"{ENGLISH.upper()} {ENGLISH[: len(ENGLISH) // 12]}"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def detect():  # type: ignore[no-untyped-def]
     return detector()
 
 
-@pytest.mark.parametrize("text", [ENGLISH, ENGLISH * 300, COMMANDS, LATEX, ENGLISH.upper()])
+@pytest.mark.parametrize("text", [ENGLISH, ENGLISH * 300, COMMANDS, LATEX, CAPITALS])
 def test_english(detect, text: str) -> None:  # type: ignore[no-untyped-def]
     assert detect(text)[0] == "en"
 
@@ -57,6 +58,11 @@ def test_sees_more_than_the_beginning(detect) -> None:  # type: ignore[no-untype
 def test_a_short_look_at_what_is_expected_comes_to_the_same(detect, text: str) -> None:  # type: ignore[no-untyped-def]
     short, long = detector("en")(text), detect(text)
     assert (short and short[0]) == (long and long[0])
+
+
+@pytest.mark.parametrize("text", ["".join(map(chr, range(128))), "a, b--c_9d\n\ne", " a1", ""])
+def test_letters_of_ascii_and_of_any_text_are_the_same(text: str) -> None:
+    assert letters(text) + "é" == letters(f"{text}é")
 
 
 @pytest.mark.parametrize("text", ["", "OK", "12 + 3 = 15 " * 99, "`ls -la` `cd ..`" * 20])

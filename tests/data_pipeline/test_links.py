@@ -28,6 +28,15 @@ PROSE, MARKUP, CODE = Profile.PROSE, Profile.MARKUP, Profile.CODE
         (".. image:: https://a.org/b.svg\n   :alt: x\n\nText.", "\nText.", 1),
         (".. _docs: https://a.org\n\nText.", "\nText.", 1),
         ("A, https://a.org, B", "A, B", 1),
+        ("See HTTP://A.ORG/X, Www.b.org and hTTps://c.d/e.", "See, and.", 3),
+        ("See [a [b] c](http://a.org).", "See a [b] c.", 1),
+        ("a\n\n[b\nc](http://a.org) d", "a\n\nb\nc d", 1),
+        ("[a\n\nb](http://a.org)", "[a\n\nb]", 1),  # a link is in one paragraph
+        (
+            "`curl a` or\n$ curl http://a.org `\nsee http://b.org, `c` and http://c.org.",
+            "`curl a` or\n$ curl http://a.org `\nsee, `c` and.",
+            2,
+        ),
     ],
 )
 def test_addresses_go_and_words_stay(text: str, expected: str, count: int) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -178,6 +179,20 @@ def test_what_is_not_text_is_refused_by_id(tmp_path, text):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_without_json_is_refused_by_id(tmp_path, number):
+    with (
+        pytest.raises(ValueError, match="'web/9' cannot be written"),
+        ShardWriter(tmp_path / "a") as writer,
+    ):
+        writer.write(Document("web/9", "t", "s", "c", {"scores": [{"a": number}]}))
+
+
+def test_a_date_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"), ShardWriter(tmp_path / "a") as w:
+        w.write(Document("web/9", "t", "s", "c", {"at": datetime(2020, 1, 2, tzinfo=UTC)}))
+
+
 def test_dropped_documents_are_written_with_stage_and_reason(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     dropped = Dropped(DOCUMENTS[1], "too_short", {"words": 2})
@@ -236,3 +251,40 @@ def test_meta_keeps_json_types(tmp_path):
     write(path, [Document("a", "t", "s", "c", meta)])
     (document,) = read_shard(path)
     assert json.dumps(document.meta) == json.dumps(meta)
+
+
+NESTED: list = []
+for _ in range(300):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**64 - 1,
+        2**64,
+        -(2**63) - 1,
+        10**40,
+        [{"a": 2**70}],
+        1e300,
+        -(2.0**63),
+        5e-324,
+        -0.0,
+        NESTED,
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_numbers_of_any_size_and_deep_lists_are_read_as_they_were(tmp_path, value):
+    path = tmp_path / "a.jsonl.zst"
+    write(path, [Document("a", "null", "s", "c", {"value": value})])
+    write(tmp_path / "b.jsonl.zst", [Document("a", "t", "s", "c", {"value": value})])
+    for written in (path, tmp_path / "b.jsonl.zst"):
+        (document,) = read_shard(written)
+        assert repr(document.meta) == repr({"value": value})
+
+
+def test_keys_that_are_no_strings_become_strings_as_json_has_it(tmp_path):
+    path = tmp_path / "a.jsonl.zst"
+    write(path, [Document("a", "t", "s", "c", {"counts": {1: 2, False: 3, None: 4}})])
+    (document,) = read_shard(path)
+    assert document.meta == {"counts": {"1": 2, "false": 3, "null": 4}}

@@ -41,7 +41,7 @@ def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
     def clean(document: Document) -> Document | Dropped:
         profile = config.profiles.get(document.category, Profile.PROSE)
         document = _edit(document, profile, config)
-        text = Text.of(document.text)
+        text = Text(document.text)
         for reason, profiles, rule in rules:
             if profile in profiles and (evidence := rule(text)) is not None:
                 return Dropped(document, reason, evidence)
@@ -79,8 +79,10 @@ def _edit(document: Document, profile: Profile, config: Cleaning) -> Document:
         text, links = remove_links(text, profile)
     if config.replace_personal_information:
         text, found = replace_personal_information(text, profile)
-    counts = Counter(document.meta.get("replaced", {})) + Counter({**found, "link": links})
-    meta = document.meta | ({"replaced": dict(sorted(counts.items()))} if counts else {})
+    meta = document.meta
+    if found or links or "replaced" in meta:
+        counts = Counter(meta.get("replaced", {})) + Counter({**found, "link": links})
+        meta = meta | ({"replaced": dict(sorted(counts.items()))} if counts else {})
     text = tidy_whitespace(text, profile) if links else text
     return Document(document.id, text, document.source, document.category, meta)
 

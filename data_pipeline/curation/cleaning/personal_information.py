@@ -36,7 +36,8 @@ _CODE_DOMAIN = re.compile(
 _BRACKETED_AT = re.compile(r"[(\[<]at[)\]>] ?[\w-]+(?:\.[\w-]+)+", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63} ?\Z", re.ASCII)
 _ANGLED_AT = re.compile(r"<[\w.+-]+ at [\w-]+(?:\.[\w-]+)+>", re.ASCII)
-# jo at acme dot org, jo [at] acme [dot] org
+# jo at acme dot org, jo [at] acme [dot] org; what is in the middle of it is found far quicker
+_MIDDLE = re.compile(r"[aA][tT][)\]]? ?[\w-]+ ?[(\[]?[dD][oO][tT]", re.ASCII)
 _SPELT_OUT = re.compile(
     r"\b[\w.+-]+ ?(?:[(\[]at[)\]]|\bat\b) ?(?:[\w-]+ ?(?:[(\[]dot[)\]]|\bdot\b) ?)+"
     r"(?:com|org|net|edu|gov|mil|info|io|dev|uk|de|fr|ch|nl|eu|ca|au|jp|cn|ru)\b",
@@ -45,6 +46,16 @@ _SPELT_OUT = re.compile(
 
 _MIN_DIGITS, _MAX_DIGITS = 7, 15  # of a telephone number (ITU E.164)
 _DIGITS = re.compile(r"\d[\d().+ -]{6,}\d")  # a sign of each of the next four
+# The same, four times as fast, in bytes of which `_KINDS` makes "0" of each digit, "-" of what may
+# stand between digits, "?" of how digits of other scripts begin in UTF-8, and "x" of the others.
+_DIGIT_KINDS = re.compile(rb"0[0-]{6,}0")
+_OTHER_DIGITS = b"\xd9\xdb\xdf\xe0\xe1\xea\xef\xf0"
+_KINDS = bytes(
+    ord(
+        "0" if c in b"0123456789" else "-" if c in b"().+ -" else "?" if c in _OTHER_DIGITS else "x"
+    )
+    for c in range(256)
+)
 # North American (area and exchange begin with 2 to 9) and international numbers with a plus sign.
 _PHONE = re.compile(
     r"(?<![\w.$+/=-])(?:"
@@ -193,7 +204,7 @@ def _emails(text: str, in_code: bool) -> Iterator[Span]:
             if local := _LOCAL_PART.search(text, max(0, domain.start() - 66), domain.start()):
                 yield local.start(), domain.end(), "email"
     if "dot" in text and (" dot " in text or "(dot)" in text or "[dot]" in text):
-        for match in _SPELT_OUT.finditer(text):
+        for match in _SPELT_OUT.finditer(text) if _MIDDLE.search(text) else ():
             yield match.start(), match.end(), "email"
     if "<" in text and " at " in text:
         for match in _ANGLED_AT.finditer(text):
@@ -201,8 +212,8 @@ def _emails(text: str, in_code: bool) -> Iterator[Span]:
 
 
 def _numbers(text: str, in_code: bool) -> Iterator[Span]:
-    for run in _DIGITS.finditer(text):
-        found, start, end = run[0], run.start(), run.end()
+    for start, end in _digit_runs(text):
+        found = text[start:end]
         # Two characters more on each side: for "+", "(" and for what must not follow.
         near = max(0, start - 2), min(len(text), end + 2)
         if found.count(".") >= _DOTS:
@@ -220,6 +231,16 @@ def _numbers(text: str, in_code: bool) -> Iterator[Span]:
                 if is_card_number(match[0]):
                     yield match.start(), match.end(), "card_number"
         yield from _ssns(text, start, end)
+
+
+def _digit_runs(text: str) -> Iterator[tuple[int, int]]:
+    """Where `_DIGITS` matches."""
+    kinds = text.encode().translate(_KINDS)
+    if b"?" in kinds:
+        return (run.span() for run in _DIGITS.finditer(text))
+    if len(kinds) > len(text):  # then a byte for each character
+        kinds = text.encode("ascii", "replace").translate(_KINDS)
+    return (run.span() for run in _DIGIT_KINDS.finditer(kinds))
 
 
 def _phones(text: str, start: int, end: int) -> Iterator[Span]:

@@ -8,9 +8,10 @@ saw. Sources: Gopher (Rae et al., arXiv 2112.11446, appendix A.1), StarCoder (Li
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from data_pipeline.curation.cleaning.fences import may_have_fences
 from data_pipeline.curation.word_lists import GRAMMAR
 
 Evidence = dict[str, Any]
@@ -37,26 +38,36 @@ _MAX_CODE_LINE, _MAX_MEAN_CODE_LINE, _MIN_CODE_LETTERS = 1000, 100, 0.25  # Star
 _MAX_IN_LONG_LINES, _MIN_LINE_LETTERS = 0.67, 0.1
 
 
-@dataclass(slots=True)
 class Text:
-    """A text with what several rules ask of it, computed once."""
+    """A text with what several rules ask of it, computed once, and only if one asks."""
 
-    text: str
-    words: list[str]  # split at white space
-    prose: str  # without fenced code
-    lines: list[str]  # of the prose, stripped; none empty
+    def __init__(self, text: str):
+        self.text = text
 
-    @classmethod
-    def of(cls, text: str) -> Text:
-        prose = _FENCED_CODE.sub("", text) if "```" in text or "~~~" in text else text
-        return cls(text, text.split(), prose, [s for x in prose.split("\n") if (s := x.strip())])
+    @cached_property
+    def words(self) -> list[str]:
+        """Split at white space."""
+        return self.text.split()
+
+    @cached_property
+    def prose(self) -> str:
+        """Without fenced code."""
+        return _FENCED_CODE.sub("", self.text) if may_have_fences(self.text) else self.text
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Of the prose, stripped; none empty."""
+        return [stripped for line in self.prose.split("\n") if (stripped := line.strip())]
 
 
 def too_few_words(text: Text, least: int) -> Evidence | None:
-    return {"words": len(text.words)} if len(text.words) < least else None
+    first = text.text.split(None, least)  # and the rest, if there is any
+    return {"words": len(first)} if len(first) < least else None
 
 
 def too_many_words(text: Text, most: int) -> Evidence | None:
+    if len(text.text) <= 2 * most:  # a word has a character and white space behind it
+        return None
     return {"words": len(text.words)} if len(text.words) > most else None
 
 

@@ -26,10 +26,9 @@ partitions of them take 0.2 GB each, 0.6 GB while one is merged.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +37,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from data_pipeline.curation.cleaning.fences import may_have_fences
 from data_pipeline.disk import read_arrays, write_arrays
 from data_pipeline.ngrams import U64
 
@@ -161,11 +161,17 @@ def line_hash(source: str, line: str) -> int:
 def without(text: str, repeated: Repeated, source: str) -> tuple[str, list[tuple[str, int]]]:
     """The text without its boilerplate, and what went, in order: (stripped line, documents)."""
     hashes = _hashes(text, source)
-    is_repeated = [key in repeated for key in hashes]
-    if not any(is_repeated):
+    if repeated.keys().isdisjoint(hashes):
         return text, []
     whole = text.split("\n")
-    plain = _is_plain(whole, is_repeated)
+    fenced = _fenced(whole) if may_have_fences(text) else set()
+    plain = {
+        k
+        for k, key in enumerate(hashes)
+        if key in repeated and k not in fenced and _is_plain(whole[k])
+    }
+    if not plain:
+        return text, []
     bare = [line.strip() for line in whole]
     gone: set[int] = set()
     for run in _runs(bare, plain):
@@ -190,40 +196,47 @@ def _hashes(text: str, source: str) -> list[int]:
             for line in map(bytes.strip, text.encode().split(b"\n"))
         ]
     return [
-        line_hash(source, line) if len(line) >= MIN_CHARACTERS else 0
+        digest(line.encode("utf-8", "surrogatepass"), seed) if len(line) >= MIN_CHARACTERS else 0
         for line in map(str.strip, text.split("\n"))
     ]
 
 
-def _is_plain(whole: Sequence[str], is_repeated: Sequence[bool]) -> list[bool]:
-    """Which lines are repeated and no code, table or the like."""
-    found = []
-    fenced = False
-    for line, repeated in zip(whole, is_repeated, strict=True):
-        if ("```" in line or "~~~" in line) and _FENCE.match(line):
-            fenced = not fenced
-        bare = line.strip() if repeated else ""
-        found.append(
-            repeated
-            and not fenced
-            and not line.startswith(("    ", "\t"))
-            and not _MARKUP.match(bare)
-            and sum(map(str.isalpha, bare)) >= _MIN_LETTERS * len(bare)
-        )
+def _fenced(whole: Sequence[str]) -> set[int]:
+    """The numbers of the lines of fenced code, with the fence above it and not the one below."""
+    found: set[int] = set()
+    inside = False
+    for k, line in enumerate(whole):
+        inside ^= bool(_FENCE.match(line))
+        if inside:
+            found.add(k)
     return found
 
 
-def _runs(bare: Sequence[str], plain: Sequence[bool]) -> list[list[Paragraph]]:
-    """The longest runs of paragraphs all of whose lines are repeated."""
+def _is_plain(line: str) -> bool:
+    """No code, table or the like."""
+    bare = line.strip()
+    return (
+        not line.startswith(("    ", "\t"))
+        and not _MARKUP.match(bare)
+        and sum(map(str.isalpha, bare)) >= _MIN_LETTERS * len(bare)
+    )
+
+
+def _runs(bare: Sequence[str], plain: Set[int]) -> list[list[Paragraph]]:
+    """The longest runs of paragraphs all of whose lines are plain; `plain`: their numbers."""
     runs: list[list[Paragraph]] = [[]]
-    for is_blank, group in itertools.groupby(range(len(bare)), key=lambda k: not bare[k]):
-        if is_blank:
-            continue
-        paragraph = list(group)
-        if all(plain[k] for k in paragraph):
-            runs[-1].append(paragraph)
-        elif runs[-1]:
-            runs.append([])
+    paragraph: Paragraph = []
+    is_run = True
+    for k, line in enumerate([*bare, ""]):
+        if line:
+            is_run = is_run and k in plain
+            paragraph.append(k)
+        elif paragraph:
+            if is_run:
+                runs[-1].append(paragraph)
+            elif runs[-1]:
+                runs.append([])
+            paragraph, is_run = [], True
     return [run for run in runs if run]
 
 

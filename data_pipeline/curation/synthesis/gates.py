@@ -130,7 +130,7 @@ def build(config: Gates) -> Gate:
         yield "prompt_leak", prompt_leak(text, asked.instruction)
         yield "meta_talk", _found(_META, text)
         yield "copied", copied(text, asked.passage, config.max_copied, config.max_recited)
-        seen = quality.Text.of(text)
+        seen = quality.Text(text)
         yield "too_short", quality.too_few_words(seen, config.min_words)
         yield "too_long", quality.too_many_words(seen, config.max_words)
         yield "language", foreign(text)
