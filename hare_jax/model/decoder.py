@@ -114,10 +114,15 @@ class FeedForward(nnx.Module):
     def __call__(self, x_BTD: Array) -> Array:
         gate_BTF = _kept(self._linear(x_BTD, self.gate_DF))
         up_BTF = _kept(self._linear(x_BTD, self.up_DF))
-        return self._linear(jax.nn.silu(gate_BTF) * up_BTF, self.down_FD)
+        return self._linear(_gated(gate_BTF, up_BTF), self.down_FD)
 
     def _linear(self, x: Array, weight: nnx.Param) -> Array:
         return linear(x, weight[...], 1, self.config.matmul)
+
+
+@jax.checkpoint  # what it is made of is kept anyway, and it is made again in no time
+def _gated(gate_BTF: Array, up_BTF: Array) -> Array:
+    return jax.nn.silu(gate_BTF) * up_BTF
 
 
 class Layer(nnx.Module):
