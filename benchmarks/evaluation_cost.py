@@ -71,17 +71,15 @@ class Counter:
         **_: Any,
     ) -> list[list[int]]:
         room = self.max_length - max_new_tokens
-        lengths = sorted((min(len(context), room) for context in contexts), reverse=True)
-        start = 0
-        while start < len(lengths):
-            length = min(prefix_tree.row_length(lengths[start]), self.max_length)
-            rows = prefix_tree.rows_a_batch(length, self.batch_tokens, 1, len(lengths))
-            for asked in lengths[start : start + rows]:
-                self._ask(asked + max_new_tokens)
+        lengths = [min(len(context), room) for context in contexts]
+        for batch, rows, length in prefix_tree.context_batches(
+            lengths, self.max_length, self.batch_tokens
+        ):
+            for number in batch:
+                self._ask(lengths[number] + max_new_tokens)
             self._compute(rows, length)
             self._compute(rows, max_new_tokens)
             self.steps += max_new_tokens
-            start += rows
         for number in range(len(contexts)):
             done(number, [])
         return [[] for _ in contexts]

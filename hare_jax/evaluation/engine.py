@@ -130,14 +130,11 @@ class Engine:
                 f" {self.max_length} at most; give a larger max_length or ask for fewer tokens"
             )
         readable = [list(context[-room:]) for context in contexts]
-        order = sorted(range(len(readable)), key=lambda i: -len(readable[i]))
         answers: list[list[int]] = [[] for _ in readable]
-        parts = self.mesh.size
-        start = 0
-        while start < len(order):
-            length = min(prefix_tree.row_length(len(readable[order[start]])), self.max_length)
-            rows = prefix_tree.rows_a_batch(length, self.batch_tokens, parts, len(order))
-            batch = order[start : start + rows]
+        lengths = [len(context) for context in readable]
+        for batch, rows, length in prefix_tree.context_batches(
+            lengths, self.max_length, self.batch_tokens, self.mesh.size
+        ):
             new = continue_batch(
                 self.graph,
                 self.params,
@@ -153,7 +150,6 @@ class Engine:
             for i, tokens in zip(batch, new, strict=True):
                 answers[i] = tokens
                 done(i, tokens)
-            start += rows
         return answers
 
     def _place(self, array: np.ndarray) -> Array:

@@ -151,6 +151,23 @@ def rows_a_batch(length: int, batch_tokens: int, parts: int, rows: int) -> int:
     return parts * min(max(1, batch_tokens // length), 1 << (needed - 1).bit_length())
 
 
+def context_batches(
+    lengths: Sequence[int], max_length: int, batch_tokens: int, parts: int = 1
+) -> Iterator[tuple[list[int], int, int]]:
+    """Contexts of these lengths to be continued, longest first: (which of them, rows, row length).
+
+    >>> list(context_batches([3, 200, 5], max_length=512, batch_tokens=512))
+    [([1, 2], 2, 256), ([0], 4, 128)]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        length = min(row_length(lengths[order[start]]), max_length)
+        rows = rows_a_batch(length, batch_tokens, parts, len(order))
+        yield order[start : start + rows], rows, length
+        start += rows
+
+
 def rows(trees: Sequence[Tree]) -> list[Row]:
     """Longest tree first; each gap is filled with the longest tree that fits into it."""
     waiting = sorted(trees, key=len)

@@ -119,9 +119,8 @@ def test_without_the_package_the_project_is_refused(
 
 OFFLINE = """
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from hare_jax.training.boards import TensorBoard, WeightsAndBiases
+from hare_jax.training.boards import WeightsAndBiases
 
 board = WeightsAndBiases(Path(sys.argv[1]), "hares")
 for step in range(3):
