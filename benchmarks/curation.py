@@ -150,7 +150,7 @@ def main() -> None:
     if options.only in ("", "recipe"):
         recipe.print_rates(documents, options.benchmarks, options.repeats)
     if options.only in ("", "workers"):
-        recipe.print_workers(documents, options.benchmarks)
+        recipe.print_workers(documents, options.benchmarks, options.repeats)
 
 
 if __name__ == "__main__":

@@ -213,11 +213,11 @@ def _documents_of(documents: Sequence[Document], size: int) -> int:
     return sum(1 for _ in takewhile(lambda so_far: so_far < size, sizes))
 
 
-def print_workers(documents: Sequence[Document], benchmarks: str) -> None:
-    """Wall-clock of the stages by one worker and by two, started before the clock: best of two."""
-    print("\nThe same stages by LocalEngine, wall-clock in seconds, the best of two runs")
+def print_workers(documents: Sequence[Document], benchmarks: str, repeats: int) -> None:
+    """Wall-clock of the stages by one worker and by two, in turns, started before the clock."""
+    print(f"\nThe same stages by LocalEngine, wall-clock in seconds, the best of {repeats} runs")
     walls: dict[int, Counter[str]] = {1: Counter(), 2: Counter()}
-    for workers in (1, 2, 1, 2):
+    for workers in (1, 2) * repeats:
         with tempfile.TemporaryDirectory() as name, LocalEngine(workers) as engine:
             folder = Path(name)
             for part in ("started", "measured"):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def number(seed: int, *names: str) -> int:
@@ -14,3 +18,12 @@ def number(seed: int, *names: str) -> int:
 
 def seeded(seed: int, *names: str) -> random.Random:
     return random.Random(number(seed, *names))
+
+
+def in_any_order(values: Sequence[T], random_: random.Random) -> Iterator[T]:
+    """All the values, shuffled as they are asked for: of thousands, the first three are wanted."""
+    left = list(values)
+    while left:
+        k = random_.randrange(len(left))
+        left[k], left[-1] = left[-1], left[k]
+        yield left.pop()

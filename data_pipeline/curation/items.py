@@ -178,11 +178,10 @@ def _continuation(documents: list[Document], config: HeldOut) -> Iterator[Item]:
         random_ = chance.seeded(config.seed, "continuation", place.document.id, str(place.at))
         length = random_.randint(*_CONTINUATION)
         right = _following(place, length)
-        others = [p for p in alternatives[_sign(place)] if p.document.id != place.document.id]
-        random_.shuffle(others)
         wrong: list[str] = []
-        for other in others:
-            text = _following(other, length)
+        for other in chance.in_any_order(alternatives[_sign(place)], random_):
+            own = other.document.id == place.document.id
+            text = "" if own else _following(other, length)
             if text and all(text.split()[:2] != known.split()[:2] for known in (right, *wrong)):
                 wrong.append(text)
             if len(wrong) == config.choices - 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 import re
 from collections import Counter
@@ -92,7 +93,8 @@ class Vocabulary:
         same word as this one (`before`) come first, then those of similar frequency and length.
         """
         counts = self.counts.get(shape(word), Counter())
-        near = sorted(
+        near = heapq.nsmallest(
+            8 * how_many,
             (w for w in counts if w not in barred and w != word and abs(len(w) - len(word)) <= 4),
             key=lambda other: (
                 before not in self.follows[other],
@@ -100,7 +102,7 @@ class Vocabulary:
                 abs(len(other) - len(word)),
                 other,
             ),
-        )[: 8 * how_many]
+        )
         # The first half stays before the second, so that the better ones are more often taken.
         better, rest = near[: len(near) // 2], near[len(near) // 2 :]
         random_.shuffle(better)

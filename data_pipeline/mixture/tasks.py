@@ -27,7 +27,7 @@ from data_pipeline.manifest import digest, file_sha256
 from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer
 from data_pipeline.quiet import quiet
 
-BATCH_BYTES = 1 << 21  # text that is tokenised at a time: its distinct words are encoded once
+BATCH_BYTES = 1 << 22  # text that is tokenised at a time: its distinct words are encoded once
 MAX_BATCH = 1024  # documents
 WORD_END = b"\xff"  # no byte of UTF-8
 
