@@ -100,7 +100,7 @@ def batches(documents: Iterable[T], characters: int = 1 << 18) -> Iterator[list[
 def words(texts: Sequence[str]) -> Words:
     """64-bit hashes of the words of all texts."""
     buffer, first_W, last_W, offsets_D = _cut(texts)
-    return Words(_hash_words(buffer, first_W, last_W), offsets_D)
+    return Words(hash_words(buffer, first_W, last_W), offsets_D)
 
 
 def stems(texts: Sequence[str]) -> Words:
@@ -119,7 +119,7 @@ def stems(texts: Sequence[str]) -> Words:
     first_byte_W = bytes_N[first_W]
     is_number_W = (first_byte_W >= ord("0")) & (first_byte_W <= ord("9"))
     length_W = np.minimum(length_W, np.where(is_number_W, _BYTES, _STEM))
-    return Words(_hash_words(buffer, first_W, first_W + length_W), offsets_D)
+    return Words(hash_words(buffer, first_W, first_W + length_W), offsets_D)
 
 
 def _cut(texts: Sequence[str]) -> tuple[bytes, I64, I64, I64]:
@@ -165,7 +165,7 @@ def ngrams_at(words: Words, starts_S: I64, n: int) -> U64:
     x = words.hashes_W[starts_S]
     for i in range(1, n):
         x = x * np.uint64(_GOLDEN) + words.hashes_W[starts_S + i]
-    return _mix(x)
+    return mix(x)
 
 
 def excerpt(text: str, first: int, count: int, most: int = 200) -> str:
@@ -224,7 +224,8 @@ def _folding_table() -> NDArray[np.uint32]:
     return table
 
 
-def _hash_words(buffer: bytes, first_W: I64, last_W: I64) -> U64:
+def hash_words(buffer: bytes, first_W: I64, last_W: I64) -> U64:
+    """Of the bytes of words without NUL; after the beginning of the last, 8 bytes can be read."""
     length_W = last_W - first_W
     at_every_byte = np.ndarray(len(buffer) - _BYTES + 1, "<u8", buffer, strides=(1,))
     x_W = at_every_byte[first_W] & _LOW_BYTES.take(length_W, mode="clip")
@@ -234,13 +235,13 @@ def _hash_words(buffer: bytes, first_W: I64, last_W: I64) -> U64:
             break
         rest = at_every_byte[first_W[some] + begin]
         rest &= _LOW_BYTES.take(length_W[some] - begin, mode="clip")
-        x_W[some] = _mix(x_W[some]) + rest
+        x_W[some] = mix(x_W[some]) + rest
     for w in np.flatnonzero(length_W > _LONG_WORD).tolist():
         x_W[w] = xxhash.xxh3_64_intdigest(buffer[first_W[w] : last_W[w]])
-    return _mix(x_W)
+    return mix(x_W)
 
 
-def _mix(x: U64) -> U64:
+def mix(x: U64) -> U64:
     """The finaliser of splitmix64: a bijection in which every bit depends on every bit."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x ^= x >> np.uint64(27)
@@ -265,7 +266,7 @@ def _windows(hashes_W: U64, n: int) -> U64:
             break
         power_W = _join(power_W, m, power_W, m)
         m *= 2
-    return _mix(sum_W)
+    return mix(sum_W)
 
 
 def _join(left_W: U64, left_words: int, right_W: U64, right_words: int) -> U64:

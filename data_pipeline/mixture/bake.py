@@ -1,4 +1,4 @@
-r"""Documents to what training reads: TFRecord -> SeqIO task -> packed rows in ArrayRecord.
+r"""Documents to what the SeqIO task reads, TFRecord, and what training reads: its examples, packed.
 
     web-00000.tfrecord              documents {id, text, source, category}, for the SeqIO task
     web-00000.array_record          rows of sequence_length + 1 tokens, packed
@@ -13,6 +13,7 @@ With sequence_length 7, two documents of 5 and 3 tokens (BOS and EOS counted) ma
     spans, JSON         [["web/0", 0, 5], ["web/1", 0, 3]]    id, offset in its tokens, length
 
 A part is one set of the three files, baked by one worker; the same documents give the same bytes.
+The rows' tokens are those of the task's examples, made by a faster encoder than TensorFlow's.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from data_pipeline.config import Baking, Source
 from data_pipeline.disk import FULL, KEPT, DiskFull, published, write_text
 from data_pipeline.document import Document
 from data_pipeline.manifest import digest, file_sha256
+from data_pipeline.mixture.encoder import encoder_of
 from data_pipeline.mixture.packing import Row, pack, padding_share
-from data_pipeline.mixture.tasks import import_tensorflow, task
+from data_pipeline.mixture.tasks import import_tensorflow
 from data_pipeline.mixture.tokenizer import Tokenizer, opened
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.quiet import quiet
+from data_pipeline.ngrams import batches
 from data_pipeline.remote import storage_path
 
 SCHEMA = 1
 TOKENIZER_FILE = "tokenizer.model"
 WINDOW_TOKENS = 1 << 22  # packed together: more would save no padding worth naming
-READ_AT_A_TIME = 64  # documents that leave TensorFlow together
+ENCODED_TOGETHER = 1 << 20  # characters
 TOKEN_DTYPES = ("uint16", "uint32")
 
 
@@ -106,8 +108,7 @@ def bake_part(
     part = Part(source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord")
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
     with _published(files) as (rows_file, spans_file, tfrecord):
-        _write_tfrecord(tfrecord, documents, part)
-        windows = _windows(tfrecord, tokenizer, part)
+        windows = _windows(_recorded(tfrecord, documents, part), tokenizer)
         _write_rows(rows_file, spans_file, windows, config.sequence_length + 1, tokenizer, part)
         part.sha256, part.spans_sha256, part.tfrecord_sha256 = (
             file_sha256(file) for file in (rows_file, spans_file, tfrecord)
@@ -181,8 +182,8 @@ def _source_row(source: Source, parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def _write_tfrecord(path: Path, documents: Iterable[Document], part: Part) -> None:
-    """Counts `documents` and `text_bytes` of the part on the way."""
+def _recorded(path: Path, documents: Iterable[Document], part: Part) -> Iterator[Document]:
+    """The documents, each written to the TFRecord; counts `documents` and `text_bytes`."""
     _, tf, _ = import_tensorflow()
 
     def feature(text: str) -> Any:
@@ -201,6 +202,7 @@ def _write_tfrecord(path: Path, documents: Iterable[Document], part: Part) -> No
             part.text_bytes += len(features["text"].bytes_list.value[0])
             example = tf.train.Example(features=tf.train.Features(feature=features))
             writer.write(example.SerializeToString(deterministic=True))
+            yield document
 
 
 @dataclass(slots=True)
@@ -212,29 +214,26 @@ class _Window:
     ids: list[str]
 
 
-def _windows(tfrecord: Path, tokenizer: Tokenizer, part: Part) -> Iterator[_Window]:
-    """One pass over the SeqIO task of the part, in windows of WINDOW_TOKENS or a little more."""
-    provider = task(
-        "part", [tfrecord], tokenizer, documents=part.documents, text_bytes=part.text_bytes
-    )
-    _, tf, _ = import_tensorflow()
-    one_thread = tf.data.Options()  # the other processors have workers of their own
-    one_thread.threading.private_threadpool_size = 1
-    with quiet():  # SentencePiece greets when it is first used
-        dataset = provider.get_dataset(None, "train", shuffle=False, num_epochs=1)
-        batches = iter(dataset.ragged_batch(READ_AT_A_TIME).with_options(one_thread))
-        batch = next(batches, None)
+def _windows(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Window]:
+    """Windows of WINDOW_TOKENS or a little more."""
+    encoder = encoder_of(tokenizer)
     tokens: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     ids: list[str] = []
-    while batch is not None:
-        tokens.append(batch["targets"].flat_values.numpy())
-        lengths.append(batch["targets"].row_lengths().numpy())
-        ids += [name.decode() for name in batch["id"].numpy().tolist()]
-        batch = next(batches, None)
-        if batch is None or sum(map(len, tokens)) >= WINDOW_TOKENS:
-            yield _Window(np.concatenate(tokens), np.concatenate(lengths), ids)
+
+    def window() -> _Window:
+        return _Window(np.concatenate(tokens), np.concatenate(lengths), ids)
+
+    for batch in batches(documents, ENCODED_TOGETHER):
+        own_tokens, own_lengths = encoder.encode([document.text for document in batch])
+        tokens.append(own_tokens)
+        lengths.append(own_lengths)
+        ids += [document.id for document in batch]
+        if sum(map(len, tokens)) >= WINDOW_TOKENS:
+            yield window()
             tokens, lengths, ids = [], [], []
+    if ids:
+        yield window()
 
 
 def _write_rows(

@@ -14,7 +14,6 @@ For a SeqIO user:
 from __future__ import annotations
 
 import contextlib
-import functools
 import glob
 import json
 import os
@@ -24,12 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.manifest import digest, file_sha256
-from data_pipeline.mixture.tokenizer import WORD_PATTERN, Tokenizer
+from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.quiet import quiet
-
-BATCH_BYTES = 1 << 22  # text that is tokenised at a time: its distinct words are encoded once
-MAX_BATCH = 1024  # documents
-WORD_END = b"\xff"  # no byte of UTF-8
 
 
 def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,8 +49,6 @@ def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any],
             _seqio_name(prefix, name),
             [directory / file["tfrecord"] for file in files],
             tokenizer,
-            documents=sum(file["documents"] for file in files),
-            text_bytes=sum(file["text_bytes"] for file in files),
         )
         for name, files in sources.items()
     }
@@ -123,99 +116,51 @@ def register(directory: str | Path, prefix: str = "hare") -> list[str]:
     return [provider.name for provider in (*tasks.values(), *mixtures.values())]
 
 
-def task(
-    name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer, *, documents: int, text_bytes: int
-) -> Any:
-    """A seqio.Task with the split "train" over TFRecords of {"id", "text", "source", "category"}.
-
-    `documents` and `text_bytes` (of all files) decide how many documents are tokenised at a time.
-    """
+def task(name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer) -> Any:
+    """A seqio.Task with the split "train" over TFRecords of documents: "id", "text" and more."""
     seqio, tf, _ = import_tensorflow()
     vocabulary = seqio.SentencePieceVocabulary(str(tokenizer.path))
     with quiet():
         vocabulary.load_model()  # warns that the Mistral tokenizer has no padding id
-    batch = max(1, min(MAX_BATCH, BATCH_BYTES * documents // max(text_bytes, 1)))
     return seqio.Task(
         name,
         source=seqio.TFExampleDataSource(
             {"train": [glob.escape(str(path)) for path in tfrecords]},
             {key: tf.io.FixedLenFeature([], tf.string) for key in ("id", "text")},
         ),
-        preprocessors=[_tokenize(tokenizer, batch)],
+        preprocessors=[_tokenize(tokenizer)],
         output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
     )
 
 
-def _tokenize(tokenizer: Tokenizer, batch: int) -> Callable[..., Any]:
+def _tokenize(tokenizer: Tokenizer) -> Callable[..., Any]:
     """A SeqIO preprocessor: {"id", "text"} -> {"targets", "id"}, cut at the sequence length."""
-    _, tf, _ = import_tensorflow()
+    _, tf, text = import_tensorflow()
 
     def tokenize(
         dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
     ) -> Any:
-        feature = output_features["targets"]
+        with quiet():  # it greets
+            encode = text.SentencepieceTokenizer(model=tokenizer.model).tokenize
+        ends = [tokenizer.bos_id], [tokenizer.eos_id][: output_features["targets"].add_eos]
         longest = (sequence_length or {}).get("targets")
-        encode = _document_encoder(tokenizer, feature.add_eos)
 
         @tf.autograph.experimental.do_not_convert  # there is nothing to convert, which takes time
         def tokens(example: dict[str, Any]) -> dict[str, Any]:
-            ids, name = encode(example["text"]), example["id"]
-            if longest is not None:
-                ids, name = cut(ids, name)
-            return {"targets": ids, "id": name}
+            ids = tf.concat([ends[0], encode(example["text"]), ends[1]], axis=0)
+            if longest is None:
+                return {"targets": ids, "id": example["id"]}
+            starts = tf.range(0, tf.size(ids), longest)
+            lengths = tf.minimum(tf.size(ids) - starts, longest)
+            return {
+                "targets": tf.RaggedTensor.from_row_lengths(ids, lengths),
+                "id": tf.repeat(example["id"], tf.size(starts)),
+            }
 
-        def cut(ids: Any, name: Any) -> tuple[Any, Any]:
-            lengths = ids.row_lengths()
-            pieces = -(-lengths // longest)
-            starts = tf.ragged.range(pieces).flat_values * longest
-            lengths = tf.minimum(tf.repeat(lengths, pieces) - starts, longest)
-            return tf.RaggedTensor.from_row_lengths(ids.flat_values, lengths), tf.repeat(
-                name, pieces
-            )
-
-        return dataset.batch(batch).map(tokens, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        dataset = dataset.map(tokens, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset if longest is None else dataset.unbatch()
 
     return tokenize
-
-
-@functools.lru_cache(4)  # a worker bakes many parts; tracing this takes as long as 1 MB of text
-def _document_encoder(tokenizer: Tokenizer, add_eos: bool) -> Callable[[Any], Any]:
-    """Texts (string [N]) -> BOS, their ids and EOS (int32, ragged [N, None])."""
-    _, tf, _ = import_tensorflow()
-    encode = encoder(tokenizer)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def encode_documents(texts: Any) -> Any:
-        ends = [tokenizer.bos_id], [tokenizer.eos_id][:add_eos]
-        before, after = (tf.tile([end], [tf.size(texts), 1]) for end in ends)
-        return tf.concat([before, encode(texts), after], axis=1)
-
-    return encode_documents
-
-
-def encoder(tokenizer: Tokenizer) -> Callable[[Any], Any]:
-    """Texts (string [N]) -> ids (int32, ragged [N, None]), the same as `tokenizer.encode` gives.
-
-    Where the vocabulary allows it, each distinct word is encoded once and looked up after that,
-    which is 2.5 times as fast as SentencePiece on whole texts.
-    """
-    _, tf, text = import_tensorflow()
-    by_words = tokenizer.splits_at_words
-    model = tokenizer.model_without_prefix() if by_words else tokenizer.model
-    with quiet():  # it greets
-        encode_words = text.SentencepieceTokenizer(model=model).tokenize
-    if not by_words:
-        return encode_words
-
-    def encode(texts: Any) -> Any:
-        texts = tf.where(tf.equal(texts, ""), texts, tf.strings.join([" ", texts]))
-        ended = tf.strings.regex_replace(texts, WORD_PATTERN, rb"\0" + WORD_END)
-        words = tf.strings.split(ended, sep=WORD_END)
-        distinct, which = tf.unique(words.flat_values)
-        ids = tf.gather(encode_words(distinct), which)
-        return words.with_flat_values(ids).merge_dims(1, 2)
-
-    return encode
 
 
 def import_tensorflow() -> tuple[Any, Any, Any]:

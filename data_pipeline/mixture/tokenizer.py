@@ -19,19 +19,9 @@ import sentencepiece
 MISTRAL_MODEL = "data/tokenizer.model.v1"
 KNOWN_LINES, KNOWN_LINE = 4096, 1000  # lines whose ids are kept, and characters of the longest
 
-# Text falls apart into words such that no piece of the vocabulary lies in two of them: each
-# distinct word then needs to be encoded only once. RE2 and `re` read this pattern alike, and it
-# matches every character of a text: "It's  3.5\n" -> "It", "'", "s", "  3", ".", "5", "\n".
+# Text falls apart into words (see encoder.py). Where no piece of the vocabulary lies in two of
+# them, each distinct word needs to be encoded only once.
 _SIGN = r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
-_LETTERS_OR_SIGNS = rf"(?:[A-Za-z]+|{_SIGN}+)"
-_BEYOND_ASCII = "[\u0080-\u2580\u2582-\U0010ffff]+"  # all but U+2581, SentencePiece's own space
-WORD_PATTERN = (
-    "[ \u2581]*(?:"
-    rf"{_LETTERS_OR_SIGNS}(?:{_BEYOND_ASCII}{_LETTERS_OR_SIGNS}?)*"
-    rf"|(?:{_BEYOND_ASCII}{_LETTERS_OR_SIGNS}?)+"
-    r"|\n|[0-9]{1,2}"
-    ")|[ \u2581]+"
-)
 # Two characters that may lie in two words.
 _ACROSS_WORDS = re.compile(
     rf"[A-Za-z]{_SIGN}|{_SIGN}[A-Za-z]|[^ \u2581][ \u2581\n0-9]|[\n0-9].", re.DOTALL
@@ -86,6 +76,10 @@ class Tokenizer:
             ids += self._ids_of_line(line)
         return ids
 
+    def encode_inside(self, words: list[str]) -> list[list[int]]:
+        """Ids of pieces of a text, without the space that is put before a whole one."""
+        return self._inside.encode(words)
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode([int(i) for i in ids])
 
@@ -101,7 +95,7 @@ class Tokenizer:
 
     @cached_property
     def splits_at_words(self) -> bool:
-        """Whether the ids of a text are those of its words (WORD_PATTERN), one after the other.
+        """Whether the ids of a text are those of its words (encoder.py), one after the other.
 
         True for BPE with byte fallback and no normalisation where no piece lies across the end of a
         word: then no merge does. Unigram models weigh whole segmentations: False.
@@ -125,9 +119,11 @@ class Tokenizer:
 
     @cached_property
     def _inside(self) -> sentencepiece.SentencePieceProcessor:
-        """Encodes what stands inside a text."""
+        """Encodes what stands inside a text: puts no space before it."""
+        proto = self._proto()
+        proto.normalizer_spec.add_dummy_prefix = False
         processor = sentencepiece.SentencePieceProcessor()
-        processor.LoadFromSerializedProto(self.model_without_prefix())
+        processor.LoadFromSerializedProto(proto.SerializeToString())
         return processor
 
     @cached_property
@@ -139,12 +135,6 @@ class Tokenizer:
         encode = self._inside.encode
         known = lru_cache(KNOWN_LINES)(encode)
         return lambda line: known(line) if len(line) <= KNOWN_LINE else encode(line)
-
-    def model_without_prefix(self) -> bytes:
-        """The model that puts no space before a text: for the words inside one."""
-        proto = self._proto()
-        proto.normalizer_spec.add_dummy_prefix = False
-        return proto.SerializeToString()
 
     def _proto(self) -> Any:
         from sentencepiece import sentencepiece_model_pb2

@@ -114,7 +114,7 @@ def test_documents_are_packed_in_windows(tmp_path: Path, monkeypatch: pytest.Mon
     kept = bake.pack
     monkeypatch.setattr(bake, "pack", pack)
     monkeypatch.setattr(bake, "WINDOW_TOKENS", 300)
-    monkeypatch.setattr(bake, "READ_AT_A_TIME", 7)
+    monkeypatch.setattr(bake, "ENCODED_TOGETHER", 200)
     part = bake.bake_part("web-00000", "web", documents(), tmp_path, CONFIG)
     assert len(seen) > 3
     assert max(seen) < 30

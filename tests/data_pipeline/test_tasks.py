@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 from sentencepiece import sentencepiece_model_pb2
 
 from data_pipeline.config import Baking, Source, Tier
@@ -88,7 +90,10 @@ def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     tokenizer = Tokenizer(path)
     assert 300 in tokenizer.encode(TEXTS[8])
-    assert tasks.encoder(tokenizer)(TEXTS).to_list() == [tokenizer.encode(text) for text in TEXTS]
+    bake.bake_part("part", "web", documents("web"), tmp_path, Baking(tokenizer=str(path)))
+    got = examples(tasks.task("across", [tmp_path / "part.tfrecord"], tokenizer))
+    for example, text in zip(got, TEXTS, strict=True):
+        assert example["targets"].tolist() == [1, *tokenizer.encode(text), 2]
 
 
 def test_long_documents_become_several_examples(defined: tuple[dict[str, Any], Any]) -> None:
@@ -101,16 +106,22 @@ def test_long_documents_become_several_examples(defined: tuple[dict[str, Any], A
     assert max(map(len, whole.values())) > 1000
 
 
-@pytest.mark.parametrize("batch", [1, 4, 1000])
-def test_batches_do_not_show(
-    defined: tuple[dict[str, Any], Any], monkeypatch: pytest.MonkeyPatch, batch: int, baked: Path
-) -> None:
-    monkeypatch.setattr(tasks, "MAX_BATCH", batch)
-    monkeypatch.setattr(tasks, "BATCH_BYTES", 1 << 40)
-    files = [baked / "part-0.tfrecord"]
-    task = tasks.task("t", files, Tokenizer(), documents=len(TEXTS), text_bytes=1)
-    got = [example["targets"].tolist() for example in examples(task)]
-    assert got == [example["targets"].tolist() for example in examples(defined[0]["web"])]
+def test_baked_rows_hold_the_examples(baked: Path, defined: tuple[dict[str, Any], Any]) -> None:
+    """What training reads is what a SeqIO user gets, though another encoder has made it."""
+    rows, spans = (
+        ArrayRecordReader(str(baked / f"part-0{end}.array_record")).read_all()
+        for end in ("", ".spans")
+    )
+    examples_by_id = {e["id"].decode(): e["targets"] for e in examples(defined[0]["web"])}
+    seen: Counter[str] = Counter()
+    for row, of_row in zip(rows, map(json.loads, spans), strict=True):
+        tokens, at = np.frombuffer(row[: 2 * 65], "<u2"), 0
+        for name, offset, length in of_row:
+            own = examples_by_id[name][offset : offset + length]
+            assert tokens[at : at + length].tolist() == own.tolist()
+            seen[name] += length - (offset > 0)
+            at += length
+    assert seen == {name: len(tokens) for name, tokens in examples_by_id.items()}
 
 
 def test_rates_are_honoured(defined: tuple[dict[str, Any], dict[str, Any]]) -> None:

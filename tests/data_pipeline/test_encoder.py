@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
+
+from data_pipeline.mixture import encoder
+from data_pipeline.mixture.encoder import Encoder
+from data_pipeline.mixture.tokenizer import Tokenizer, mistral_model
+
+TEXTS = [
+    "",
+    " ",
+    "a ",
+    " b",
+    "  two  spaces  ",
+    "\n",
+    "\n\n  def f(x):\r\n\treturn x ** 2  # ok\n",
+    "a\x00b \x00\x00 \x00",
+    "It's 2026-11-30: 3.14159, isn't it?",
+    "“curly” — dashes… naïve café ﬁ ² »,",
+    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
+    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
+    "<s> </s> <unk> <0x0A>",
+    "x" * 3000 + " ab" * 1000,
+    "7",
+]
+# A word, as a pattern: what is found by pairs of bytes.
+SIGN = r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
+BEYOND_ASCII = "[\u0080-\u2580\u2582-\U0010ffff]+"
+WORD = re.compile(
+    "[ \u2581]*(?:"
+    rf"(?:[A-Za-z]+|{SIGN}+)(?:{BEYOND_ASCII}(?:[A-Za-z]+|{SIGN}+)?)*"
+    rf"|(?:{BEYOND_ASCII}(?:[A-Za-z]+|{SIGN}+)?)+"
+    r"|\n|[0-9]"
+    ")|[ \u2581]+"
+)
+PIECES = [*TEXTS, *"aZ .,;'\n\t0123456789-(){}", "  ", "é", "’", "\u2581", "漢", "the", "Hare"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer()
+
+
+@pytest.fixture(scope="module")
+def processor() -> sentencepiece.SentencePieceProcessor:
+    """SentencePiece itself."""
+    return sentencepiece.SentencePieceProcessor(str(mistral_model()))
+
+
+def split(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
+    return [own.tolist() for own in np.split(ids, np.cumsum(lengths)[:-1])]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES) | st.text(max_size=5)).map("".join), min_size=1))
+def test_ids_are_those_of_sentencepiece(
+    tokenizer: Tokenizer, processor: sentencepiece.SentencePieceProcessor, texts: list[str]
+) -> None:
+    whole = [[1, *processor.encode(text), 2] for text in texts]
+    encode = encoder.encoder_of(tokenizer).encode  # which remembers the examples before this one
+    for _ in range(2):
+        assert split(*encode(texts)) == whole
+
+
+def test_no_texts(tokenizer: Tokenizer) -> None:
+    ids, lengths = Encoder(tokenizer).encode([])
+    assert (ids.tolist(), lengths.tolist()) == ([], [])
+
+
+def test_what_is_remembered_does_not_show(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two words of one slot, and so many words that all are forgotten."""
+    rng = random.Random(0)
+    batches = [["".join(rng.choices(PIECES[3:], k=30)) for _ in range(20)] for _ in range(8)]
+    roomy = [Encoder(tokenizer).encode(batch) for batch in batches]
+    monkeypatch.setattr(encoder, "_SLOT_BITS", 4)
+    monkeypatch.setattr(encoder, "_MOST_KNOWN", 500)
+    narrow = Encoder(tokenizer)
+    sizes = []
+    for batch, (ids, lengths) in zip(batches * 3, roomy * 3, strict=True):
+        own_ids, own_lengths = narrow.encode(batch)
+        assert own_ids.tolist() == ids.tolist()
+        assert own_lengths.tolist() == lengths.tolist()
+        sizes.append(len(narrow._lengths_K))
+    assert sizes != sorted(sizes)  # it has forgotten
+
+
+def test_words_begin_where_the_pattern_says() -> None:
+    rng = random.Random(1)
+    texts = [*TEXTS, *("".join(rng.choices(PIECES[15:], k=40)) for _ in range(300))]
+    texts = [" " + text.replace("\u2581", " ") for text in texts]
+    buffer, first = "".join(texts).encode(), np.cumsum([0, *(len(t.encode()) for t in texts)])
+    begins = encoder._begins(buffer, first[:-1]).tolist()
+    words = [word for text in texts for word in WORD.findall(text)]
+    assert "".join(words) == "".join(texts)
+    assert [buffer[a:b].decode() for a, b in zip(begins, [*begins[1:], None], strict=True)] == words
+
+
+def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(mistral_model().read_bytes())
+    proto.pieces[300].piece = "'s"
+    path = tmp_path / "across.model"
+    path.write_bytes(proto.SerializeToString())
+    across = Tokenizer(path)
+    encode = Encoder(across).encode
+    for texts in (TEXTS, TEXTS[::-1]):
+        assert split(*encode(texts)) == [[1, *across.encode(text), 2] for text in texts]
+    assert 300 in encode([TEXTS[8]])[0]
+
+
+def test_a_lone_surrogate_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        Encoder(tokenizer).encode(["fine", "\ud800"])
