@@ -81,12 +81,11 @@ class Encoder:
         Equal hashes (64 bits) are taken for equal words. Raises UnicodeEncodeError for lone
         surrogates.
         """
-        if not self._tokenizer.splits_at_words:
-            words = [self._tokenizer.encode(text) for text in texts]
-            self._forget()
-            word_W, offsets_D = self._add(words), np.arange(len(texts) + 1)
-        else:
+        try:
             word_W, offsets_D = self._words(texts)
+        except BaseException:
+            self._forget()  # Ctrl-C in a notebook must not leave a word half known
+            raise
         edges = np.repeat(offsets_D, 2)[1:-1]  # BOS, EOS BOS, ..., EOS BOS, EOS
         word_W = np.insert(word_W, edges, np.tile([_BOS, _EOS], len(texts)))
         offsets_D = offsets_D + 2 * np.arange(len(texts) + 1)
@@ -100,6 +99,10 @@ class Encoder:
 
     def _words(self, texts: Sequence[str]) -> tuple[I32, I64]:
         """The numbers of the words of all texts [W]; where those of each begin, of the last end."""
+        if not self._tokenizer.splits_at_words:  # then a text is a word
+            self._forget()
+            own = self._add([self._tokenizer.encode(text) for text in texts])
+            return own, np.arange(len(texts) + 1)
         encoded = [b" " + text.encode().replace(*_SPACES) if text else b"" for text in texts]
         buffer = b"".join([*encoded, _PADDING])
         text_first_D = np.cumsum([0, *map(len, encoded)])

@@ -94,6 +94,20 @@ def test_what_is_remembered_does_not_show(
     assert sizes != sorted(sizes)  # it has forgotten
 
 
+def test_an_interrupted_batch_leaves_no_word_half_known(tokenizer: Tokenizer) -> None:
+    """Ctrl-C in a notebook, whose encoder goes on."""
+
+    class Interrupted(np.ndarray):
+        def __setitem__(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    interrupted = Encoder(tokenizer)
+    interrupted._word_T = interrupted._word_T.view(Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.encode(["Hares are fast."])
+    assert interrupted.encode(["Hares"])[0].tolist() == [1, *tokenizer.encode("Hares"), 2]
+
+
 def test_words_begin_where_the_pattern_says() -> None:
     rng = random.Random(1)
     texts = [*TEXTS, *("".join(rng.choices(PIECES[15:], k=40)) for _ in range(300))]
