@@ -125,7 +125,8 @@ class LocalEngine:
                     running[self._pool.submit(function, task)] = task
                 if not running:
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                done = wait(running, return_when=FIRST_COMPLETED).done
+                for future in [f for f in running if f in done]:  # of two errors, the first is told
                     task = running.pop(future)
                     try:
                         result: R | Failed = future.result()

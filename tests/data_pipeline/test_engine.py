@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline import engine
 from data_pipeline.engine import Failed, LocalEngine
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,14 @@ def test_the_first_error_is_raised_here() -> None:
         LocalEngine(2) as engine,
     ):
         list(engine.run(fail_at_three, range(6)))
+
+
+def test_of_errors_seen_together_the_first_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine finds several tasks finished when it looks; what it says does not depend."""
+    first = engine.wait
+    monkeypatch.setattr(engine, "wait", lambda running, return_when: first(running))
+    with LocalEngine(1) as local, pytest.raises(ValueError, match=r"invalid literal.*'a0'"):
+        list(local.run(int, [f"a{k}" for k in range(8)], at_once=8))
 
 
 def test_errors_of_a_kind_are_collected_and_others_raised() -> None:
