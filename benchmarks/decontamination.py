@@ -125,10 +125,11 @@ def train_items(items: list[Item], config: Decontamination, shown: int) -> None:
     train = [item for item in items if item.id.split("/")[1].startswith("train")]
     rest = [item for item in items if not item.id.split("/")[1].startswith("train")]
     by_id = {item.id: item for item in items}
-    decide = rules.build(config, build_index(rest, N, config))
+    index = build_index(rest, N, config)
+    decide = rules.build(config, index)
     rewritten = rewrites.build_index(rest, Rewrites())
     on = replace(config, rewrites=Rewrites(enabled=True))
-    decide_rewrites = rules.build(on, build_index(rest, N, config), rewritten)
+    decide_rewrites = rules.build(on, index, rewritten)
     rows = []
     examples: list[str] = []
 

@@ -1,9 +1,8 @@
-r"""Many texts to ids at once, in numpy: several times as fast as SentencePiece on whole texts.
+"""Many texts to ids at once, in numpy: several times as fast as SentencePiece on whole texts.
 
 Where no piece of the vocabulary lies in two words (`Tokenizer.splits_at_words`), the ids of a text
-are those of its words: "It's  3.5\n" is "It", "'", "s", "  3", ".", "5", "\n". Where a word begins
-follows from two neighbouring bytes. Words are hashed and looked up; SentencePiece is asked about
-those that are new, which are few.
+are those of its words (word_boundaries.py). Words are hashed and looked up; SentencePiece is asked
+about those that are new, which are few.
 
 Shape letters: N bytes or ids, W words of all texts, D texts, K words that are known.
 """
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
 from data_pipeline.ngrams import I64, U64, hash_words, mix
 
 I32 = NDArray[np.int32]
@@ -24,37 +24,7 @@ I32 = NDArray[np.int32]
 _SLOT_BITS = 20
 _MOST_KNOWN = 1 << 20  # words; then all are forgotten. With their slots: some 30 MB
 _BOS, _EOS = 0, 1  # are words too
-_SPACES = "\u2581".encode(), b" "  # SentencePiece's own space is one
 _PADDING = b" " * 8  # so that 8 bytes can be read at every word
-
-_SPACE, _END, _LETTER, _SIGN, _BEYOND = range(5)  # classes of bytes
-
-
-def _class_of(byte: int) -> int:
-    if byte >= 0x80:
-        return _BEYOND  # of ASCII, in UTF-8
-    character = chr(byte)
-    if character.isalpha():
-        return _LETTER
-    if character.isdigit() or character == "\n":
-        return _END  # of a word, always
-    return _SPACE if character == " " else _SIGN
-
-
-def _begins_between(one: int, other: int) -> bool:
-    """Whether a word begins at a byte of class `other` that follows one of class `one`.
-
-    Spaces belong to what follows them, and what is beyond ASCII to the letters or signs beside it.
-    """
-    if one == _END:
-        return True
-    if one == _SPACE:
-        return False
-    return other in (_SPACE, _END) or {one, other} == {_LETTER, _SIGN}
-
-
-_CLASSES = bytes(_class_of(byte) for byte in range(256))
-_PAIRS = bytes(_begins_between(pair // 8, pair % 8) for pair in range(256))
 
 
 class Encoder:
@@ -103,10 +73,10 @@ class Encoder:
             self._forget()
             own = self._add([self._tokenizer.encode(text) for text in texts])
             return own, np.arange(len(texts) + 1)
-        encoded = [b" " + text.encode().replace(*_SPACES) if text else b"" for text in texts]
+        encoded = [to_bytes(" " + text) if text else b"" for text in texts]
         buffer = b"".join([*encoded, _PADDING])
         text_first_D = np.cumsum([0, *map(len, encoded)])
-        first_W = _begins(buffer[: -len(_PADDING)], text_first_D[:-1])
+        first_W = word_begins(buffer[: -len(_PADDING)], text_first_D[:-1])
         last_W = np.append(first_W[1:], len(buffer) - len(_PADDING))
         # Words may end in NUL bytes, which the hash cannot see.
         key_W = mix(hash_words(buffer, first_W, last_W) + (last_W - first_W).view(np.uint64))
@@ -139,18 +109,6 @@ class Encoder:
         self._ids = np.concatenate([self._ids, ids])
         self._lengths_K = np.concatenate([self._lengths_K, lengths])
         return numbers
-
-
-def _begins(buffer: bytes, text_first_D: I64) -> I64:
-    """Where words begin in the texts, each of which begins with a space or is empty."""
-    if not buffer:
-        return np.zeros(0, np.int64)
-    class_N = np.frombuffer(buffer.translate(_CLASSES), np.uint8)
-    pairs = class_N[:-1] * np.uint8(8) + class_N[1:]
-    begins_N = np.ones(len(buffer), np.uint8)
-    begins_N[1:] = np.frombuffer(pairs.tobytes().translate(_PAIRS), np.uint8)
-    begins_N[text_first_D[text_first_D < len(buffer)]] = True
-    return np.flatnonzero(begins_N)
 
 
 @lru_cache(2)

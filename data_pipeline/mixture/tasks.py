@@ -140,7 +140,7 @@ def _tokenize(tokenizer: Tokenizer) -> Callable[..., Any]:
     def tokenize(
         dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
     ) -> Any:
-        with quiet():  # it greets
+        with quiet():  # it greets; the vocabulary's encode_tf would do so when it is iterated over
             encode = text.SentencepieceTokenizer(model=tokenizer.model).tokenize
         ends = [tokenizer.bos_id], [tokenizer.eos_id][: output_features["targets"].add_eos]
         longest = (sequence_length or {}).get("targets")

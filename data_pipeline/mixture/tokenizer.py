@@ -7,25 +7,19 @@ seconds). Special ids are 0 <unk>, 1 <s>, 2 </s>; there is no padding id.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, lru_cache
 from importlib import util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
+
+from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
 
 MISTRAL_MODEL = "data/tokenizer.model.v1"
 KNOWN_LINES, KNOWN_LINE = 4096, 1000  # lines whose ids are kept, and characters of the longest
-
-# Text falls apart into words (see encoder.py). Where no piece of the vocabulary lies in two of
-# them, each distinct word needs to be encoded only once.
-_SIGN = r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
-# Two characters that may lie in two words.
-_ACROSS_WORDS = re.compile(
-    rf"[A-Za-z]{_SIGN}|{_SIGN}[A-Za-z]|[^ \u2581][ \u2581\n0-9]|[\n0-9].", re.DOTALL
-)
 
 
 class Tokenizer:
@@ -95,7 +89,7 @@ class Tokenizer:
 
     @cached_property
     def splits_at_words(self) -> bool:
-        """Whether the ids of a text are those of its words (encoder.py), one after the other.
+        """Whether the ids of a text are those of its words (word_boundaries.py).
 
         True for BPE with byte fallback and no normalisation where no piece lies across the end of a
         word: then no merge does. Unigram models weigh whole segmentations: False.
@@ -110,10 +104,12 @@ class Tokenizer:
             and not normalizer.remove_extra_whitespaces
             and normalizer.add_dummy_prefix
             and normalizer.escape_whitespaces
-            and not any(
-                _ACROSS_WORDS.search(piece.piece)
-                for piece in proto.pieces
-                if piece.type in (piece.NORMAL, piece.USER_DEFINED)
+            and _are_inside_words(
+                [
+                    piece.piece
+                    for piece in proto.pieces
+                    if piece.type in (piece.NORMAL, piece.USER_DEFINED)
+                ]
             )
         )
 
@@ -142,6 +138,13 @@ class Tokenizer:
         proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         proto.ParseFromString(self.model)
         return proto
+
+
+def _are_inside_words(pieces: list[str]) -> bool:
+    """Whether none of them lies in two words."""
+    encoded = [to_bytes(piece) for piece in pieces]
+    first = np.cumsum([0, *map(len, encoded)])[:-1]
+    return len(word_begins(b"".join(encoded), first)) == len(pieces)
 
 
 def opened(path: str) -> Tokenizer:

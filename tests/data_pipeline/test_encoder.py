@@ -9,29 +9,13 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
-from sentencepiece import sentencepiece_model_pb2
 
 from data_pipeline.mixture import encoder
 from data_pipeline.mixture.encoder import Encoder
 from data_pipeline.mixture.tokenizer import Tokenizer, mistral_model
+from data_pipeline.mixture.word_boundaries import word_begins
+from tests.data_pipeline.tokenization_samples import APOSTROPHES, PARTS, TEXTS, changed_model
 
-TEXTS = [
-    "",
-    " ",
-    "a ",
-    " b",
-    "  two  spaces  ",
-    "\n",
-    "\n\n  def f(x):\r\n\treturn x ** 2  # ok\n",
-    "a\x00b \x00\x00 \x00",
-    "It's 2026-11-30: 3.14159, isn't it?",
-    "“curly” — dashes… naïve café ﬁ ² »,",
-    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
-    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
-    "<s> </s> <unk> <0x0A>",
-    "x" * 3000 + " ab" * 1000,
-    "7",
-]
 # A word, as a pattern: what is found by pairs of bytes.
 SIGN = r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 BEYOND_ASCII = "[\u0080-\u2580\u2582-\U0010ffff]+"
@@ -42,7 +26,7 @@ WORD = re.compile(
     r"|\n|[0-9]"
     ")|[ \u2581]+"
 )
-PIECES = [*TEXTS, *"aZ .,;'\n\t0123456789-(){}", "  ", "é", "’", "\u2581", "漢", "the", "Hare"]
+PIECES = [*TEXTS, *PARTS]
 
 
 @pytest.fixture(scope="module")
@@ -110,26 +94,21 @@ def test_an_interrupted_batch_leaves_no_word_half_known(tokenizer: Tokenizer) ->
 
 def test_words_begin_where_the_pattern_says() -> None:
     rng = random.Random(1)
-    texts = [*TEXTS, *("".join(rng.choices(PIECES[15:], k=40)) for _ in range(300))]
+    texts = [*TEXTS, *("".join(rng.choices(PARTS, k=40)) for _ in range(300))]
     texts = [" " + text.replace("\u2581", " ") for text in texts]
     buffer, first = "".join(texts).encode(), np.cumsum([0, *(len(t.encode()) for t in texts)])
-    begins = encoder._begins(buffer, first[:-1]).tolist()
+    begins = word_begins(buffer, first[:-1]).tolist()
     words = [word for text in texts for word in WORD.findall(text)]
     assert "".join(words) == "".join(texts)
     assert [buffer[a:b].decode() for a, b in zip(begins, [*begins[1:], None], strict=True)] == words
 
 
 def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(mistral_model().read_bytes())
-    proto.pieces[300].piece = "'s"
-    path = tmp_path / "across.model"
-    path.write_bytes(proto.SerializeToString())
-    across = Tokenizer(path)
+    across = Tokenizer(changed_model(tmp_path, {300: "'s"}))
     encode = Encoder(across).encode
     for texts in (TEXTS, TEXTS[::-1]):
         assert split(*encode(texts)) == [[1, *across.encode(text), 2] for text in texts]
-    assert 300 in encode([TEXTS[8]])[0]
+    assert 300 in encode([APOSTROPHES])[0]
 
 
 def test_a_lone_surrogate_is_refused(tokenizer: Tokenizer) -> None:

@@ -10,30 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from sentencepiece import sentencepiece_model_pb2
 
 from data_pipeline.config import Baking, Source, Tier
 from data_pipeline.document import Document
 from data_pipeline.mixture import bake, tasks
-from data_pipeline.mixture.tokenizer import Tokenizer, mistral_model
+from data_pipeline.mixture.tokenizer import Tokenizer
+from tests.data_pipeline import tokenization_samples as samples
 
-TEXTS = [
-    "Hares are fast.",
-    "",
-    " ",
-    "a ",
-    "  two  spaces  ",
-    "\n",
-    "\n\n  def f(x):\r\n\treturn x ** 2  # ok\n",
-    "a\x00b \x00",
-    "It's 2026-11-30: 3.14159, isn't it?",
-    "“curly” — dashes… naïve café ﬁ ² »,",
-    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
-    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
-    "<s> </s> <unk> <0x0A>",
-    "x" * 3000 + " ab" * 5000,
-    "the hare and the tortoise\n" * 2000,
-]
+TEXTS = ["Hares are fast.", *samples.TEXTS, "the hare and the tortoise\n" * 2000]
 SOURCES = [
     Source("web", category="web", tier=Tier.D1),
     Source("code", category="code", tier=Tier.D1),
@@ -83,13 +67,9 @@ def test_tasks_give_what_the_tokenizer_gives(defined: tuple[dict[str, Any], Any]
 
 def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
     """Words cannot be encoded apart then: the ids are still those of the Python tokenizer."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(mistral_model().read_bytes())
-    proto.pieces[300].piece = "'s"
-    path = tmp_path / "across.model"
-    path.write_bytes(proto.SerializeToString())
+    path = samples.changed_model(tmp_path, {300: "'s"})
     tokenizer = Tokenizer(path)
-    assert 300 in tokenizer.encode(TEXTS[8])
+    assert 300 in tokenizer.encode(samples.APOSTROPHES)
     bake.bake_part("part", "web", documents("web"), tmp_path, Baking(tokenizer=str(path)))
     got = examples(tasks.task("across", [tmp_path / "part.tfrecord"], tokenizer))
     for example, text in zip(got, TEXTS, strict=True):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 
 from data_pipeline.mixture.tokenizer import (
     KNOWN_LINE,
@@ -15,22 +14,7 @@ from data_pipeline.mixture.tokenizer import (
     mistral_model,
     opened,
 )
-
-TEXTS = [
-    "",
-    " ",
-    "a ",
-    "  two  spaces  ",
-    "\n",
-    "def f(x):\n    return x ** 2  # ok\n",
-    "a\x00b\tc\r\nd",
-    "It's 2026-11-30: 3.14159, isn't it?",
-    "“curly” — dashes… naïve café ﬁ ² »,",
-    "\u2581 SentencePiece's own \u2581\u2581space\u2581",
-    "日本語のテキスト、 русский текст 🐇🧑‍🌾 e\u0301 \ufeff\u200b\U0010ffff",
-    "<s> </s> <unk> <0x0A>",
-    "x" * 3000 + " ab" * 1000,
-]
+from tests.data_pipeline.tokenization_samples import PARTS, TEXTS, changed_model
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +22,12 @@ def tokenizer() -> Tokenizer:
     return Tokenizer()
 
 
-def changed_model(tmp_path: Path, **pieces: str) -> Path:
-    """The Mistral model with some pieces (by id) named otherwise: piece_5000="a,"."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(mistral_model().read_bytes())
-    for key, piece in pieces.items():
-        proto.pieces[int(key.removeprefix("piece_"))].piece = piece
-    path = tmp_path / "changed.model"
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
 def test_a_tokenizer_is_read_again_where_its_file_has_changed(tmp_path: Path) -> None:
     """A notebook lives longer than the file; what is baked is named by the file's hash."""
-    path = str(changed_model(tmp_path, piece_5000="one,"))
+    path = str(changed_model(tmp_path, {5000: "one,"}))
     first = opened(path)
     assert opened(path) is first
-    changed_model(tmp_path, piece_5000="two,")
+    changed_model(tmp_path, {5000: "two,"})
     assert opened(path).sha256 == Tokenizer(path).sha256 != first.sha256
     assert opened("").sha256 == Tokenizer().sha256
     with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
@@ -101,12 +74,11 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 
 def test_refuses_a_model_without_a_begin_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="begin and end ids -1 and 2"):
-        Tokenizer(changed_model(tmp_path, piece_1="<start>"))
+        Tokenizer(changed_model(tmp_path, {1: "<start>"}))
 
 
 def random_text(rng: random.Random) -> str:
-    parts = [*TEXTS, *"aZ .,;'\n\t0123456789-(){}", "  ", "é", "’", "\u2581", "漢", "the", "Hare"]
-    return "".join(rng.choice(parts[1:-6] if rng.random() < 0.1 else parts[13:]) for _ in range(40))
+    return "".join(rng.choice(TEXTS if rng.random() < 0.1 else PARTS) for _ in range(40))
 
 
 def whole(model: bytes, text: str) -> list[int]:
@@ -136,20 +108,15 @@ def test_ids_of_a_text_are_those_of_its_lines(tokenizer: Tokenizer) -> None:
 
 
 def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
-    tokenizer = Tokenizer(changed_model(tmp_path, piece_5000="\ne"))
+    tokenizer = Tokenizer(changed_model(tmp_path, {5000: "\ne"}))
     assert 5000 in tokenizer.encode("a\ne")
     assert tokenizer.encode("a\ne") == whole(tokenizer.model, "a\ne")
 
 
 @pytest.mark.parametrize("piece", ["a,", "a b", "a\u2581", "e\n", "12", "x1", "é\u2581", ",a"])
 def test_a_piece_that_lies_in_two_words_is_seen(tmp_path: Path, piece: str) -> None:
-    assert not Tokenizer(changed_model(tmp_path, piece_5000=piece)).splits_at_words
+    assert not Tokenizer(changed_model(tmp_path, {5000: piece})).splits_at_words
 
 
 def test_a_unigram_model_does_not_split_at_words(tmp_path: Path) -> None:
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(mistral_model().read_bytes())
-    proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
-    path = tmp_path / "unigram.model"
-    path.write_bytes(proto.SerializeToString())
-    assert not Tokenizer(path).splits_at_words
+    assert not Tokenizer(changed_model(tmp_path, {}, unigram=True)).splits_at_words
