@@ -4,8 +4,8 @@
 
 Requests and answers are lines of JSON. The first request says what to train:
 
-    {"model": fields of hare_jax.config.Model, "batch": 8, "accumulation": 1, "sequence": 512,
-     "segments": 1, "profile": ""}
+    {"model": fields of hare_jax.config.Model, "batch": 8, "accumulation": 1, "loss_chunks": 8,
+     "sequence": 512, "segments": 1, "profile": ""}
 
 `segments`: documents a row; with 1 no segment ids are given at all. The answer says what was
 compiled, on what. Then {"steps": N} is answered by the seconds that N steps took, and {} by the
@@ -86,6 +86,7 @@ class Trainer:
             stages=[Stage("speed", mixture="any", tokens=STEPS * request["batch"] * T)],
             batch_size=request["batch"],
             accumulation=request["accumulation"],
+            loss_chunks=request["loss_chunks"],
             optimizer=Optimizer(warmup_steps=10),
             mesh=Mesh(),
         )

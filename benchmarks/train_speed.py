@@ -104,6 +104,7 @@ def contestants(options: argparse.Namespace, model: Model) -> list[Contestant]:
         "model": plain(model),
         "batch": options.batch,
         "accumulation": options.accumulation,
+        "loss_chunks": options.loss_chunks,
         "sequence": options.sequence,
         "segments": 1,
         "profile": options.profile,
@@ -200,6 +201,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="rows a step, over all devices")
     parser.add_argument("--sequence", type=int, default=0, help="tokens a row: 512 small, 2048")
     parser.add_argument("--accumulation", type=int, default=1, help="ours: parts of a batch")
+    parser.add_argument("--loss-chunks", type=int, default=8, help="ours: parts of a row's logits")
     parser.add_argument("--layers", type=int, default=0, help="of the model, other than its own")
     parser.add_argument("--remat", choices=[r.value for r in Remat], help="ours: what is kept")
     parser.add_argument("--unrolled", action="store_true", help="ours: layers not scanned")

@@ -96,6 +96,21 @@ def rope_tables(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array
     return jnp.cos(angle_BTK), jnp.sin(angle_BTK)
 
 
+def rope_rows(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
+    """As `rope_tables`, for positions below T; a higher one gives not-a-number.
+
+    They are picked from a table. A cosine is cheap to XLA, so that it would compute them again for
+    each head of each layer that is not scanned: 4 % of a step on a CPU.
+    """
+    T = positions_BT.shape[1]
+    tables_1TK = rope_tables(jnp.arange(T)[None], head_dim, theta)
+    cos_BTK, sin_BTK = (
+        table_1TK[0].at[positions_BT].get(mode="fill", fill_value=jnp.nan)
+        for table_1TK in tables_1TK
+    )
+    return cos_BTK, sin_BTK
+
+
 def rotate(x_BTHK: Array, tables: tuple[Array, Array]) -> Array:
     """Rotary positions (arXiv 2104.09864), pairing element i with i + K/2 as Hugging Face does."""
     cos_BTHK, sin_BTHK = (table[:, :, None, :] for table in tables)

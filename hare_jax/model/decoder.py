@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from hare_jax.config import AttentionKernel, Matmul, Model, Remat
-from hare_jax.model.attention import RESIDUAL, attention, rope_tables, rotate
+from hare_jax.model.attention import RESIDUAL, attention, rope_rows, rope_tables, rotate
 from hare_jax.model.kernels.request import BATCH_AXES
 from hare_jax.model.linear import linear
 
@@ -202,7 +202,7 @@ class Decoder(nnx.Module):
     ) -> Array:
         """As `__call__`, where `attend(q, k, v)` decides what the queries become in each layer."""
         c = self.config
-        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
+        rope = rope_rows(positions_BT, c.head_dim, c.rope_theta)
         graph, layers = nnx.split(self.layers)
 
         def layer(x_BTD: Array, scanned: tuple[Any, Array]) -> tuple[Array, None]:

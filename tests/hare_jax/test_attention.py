@@ -11,7 +11,15 @@ import pytest
 from jax.sharding import AxisType
 
 from hare_jax.config import AttentionKernel, Model
-from hare_jax.model.attention import attention, choose, kernel_of, rope_tables, rotate, visible_BTS
+from hare_jax.model.attention import (
+    attention,
+    choose,
+    kernel_of,
+    rope_rows,
+    rope_tables,
+    rotate,
+    visible_BTS,
+)
 from hare_jax.model.kernels import cudnn
 from hare_jax.model.kernels.request import Request, request
 
@@ -182,6 +190,14 @@ def test_rotate_pairs_the_halves() -> None:
         4 * np.cos(b) + 2 * np.sin(b),
     ]
     np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_rows_of_the_table_are_those_of_the_positions() -> None:
+    positions = jnp.array([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 6]])
+    for row, table in zip(rope_rows(positions, 8, 1e4), rope_tables(positions, 8, 1e4), strict=True):
+        assert (row[:, :5] == table[:, :5]).all()
+        assert (row[0, 5] == table[0, 5]).all()
+        assert jnp.isnan(row[1, 5]).all()  # there is no position 6 in a row of six
 
 
 def test_scores_depend_on_distance_alone() -> None:

@@ -193,6 +193,17 @@ def test_remat_keeps_less(model: Model) -> None:
     assert saved(Remat.FULL) < saved(Remat.NONE)
 
 
+def test_rotations_are_computed_once_for_all_layers(model: Model) -> None:
+    model.num_layers, model.scan_layers = 3, False
+    graph, params = _random(model)
+
+    def loss(params: decoder.Params, *row: jax.Array) -> jax.Array:
+        return _forward(graph, params, *row).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, *_row(3, 5)).compile().as_text()
+    assert compiled.count(" cosine(") == compiled.count(" sine(") == 1
+
+
 def test_bfloat16_is_near_and_logits_are_float32(model: Model) -> None:
     params = _init(model, 0)
     row = _row(6, 3)
