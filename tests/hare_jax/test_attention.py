@@ -194,7 +194,8 @@ def test_rotate_pairs_the_halves() -> None:
 
 def test_rows_of_the_table_are_those_of_the_positions() -> None:
     positions = jnp.array([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 6]])
-    for row, table in zip(rope_rows(positions, 8, 1e4), rope_tables(positions, 8, 1e4), strict=True):
+    rows, tables = rope_rows(positions, 8, 1e4), rope_tables(positions, 8, 1e4)
+    for row, table in zip(rows, tables, strict=True):
         assert (row[:, :5] == table[:, :5]).all()
         assert (row[0, 5] == table[0, 5]).all()
         assert jnp.isnan(row[1, 5]).all()  # there is no position 6 in a row of six
