@@ -175,7 +175,10 @@ class Decoder(nnx.Module):
         segment_ids_BT: Array | None,
         dropout: Dropout | None = None,
     ) -> Array:
-        """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document."""
+        """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document.
+
+        Positions are below T; a higher one gives not-a-number.
+        """
         c = self.config
         segments = None if segment_ids_BT is None else (segment_ids_BT, segment_ids_BT)
 
