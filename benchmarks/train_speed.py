@@ -11,9 +11,10 @@ not, on a CPU. It runs under --peer-python, which needs torch and transformers; 
 missing it is left out. --ours leaves it out.
 
 Every contestant is a process of its own that compiles, warms up, and runs --steps steps --repeats
-times; the best counts. On a CPU they take turns; a GPU is one's alone, one after the other.
+times; the best counts, and the median is what other work left of it. On a CPU they take turns; a
+GPU is one's alone, one after the other.
 
-    tokens/s      of all devices
+    tokens/s      of all devices; median: of the repeats
     TFLOP/s, MFU  6 x parameters of matrix products + 6 L T H K, a token: attention counted
                   causally, recomputation not; MFU of the datasheet's dense bfloat16 peak
     tokens/CPU-s  on a CPU: tokens a second of all cores together, which other work disturbs less
@@ -27,6 +28,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -158,18 +160,20 @@ def table(ran: Sequence[Contestant], options: argparse.Namespace, model: Model) 
         f"a step, on {first['devices']} x {first['device']} ({peak_text})",
         f"{flops / 1e9:.4g} GFLOP a token: 6 x parameters of matrix products + 6 L T H K",
         f"best of {options.repeats} times {options.steps} steps",
-        f"  {'':<28} {'dtype':<9} {'tokens/s':>10} {'TFLOP/s':>8} {'MFU':>7} {'tokens/CPU-s':>13} "
-        f"{'GiB':>6} {'compile':>8} {'ratio':>6}",
+        f"  {'':<28} {'dtype':<9} {'tokens/s':>10} {'median':>9} {'TFLOP/s':>8} {'MFU':>7} "
+        f"{'tokens/CPU-s':>13} {'GiB':>6} {'compile':>8} {'ratio':>6}",
     ]
     peer = next((c for c in ran if c.name.startswith("peer")), ran[0])
     for contestant in ran:
         best = contestant.best
         speed = tokens / best["seconds"]
+        median = tokens / statistics.median(run["seconds"] for run in contestant.runs)
         rate = speed * flops / first["devices"]
         on_cpu = contestant.about["platform"] == "cpu"
         cpu = max(tokens / run["cpu_seconds"] for run in contestant.runs) if on_cpu else 0
         lines.append(
             f"  {contestant.name:<28} {contestant.about['dtype']:<9} {speed:10,.0f} "
+            f"{median:9,.0f} "
             f"{rate / 1e12:8.3g} {f'{rate / peak:.1%}' if peak else '-':>7} "
             f"{f'{cpu:,.0f}' if on_cpu else '-':>13} {contestant.memory / (1 << 30):6.2f} "
             f"{contestant.about['compile_seconds']:8.1f} "
