@@ -113,6 +113,10 @@ def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
     assert tokenizer.encode("a\ne") == whole(tokenizer.model, "a\ne")
 
 
+def test_the_mistral_vocabulary_splits_at_words(tokenizer: Tokenizer) -> None:
+    assert tokenizer.splits_at_words
+
+
 @pytest.mark.parametrize("piece", ["a,", "a b", "a\u2581", "e\n", "12", "x1", "é\u2581", ",a"])
 def test_a_piece_that_lies_in_two_words_is_seen(tmp_path: Path, piece: str) -> None:
     assert not Tokenizer(changed_model(tmp_path, {5000: piece})).splits_at_words
