@@ -35,7 +35,7 @@ from hare_jax.config import (
     ScoreComparison,
     Trace,
 )
-from hare_jax.training import distributed
+from hare_jax.runtime import distributed
 
 
 def run(config: Any, workdir: Path) -> dict[str, Path]:
@@ -45,23 +45,23 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
         case Experiment():
             return experiment(config, workdir)
         case AheadOfTime():
-            from hare_jax.training import aot
+            from hare_jax.aot import compile
 
-            return {"compiled": aot.run(config, workdir)}
+            return {"compiled": compile.run(config, workdir)}
         case Trace():
             from hare_jax.training import trace
 
             return trace.run(config, open_tokenizer)
         case BenchmarkFolder():
-            from hare_jax.evaluation import benchmark_folder
+            from hare_jax.evaluation.benchmarks import offline_data
 
-            return benchmark_folder.run(config)
+            return offline_data.run(config)
         case BenchmarkScores():
-            from hare_jax.evaluation import scores
+            from hare_jax.evaluation.benchmarks import evaluate as scores
 
             return scores.run(config, workdir, open_tokenizer, read_evidence)
         case ScoreComparison():
-            from hare_jax.evaluation.comparison import compare
+            from hare_jax.evaluation.benchmarks import compare
 
             return compare.run(config, workdir)
         case HuggingFaceExport():
@@ -83,9 +83,9 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
 
             return gguf.export(config)
         case Generation():
-            from hare_jax.evaluation import streaming
+            from hare_jax.inference import generate_job
 
-            return streaming.run(config, open_tokenizer)
+            return generate_job.run(config, open_tokenizer)
         case _:
             raise ValueError(
                 f"the config returns {type(config).__name__}; expected Experiment, or a job that "
@@ -109,20 +109,22 @@ def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
 
 def rewriting(config: Rewriting, workdir: Path) -> dict[str, Path]:
     """A benchmark's items in other words; the teacher's answers are kept in the workdir."""
-    from data_pipeline.curation.tasks.restructure.replies import objects
+    from data_pipeline.nlp_tasks.restructure.replies import objects
     from data_pipeline.teacher.client import Teacher
     from data_pipeline.teacher.messages import Request
-    from hare_jax.evaluation.leakage import retell
+    from hare_jax.evaluation.leakage import paraphrase_by_teacher
 
     with Teacher(config.teacher, workdir / "teacher") as teacher:
 
-        def ask(questions: Sequence[retell.Question]) -> Iterator[retell.Answer]:
+        def ask(
+            questions: Sequence[paraphrase_by_teacher.Question],
+        ) -> Iterator[paraphrase_by_teacher.Answer]:
             requests = (Request(*question) for question in questions)
             for reply in teacher.ask(requests, total=len(questions)):
-                yield retell.Answer(objects(reply.text), reply.error)
+                yield paraphrase_by_teacher.Answer(objects(reply.text), reply.error)
             teacher.check_answered(Path(config.items.original).name)
 
-        return retell.run(config.items, ask, workdir, made_by=config.teacher.model)
+        return paraphrase_by_teacher.run(config.items, ask, workdir, made_by=config.teacher.model)
 
 
 def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
@@ -134,7 +136,7 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
         mixture = data.mixture
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:
-        from hare_jax.evaluation.in_loop import Benchmarks
+        from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
         from hare_jax.training import train
 
         run_dir = workdir / train.run_name(config.model, config.training, mixture)
@@ -149,19 +151,19 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
 
 
 def curate(config: Experiment, workdir: Path) -> Any:
-    """Raw text to baked data: data_pipeline.stages.Curated."""
-    from data_pipeline import stages
+    """Raw text to baked data: data_pipeline.pipeline.Curated."""
+    from data_pipeline import pipeline
 
     assert config.data is not None  # there is nothing to curate without
-    data = stages.run(config.data, workdir / "data")
+    data = pipeline.run(config.data, workdir / "data")
     if config.training is None:
         return data
-    return stages.local(data, workdir / "data")  # out of an object store, if need be
+    return pipeline.local(data, workdir / "data")  # out of an object store, if need be
 
 
 def evaluate(config: Experiment, data: Any, run_dir: Path) -> Path:
     """The trained model on what was held out."""
-    from hare_jax.evaluation import evaluate
+    from hare_jax.evaluation.held_out import evaluate
 
     assert config.data is not None and config.training is not None
     tokenizer = open_tokenizer(config.data.baking.tokenizer)

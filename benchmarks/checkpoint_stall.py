@@ -21,10 +21,11 @@ import jax
 import numpy as np
 
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Stage, Training
+from hare_jax.data.order import Order
 from hare_jax.model import decoder
-from hare_jax.training import optim, sharding
+from hare_jax.runtime import sharding
+from hare_jax.training import optim
 from hare_jax.training.checkpoint import Checkpoints
-from hare_jax.training.order import Order
 from hare_jax.training.state import State, init_state, place_state
 from hare_jax.training.step import compile_step, make_step
 

@@ -27,21 +27,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline import config as settings
+from data_pipeline.cleaning import personal_information, rules
+from data_pipeline.cleaning.links import remove_links
+from data_pipeline.cleaning.normalize import normalise
+from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
+from data_pipeline.cleaning.stage import clean as clean_all
 from data_pipeline.config import Cleaning, Profile, Recipe, Source
-from data_pipeline.curation import chance
-from data_pipeline.curation.cleaning import clean, personal_information
-from data_pipeline.curation.cleaning.links import remove_links
-from data_pipeline.curation.cleaning.normalise import normalise
-from data_pipeline.curation.reading import partition, sources
-from data_pipeline.disk import write_text
-from data_pipeline.document import Bad, Document, Dropped
-from data_pipeline.engine import LocalEngine
-from data_pipeline.manifest import Directory
-from data_pipeline.runner import Runner
-from data_pipeline.shards import read_dropped, read_shard
-from data_pipeline.steps.clean import clean as clean_all
-from data_pipeline.steps.read import read
-from data_pipeline.steps.repeated_lines import find_repeated_lines
+from data_pipeline.execution.local_engine import LocalEngine
+from data_pipeline.execution.manifest import Directory
+from data_pipeline.execution.runner import Runner
+from data_pipeline.reading import input_shards, sources
+from data_pipeline.reading.stage import read
+from data_pipeline.storage.atomic import write_text
+from data_pipeline.storage.document import Bad, Document, Dropped
+from data_pipeline.storage.shards import read_dropped, read_shard
+from data_pipeline.text import seeded_random
 
 KINDS = ("email", "phone", "ip_address", "card_number", "iban", "ssn", "secret")
 RULE_SETS = {  # and what their reasons begin with
@@ -87,12 +87,12 @@ def draw(folder: str, each: int, seed: int, into: Path) -> None:
     drawn: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     reading, profiles = Recipe().reading, Cleaning().profiles
     source = Source(path=folder)
-    for shard in partition.partition(source, reading):
+    for shard in input_shards.partition(source, reading):
         for found in sources.read(shard, source, reading):
             if isinstance(found, Bad) or profiles.get(found.category) not in (None, Profile.PROSE):
                 continue
             heap = drawn[found.source]
-            place = -chance.number(seed, found.id)  # a heap drops its smallest
+            place = -seeded_random.number(seed, found.id)  # a heap drops its smallest
             if len(heap) < each or place > heap[0][0]:
                 row = {"id": found.id.removeprefix(f"{found.source}/"), "text": found.text}
                 row |= {"source": found.source, "category": found.category}
@@ -126,7 +126,7 @@ def speed(before: Directory, config: Cleaning) -> None:
         if size[document.category] < SPEED_BYTES:
             taken[document.category].append(document)
             size[document.category] += len(document.text.encode())
-    decide = clean.build(config)
+    decide = rules.build(config)
     print("\nMB/s of CPU time, without repeated lines")
     total = 0.0
     for category, some in taken.items():
@@ -141,7 +141,7 @@ def speed(before: Directory, config: Cleaning) -> None:
 
 def language(before: Directory, config: Cleaning, least: int) -> None:
     """Precision and recall of "is English" by the rule alone, where ids name languages."""
-    decide = clean.build(replace(config, min_words=1, rule_sets=()))
+    decide = rules.build(replace(config, min_words=1, rule_sets=()))
     table: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
     for document in documents(before):
         if named := language_of(document.id):
@@ -166,7 +166,7 @@ def show_dropped(
 ) -> None:
     """Documents dropped for reasons that begin so, drawn by the seed."""
     found = [answer for answer in dropped(cleaned) if answer.reason.startswith(begins)]
-    found.sort(key=lambda d: chance.number(seed, rule, d.document.source, d.document.id))
+    found.sort(key=lambda d: seeded_random.number(seed, rule, d.document.source, d.document.id))
     print(f"\n{rule}: {len(found)} documents, {min(samples, len(found))} of them")
     for number, answer in enumerate(found[:samples], start=1):
         text = answer.document.text
@@ -198,7 +198,7 @@ def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None
             if found_kind == kind:
                 near = f"{text[max(0, start - AROUND) : start]}[[{text[start:end]}]]"
                 found.append((document.source, document.id, f"{near}{text[end : end + AROUND]}"))
-    found.sort(key=lambda row: chance.number(seed, kind, *row))
+    found.sort(key=lambda row: seeded_random.number(seed, kind, *row))
     print(f"\n{kind}: {len(found)} places, {min(samples, len(found))} of them")
     for source, name, near in found[:samples]:
         print(f"  {source} {name}\n    {near!r}")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipeline.document import Document
-from data_pipeline.streams import read_chunks, split_lines
+from data_pipeline.storage.compressed import read_chunks, split_lines
+from data_pipeline.storage.document import Document
 
 T = TypeVar("T")
 

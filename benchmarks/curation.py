@@ -24,11 +24,11 @@ from typing import Any
 from benchmarks import recipe
 from benchmarks.corpus import Table, arguments, load, megabytes_of
 from data_pipeline.config import Decontamination, Deduplication
-from data_pipeline.curation.duplicates import dedup, groups, survivors
 from data_pipeline.decontamination import benchmarks, rules
 from data_pipeline.decontamination.benchmarks import Item
 from data_pipeline.decontamination.index import build_index
-from data_pipeline.document import Document, Dropped
+from data_pipeline.deduplication import candidate_groups, signatures, survivors
+from data_pipeline.storage.document import Document, Dropped
 
 WORD = re.compile(r"\w+")
 PEERS = {
@@ -41,8 +41,8 @@ PEERS = {
 
 def duplicates(documents: list[Document], config: Deduplication) -> int:
     """All steps of deduplication in memory, over one shard and one partition."""
-    (keys,) = dedup.signatures(documents, config).parts(1)
-    connected = groups.connect([groups.find_links([(0, keys)])])
+    (keys,) = signatures.signatures(documents, config).parts(1)
+    connected = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
     members = survivors.members(documents, connected, config)
     return len(survivors.decide([members], [], config)[0].dropped) if members.ids else 0
 
@@ -92,7 +92,7 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
     table.timed("hare-jax: its six stages, shards in, shards out", seconds)
     print(f"  documents to drop: {', '.join(f'{name} {drops[name]}' for name in drops)}")
     table = Table("Of that, signatures", megabytes, repeats)
-    table.row("signatures and exact hashes", lambda: dedup.signatures(documents, config))
+    table.row("signatures and exact hashes", lambda: signatures.signatures(documents, config))
 
 
 def shingles(text: str, n: int) -> list[str]:

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Benchmark, Decontamination, Rewrites
-from data_pipeline.decontamination import benchmarks, probe, rewrites, rules
+from data_pipeline.decontamination import benchmarks, paraphrases, probe, rules
 from data_pipeline.decontamination.benchmarks import Item
 from data_pipeline.decontamination.index import Index, build_index
-from data_pipeline.decontamination.rewrites import RewriteIndex
-from data_pipeline.document import Document, Dropped
-from data_pipeline.streams import read_chunks, split_lines
+from data_pipeline.decontamination.paraphrases import RewriteIndex
+from data_pipeline.storage.compressed import read_chunks, split_lines
+from data_pipeline.storage.document import Document, Dropped
 
 Decide = Callable[[Sequence[Document]], list[Document | Dropped]]
 N = 13
@@ -127,7 +127,7 @@ def train_items(items: list[Item], config: Decontamination, shown: int) -> None:
     by_id = {item.id: item for item in items}
     index = build_index(rest, N, config)
     decide = rules.build(config, index)
-    rewritten = rewrites.build_index(rest, Rewrites())
+    rewritten = paraphrases.build_index(rest, Rewrites())
     on = replace(config, rewrites=Rewrites(enabled=True))
     decide_rewrites = rules.build(on, index, rewritten)
     rows = []
@@ -219,7 +219,7 @@ def main() -> None:
         train_items(items, config, arguments.show)
     if told_anew:
         on = replace(config, rewrites=Rewrites(enabled=True))
-        rewritten = rewrites.build_index(items, on.rewrites)
+        rewritten = paraphrases.build_index(items, on.rewrites)
         recall(items, told_anew, around, on, index, rewritten, arguments.items)
         print("\nFalse positives with the rule for rewrites")
         few = documents(arguments.clean, min(each, CLEAN_FOR_PROBE))

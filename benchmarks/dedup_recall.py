@@ -26,11 +26,11 @@ from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import arguments, load
 from data_pipeline.config import Deduplication
-from data_pipeline.curation.duplicates import dedup, groups, survivors
-from data_pipeline.curation.duplicates.minhash import minhash
-from data_pipeline.curation.duplicates.similarity import jaccard
-from data_pipeline.document import Document
-from data_pipeline.ngrams import U64, ngrams, words
+from data_pipeline.deduplication import candidate_groups, signatures, survivors
+from data_pipeline.deduplication.jaccard import jaccard
+from data_pipeline.deduplication.minhash import minhash
+from data_pipeline.storage.document import Document
+from data_pipeline.text.ngrams import U64, ngrams, words
 
 LEAST, MOST = 100, 2000  # words of a text
 ORIGINAL, COPY = "original", "copy"
@@ -86,7 +86,7 @@ def different(documents: Sequence[Document], number: int, config: Deduplication)
         if len(text) < LEAST:
             continue
         short = Document(str(len(chosen)), " ".join(text), ORIGINAL, "")
-        (own,) = dedup.shingles([short.text], config)
+        (own,) = signatures.shingles([short.text], config)
         grams = own.tolist()
         if sum(gram in seen for gram in grams) <= 0.1 * len(grams):
             seen.update(grams)
@@ -98,8 +98,8 @@ def different(documents: Sequence[Document], number: int, config: Deduplication)
 
 def connected(documents: Sequence[Document], config: Deduplication) -> dict[int, str]:
     """Row -> id of the survivor, for those that go."""
-    (keys,) = dedup.signatures(documents, config).parts(1)
-    linked = groups.connect([groups.find_links([(0, keys)])])
+    (keys,) = signatures.signatures(documents, config).parts(1)
+    linked = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
     members = survivors.members(documents, linked, config)
     if not members.ids:
         return {}
@@ -149,7 +149,7 @@ def measure(
 
 
 def _pair(one: str, other: str, config: Deduplication) -> tuple[U64, list[U64]]:
-    first, second = dedup.shingles([one, other], config)
+    first, second = signatures.shingles([one, other], config)
     return first, [second]
 
 

@@ -25,9 +25,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hare_jax.config import BenchmarkScores, Protocol
-from hare_jax.evaluation import lm_harness, scores
-from hare_jax.evaluation.engine import Engine
-from hare_jax.evaluation.responses import Responses
+from hare_jax.evaluation.benchmarks import evaluate, lm_harness
+from hare_jax.evaluation.benchmarks.response_cache import Responses
+from hare_jax.inference.engine import Engine
 
 TASKS = "hellaswag,arc_challenge,arc_easy,truthfulqa,winogrande,mmlu,boolq,commonsenseqa"
 
@@ -84,7 +84,7 @@ def main() -> None:
         work = Path(temporary)
         make_checkpoint(work / "mistral", options.width, options.layers)
         config = BenchmarkScores(checkpoint=str(work / "mistral"))
-        subject = scores.open_subject(config, work, open_tokenizer=lambda path: None)
+        subject = evaluate.open_subject(config, work, open_tokenizer=lambda path: None)
         engine = Engine(
             subject.model, subject.params, max_length=2048, batch_tokens=options.batch_tokens
         )

@@ -27,11 +27,12 @@ from typing import Any, cast
 
 from data_pipeline.mixture.tokenizer import Tokenizer
 from hare_jax.config import BenchmarkScores, Model, Protocol
-from hare_jax.evaluation import lm_harness, prefix_tree
-from hare_jax.evaluation.engine import Engine
-from hare_jax.evaluation.requests import Done, Request, Score, truncated, unheard
-from hare_jax.evaluation.responses import Responses
-from hare_jax.evaluation.texts import SentencePieceTexts
+from hare_jax.evaluation.benchmarks import lm_harness
+from hare_jax.evaluation.benchmarks.response_cache import Responses
+from hare_jax.inference import prefix_tree
+from hare_jax.inference.engine import Engine
+from hare_jax.inference.requests import Done, Request, Score, truncated, unheard
+from hare_jax.inference.tokenizers import SentencePieceTexts
 from hare_jax.model.decoder import flops_per_token
 
 NAMES = [protocol.value for protocol in Protocol]
@@ -39,7 +40,7 @@ NAMES = [protocol.value for protocol in Protocol]
 
 @dataclass(slots=True)
 class Counter:
-    """Takes the place of evaluation/engine.py's Engine."""
+    """Takes the place of inference/engine.py's Engine."""
 
     model: Model
     max_length: int

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.config import Reading, Source, Tier
-from data_pipeline.curation.instructions.formats import Refused, render
-from data_pipeline.curation.instructions.labelled import label_field
-from data_pipeline.curation.reading.files import kind, read_file
-from data_pipeline.document import Bad
+from data_pipeline.reading.files import kind, read_file
+from data_pipeline.reading.instructions.formats import Refused, render
+from data_pipeline.reading.instructions.labelled import label_field
+from data_pipeline.storage.document import Bad
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

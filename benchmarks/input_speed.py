@@ -1,4 +1,4 @@
-"""Tokens a second that a host core reads, decodes and mixes into batches (training/input.py).
+"""Tokens a second that a host core reads, decodes and mixes into batches (data/packed_dataset.py).
 
     python -m benchmarks.input_speed
     python -m benchmarks.input_speed --sequence 4096 --batch 1024 --threads 4
@@ -32,8 +32,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from hare_jax.config import Stage, Training
-from hare_jax.training import input
-from hare_jax.training.batch import Batch
+from hare_jax.data import packed_dataset
+from hare_jax.data.batch import Batch
 
 VOCAB_SIZE, BOS, EOS = 32_000, 1, 2
 
@@ -45,7 +45,7 @@ def bake(folder: Path, sources: int, records: int, sequence: int, document: int)
     rng = np.random.default_rng(0)
     names = [f"source{k}" for k in range(sources)]
     manifest = {
-        "schema": input.SCHEMA,
+        "schema": packed_dataset.SCHEMA,
         "tokenizer": {
             "file": "tokenizer.model",
             "sha256": _sha256(folder / "tokenizer.model"),
@@ -60,7 +60,7 @@ def bake(folder: Path, sources: int, records: int, sequence: int, document: int)
         "sources": [_source(folder, name, records, sequence, document, rng) for name in names],
         "mixtures": {"all": {name: k + 1.0 for k, name in enumerate(names)}},
     }
-    manifest["fingerprint"] = input.fingerprint(manifest)
+    manifest["fingerprint"] = packed_dataset.fingerprint(manifest)
     (folder / "mixture.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
@@ -148,17 +148,19 @@ def main() -> None:
         if not options.mixture:
             o = options
             bake(folder, o.sources, o.records, o.sequence, o.document)
-        measure(input.Baked(folder), options)
+        measure(packed_dataset.Baked(folder), options)
 
 
-def measure(baked: input.Baked, options: argparse.Namespace) -> None:
+def measure(baked: packed_dataset.Baked, options: argparse.Namespace) -> None:
     tokens = options.batch * baked.sequence_length
     stages = [Stage("speed", mixture=min(baked.mixtures), tokens=tokens * (options.steps + 1))]
-    order = input.make_order(baked, Training(stages=stages, batch_size=options.batch))
+    order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=options.batch))
     every = slice(0, options.batch)
 
     def as_training() -> Iterator[Batch]:
-        return input.batches(baked, order, first_step=0, rows=every, threads=options.threads)
+        return packed_dataset.batches(
+            baked, order, first_step=0, rows=every, threads=options.threads
+        )
 
     def in_this_thread() -> Iterator[Batch]:
         return (baked.batch(order.picks(step)) for step in range(order.steps))

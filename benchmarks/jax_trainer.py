@@ -29,11 +29,12 @@ import jax
 import numpy as np
 
 from hare_jax.config import DType, Mesh, Model, Optimizer, Stage, Training, from_plain
+from hare_jax.data.batch import Batch
+from hare_jax.data.order import Order
 from hare_jax.model import decoder
-from hare_jax.training import faults, optim, sharding
-from hare_jax.training.batch import Batch
-from hare_jax.training.metrics import PEAK_FLOPS
-from hare_jax.training.order import Order
+from hare_jax.runtime import sharding
+from hare_jax.tracking.metrics import PEAK_FLOPS
+from hare_jax.training import faults, optim
 from hare_jax.training.state import init_state, place_state
 from hare_jax.training.step import compile_step, make_step
 

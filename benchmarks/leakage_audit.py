@@ -30,9 +30,9 @@ import sentencepiece
 from benchmarks.decontamination import documents
 from data_pipeline.config import Baking, Benchmark, Decontamination, Source
 from data_pipeline.decontamination import benchmarks, index, rules
-from data_pipeline.document import Document
 from data_pipeline.mixture import bake
 from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.storage.document import Document
 from hare_jax.config import (
     Checkpointing,
     DType,
@@ -42,14 +42,14 @@ from hare_jax.config import (
     Stage,
     Training,
 )
-from hare_jax.evaluation.comparison import bars
+from hare_jax.evaluation import bar_chart
 from hare_jax.evaluation.leakage import audit, chart, items
 from hare_jax.training import train
 
 PLANTED, VOCABULARY = "gsm8k", 4096
 ROW = 512  # tokens, one row a step: many small steps learn by heart with the fewest tokens
 CORPORA = ("planted", "clean", "decontaminated")
-COLOURS = dict(zip(CORPORA, bars.SERIES, strict=False))
+COLOURS = dict(zip(CORPORA, bar_chart.SERIES, strict=False))
 TITLES = {"gsm8k": "GSM8K", "arc_challenge": "ARC-C", "openbookqa": "OpenBookQA"}
 MODEL = Model(
     vocab_size=VOCABULARY,

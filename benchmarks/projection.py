@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks import recipe
 from benchmarks.corpus import arguments, load, megabytes_of
 from data_pipeline.config import Deduplication
-from data_pipeline.curation.duplicates import dedup, groups, survivors
-from data_pipeline.curation.duplicates.groups import Groups, Links
-from data_pipeline.document import Document
-from data_pipeline.manifest import Directory
-from data_pipeline.ngrams import ngrams, words
+from data_pipeline.deduplication import candidate_groups, signatures, survivors
+from data_pipeline.deduplication.candidate_groups import Groups, Links
+from data_pipeline.execution.manifest import Directory
+from data_pipeline.storage.document import Document
+from data_pipeline.text.ngrams import ngrams, words
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def cost(function: Callable[[], T], number: int) -> tuple[T, Cost]:
     return made, Cost(peak / number, seconds / number)
 
 
-def random_keys(share: float, config: Deduplication) -> dedup.Signatures:
+def random_keys(share: float, config: Deduplication) -> signatures.Signatures:
     """Keys of documents of which a share has all bands in common with one other."""
     random = np.random.default_rng(0)
     bands_NB = random.integers(1 << 62, size=(SOME, config.bands)).astype(np.uint64)
@@ -77,7 +77,7 @@ def random_keys(share: float, config: Deduplication) -> dedup.Signatures:
     bands_NB[pairs : 2 * pairs] = bands_NB[:pairs]
     exact_N2 = random.integers(1 << 62, size=(SOME, 2)).astype(np.uint64)
     names_N = random.integers(1 << 62, size=SOME).astype(np.uint64)
-    return dedup.Signatures(exact_N2, bands_NB, names_N)
+    return signatures.Signatures(exact_N2, bands_NB, names_N)
 
 
 def decided(documents: Sequence[Document], config: Deduplication) -> tuple[Cost, float]:
@@ -137,10 +137,10 @@ def main() -> None:
         measured = recipe.measure(corpus, options.benchmarks, Path(folder))
         rows = stage_rows(measured, options.text_bytes)
     (keys,) = random_keys(options.candidates, config).parts(1)
-    links, linking = cost(lambda: groups.find_links([(0, keys)]), SOME)
+    links, linking = cost(lambda: candidate_groups.find_links([(0, keys)]), SOME)
     of_one = Links(links.near_E2, links.names_E2, links.copies_C)
     # Each member's links come from several partitions: here from four.
-    connected, connecting = cost(lambda: groups.connect([of_one] * 4), len(links.near_E2))
+    connected, connecting = cost(lambda: candidate_groups.connect([of_one] * 4), len(links.near_E2))
     deciding, grams = decided(corpus[: len(corpus) // 4], config)
     members = options.candidates * options.documents
     member_bytes = options.candidates * options.text_bytes

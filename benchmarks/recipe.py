@@ -17,18 +17,18 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from benchmarks.corpus import megabytes_of
+from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
+from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import Baking, Decontamination, Reading, Recipe, Source
-from data_pipeline.document import Document
-from data_pipeline.engine import Engine, LocalEngine
-from data_pipeline.manifest import Directory
-from data_pipeline.runner import Runner
-from data_pipeline.steps.bake import bake
-from data_pipeline.steps.clean import clean
-from data_pipeline.steps.decontaminate import decontaminate, load_index, protect
-from data_pipeline.steps.deduplicate import deduplicate
-from data_pipeline.steps.hold_out import draw, hold_out, make_items
-from data_pipeline.steps.read import read
-from data_pipeline.steps.repeated_lines import find_repeated_lines
+from data_pipeline.decontamination.stage import decontaminate, load_index, protect
+from data_pipeline.deduplication.stage import deduplicate
+from data_pipeline.execution.local_engine import Engine, LocalEngine
+from data_pipeline.execution.manifest import Directory
+from data_pipeline.execution.runner import Runner
+from data_pipeline.held_out.stage import draw, hold_out, make_items
+from data_pipeline.mixture.stage import bake
+from data_pipeline.reading.stage import read
+from data_pipeline.storage.document import Document
 
 T = TypeVar("T")
 R = TypeVar("R")

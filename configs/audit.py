@@ -8,7 +8,7 @@ configs/import_hf.py has written. Several rewritten versions: --config.rewritten
 Several sets: --config.folder=DIR with NAME_original.jsonl and NAME_rewritten.jsonl of each. Items
 that the model cannot have seen, as a measure: --config.control and --config.control_rewritten.
 Fields of other names: --config.question=problem --config.answer=solution. Multiple choice:
---config.choices=choices. Without rewritten items they are made by rules; configs/rewrite.py has
+--config.choices=choices. Without rewritten items they are made by rules; configs/paraphrase.py has
 them written by a teacher.
 """
 

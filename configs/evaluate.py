@@ -5,7 +5,7 @@ r"""Scores a checkpoint on benchmarks: the Open LLM Leaderboard's six unless oth
         --config.protocol=leaderboard_v1 --config.data=data/benchmarks --config.limit=200
 
 DIR is a run's folder, one checkpoint of it, or a folder of Hugging Face. Benchmarks: those of
-hare_jax/evaluation/benchmark_list.py, and every task of lm-evaluation-harness. The same command
+hare_jax/evaluation/benchmarks/registry.py, and every task of lm-evaluation-harness. The same command
 continues an interrupted evaluation.
 """
 

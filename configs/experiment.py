@@ -25,7 +25,7 @@ class Experiment:
 
 @dataclass(slots=True)
 class Rewriting:
-    """A benchmark's items in other words, by a teacher: configs/rewrite.py."""
+    """A benchmark's items in other words, by a teacher: configs/paraphrase.py."""
 
     items: LeakageRewriting = field(default_factory=LeakageRewriting)
     teacher: Teacher = field(default_factory=Teacher)

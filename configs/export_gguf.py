@@ -5,7 +5,7 @@
         --config.quantisation=Q4_0
 
 RUN is a run's folder, one checkpoint of it (RUN/checkpoints/4000), or what configs/import_hf.py has
-written. Needs the extra `export`. `python -m benchmarks.quantisation RUN TEXT` prints what
+written. Needs the extra `export`. `python -m benchmarks.quantization RUN TEXT` prints what
 the formats cost in perplexity and bring in speed.
 """
 

@@ -86,7 +86,7 @@ class RepeatedLines:
 
     A line is repeated if more than `min_documents` documents and more than `min_share` of all
     documents of its source have it, whatever the source's size; which of them go is said in
-    curation/cleaning/repeated_lines.py. Documents of other profiles are not counted, nor changed.
+    cleaning/repeated_lines.py. Documents of other profiles are not counted, nor changed.
     """
 
     enabled: bool = True
@@ -326,7 +326,7 @@ class Rewrites:
     """Items told in other words: passages that share an item's rare words, names and numbers.
 
     A passage of about an item's length is compared with it as a bag of word stems, each weighted by
-    how few items have it (TF-IDF). What this cannot find, decontamination/rewrites.py says.
+    how few items have it (TF-IDF). What this cannot find, decontamination/paraphrases.py says.
     """
 
     enabled: bool = False

@@ -175,7 +175,7 @@ class Profile:
 
 
 class Protocol(enum.Enum):
-    """How a benchmark is run; see evaluation/protocols.py for each difference."""
+    """How a benchmark is run; see evaluation/benchmarks/protocols.py for each difference."""
 
     CURRENT = "current"  # as the installed lm-evaluation-harness does
     LEADERBOARD_V1 = "leaderboard_v1"  # as the Open LLM Leaderboard did in 2023
@@ -312,7 +312,7 @@ class LeakageAudit:
 
 @dataclass(slots=True)
 class LeakageRewriting:
-    """A benchmark's items, to be told in other words by a teacher: configs/rewrite.py."""
+    """A benchmark's items, to be told in other words by a teacher: configs/paraphrase.py."""
 
     original: str = ""  # the items: a file of JSON lines, .gz too
     id: str = "id"  # this and the next: names of fields
@@ -394,7 +394,7 @@ class HuggingFaceImport:
 class AheadOfTime:
     """Compiles the train step for hardware that is not there: configs/aot.py."""
 
-    hardware: str  # as training/hardware.py has it: v5e-8, 2xv5e-16, h200
+    hardware: str  # as aot/hardware.py has it: v5e-8, 2xv5e-16, h200
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     sequence_length: int = 2048  # tokens

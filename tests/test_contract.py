@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data_pipeline.config import Baking, Source, Tier
-from data_pipeline.document import Document
 from data_pipeline.mixture import bake
 from data_pipeline.mixture.tokenizer import Tokenizer
-from hare_jax.training.input import Baked
+from data_pipeline.storage.document import Document
+from hare_jax.data.packed_dataset import Baked
 
 T = 24
 SOURCES = [

@@ -10,7 +10,7 @@ import pytest
 from configs import curate_hare
 from data_pipeline.config import Reader, Recipe, Synthesis, Tier
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.steps.check import check
+from data_pipeline.validate import check
 
 # Table 3 of arXiv 2406.11410, by its names.
 TABLE_3 = {

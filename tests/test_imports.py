@@ -20,7 +20,7 @@ OURS = ("configs", "hare_jax", "data_pipeline", "main")
 JAX_SIDE = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
 TENSORFLOW_SIDE = {"tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "t5", "clu"}
 TENSORFLOW_ROOMS = {
-    "data_pipeline/curation/reading/tfds_source.py",
+    "data_pipeline/reading/tfds_source.py",
     "data_pipeline/mixture/tasks.py",
     "data_pipeline/mixture/bake.py",
 }
@@ -75,14 +75,14 @@ def test_import_rule(file: str) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("hare_jax/training/input.py", "from data_pipeline.document import Document"),
-        ("data_pipeline/stages.py", "import hare_jax.config"),
-        ("data_pipeline/stages.py", "import jax.numpy as jnp"),
+        ("hare_jax/data/packed_dataset.py", "from data_pipeline.storage.document import Document"),
+        ("data_pipeline/pipeline.py", "import hare_jax.config"),
+        ("data_pipeline/pipeline.py", "import jax.numpy as jnp"),
         ("data_pipeline/mixture/tasks.py", "import seqio"),
-        ("hare_jax/training/input.py", "def f():\n    import tensorflow as tf"),
+        ("hare_jax/data/packed_dataset.py", "def f():\n    import tensorflow as tf"),
         ("configs/quickstart.py", "from hare_jax.training import train"),
         ("configs/quickstart.py", "from data_pipeline import stages"),
-        ("data_pipeline/curation/cleaning/clean.py", "import main"),
+        ("data_pipeline/cleaning/rules.py", "import main"),
     ],
 )
 def test_the_rule_sees_a_breach(file: str, line: str) -> None:

@@ -49,7 +49,7 @@ def test_train_speed_without_a_peer(
 
 def test_synthetic_rows_are_packed_as_baked_ones_are() -> None:
     from benchmarks.jax_trainer import synthetic
-    from hare_jax.training.batch import check
+    from hare_jax.data.batch import check
 
     batch = synthetic(64, 20, 40, 12)
     check(batch)

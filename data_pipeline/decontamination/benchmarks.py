@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Benchmark
-from data_pipeline.disk import names_in
-from data_pipeline.manifest import file_sha256
-from data_pipeline.remote import storage_path
-from data_pipeline.streams import read_chunks, split_lines
+from data_pipeline.execution.manifest import file_sha256
+from data_pipeline.storage.atomic import names_in
+from data_pipeline.storage.compressed import read_chunks, split_lines
+from data_pipeline.storage.object_store import storage_path
 
 Row = dict[str, Any]
 Parts = dict[str, str]

@@ -21,8 +21,8 @@ import numpy as np
 
 from data_pipeline.config import CutSpans
 from data_pipeline.decontamination.rules import CONTAMINATED, Match
-from data_pipeline.document import Document, Dropped
-from data_pipeline.ngrams import words
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.text.ngrams import words
 
 ROUNDS = 20  # a document with more passages than this is no longer itself
 

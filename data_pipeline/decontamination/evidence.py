@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import manifest
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination.index import Index
 from data_pipeline.decontamination.rules import CONTAMINATED, items_in
-from data_pipeline.document import Dropped
-from data_pipeline.manifest import Directory, ShardFile
-from data_pipeline.ngrams import Words, batches, words
-from data_pipeline.shards import read_dropped, read_shard
+from data_pipeline.execution import manifest
+from data_pipeline.execution.manifest import Directory, ShardFile
+from data_pipeline.storage.document import Dropped
+from data_pipeline.storage.shards import read_dropped, read_shard
+from data_pipeline.text.ngrams import Words, batches, words
 
 SETTINGS = ("absolute_hits", "item_share", "item_ngram_words", "item_bits")
 

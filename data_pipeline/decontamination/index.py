@@ -31,8 +31,8 @@ from data_pipeline.decontamination import short_items
 from data_pipeline.decontamination.benchmarks import OWN, Item, is_option, is_whole
 from data_pipeline.decontamination.lookup import Table, few_items
 from data_pipeline.decontamination.surprise import F64, word_bits
-from data_pipeline.disk import read_arrays, write_arrays
-from data_pipeline.ngrams import I64, U64, Ngrams, Words, ngrams, words
+from data_pipeline.storage.atomic import read_arrays, write_arrays
+from data_pipeline.text.ngrams import I64, U64, Ngrams, Words, ngrams, words
 
 # What a part must have to be looked for alone, in words and in bits of its seeds. Less of it occurs
 # in texts that have nothing to do with the item: a complete question hardly ever, a fragment more

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.document import Document, Dropped
 from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.storage.document import Document, Dropped
 
 TOO_MANY_TOKENS = "too_many_tokens"
 

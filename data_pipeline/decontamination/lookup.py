@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.ngrams import I64, U64
+from data_pipeline.text.ngrams import I64, U64
 
 
 def _upper(hashes: U64, bits: int) -> I64:

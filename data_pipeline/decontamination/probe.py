@@ -24,8 +24,8 @@ from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import rules
 from data_pipeline.decontamination.benchmarks import WHOLE, Item, is_option
 from data_pipeline.decontamination.index import Index
-from data_pipeline.decontamination.rewrites import RewriteIndex
-from data_pipeline.document import Document, Dropped
+from data_pipeline.decontamination.paraphrases import RewriteIndex
+from data_pipeline.storage.document import Document, Dropped
 
 ITEMS = 100  # of one benchmark
 ITEM_CHARACTERS = 20_000  # longer items (held-out books) would only cost time

@@ -38,10 +38,10 @@ from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import short_items
 from data_pipeline.decontamination.index import Index, check
 from data_pipeline.decontamination.lookup import Table
-from data_pipeline.decontamination.rewrites import Rewrite, RewriteIndex, Search
+from data_pipeline.decontamination.paraphrases import Rewrite, RewriteIndex, Search
 from data_pipeline.decontamination.surprise import word_bits
-from data_pipeline.document import Document, Dropped
-from data_pipeline.ngrams import I64, Ngrams, Words, batches, excerpt, ngrams, words
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.text.ngrams import I64, Ngrams, Words, batches, excerpt, ngrams, words
 
 CONTAMINATED = "contaminated"
 OPTION_SHARE = 0.9  # law and economics say most of an option of thirteen words by chance

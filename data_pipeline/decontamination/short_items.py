@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.decontamination.lookup import Table, few_items
 from data_pipeline.decontamination.surprise import F64, word_bits
-from data_pipeline.ngrams import I64, U64, Words, ngrams
+from data_pipeline.text.ngrams import I64, U64, Words, ngrams
 
 LEAST_WORDS, MOST_WORDS = 6, 24  # of a part
 WHOLE_LEAST, WHOLE_WORDS = 3, 12

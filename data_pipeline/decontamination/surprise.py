@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.ngrams import U64, words
+from data_pipeline.text.ngrams import U64, words
 
 F64 = NDArray[np.float64]
 

@@ -30,16 +30,16 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipeline.config import Baking, Source
-from data_pipeline.disk import FULL, KEPT, DiskFull, published, write_text
-from data_pipeline.document import Document
-from data_pipeline.manifest import digest, file_sha256
+from data_pipeline.execution.manifest import digest, file_sha256
 from data_pipeline.mixture.encoder import encoder_of
 from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow
 from data_pipeline.mixture.tokenizer import Tokenizer, opened
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.ngrams import batches
-from data_pipeline.remote import storage_path
+from data_pipeline.storage.atomic import FULL, KEPT, DiskFull, published, write_text
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.object_store import storage_path
+from data_pipeline.text.ngrams import batches
 
 SCHEMA = 1
 TOKENIZER_FILE = "tokenizer.model"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
-from data_pipeline.ngrams import I64, U64, hash_words, mix
+from data_pipeline.text.ngrams import I64, U64, hash_words, mix
 
 I32 = NDArray[np.int32]
 

@@ -22,9 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest import digest, file_sha256
+from data_pipeline.execution.manifest import digest, file_sha256
+from data_pipeline.execution.silence_stderr import quiet
 from data_pipeline.mixture.tokenizer import Tokenizer
-from data_pipeline.quiet import quiet
 
 
 def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:

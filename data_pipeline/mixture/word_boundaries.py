@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.ngrams import I64
+from data_pipeline.text.ngrams import I64
 
 _SPACE, _END, _LETTER, _SIGN, _BEYOND = range(5)  # classes of bytes
 

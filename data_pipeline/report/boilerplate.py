@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts
-from data_pipeline.report.way import Stage
+from data_pipeline.report.flow import Stage
 
 LINES = 8  # of each source
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from data_pipeline.document import Dropped
 from data_pipeline.report import charts
-from data_pipeline.report.losses import CONTAMINATED, all_dropped, example, in_turns
+from data_pipeline.report.drops import CONTAMINATED, all_dropped, example, in_turns
+from data_pipeline.report.flow import Stage, first
 from data_pipeline.report.results import probe
-from data_pipeline.report.way import Stage, first
+from data_pipeline.storage.document import Dropped
 
 HITS = 12  # shown with their evidence
 

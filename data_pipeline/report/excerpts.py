@@ -16,9 +16,9 @@ from hashlib import blake2b
 from itertools import takewhile
 from typing import Any
 
-from data_pipeline.document import Document, Dropped
-from data_pipeline.manifest import Directory, canonical
-from data_pipeline.shards import read_dropped, read_shard
+from data_pipeline.execution.manifest import Directory, canonical
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.shards import read_dropped, read_shard
 
 SIZE = 400  # characters of an excerpt
 QUOTES = ("span", "line", "end")  # evidence that quotes the document

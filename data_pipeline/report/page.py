@@ -14,22 +14,22 @@ from pathlib import Path
 
 import jinja2
 
-from data_pipeline.disk import write_text
-from data_pipeline.manifest import Directory
-from data_pipeline.progress import human_bytes, human_time
+from data_pipeline.execution.manifest import Directory
+from data_pipeline.execution.progress import human_bytes, human_time
 from data_pipeline.report import (
     boilerplate,
     charts,
     contamination,
+    drops,
     excerpts,
-    losses,
+    flow,
     synthesis,
     tasks,
     topics,
-    way,
 )
+from data_pipeline.report.flow import OTHER, Stage
 from data_pipeline.report.results import Results
-from data_pipeline.report.way import OTHER, Stage
+from data_pipeline.storage.atomic import write_text
 
 
 def write(
@@ -57,7 +57,7 @@ def write(
     """
     stages = Stage.all_of(directories)
     results = Results.read(mixture, held_out, training, evaluation)
-    colours = way.colours(stages, results)
+    colours = flow.colours(stages, results)
     html = (
         _environment(colours)
         .get_template("report.html.jinja")
@@ -67,19 +67,19 @@ def write(
             stages=stages,
             colours=colours,
             seconds=sum(stage.seconds or 0 for stage in stages),
-            summary=way.summary(stages, colours, results),
-            flows=way.flows(stages, colours),
-            by_source=way.by_source(stages, colours, results),
-            dropped=losses.reasons(stages, colours, "dropped"),
-            bad=losses.reasons(stages, colours, "bad"),
-            changes=losses.changes(stages, colours),
+            summary=flow.summary(stages, colours, results),
+            flows=flow.flows(stages, colours),
+            by_source=flow.by_source(stages, colours, results),
+            dropped=drops.reasons(stages, colours, "dropped"),
+            bad=drops.reasons(stages, colours, "bad"),
+            changes=drops.changes(stages, colours),
             boilerplate=boilerplate.repeated_lines(stages, colours),
-            duplicates=losses.duplicates(stages, colours),
+            duplicates=drops.duplicates(stages, colours),
             contamination=contamination.contamination(stages),
             topics=topics.section(stages, colours),
             synthesis=synthesis.section(stages, colours),
             tasks=tasks.section(stages),
-            libraries=way.libraries(stages),
+            libraries=flow.libraries(stages),
             results=results,
         )
     )

@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.curation import chance
-from data_pipeline.document import Document
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.way import Stage
-from data_pipeline.shards import read_shard
+from data_pipeline.report.flow import Stage
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import read_shard
+from data_pipeline.text import seeded_random
 
 EXAMPLES = 6
 EXAMPLE_SHARDS = 20  # that are opened to find them
@@ -67,7 +67,7 @@ def _examples(prompts: Stage | None, final: Stage) -> list[dict[str, Any]]:
     heap: list[tuple[int, int, Document]] = []
     for file in final.directory.files()[:EXAMPLE_SHARDS]:
         for number, document in enumerate(read_shard(file.path)):
-            heapq.heappush(heap, (-chance.number(0, document.id), number, document))
+            heapq.heappush(heap, (-seeded_random.number(0, document.id), number, document))
             if len(heap) > EXAMPLES:
                 heapq.heappop(heap)
     chosen = {document.id: document for _, _, document in sorted(heap, reverse=True)}

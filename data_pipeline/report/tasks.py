@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.curation import chance
-from data_pipeline.document import Document
-from data_pipeline.manifest import Directory
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.way import Stage
-from data_pipeline.shards import read_shard
+from data_pipeline.report.flow import Stage
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import read_shard
+from data_pipeline.text import seeded_random
 
 # Stage -> who makes the tasks, and the stage that decontaminates them.
 MAKERS = {
@@ -77,7 +77,7 @@ def _examples(directory: Directory) -> dict[str, list[dict[str, Any]]]:
     for file in directory.files()[:EXAMPLE_SHARDS]:
         for number, document in enumerate(read_shard(file.path)):
             heap = chosen.setdefault(document.meta["task"], [])
-            heapq.heappush(heap, (-chance.number(0, document.id), number, document))
+            heapq.heappush(heap, (-seeded_random.number(0, document.id), number, document))
             if len(heap) > EXAMPLES:
                 heapq.heappop(heap)
     return {

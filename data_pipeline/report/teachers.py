@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.manifest import Directory
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.report.results import read_json
-from data_pipeline.steps.asking import SPENT
+from data_pipeline.teacher.ask_shard import SPENT
 
 
 def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:

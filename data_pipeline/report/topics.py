@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.curation.topics import NO_TOPIC, diversity
 from data_pipeline.report import charts, excerpts
 from data_pipeline.report.charts import StackRow
-from data_pipeline.report.way import Stage
+from data_pipeline.report.flow import Stage
+from data_pipeline.topics.model import NO_TOPIC, diversity
 
 DRAWN = 30  # topics in the picture; the table has all
 NAMED_BY = 3  # terms of a topic in the picture

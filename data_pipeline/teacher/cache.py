@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from data_pipeline.disk import DiskFull
+from data_pipeline.storage.atomic import DiskFull
 from data_pipeline.teacher import machine
 
 FILE = "answers.sqlite"

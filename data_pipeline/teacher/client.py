@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data_pipeline import config as configs
-from data_pipeline.progress import console
+from data_pipeline.execution.progress import console
 from data_pipeline.teacher import wire
 from data_pipeline.teacher.background import Background
 from data_pipeline.teacher.cache import Cache

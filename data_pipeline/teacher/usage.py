@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_pipeline.progress import human_time
+from data_pipeline.execution.progress import human_time
 
 
 @dataclass(slots=True)

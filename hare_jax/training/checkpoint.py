@@ -24,7 +24,7 @@ from jax import Array
 
 from hare_jax.config import Checkpointing, Model, plain
 from hare_jax.model.decoder import Params, abstract
-from hare_jax.training import distributed
+from hare_jax.runtime import distributed
 from hare_jax.training.faults import Recent
 from hare_jax.training.state import State
 

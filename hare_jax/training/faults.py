@@ -21,7 +21,7 @@ from jax import Array
 
 from hare_jax.config import Faults, OnFault
 from hare_jax.files import write_json
-from hare_jax.training import distributed
+from hare_jax.runtime import distributed
 
 INTACT = "; the checkpoints before it are intact"
 

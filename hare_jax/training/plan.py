@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from hare_jax.config import Model, Training
+from hare_jax.data import packed_dataset
 from hare_jax.model import decoder
-from hare_jax.training import input
 
 
 def make_plan(
-    model_config: Model, training_config: Training, baked: input.Baked, order: input.Order
+    model_config: Model,
+    training_config: Training,
+    baked: packed_dataset.Baked,
+    order: packed_dataset.Order,
 ) -> dict[str, Any]:
     """plan.json: what will be drawn from where, and what it costs."""
     return {
-        "stages": input.plan(baked, order, training_config.max_epochs),
+        "stages": packed_dataset.plan(baked, order, training_config.max_epochs),
         "parameters": decoder.num_params(model_config),
         "tokens_per_step": training_config.batch_size * baked.sequence_length,
         "steps": order.steps,

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 
 from hare_jax.config import Model, Training, from_plain, plain
+from hare_jax.data.packed_dataset import Baked
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
-from hare_jax.training.input import Baked
 
 TOKENIZER = "tokenizer.model"
 

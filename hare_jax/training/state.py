@@ -11,7 +11,7 @@ import optax
 
 from hare_jax.config import Model
 from hare_jax.model import decoder
-from hare_jax.training import sharding
+from hare_jax.runtime import sharding
 from hare_jax.training.faults import Recent
 
 

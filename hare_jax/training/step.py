@@ -11,12 +11,12 @@ import optax
 from jax import Array
 
 from hare_jax.config import Model, OnFault, Training
+from hare_jax.data.batch import Batch
+from hare_jax.data.order import Order
 from hare_jax.model import decoder
 from hare_jax.model.decoder import Dropout
 from hare_jax.training import faults, optim
-from hare_jax.training.batch import Batch
 from hare_jax.training.loss import loss_by_source, weighted_loss
-from hare_jax.training.order import Order
 from hare_jax.training.state import State
 
 Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]

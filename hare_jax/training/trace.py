@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from hare_jax.config import Trace
+from hare_jax.data import packed_dataset
+from hare_jax.data.order import Order
+from hare_jax.data.packed_dataset import Baked, Span
 from hare_jax.files import write_json
-from hare_jax.training import input
-from hare_jax.training.input import Baked, Span
-from hare_jax.training.order import Order
 from hare_jax.training.run_dir import Run, open_run
 
 COLUMNS = ("row", "source", "record_id", "offset", "length", "document_id")
@@ -57,7 +57,9 @@ def run(config: Trace, tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
     decode = tokenizer(trained.tokenizer).decode if config.words else None
     steps = []
     for number in _numbers(config, order):
-        step = Step(number, order.stage(number - 1).name, input.trace(baked, order, number - 1))
+        step = Step(
+            number, order.stage(number - 1).name, packed_dataset.trace(baked, order, number - 1)
+        )
         words = _words(baked, order, number, decode, config.words) if decode else None
         print(table(step, words), flush=True)
         steps.append(step)
@@ -102,7 +104,7 @@ def _data(trained: Run, mixture: str) -> tuple[Baked, Order]:
             f"{directory} has fingerprint {baked.fingerprint}, the run was trained on "
             f"{trained.mixture['fingerprint']}: give that mixture, --config.mixture=DIR"
         )
-    return baked, input.make_order(baked, trained.training)
+    return baked, packed_dataset.make_order(baked, trained.training)
 
 
 def _numbers(config: Trace, order: Order) -> range:

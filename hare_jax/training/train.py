@@ -13,19 +13,21 @@ from pathlib import Path
 import jax
 
 from hare_jax.config import AttentionKernel, Model, Training, plain
+from hare_jax.data import packed_dataset
+from hare_jax.data.batch import check, within
 from hare_jax.files import write_json
 from hare_jax.model.attention import kernel_of
-from hare_jax.training import distributed, faults, input, optim, sharding, signals
-from hare_jax.training.batch import check, within
+from hare_jax.runtime import distributed, preemption, sharding
+from hare_jax.runtime.watchdog import Watchdog
+from hare_jax.tracking.metrics import Metrics
+from hare_jax.tracking.profiler import Profiler
+from hare_jax.training import faults, optim
 from hare_jax.training.checkpoint import Checkpoints
-from hare_jax.training.looks import Looks, Open
-from hare_jax.training.metrics import Metrics
+from hare_jax.training.in_loop_evaluation import Looks, Open
 from hare_jax.training.plan import check_past, describe, make_plan
-from hare_jax.training.profiler import Profiler
 from hare_jax.training.run_dir import start_params, write_config
 from hare_jax.training.state import init_state, place_state
 from hare_jax.training.step import compile_step, make_step
-from hare_jax.training.watchdog import Watchdog
 
 
 @dataclass(slots=True)
@@ -62,9 +64,9 @@ def run(
 
     # ---------------------------------------------------------------- data: checked, then planned
     share = (jax.process_index(), jax.process_count())
-    baked = distributed.together(lambda: input.Baked(mixture_dir, run_dir.parent, share))
+    baked = distributed.together(lambda: packed_dataset.Baked(mixture_dir, run_dir.parent, share))
     baked.check_model(model_config)
-    order = input.make_order(baked, c)
+    order = packed_dataset.make_order(baked, c)
     plan = make_plan(model_config, c, baked, order)
     profiler = Profiler(c.profile, run_dir)
     looks = Looks(c.in_loop, run_dir, order.steps)
@@ -118,7 +120,7 @@ def run(
         # ------------------------------------------------------------ step: compiled before it runs
         kernel = kernel_of(model_config, c.batch_size // c.accumulation, baked.sequence_length)
         distributed.say(f"attention by kernel {kernel.value}")
-        batches = input.batches(baked, order, first_step=first_step, rows=rows)
+        batches = packed_dataset.batches(baked, order, first_step=first_step, rows=rows)
         if kernel is AttentionKernel.CUDNN:
             batches = within(model_config.max_segments, batches)
         started = time.perf_counter()
@@ -135,10 +137,13 @@ def run(
         bad_steps = faults.BadSteps(
             run_dir / "bad-steps",
             c.faults,
-            documents=lambda step: (order.stage(step).name, input.trace(baked, order, step)),
+            documents=lambda step: (
+                order.stage(step).name,
+                packed_dataset.trace(baked, order, step),
+            ),
         )
         with (
-            signals.Stop() as stop,
+            preemption.Stop() as stop,
             Watchdog(c.faults.hang_seconds, c.faults.hang_abort) as watchdog,
             Metrics(
                 run_dir,
@@ -175,7 +180,7 @@ def run(
                     metrics.stalled(time.perf_counter() - asked)
                 if signalled and done < order.steps:
                     checkpoints.wait()
-                    signals.leave(signalled, done, order.steps)
+                    preemption.leave(signalled, done, order.steps)
                 if looks.due(done):
                     looks.take(done, state.params, metrics, watchdog)
                 if done < order.steps:
@@ -201,5 +206,5 @@ def run_name(model_config: Model, training_config: Training, mixture_dir: Path) 
         *("profile", "wandb_project", "in_loop"),
     }
     recipe = {k: v for k, v in plain(training_config).items() if k not in without}
-    value = [input.fingerprint_of(mixture_dir), plain(model_config), recipe]
+    value = [packed_dataset.fingerprint_of(mixture_dir), plain(model_config), recipe]
     return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import Teacher
-from data_pipeline.remote import storage_path
+from data_pipeline.storage.object_store import storage_path
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import report, stages
+from data_pipeline import pipeline, report
 from data_pipeline.config import (
     Baking,
     Cleaning,
@@ -29,11 +29,11 @@ from data_pipeline.config import (
     Source,
     Tier,
 )
-from data_pipeline.curation import chance
-from data_pipeline.disk import write_bytes
-from data_pipeline.mixture.bring import bring
+from data_pipeline.mixture.download import bring
 from data_pipeline.mixture.tasks import define
-from data_pipeline.remote import RemotePath, is_remote, storage_path
+from data_pipeline.storage.atomic import write_bytes
+from data_pipeline.storage.object_store import RemotePath, is_remote, storage_path
+from data_pipeline.text import seeded_random
 
 ROOT = Path(__file__).parents[2]
 WORDS = [
@@ -56,7 +56,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 def text(k: int) -> str:
     """Sentences that no other number has."""
-    random = chance.seeded(0, "text", str(k))
+    random = seeded_random.seeded(0, "text", str(k))
     sentences = (
         f"The {random.choice(WORDS)} of number {random.randrange(10**6)} was seen by "
         f"{random.choice(WORDS)} {random.randrange(10**6)} near the {random.choice(WORDS)}."
@@ -121,7 +121,7 @@ def without_addresses(made: Files) -> Files:
 def local(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Every file of a run by the pool of processes."""
     root = tmp_path_factory.mktemp("local")
-    stages.run(recipe(raw), root)
+    pipeline.run(recipe(raw), root)
     made = files(root)
     assert {name.split("-")[0] for name in made} >= {"read", "clean", "deduplicate", "bake"}
     assert sum(name.startswith("read-") and "/ledger/" in name for name in made) > 3
@@ -138,7 +138,7 @@ def beam(*options: str) -> dict[str, object]:
 def test_beam_writes_every_byte_of_a_whole_recipe(raw: Path, local: Files, tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
     threads = ("--direct_running_mode=multi_threading", "--direct_num_workers=3")
-    stages.run(recipe(raw, **beam(*threads)), tmp_path)
+    pipeline.run(recipe(raw, **beam(*threads)), tmp_path)
     assert_same(files(tmp_path), local)
 
 
@@ -146,11 +146,11 @@ def test_beam_writes_every_byte_of_a_whole_recipe(raw: Path, local: Files, tmp_p
 DRIVER = """
 import sys
 from data_pipeline.config import Cleaning, Engine, Reading, Recipe, Source
-from data_pipeline.remote import storage_path
-from data_pipeline.runner import Runner
-from data_pipeline.stages import engine_of
-from data_pipeline.steps.clean import clean
-from data_pipeline.steps.read import read
+from data_pipeline.storage.object_store import storage_path
+from data_pipeline.execution.runner import Runner
+from data_pipeline.pipeline import engine_of
+from data_pipeline.cleaning.stage import clean
+from data_pipeline.reading.stage import read
 
 if __name__ == "__main__":
     path, root, shard_bytes, workers, *options = sys.argv[1:]
@@ -241,7 +241,7 @@ def test_a_recipe_in_an_object_store(raw: Path, local: Files, bucket: Path, tmp_
     for path in raw.iterdir():
         write_bytes(bucket / "raw" / path.name, path.read_bytes())
     output = bucket / "run"
-    curated = stages.run(recipe(bucket / "raw", output=str(output)), tmp_path / "unused")
+    curated = pipeline.run(recipe(bucket / "raw", output=str(output)), tmp_path / "unused")
     assert not (tmp_path / "unused").exists()
     made = files(output)
     assert_same(without_addresses(made), without_addresses(local))
@@ -256,7 +256,7 @@ def test_a_recipe_in_an_object_store(raw: Path, local: Files, bucket: Path, tmp_
         command="",
     )
     assert "invalid json" in page.read_text()
-    here = stages.local(curated, tmp_path)
+    here = pipeline.local(curated, tmp_path)
     _, mixtures = define(here.mixture)
     assert sum(1 for _ in mixtures["all"].get_dataset(None, "train", num_epochs=1)) > 10
     assert here.items.read_bytes() == made[f"{here.items.parent.name}/items.jsonl"]

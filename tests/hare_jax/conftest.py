@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from hare_jax.config import DType, Model
-from hare_jax.training.input import fingerprint
+from hare_jax.data.packed_dataset import fingerprint
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hare_jax.evaluation import progress
+from hare_jax import progress
 
 
 def test_plain_lines_say_rate_and_time_left(

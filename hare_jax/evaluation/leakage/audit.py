@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,15 +24,16 @@ from typing import Any
 import jax
 
 from hare_jax.config import LeakageAudit, plain
-from hare_jax.evaluation import evaluate
-from hare_jax.evaluation.engine import Engine
-from hare_jax.evaluation.leakage import chart, compare, items, ngrams, rewrite
+from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
+from hare_jax.evaluation.leakage import chart, compare, items, ngrams, paraphrase_by_rules
 from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, Measured
-from hare_jax.evaluation.progress import progress
-from hare_jax.evaluation.requests import Request, Score
-from hare_jax.evaluation.texts import Texts, open_texts
+from hare_jax.evaluation.resumable import FinishedParts
 from hare_jax.files import write_json, write_jsonl, write_text
+from hare_jax.inference.engine import Engine
+from hare_jax.inference.requests import Request, Score
+from hare_jax.inference.tokenizers import Texts, open_texts
+from hare_jax.progress import progress
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
 
@@ -56,16 +56,16 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
     params, step = checkpoint.restore_params(ran.checkpoints, ran.model, step=ran.step)
     max_length = config.max_length or ran.mixture["sequence_length"]
     inputs = {
-        "weights": evaluate.digest_of_params(params),
+        "weights": digest_of_params(params),
         "model": plain(ran.model),
         "tokenizer": texts.sha256,
         "files": [files.sha256() for files in named],
         "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
         "max_length": max_length,
-        "code": [evaluate.digest_of_code(), _sha256_of_code()],
+        "code": digest_of_code(__name__),
         "jax": jax.__version__,
     }
-    fingerprint = _sha256(json.dumps(inputs, sort_keys=True).encode())
+    fingerprint = digest_of_json(inputs)
     name = Path(config.folder).resolve().name if config.folder else sets[0].name
     out = Path(config.out) if config.out else ran.directory / "leakage" / name
     out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
             batch_tokens=config.batch_tokens,
         )
 
-    parts = evaluate.Parts(out / "leakage.parts.json", fingerprint)
+    parts = FinishedParts(out / "leakage.parts.json", fingerprint)
     measured = [
         parts.get(f"set {k}", functools.partial(measure, pair, engine, texts, definition))
         for k, pair in enumerate(pairs)
@@ -139,7 +139,7 @@ def read(files: Files, config: LeakageAudit) -> Pair:
     pair = items.pair(files, config)
     if pair.rewritten:
         return pair
-    rewritten = rewrite.rewritten(pair.original, config.seed)
+    rewritten = paraphrase_by_rules.rewritten(pair.original, config.seed)
     if not rewritten:
         raise ValueError(
             f"{files.original}: got no item on which a rule of rewriting works, expected some; "
@@ -190,12 +190,3 @@ def _finished(written: dict[str, Path], fingerprint: str) -> Values | None:
         return None
     whole = all(path.is_file() for path in written.values())
     return results if whole and results.get("fingerprint") == fingerprint else None
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _sha256_of_code() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return _sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hare_jax.evaluation.comparison.bars import Bar, Panel, drawing
+from hare_jax.evaluation.bar_chart import Bar, Panel, drawing
 
 COLOURS = {
     "accused": "#c2410c",

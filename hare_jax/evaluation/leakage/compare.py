@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hare_jax.config import LeakageAudit
-from hare_jax.evaluation.leakage import ngrams, rewrite, verdict
+from hare_jax.evaluation.leakage import ngrams, paraphrase_by_rules, verdict
 from hare_jax.evaluation.leakage.items import Pair
 from hare_jax.evaluation.leakage.ngrams import Measured
 from hare_jax.evaluation.leakage.verdict import Resampled
@@ -125,7 +125,7 @@ def copied(pair: Pair) -> float:
     """The mean over rewritings; 0 where it is not known what they are rewritings of."""
     originals = {item.key: item.text for item in pair.original}
     shares = [
-        rewrite.copied(item.text, originals[item.key])
+        paraphrase_by_rules.copied(item.text, originals[item.key])
         for version in pair.rewritten
         for item in version
         if item.key in originals

@@ -24,10 +24,9 @@ import numpy as np
 
 from hare_jax.config import LeakageDefinition
 from hare_jax.evaluation.leakage.items import Item
-from hare_jax.evaluation.requests import Request, Score
+from hare_jax.inference.requests import Request, Score
+from hare_jax.inference.tokenizers import Decode, Encode
 
-Encode = Callable[[str], list[int]]  # text -> ids, without BOS
-Decode = Callable[[list[int]], str]
 FIRST = 2  # tokens before the first place, BOS not counted
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipeline import report
-from data_pipeline.document import Document
-from data_pipeline.manifest import Directory
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import boilerplate
-from data_pipeline.report.way import Stage
+from data_pipeline.report.flow import Stage
+from data_pipeline.storage.document import Document
 
 from .test_page import make
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import charts, contamination
 from data_pipeline.report.charts import PairRow
+from data_pipeline.report.flow import Stage
 from data_pipeline.report.page import _environment
-from data_pipeline.report.way import Stage
 
 FOUND: dict[str, Any] = {
     "document": "web/<7>",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data_pipeline.report import losses
+from data_pipeline.report import drops
 
 SOURCES = [f"s{k:02}" for k in range(30)]
 
@@ -12,8 +12,8 @@ SOURCES = [f"s{k:02}" for k in range(30)]
 def test_of_many_sources_those_with_copies_in_others_are_shown() -> None:
     number = Counter({(source, source): 1000 + k for k, source in enumerate(SOURCES)})
     number["s03", "s07"] = 1
-    shown = losses._most(number, SOURCES)
-    assert len(shown) == losses.MATRIX
+    shown = drops._most(number, SOURCES)
+    assert len(shown) == drops.MATRIX
     assert {"s03", "s07"} < set(shown)
     assert {"s29", "s28", "s27"} < set(shown)
     assert shown == sorted(shown), "in the order of the legend"
@@ -21,4 +21,4 @@ def test_of_many_sources_those_with_copies_in_others_are_shown() -> None:
 
 def test_a_few_sources_are_all_shown() -> None:
     number = Counter({("s01", "s01"): 1, ("s02", "s00"): 1})
-    assert losses._most(number, SOURCES) == ["s00", "s01", "s02"]
+    assert drops._most(number, SOURCES) == ["s00", "s01", "s02"]

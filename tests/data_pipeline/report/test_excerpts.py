@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import manifest, shards
-from data_pipeline.document import Document, Dropped
-from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.execution import manifest
+from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import excerpts
-from data_pipeline.shards import DroppedWriter, ShardWriter
+from data_pipeline.storage import shards
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.shards import DroppedWriter, ShardWriter
 
 
 def whole(segments: list[excerpts.Segment]) -> str:

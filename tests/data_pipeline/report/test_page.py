@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from data_pipeline import manifest, report
-from data_pipeline.disk import write_text
-from data_pipeline.document import Document, Dropped
-from data_pipeline.manifest import Directory, Ledger
-from data_pipeline.shards import DroppedWriter, ShardWriter
+from data_pipeline import report
+from data_pipeline.execution import manifest
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.storage.atomic import write_text
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.shards import DroppedWriter, ShardWriter
 
 ROOT = Path(__file__).parents[3]
 ATTACK = (

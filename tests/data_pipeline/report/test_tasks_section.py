@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import manifest, report
-from data_pipeline.disk import write_text
-from data_pipeline.document import Document
-from data_pipeline.manifest import Directory, Ledger
+from data_pipeline import report
+from data_pipeline.execution import manifest
+from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import tasks
-from data_pipeline.report.way import Stage
-from data_pipeline.shards import DroppedWriter, ShardWriter
+from data_pipeline.report.flow import Stage
+from data_pipeline.storage.atomic import write_text
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import DroppedWriter, ShardWriter
 
 
 def task(kind: str, k: int, source: str, answer: str = "Hares <b>do</b>.") -> Document:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.disk import write_text
-from data_pipeline.manifest import Directory, Ledger
+from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import teachers
-from data_pipeline.steps.asking import SPENT
+from data_pipeline.storage.atomic import write_text
+from data_pipeline.teacher.ask_shard import SPENT
 from data_pipeline.teacher.usage import Usage
 
 

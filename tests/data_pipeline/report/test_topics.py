@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import report, stages
+from data_pipeline import pipeline, report
 from data_pipeline.config import Recipe, Source, Topics
-from data_pipeline.curation.topics import diversity
-from data_pipeline.engine import LocalEngine
-from data_pipeline.manifest import Directory
-from data_pipeline.report import charts, topics, way
+from data_pipeline.execution.local_engine import LocalEngine
+from data_pipeline.execution.manifest import Directory
+from data_pipeline.execution.runner import Runner
+from data_pipeline.report import charts, flow, topics
 from data_pipeline.report.charts import StackRow
+from data_pipeline.report.flow import Stage
 from data_pipeline.report.results import Results
-from data_pipeline.report.way import Stage
-from data_pipeline.runner import Runner
-from data_pipeline.shards import read_rows
-from data_pipeline.steps.topics import find_topics
+from data_pipeline.storage.shards import read_rows
+from data_pipeline.topics.model import diversity
+from data_pipeline.topics.stage import find_topics
 
 ATTACK = "<script>alert('x')</script> \u202egnirts\u202c"
 FIELDS = {
@@ -48,13 +48,13 @@ def directories(tmp_path: Path) -> list[Directory]:
     )
     with LocalEngine(1) as engine:
         runner = Runner(tmp_path / "run", engine)
-        find_topics(made, runner, stages.read(made, runner), tmp_path / "cache")
+        find_topics(made, runner, pipeline.read(made, runner), tmp_path / "cache")
         return runner.directories
 
 
 def test_the_section_says_what_the_table_says(directories: list[Directory]) -> None:
     everything = Stage.all_of(directories)
-    colours = way.colours(everything, Results.read(None, None, None, None))
+    colours = flow.colours(everything, Results.read(None, None, None, None))
     section = topics.section(everything, colours)
     assert section is not None
     table = [row for file in directories[-1].files() for row in read_rows(file.path)]

@@ -1,0 +1,66 @@
+"""Boilerplate goes, then the rules of cleaning/rules.py, a document at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data_pipeline.cleaning import repeated_lines, rules
+from data_pipeline.cleaning.repeated_lines_stage import applies, load
+from data_pipeline.config import Cleaning, Recipe, RepeatedLines
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
+from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.storage.document import Document
+
+EXAMPLES = 20  # removed lines of each source that a shard's ledger names: the most frequent ones
+
+
+def clean(
+    recipe: Recipe, runner: Runner, before: Directory, repeated: Directory | None = None
+) -> Directory:
+    """The rules of cleaning, a document at a time.
+
+    `repeated`: which lines are boilerplate (cleaning/repeated_lines_stage.py); None takes none out.
+    """
+    side = {file.name: file for file in repeated.files()} if repeated is not None else {}
+    config = (recipe.cleaning, recipe.repeated_lines)
+    return runner.stage(
+        "clean",
+        clean_shard,
+        [replace(task, side=side) for task in one_task_a_shard(before, config)],
+        config=config if repeated is not None else recipe.cleaning,
+        inputs=[before, *([repeated] if repeated is not None else [])],
+    )
+
+
+def clean_shard(task: Task) -> Ledger:
+    """Lines that were taken out are counted in `changed`; `extra` names the most frequent ones."""
+    config: Cleaning
+    boilerplate: RepeatedLines
+    config, boilerplate = task.config
+    repeated = load(tuple(task.side[name] for name in sorted(task.side)))
+    decide_one = rules.build(config)
+    gone: dict[str, dict[str, int]] = {}  # source -> line -> documents of all shards that have it
+    with Books(task, "clean") as books:
+        for document in documents_of(task):
+            books.came(document)
+            table = repeated.get(document.source)
+            if table and applies(document, boilerplate, config.profiles):
+                text, lines = repeated_lines.without(document.text, table, document.source)
+                if lines:
+                    document = replace(document, text=text)
+                    books.ledger.of(document.source).changed["repeated_line"] += len(lines)
+                    gone.setdefault(document.source, {}).update(lines)
+            answer = decide_one(document)
+            if isinstance(answer, Document):
+                changed = books.ledger.of(answer.source).changed
+                changed.update(answer.meta.pop("replaced", {}))
+            books.settle(answer)
+        if gone:
+            books.ledger.extra = {
+                "repeated_lines": {
+                    source: sorted(found.items(), key=lambda i: (-i[1], i[0]))[:EXAMPLES]
+                    for source, found in sorted(gone.items())
+                }
+            }
+    return books.ledger

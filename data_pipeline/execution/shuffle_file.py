@@ -1,0 +1,127 @@
+"""One file that many workers read a part of each: how rows find their partition in a global step.
+
+Every shard writes one such file, and the worker of partition p reads part p of all of them, and no
+more. So nobody holds everything, and there is one file a shard and not one a shard and partition.
+
+    8 bytes      magic and version
+    8 (P + 2)    P, then where each of the P parts begins, and where the last one ends
+    each part    its sha256 (32 bytes), then its bytes
+
+The hash of the whole file stands in the ledger, as always. A reader of one part checks that part.
+
+>>> write_parts(path, [b"for the first worker", b"", b"for the third"])     # doctest: +SKIP
+>>> read_part(path, 2)                                                      # doctest: +SKIP
+b'for the third'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.execution.manifest import DamagedInput
+from data_pipeline.storage.atomic import write_bytes
+
+MAGIC = b"hareprt1"
+_SHA256 = 32
+
+PARTITION_BYTES = 256 << 20  # of text, where the configuration leaves the number of partitions open
+MOST_PARTITIONS = 1024  # then; a shard's file has a part for each, which should not become tiny
+
+Arrays = dict[str, NDArray]
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+
+
+def write_parts(path: Path, parts: Sequence[bytes]) -> str:
+    """Writes the file whole or not at all; returns the sha256 (hex) of all its bytes."""
+    sizes = [_SHA256 + len(part) for part in parts]
+    begin = len(MAGIC) + 8 * (len(parts) + 2)
+    offsets = np.cumsum([begin, *sizes], dtype="<u8")
+    head = MAGIC + np.array([len(parts)], "<u8").tobytes() + offsets.tobytes()
+    pieces = [head]
+    for part in parts:
+        pieces += [hashlib.sha256(part).digest(), part]
+    content = b"".join(pieces)
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_part(path: Path, part: int) -> bytes:
+    """The bytes of one part; the rest of the file is not read.
+
+    Raises DamagedInput for a file that is missing, cut, or not what was written.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC) + 8)
+            if len(head) < len(MAGIC) + 8 or not head.startswith(MAGIC):
+                raise _damaged(path, "it does not begin as a file of parts does")
+            parts = int.from_bytes(head[len(MAGIC) :], "little")
+            if not 0 <= part < parts:
+                raise _damaged(path, f"it has {parts} parts, and part {part} was asked for")
+            file.seek(8 * part, io.SEEK_CUR)
+            begin, end = np.frombuffer(file.read(16).ljust(16, b"\0"), "<u8").tolist()
+            if not begin + _SHA256 <= end <= file.seek(0, io.SEEK_END):
+                raise _damaged(path, f"part {part} is cut")
+            file.seek(begin)
+            content = file.read(end - begin)
+    except FileNotFoundError:
+        raise _damaged(path, "it is missing") from None
+    digest, body = content[:_SHA256], content[_SHA256:]
+    if hashlib.sha256(body).digest() != digest:
+        raise _damaged(path, f"part {part} has changed since it was written")
+    return body
+
+
+def _damaged(path: Path, what: str) -> DamagedInput:
+    return DamagedInput(
+        f"{path}: {what}. Delete {path.parent.parent} and run again to make it anew."
+    )
+
+
+def pack(arrays: Arrays) -> bytes:
+    """Arrays by name as bytes, the same for the same arrays; b"" where all of them are empty."""
+    if not any(len(array) for array in arrays.values()):
+        return b""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> Arrays | None:
+    """What `pack` was given; None where all of it was empty."""
+    if not content:
+        return None
+    with np.load(io.BytesIO(content)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def num_partitions(asked: int, text_bytes: int) -> int:
+    """As many as asked for; 0 asks for one for each 256 MiB of text, at most 1024.
+
+    >>> num_partitions(0, 3 << 30), num_partitions(7, 3 << 30), num_partitions(0, 0)
+    (12, 7, 1)
+    """
+    return asked or min(max(1, -(-text_bytes // PARTITION_BYTES)), MOST_PARTITIONS)
+
+
+def partition_of(keys: U64, partitions: int) -> I64:
+    """Which partition each key belongs to: any keys, evenly."""
+    mixed = (keys ^ (keys >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    return ((mixed >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64)
+
+
+def split(part_N: I64, partitions: int, *arrays: NDArray) -> list[tuple[NDArray, ...]]:
+    """The rows of the arrays by partition, in their order."""
+    if partitions == 1:
+        return [arrays]
+    order = np.argsort(part_N, kind="stable")
+    ends = np.cumsum(np.bincount(part_N, minlength=partitions))[:-1]
+    cut = [np.split(array[order], ends) for array in arrays]
+    return list(zip(*cut, strict=True))

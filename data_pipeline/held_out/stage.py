@@ -1,0 +1,109 @@
+"""What evaluation is made of: documents that are never trained on, and items made from them."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from dataclasses import replace
+
+from data_pipeline.config import HeldOut, Recipe
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.runner import Runner, Task, all_in_one, one_task_a_shard
+from data_pipeline.execution.shard_output import (
+    Books,
+    account_of,
+    add_file,
+    documents_in,
+    documents_of,
+)
+from data_pipeline.held_out import multiple_choice
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import read_shard
+from data_pipeline.text import seeded_random
+
+
+def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
+    """Documents that may be held out, by a hash of their ids: a sample of all."""
+    return runner.stage(
+        "candidates",
+        draw_from_shard,
+        one_task_a_shard(before, recipe.held_out),
+        config=recipe.held_out,
+        inputs=[before],
+    )
+
+
+def draw_from_shard(task: Task) -> Ledger:
+    """The documents of a shard whose hash falls under the held-out fraction; the rest passes by."""
+    config: HeldOut = task.config
+    with Books(task, "candidates") as books:
+        for document in documents_of(task):
+            if seeded_random.number(config.seed, "held out", document.id) < config.fraction * 2**64:
+                books.came(document)
+                books.settle(document)
+    return books.ledger
+
+
+def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory:
+    """The documents that evaluation is made of: so many of each source."""
+    return runner.stage(
+        "held_out",
+        choose,
+        [all_in_one(candidates, recipe.held_out)],
+        config=recipe.held_out,
+        inputs=[candidates],
+    )
+
+
+def choose(task: Task) -> Ledger:
+    """Of all candidates, the `max_documents` of each source with the smallest hashes."""
+    config: HeldOut = task.config
+    chosen: dict[str, list[tuple[int, int, Document]]] = {}
+    for number, document in enumerate(documents_of(task)):
+        heap = chosen.setdefault(document.source, [])
+        hashed = seeded_random.number(config.seed, "held out", document.id)
+        heapq.heappush(heap, (-hashed, number, document))
+        if len(heap) > config.max_documents:
+            heapq.heappop(heap)
+    with Books(task, "held_out") as books:
+        for source in sorted(chosen):
+            for _, _, document in sorted(chosen[source], key=lambda entry: entry[2].id):
+                books.came(document)
+                books.settle(document)
+    return books.ledger
+
+
+def make_items(
+    recipe: Recipe, runner: Runner, candidates: Directory, held_out: Directory
+) -> Directory:
+    """Multiple-choice items from the held-out documents."""
+    side = {file.name: file for file in candidates.files()}
+    return runner.stage(
+        "items",
+        write_items,
+        [replace(all_in_one(held_out, recipe.held_out), side=side)],
+        config=recipe.held_out,
+        inputs=[held_out, candidates],
+    )
+
+
+def write_items(task: Task) -> Ledger:
+    """items.jsonl: multiple-choice items of the held-out documents.
+
+    `task.side`: the candidates, a sample of all documents, that tell what is boilerplate.
+    """
+    config: HeldOut = task.config
+    made = multiple_choice.make(documents_of(task), config, sample=documents_in(task.side.values()))
+    ledger = account_of(task)
+    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
+    add_file(ledger, task.out, "items.jsonl", "".join(lines))
+    ledger.extra = {"items": dict(Counter(item.task for item in made))}
+    ledger.write(task.out)
+    return ledger
+
+
+def prompts(held_out: Directory) -> list[dict[str, str]]:
+    """The held-out documents, whose first words a trained model is to continue."""
+    (file,) = held_out.files()
+    return [{"source": d.source, "text": d.text} for d in read_shard(file.path)]

@@ -1,0 +1,149 @@
+"""Documents as packed token rows, and the mixture over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.config import Baking, Recipe, Source, Tier
+from data_pipeline.execution.code_version import code_version
+from data_pipeline.execution.manifest import Directory, Ledger, digest
+from data_pipeline.execution.progress import console
+from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.shard_output import account_of, documents_of
+from data_pipeline.mixture import bake as baking
+from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.mixture.weights import resolve_weights, table
+from data_pipeline.storage.shards import numbered
+
+
+def bake(
+    name: str,
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """Each source's documents as TFRecord, packed rows and spans, some shards to a part."""
+    tasks = []
+    for directory in documents:
+        for source in directory.counts():
+            shards = [
+                (file, ledger.sources[source].bytes_kept)
+                for file, ledger in zip(directory.files(), directory.ledgers(), strict=True)
+                if source in ledger.sources and ledger.sources[source].kept
+            ]
+            parts = baking.group([size for _, size in shards], recipe.baking.part_bytes)
+            for number, part in enumerate(parts):
+                tasks.append(
+                    Task(
+                        numbered(source, number, len(parts)),
+                        inputs=tuple(file for file, _ in shards[part.start : part.stop]),
+                        config=(recipe.baking, source),
+                        size=sum(size for _, size in shards[part.start : part.stop]),
+                    )
+                )
+    baked = runner.stage(
+        name,
+        bake_shards,
+        tasks,
+        config=recipe.baking,
+        inputs=documents,
+        extra=opened(recipe.baking.tokenizer).sha256,
+    )
+    return mix(recipe, runner, documents, baked, mixtures)
+
+
+def bake_shards(task: Task) -> Ledger:
+    """One part of one source: its documents as TFRecord, packed rows and spans."""
+    config: Baking
+    config, source = task.config
+    documents = (document for document in documents_of(task) if document.source == source)
+    part = baking.bake_part(task.shard, source, documents, task.out / "shards", config)
+    ledger = account_of(task)
+    ledger.files = {
+        f"shards/{part.file}": part.sha256,
+        f"shards/{part.spans}": part.spans_sha256,
+        f"shards/{part.tfrecord}": part.tfrecord_sha256,
+    }
+    ledger.extra = dataclasses.asdict(part)
+    ledger.write(task.out)
+    return ledger
+
+
+def mix(
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    baked: Directory,
+    mixtures: dict[str, dict[str, float]],
+) -> Path:
+    """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
+    lost = _lost(runner, documents) if mixtures else {}
+    address = digest([baked.address, mixtures, lost, code_version(__name__)])
+    path = runner.root / f"mixture-{address[:12]}"
+    if not (path / "mixture.json").exists():
+        _write(path, recipe, documents, baked, mixtures, lost)
+    rows = json.loads((path / "mixture.json").read_text(encoding="utf-8"))["sources"]
+    resolved = resolve_weights(mixtures, rows, allow_missing=recipe.allow_missing, note=_say)
+    for line in table(resolved, rows, recipe.budgets):
+        _say(line)
+    return path
+
+
+def _say(line: str) -> None:
+    console.print(f"  {line}", markup=False)
+
+
+def _lost(runner: Runner, documents: Sequence[Directory]) -> dict[str, str]:
+    """source -> tier of sources all of whose documents went on the way."""
+    left = {name for directory in documents for name in directory.counts()}
+    return {
+        name: tier
+        for directory in runner.directories
+        for name, tier in directory.tiers().items()
+        if tier and name not in left
+    }
+
+
+def _category(name: str, recipe: Recipe) -> str:
+    """Of a source of the recipe, or of one that the recipe makes; else its name stands for it."""
+    named = {source.name: source.category for source in recipe.sources}
+    if name in (recipe.nlp_tasks.source, recipe.restructuring.source):
+        return "tasks"
+    return named.get(name) or name.removeprefix(f"{recipe.synthesis.source}_")
+
+
+def _write(
+    path: Path,
+    recipe: Recipe,
+    documents: Sequence[Directory],
+    baked: Directory,
+    mixtures: dict[str, dict[str, float]],
+    lost: dict[str, str],
+) -> None:
+    tiers = [pair for directory in documents for pair in directory.tiers().items()]
+    sources = [
+        Source(name, _category(name, recipe), tier=Tier(tier))
+        for name, tier in [*tiers, *lost.items()]
+        if tier
+    ]
+    relative = f"../{baked.path.name}/shards"
+    parts = []
+    for ledger in baked.ledgers():
+        part = baking.Part(**ledger.extra)
+        for key in ("file", "spans", "tfrecord"):
+            setattr(part, key, f"{relative}/{getattr(part, key)}")
+        parts.append(part)
+    path.mkdir(parents=True, exist_ok=True)
+    baking.write_manifest(
+        path,
+        sources,
+        parts,
+        mixtures,
+        recipe.baking,
+        allow_missing=recipe.allow_missing,
+        note=lambda _: None,  # said once, by `mix`
+    )

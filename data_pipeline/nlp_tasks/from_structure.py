@@ -1,0 +1,78 @@
+"""D3 without a teacher: tasks in natural language from the structure of one document.
+
+What the paper lets a language model write as JSON (section 2.3), taken from what documents say of
+themselves: a definition tells what something is, a heading is the title of its passage, a word
+left out can be found again. A task is a text: the prompt, then the answer.
+
+>>> make = build(NlpTasks(kinds=("question_answering",), per_document=1))
+>>> document = Document("a", "Question: What is 2 + 3?\\nAnswer: 2 + 3 = 5.", "math", "math")
+>>> print(make(document)[0].text)
+Exercise: What is 2 + 3?
+<BLANKLINE>
+Worked answer: 2 + 3 = 5.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from data_pipeline.config import NlpTasks
+from data_pipeline.nlp_tasks.kinds.choices import multiple_choice
+from data_pipeline.nlp_tasks.kinds.cloze import cloze
+from data_pipeline.nlp_tasks.kinds.questions import question_answering
+from data_pipeline.nlp_tasks.kinds.source_text import Material, Task
+from data_pipeline.nlp_tasks.kinds.statements import true_false
+from data_pipeline.nlp_tasks.kinds.summaries import summary, title
+from data_pipeline.storage.document import Document
+from data_pipeline.text.seeded_random import seeded
+
+KINDS: dict[str, Callable[[Material, random.Random], Iterator[Task]]] = {
+    "question_answering": question_answering,
+    "multiple_choice": multiple_choice,
+    "cloze": cloze,
+    "summary": summary,
+    "true_false": true_false,
+    "title": title,
+}
+
+
+def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
+    """A pure function from a document to its tasks, at most `per_document` of each kind.
+
+    A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`; its meta tells the kind ("task"), the document and
+    its source ("from", "from_source") and the end of the text that answers the rest ("answer").
+    Raises ValueError for a kind that does not exist.
+    """
+    if unknown := sorted(set(config.kinds) - set(KINDS)):
+        raise ValueError(
+            f"nlp_tasks.kinds: there is no kind {', '.join(unknown)}. Kinds are {', '.join(KINDS)}."
+        )
+
+    def make(document: Document) -> list[Document]:
+        if not config.enabled:
+            return []
+        material = Material.of(document.text, seeded(config.seed, "window", document.id))
+        made: list[Document] = []
+        for kind in config.kinds:
+            tasks: list[Task] = []
+            for task in KINDS[kind](material, seeded(config.seed, kind, document.id)):
+                if len(task.text.split()) <= config.max_words:
+                    tasks.append(task)
+                if len(tasks) == config.per_document:
+                    break
+            made += [_document(task, kind, k, document, config) for k, task in enumerate(tasks)]
+        return made
+
+    return make
+
+
+def _document(task: Task, kind: str, k: int, origin: Document, config: NlpTasks) -> Document:
+    meta = {
+        "task": kind,
+        "from": origin.id,
+        "from_source": origin.source,
+        "answer": task.answer,
+    }
+    name = f"{config.source}/{kind}/{origin.id}/{k}"
+    return Document(name, task.text, config.source, "tasks", meta)

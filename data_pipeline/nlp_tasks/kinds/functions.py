@@ -1,0 +1,78 @@
+"""What a function does, by its docstring or by the comment above it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from data_pipeline.nlp_tasks.kinds import templates
+from data_pipeline.nlp_tasks.kinds.source_text import Material, Task, fill
+from data_pipeline.text import prose
+from data_pipeline.text.word_lists import NO_EXPLANATION
+
+_PYTHON_FUNCTION = re.compile(
+    r"""
+    ^(?P<indent>[ \t]*)(?:async\ )?def\ (?P<name>[a-z]\w*)\([^\n]*      # a signature
+    (?:\n(?![ \t]*(?:async\ )?(?:def|class)\ |[^\n]*\"\"\")[^\n]*){0,6}?  # on up to seven lines
+    :\n[ \t]+[rRuU]?\"\"\"(?P<doc>[^"\\]{20,900}?)\"\"\"[ \t]*\n          # its docstring
+    (?P<body>(?:(?P=indent)[ \t]+[^\n]*\n|[ \t]*\n){1,40}+)            # what is indented more,
+    (?!(?P=indent)[ \t]+\S)                                            # to its end
+    """,
+    re.M | re.X,
+)
+_COMMENTED_FUNCTION = re.compile(  # Go and Rust
+    r"""
+    (?P<doc>(?:^[ \t]*///?[ \t][^\n]*\n){1,6})
+    (?P<body>^[ \t]*(?:func|fn|pub\ fn)[ \t](?:\([^)]*\)[ \t])?(?P<name>\w+)[^\n]*\n
+    (?:[^\n]+\n|\n(?=[ \t]))+?^\}[ \t]*$)
+    """,
+    re.M | re.X,
+)
+_NAMED = re.compile(r"`?([A-Za-z_]\w*(?:\.\w+)*)`?(?:\([^)]*\))?\Z")
+
+
+def functions(material: Material, random_: random.Random) -> Iterator[Task]:
+    """Definitions under a heading that is their name, then functions with their code."""
+    for section in random_.sample(material.sections, len(material.sections)):
+        named, first = _NAMED.match(section.heading), section.paragraphs[0][0]
+        is_name = named and ("." in named[1] or "_" in named[1] or "(" in section.heading)
+        if named and is_name and _explains(first):
+            yield fill(templates.NAME, first, random_, name=named[1])
+    found = [
+        *_PYTHON_FUNCTION.finditer(material.text),
+        *_COMMENTED_FUNCTION.finditer(material.text),
+    ]
+    random_.shuffle(found)
+    for match in found:
+        first = _first_sentence(match["doc"])
+        if _explains(first):
+            code = match["body"]
+            if match.re is _PYTHON_FUNCTION:
+                signature = match[0][: match.start("doc") - match.start()]
+                code = signature[: signature.rindex("\n") + 1] + code
+            yield fill(templates.CODE, first, random_, name=match["name"], code=_dedent(code))
+
+
+def _first_sentence(doc: str) -> str:
+    """Of a docstring or comment, up to its examples and lists of arguments; "" if it has none."""
+    text = re.sub(r"\s*\n\s*(?:///?)?\s*", " ", re.sub(r"\A\s*///?\s*", "", doc.strip()))
+    found = prose.sentences(re.split(r"\s{2,}|>>>|:param|Args:|@", text)[0])
+    return found[0].replace("``", "`") if found else ""
+
+
+def _dedent(code: str) -> str:
+    lines = code.strip("\n").rstrip().split("\n")
+    margin = min((len(x) - len(x.lstrip()) for x in lines if x.strip()), default=0)
+    return "\n".join(line[margin:] for line in lines)
+
+
+def _explains(sentence: str) -> bool:
+    return (
+        4 <= len(sentence.split()) <= 45
+        and sentence[0].isupper()
+        and sentence[-1] == "."
+        and prose.first_word(sentence) not in NO_EXPLANATION
+        and prose.stands_alone(sentence)
+        and not re.search(r"[<>{}\\]|TODO|XXX|[a-z]\.[A-Z]", sentence)
+    )

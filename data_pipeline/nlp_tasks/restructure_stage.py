@@ -1,0 +1,196 @@
+"""D3 by a teacher: passages are turned into exercises, which are checked and put into words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline.config import Recipe, Restructuring, Tier
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
+from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.nlp_tasks.restructure import requests, tasks
+from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
+from data_pipeline.nlp_tasks.restructure.schemas import SCHEMAS
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import read_rows
+from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher.ask_shard import ask_shard
+from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.topics.stage import NAMES
+
+TOPIC_TERMS = 5  # of a topic, that a prompt names
+
+
+def check(recipe: Recipe, cache: Path) -> None:
+    """Raises ValueError, before any work, for settings of restructuring that cannot be meant.
+
+    `cache`: the folder of the teacher's answers, unless its configuration names another one.
+    """
+    config = recipe.restructuring
+    if config.enabled:
+        requests.build(config)
+        settings.check(config.teacher)
+        settings.check_server(
+            config.teacher, cache, "restructuring.teacher", "restructuring.enabled=False"
+        )
+
+
+def restructure(
+    recipe: Recipe,
+    runner: Runner,
+    documents: Sequence[Directory],
+    cache: Path,
+    topics: Directory | None = None,
+) -> Directory:
+    """D3: tasks in natural language that a teacher made from passages of these documents.
+
+    Three stages: what is asked, what the teacher says, what is made of it. Only the second one
+    needs the teacher; it has one shard at a time, so that the teacher's limits hold.
+
+    Args:
+      cache: the folder of the teacher's answers, unless its configuration names another one.
+      topics: the table of some of the documents' topics (topics/stage.py), which prompts name.
+
+    Raises:
+      ValueError: the source's name is taken, or `check` was not heeded.
+      TeacherError: there is no use in asking on, or too much of a shard got no answer; what was
+        answered is kept.
+    """
+    config = recipe.restructuring
+    tiers = {config.source: Tier.D3.value}
+    if any(tiers.keys() & directory.counts().keys() for directory in documents):
+        raise ValueError(f"restructuring.source: {config.source!r} is the name of another source")
+    known = [topics, _model_of(topics, runner)] if topics is not None else []
+    shards = [
+        replace(task, side=_topics_of(task.shard, directory, known))
+        for directory in documents
+        for task in one_task_a_shard(directory, config)
+    ]
+    asked = runner.stage(
+        "restructuring_requests",
+        write_requests,
+        [
+            replace(task, tiers=task.tiers | tiers, shard=f"{config.source}-{number:05d}")
+            for number, task in enumerate(shards)
+        ],
+        config=_settings(config, "kinds categories per_document per_passage min_words max_words"),
+        inputs=[*documents, *known],
+    )
+    told = runner.stage(
+        "restructure",
+        ask_teacher,
+        one_task_a_shard(asked, (config, cache)),
+        config=[wire.identity(config.teacher), config.answer_tokens],
+        inputs=[asked],
+        at_once=1,
+    )
+    return runner.stage(
+        "restructured_tasks",
+        write_tasks,
+        one_task_a_shard(told, (config, recipe.baking.tokenizer)),
+        config=_settings(config, "max_tokens"),
+        inputs=[told],
+        extra=opened(recipe.baking.tokenizer).sha256,
+    )
+
+
+def _settings(config: Restructuring, names: str) -> dict[str, object]:
+    """The part of the configuration that a stage depends on."""
+    return {name: getattr(config, name) for name in ("source", "seed", *names.split())}
+
+
+def _model_of(topics: Directory, runner: Runner) -> Directory:
+    """Where the topics are described that a table tells by number."""
+    inputs = topics.manifest["inputs"]
+    return next(
+        directory
+        for directory in runner.directories
+        if directory.path.name in inputs and directory.manifest["stage"] == "topic_model"
+    )
+
+
+def _topics_of(
+    shard: str, directory: Directory, known: Sequence[Directory]
+) -> dict[str, ShardFile]:
+    """What tells the topics of a shard's documents: the names of topics, and a table if it has one.
+
+    A document without an entry in a table may tell the number of its topic itself, as D2 does.
+    """
+    if not known:
+        return {}
+    topics, model = known
+    side = {NAMES: model.file(NAMES)}
+    if directory.path.name in topics.manifest["inputs"]:
+        side["table"] = next(file for file in topics.files() if file.name == shard)
+    return side
+
+
+def write_requests(task: Task) -> Ledger:
+    """Prompts about passages of the documents of D1 and D2."""
+    config: Restructuring = task.config
+    make = requests.build(config)
+    topic_of = _topic_names(task)
+    with Books(task, "restructuring_requests") as books:
+        for document in documents_of(task):
+            if task.tiers[document.source] == Tier.D3.value:
+                continue
+            for request in make(document, topic_of(document)):
+                books.came(request)
+                books.settle(request)
+    return books.ledger
+
+
+def _topic_names(task: Task) -> Callable[[Document], str]:
+    """What a document is about in a few terms, or "" where nobody knows."""
+    if NAMES not in task.side:
+        return lambda document: ""
+    with task.side[NAMES].verified() as path:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    names = {row["topic"]: ", ".join(row["terms"][:TOPIC_TERMS]) for row in rows}
+    numbers: dict[str, int] = {}
+    if "table" in task.side:
+        with task.side["table"].verified() as path:
+            numbers = {row["id"]: row["topic"] for row in read_rows(path)}
+    return lambda document: names.get(numbers.get(document.id, document.meta.get("topic")), "")
+
+
+def ask_teacher(task: Task) -> Ledger:
+    """The teacher's replies, each with what it was asked for; the reply is the document's text."""
+    config: Restructuring
+    cache: Path
+    config, cache = task.config
+
+    def request_of(document: Document) -> Request:
+        messages = (("system", SYSTEM), ("user", document.text))
+        schema = SCHEMAS[document.meta["task"]]
+        return Request(document.id, messages, config.answer_tokens, schema)
+
+    return ask_shard(task, "restructure", config.teacher, cache, request_of, _told)
+
+
+def _told(document: Document, reply: Reply) -> Document:
+    usage = {"finish": reply.finish, "tokens": reply.completion_tokens}
+    return replace(document, meta=document.meta | usage)
+
+
+def write_tasks(task: Task) -> Ledger:
+    """Replies to tasks; what is no good task is set aside with the reply, and why."""
+    config: Restructuring
+    config, tokenizer = task.config
+    encode = opened(tokenizer).encode
+    decide = tasks.build(config, lambda text: len(encode(text)))
+    kinds: dict[str, Counter[str]] = {}
+    with Books(task, "restructured_tasks") as books:
+        for reply in documents_of(task):
+            answer = decide(reply)
+            books.came(reply)
+            books.settle(answer)
+            became = "kept" if isinstance(answer, Document) else answer.reason
+            kinds.setdefault(reply.meta["task"], Counter())[became] += 1
+        books.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
+    return books.ledger

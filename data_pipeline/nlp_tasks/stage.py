@@ -1,0 +1,60 @@
+"""D3 without a teacher: tasks in natural language from the structure of documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data_pipeline.config import NlpTasks, Recipe, Tier
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
+from data_pipeline.execution.shard_output import Answer, Books, documents_of
+from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.nlp_tasks import from_structure
+from data_pipeline.storage.document import Document, Dropped
+
+
+def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) -> Directory:
+    """D3: tasks in natural language, from the documents that may be trained on."""
+    source = recipe.nlp_tasks.source
+    tiers = {source: Tier.D3.value}
+    if any(source in directory.counts() for directory in documents):
+        raise ValueError(f"nlp_tasks.source: {source!r} is the name of another source too")
+    config = recipe.nlp_tasks, recipe.baking.tokenizer
+    shards = [task for directory in documents for task in one_task_a_shard(directory, config)]
+    return runner.stage(
+        "nlp_tasks",
+        write_tasks_of_shard,
+        [
+            replace(task, shard=f"{source}-{number:05d}", tiers=task.tiers | tiers)
+            for number, task in enumerate(shards)
+        ],
+        config=recipe.nlp_tasks,
+        inputs=documents,
+        extra=opened(recipe.baking.tokenizer).sha256,
+    )
+
+
+def write_tasks_of_shard(task: Task) -> Ledger:
+    """D3: tasks in natural language, made from the documents of D1 and D2."""
+    config: NlpTasks
+    config, tokenizer = task.config
+    make = from_structure.build(config)
+    encode = opened(tokenizer).encode
+    kinds: dict[str, Counter[str]] = {}
+    with Books(task, "nlp_tasks") as books:
+        for document in documents_of(task):
+            if task.tiers[document.source] == Tier.D3.value:
+                continue
+            for made in make(document):
+                books.came(made)
+                answer: Answer = made
+                if (tokens := len(encode(made.text))) > config.max_tokens:
+                    evidence = {"tokens": tokens, "most": config.max_tokens}
+                    answer = Dropped(made, "too_many_tokens", evidence)
+                books.settle(answer)
+                became = "kept" if isinstance(answer, Document) else answer.reason
+                kinds.setdefault(made.meta["task"], Counter())[became] += 1
+        books.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
+    return books.ledger

@@ -1,0 +1,58 @@
+"""Word problems of grade-school arithmetic with worked answers, as many as one asks for.
+
+Problem `index` is a pure function of (seed, index), so that any range of indices is a shard. The
+problems themselves are in word_problems.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data_pipeline.config import Source
+from data_pipeline.reading.demo import problem_words, word_problems
+from data_pipeline.storage.document import Document
+
+DOCUMENTS = 4000  # where a source does not say how many
+BYTES = 260  # of one document, about
+SEED = 0
+FILES = (__file__, word_problems.__file__, problem_words.__file__)
+
+
+def generate(index: int, seed: int = SEED) -> tuple[str, list[str], str]:
+    """(question, steps, answer): the answer is a number, without a unit.
+
+    >>> question, steps, answer = generate(1)
+    >>> print(question, *steps, answer, sep="\\n")
+    A shop receives 5 crates of keys. Each crate holds 23. On the first day 5 keys are sold. \
+How many are still in the shop?
+    5 crates with 23 keys each hold 5 * 23 = 115 keys.
+    Without the 5 that are gone, 115 - 5 = 110 are left.
+    110
+    """
+    problem = word_problems.problem(index, seed)
+    return problem.question, problem.steps, problem.answer
+
+
+def text(index: int, seed: int = SEED) -> str:
+    question, steps, answer = generate(index, seed)
+    return f"Question: {question}\nAnswer: {' '.join(steps)} The answer is {answer}."
+
+
+def read(indices: Iterable[int], source: Source) -> Iterator[Document]:
+    category = source.category or source.name
+    for index in indices:
+        yield Document(
+            f"{source.name}/{index}",
+            text(index),
+            source.name,
+            category,
+            {"kind": word_problems.kind(index)},
+        )
+
+
+def version() -> str:
+    """Changes whenever the problems do: their code is all that they come from."""
+    code = [Path(str(file)).read_bytes() for file in FILES]
+    return hashlib.sha256(b"".join(code)).hexdigest()[:16]

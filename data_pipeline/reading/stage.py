@@ -1,0 +1,117 @@
+"""Raw input to documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from data_pipeline.config import Reading, Recipe, Source
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.progress import console
+from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.shard_output import Books
+from data_pipeline.reading import input_shards, sources
+from data_pipeline.reading.input_shards import InputShard
+from data_pipeline.reading.listing import MissingSource
+from data_pipeline.storage.document import Bad
+
+
+def read(recipe: Recipe, runner: Runner) -> Directory:
+    """Raw input -> documents."""
+    inputs = _list(recipe)
+    names = Counter(shard.name for _, shard in inputs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f"two sources have one name: both would write shard {twice[0]!r}. Give one of them a "
+            f"`name`, or rename a file or folder in their paths."
+        )
+    for source in recipe.sources:
+        if ignored := input_shards.not_read(source):
+            what = ", ".join(
+                f"{count} {suffix or 'without ending'}" for suffix, count in ignored.items()
+            )
+            console.print(f"  {source.path}: files of other kinds are not read: {what}")
+    directory = runner.stage(
+        "read",
+        read_shard,
+        [
+            Task(shard.name, config=(source, recipe.reading, shard), size=shard.bytes)
+            for source, shard in inputs
+        ],
+        # How to get a source changes nothing of what it holds.
+        config=[[replace(source, obtain="") for source in recipe.sources], recipe.reading],
+        inputs=[],
+        extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
+        list_all_failures=True,
+    )
+    _check_tiers(directory)
+    return directory
+
+
+def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
+    """What there is to read. Raises ValueError with all sources that are not there."""
+    wanted = [source for source in recipe.sources if source.name or source.path]
+    inputs, missing = [], []
+    for source in wanted:
+        try:
+            inputs += [(source, shard) for shard in input_shards.partition(source, recipe.reading)]
+        except MissingSource as error:
+            missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
+    if not missing:
+        return inputs
+    if recipe.allow_missing and inputs:
+        console.print(f"  {len(missing)} of {len(wanted)} sources are not there:", markup=False)
+        for line in missing:
+            console.print(f"    {line}", markup=False)
+        return inputs
+    if len(missing) == 1:
+        raise ValueError(missing[0])
+    advice = "Get them, or go on with the others alone by --config.data.allow_missing=True:"
+    head = f"{len(missing)} of {len(wanted)} sources are not there. "
+    raise ValueError("\n  ".join([head + (advice if inputs else "Get them:"), *missing]))
+
+
+def _check_tiers(directory: Directory) -> None:
+    """Raises ValueError where rows of two tiers name one source: a source has one tier."""
+    seen: dict[str, tuple[str, str]] = {}
+    for ledger in directory.ledgers():
+        for name, counts in ledger.sources.items():
+            if not counts.tier:  # all its rows are bad
+                continue
+            tier, shard = seen.setdefault(name, (counts.tier, ledger.shard))
+            if tier != counts.tier:
+                raise ValueError(
+                    f"source {name!r} is {tier} in shard {shard} and {counts.tier} in shard "
+                    f"{ledger.shard}: rows of both call themselves so. Give one of the recipe's "
+                    "sources a `name`, or let its `source_field` name another field"
+                )
+
+
+def read_shard(task: Task) -> Ledger:
+    """Raw input to documents; what cannot be read is quarantined with its place and reason.
+
+    Raises ValueError where more than `max_bad_fraction` of the shard's rows are bad.
+    """
+    source: Source
+    reading: Reading
+    source, reading, shard = task.config
+    good = bad = 0
+    with Books(task, "read") as books:
+        for row in sources.read(shard, source, reading):
+            if isinstance(row, Bad):
+                bad += 1
+                books.quarantine(row, shard.source)
+            else:
+                good += 1
+                books.task.tiers[row.source] = source.tier.value
+                books.came(row)
+                books.settle(row)
+        if bad > reading.max_bad_fraction * (good + bad):
+            reasons = {r: n for c in books.ledger.sources.values() for r, n in c.bad.items()}
+            raise ValueError(
+                f"shard {task.shard}: {bad} of {good + bad} rows are bad ({reasons}), more than "
+                f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, leave files "
+                f"out with the source's `exclude`, or raise "
+                f"--config.data.reading.max_bad_fraction"
+            )
+    return books.ledger

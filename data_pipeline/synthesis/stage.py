@@ -1,0 +1,223 @@
+"""D2: passages become prompts, a teacher answers, and gates let pass what is worth reading."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline.cleaning.personal_information import replace_personal_information
+from data_pipeline.config import Features, Gates, Profile, Recipe, Synthesis
+from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
+from data_pipeline.execution.shard_output import Books, documents_in, documents_of
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import numbered
+from data_pipeline.synthesis import output_filters
+from data_pipeline.synthesis import prompts as choice
+from data_pipeline.synthesis.seeds_stage import draw_seeds, tiers_of
+from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher.ask_shard import ask_shard
+from data_pipeline.teacher.messages import Reply, Request
+
+
+def check(recipe: Recipe, cache: Path) -> None:
+    """Raises ValueError, before any work, where topics or texts are asked for in vain.
+
+    `cache`: the folder of answers, unless a teacher's configuration names one.
+    """
+    config, embedder = recipe.synthesis, recipe.topics.embedder
+    if recipe.topics.enabled and recipe.topics.features is Features.EMBEDDINGS:
+        settings.check(embedder)
+        settings.check_server(embedder, cache, "topics.embedder", "topics.features=TERMS")
+    if not config.enabled:
+        return
+    if not recipe.topics.enabled:
+        raise ValueError(
+            "synthesis spreads its passages over topics: set topics.enabled=True, or "
+            "synthesis.enabled=False"
+        )
+    settings.check(config.teacher)
+    choice.check(config.weights, config.categories)
+    for name in ("documents", "per_document", "max_tokens", "shard_requests"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"synthesis.{name}={getattr(config, name)}: expected 1 or more")
+    if not 0 < config.min_passage_words <= config.max_passage_words:
+        raise ValueError(
+            f"synthesis.min_passage_words={config.min_passage_words}, max_passage_words="
+            f"{config.max_passage_words}: expected 0 < least <= most"
+        )
+    settings.check_server(config.teacher, cache, "synthesis.teacher", "synthesis.enabled=False")
+
+
+def synthesise(
+    recipe: Recipe, runner: Runner, documents: Directory, topics: Directory, cache: Path
+) -> Directory:
+    """The documents that a teacher wrote and the gates let pass; a source a category, tier D2.
+
+    `cache`: the teacher's folder of answers, unless its configuration names one.
+    Raises ValueError where no document can give a passage.
+    """
+    seeds = draw_seeds(recipe, runner, documents, topics)
+    if not seeds.counts():
+        raise ValueError(
+            "synthesis found no passage: it needs documents of tier D1 with at least "
+            f"{recipe.synthesis.min_passage_words} words (synthesis.min_passage_words) in a "
+            f"category that has a weight ({', '.join(sorted(recipe.synthesis.weights))})"
+        )
+    asked = write_prompts(recipe, runner, seeds)
+    answers = ask_teacher(recipe, runner, asked, cache)
+    return pass_gates(recipe, runner, asked, answers)
+
+
+# ---- prompts
+
+
+def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory:
+    """What will be asked, in shards of `shard_requests`: to be read before anything is paid."""
+    config = recipe.synthesis
+    files = [
+        (file, sum(counts.kept for counts in ledger.sources.values()))
+        for file, ledger in zip(seeds.files(), seeds.ledgers(), strict=True)
+    ]
+    parts: list[list[int]] = []
+    size = config.shard_requests
+    for number, (_, requests) in enumerate(files):
+        if size >= config.shard_requests:
+            parts.append([])
+            size = 0
+        parts[-1].append(number)
+        size += requests
+    return runner.stage(
+        "prompts",
+        write_prompts_of_part,
+        [
+            Task(
+                numbered(config.source, number, len(parts)),
+                inputs=tuple(files[k][0] for k in part),
+                config=config,
+                tiers=tiers_of(config),
+                size=sum(files[k][1] for k in part),
+            )
+            for number, part in enumerate(parts)
+        ],
+        config=[config.shard_requests, config.seed],
+        inputs=[seeds],
+    )
+
+
+def write_prompts_of_part(task: Task) -> Ledger:
+    """A document whose text is the prompt; its meta tells where in it the passage stands."""
+    config: Synthesis = task.config
+    with Books(task, "prompts") as books:
+        for seed in documents_of(task):
+            books.came(seed)
+            prompt = choice.choose(
+                choice.all_prompts()[seed.category],
+                config.seed,
+                seed.meta["from"],
+                seed.meta["number"],
+            )
+            text, start, end = choice.render(prompt, seed.text)
+            meta = seed.meta | {"prompt": prompt.id, "passage": [start, end]}
+            books.settle(replace(seed, text=text, meta=meta))
+    return books.ledger
+
+
+# ---- answers
+
+
+def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -> Directory:
+    """The answers as documents; a request that never got one is dropped, with the reason.
+
+    One shard at a time, so that the limits of the teacher hold for the whole run. What is cached
+    is not asked again, so an interrupted run goes on where it was.
+
+    Raises TeacherError where a shard has more such requests than `teacher.max_unanswered`.
+    """
+    config = recipe.synthesis
+    return runner.stage(
+        "synthesise",
+        ask_for_shard,
+        one_task_a_shard(asked, (config, cache)),
+        config=[config.max_tokens, wire.identity(config.teacher)],
+        inputs=[asked],
+        at_once=1,
+    )
+
+
+def ask_for_shard(task: Task) -> Ledger:
+    config: Synthesis
+    config, cache = task.config
+
+    def request_of(document: Document) -> Request:
+        return Request(document.id, (("user", document.text),), config.max_tokens)
+
+    def told(document: Document, reply: Reply) -> Document:
+        of_reply = {
+            "model": config.teacher.model,
+            "finish": reply.finish,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        }
+        meta = {name: value for name, value in document.meta.items() if name != "passage"}
+        return replace(document, meta=meta | of_reply)
+
+    return ask_shard(task, "synthesise", config.teacher, cache, request_of, told)
+
+
+# ---- gates
+
+
+def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Directory) -> Directory:
+    """Without refusals, loops, copies of the passage and the like.
+
+    What looks like personal information or a secret is replaced as cleaning does it, by the rules
+    for the text's category: models write such things from memory.
+    """
+    config = (recipe.synthesis.gates, _replacing(recipe))
+    prompts = {file.name: file for file in asked.files()}
+    return runner.stage(
+        "gates",
+        judge_shard,
+        [
+            replace(task, side={"prompts": prompts[task.shard]})
+            for task in one_task_a_shard(answers, config)
+        ],
+        config=config,
+        inputs=[asked, answers],
+    )
+
+
+def _replacing(recipe: Recipe) -> dict[str, Profile]:
+    """The rules of replacement by category; none where cleaning replaces nothing either."""
+    config = recipe.cleaning
+    categories = recipe.synthesis.weights if config.replace_personal_information else ()
+    return {name: config.profiles.get(name, Profile.PROSE) for name in categories}
+
+
+def judge_shard(task: Task) -> Ledger:
+    """Answers and their prompts stand in one order; a prompt without an answer is passed over.
+
+    What was mended or replaced is counted in `changed`.
+    """
+    config: Gates
+    profiles: dict[str, Profile]
+    config, profiles = task.config
+    gate = output_filters.build(config)
+    prompts = documents_in([task.side["prompts"]])
+    with Books(task, "gates") as books:
+        for answer in documents_of(task):
+            prompt = next(p for p in prompts if p.id == answer.id)
+            text = choice.Rendered(prompt.text, *prompt.meta["passage"])
+            books.came(answer)
+            asked = output_filters.Asked(text.text[text.start : text.end], text.instruction)
+            judged = gate(answer, answer.meta["finish"], asked)
+            if isinstance(judged, Document):
+                changed = books.ledger.of(judged.source).changed
+                changed.update(judged.meta.pop("mended", ()))
+                if profile := profiles.get(judged.category):
+                    cleaned, found = replace_personal_information(judged.text, profile)
+                    judged = replace(judged, text=cleaned)
+                    changed.update(found)
+            books.settle(judged)
+    return books.ledger

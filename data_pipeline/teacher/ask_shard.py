@@ -1,0 +1,64 @@
+"""What D2 and D3 have in common: a shard of prompts goes out, a shard of answers returns."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline import config
+from data_pipeline.execution.manifest import Ledger
+from data_pipeline.execution.runner import Task
+from data_pipeline.execution.shard_output import Answer, Books, documents_of
+from data_pipeline.storage.atomic import write_text
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.teacher.client import Teacher
+from data_pipeline.teacher.messages import Reply, Request
+
+SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
+
+
+def ask_shard(
+    task: Task,
+    stage: str,
+    teacher_config: config.Teacher,
+    cache: Path,
+    request_of: Callable[[Document], Request],
+    told: Callable[[Document, Reply], Document],
+) -> Ledger:
+    """`told`: a prompt that became its reply. One that got no reply, or none that can be written
+    as UTF-8, is dropped, so that what came is what was kept and what was dropped.
+
+    Raises TeacherError where more than `teacher.max_unanswered` of the requests got no answer.
+    """
+    waiting: deque[Document] = deque()
+
+    def requests() -> Iterator[Request]:
+        for document in documents_of(task):
+            waiting.append(document)
+            yield request_of(document)
+
+    with Books(task, stage) as books, Teacher(teacher_config, cache) as teacher:
+        for reply in teacher.ask(requests()):
+            document = waiting.popleft()
+            assert reply.id == document.id, f"asked {document.id!r}, got a reply to {reply.id!r}"
+            books.came(document)
+            books.settle(_answer(document, reply, told))
+        assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
+        teacher.check_answered(task.shard)
+        books.ledger.extra = {"usage": teacher.usage.to_json()}
+        spent = {name: getattr(teacher.usage, name) for name in ("cached", "retries", "paid")}
+    write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
+    return books.ledger
+
+
+def _answer(
+    document: Document, reply: Reply, told: Callable[[Document, Reply], Document]
+) -> Answer:
+    if reply.error:
+        return Dropped(document, "no_answer", {"error": reply.error})
+    text = reply.text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    answer = replace(told(document, reply), text=text)
+    return answer if text == reply.text else Dropped(answer, "invalid_unicode")

@@ -1,0 +1,148 @@
+"""What the documents are about: a sample is clustered once, then every document gets its topic."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache as remember
+from pathlib import Path
+
+from data_pipeline.config import Features, Recipe, Teacher, Topics
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
+from data_pipeline.execution.runner import Runner, Task, all_in_one, one_task_a_shard
+from data_pipeline.execution.shard_output import Books, account_of, add_file, chunks, documents_of
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import RowWriter
+from data_pipeline.teacher import wire
+from data_pipeline.text import seeded_random
+from data_pipeline.topics import model as topics
+
+MODEL, NAMES = "model.npz", "topics.jsonl"
+EXAMPLE_CHARACTERS = 600
+
+
+def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Path) -> Directory:
+    """A table of every document's topic, a shard a file; adds nothing to the documents.
+
+    `cache`: the embedder's folder of vectors, unless its configuration names one.
+    """
+    config = recipe.topics
+    asks = config.features is Features.EMBEDDINGS
+    # Of the embedder only what determines its vectors belongs to the address.
+    made_by = replace(config, embedder=Teacher()), wire.identity(config.embedder) if asks else None
+    sizes = {source: counts.kept for source, counts in documents.counts().items()}
+    sample = runner.stage(
+        "topic_sample",
+        draw_sample,
+        one_task_a_shard(documents, (config, sizes)),
+        config=[config.sample_documents, config.seed],
+        inputs=[documents],
+    )
+    model = runner.stage(
+        "topic_model",
+        fit_topics,
+        [all_in_one(sample, (config, cache))],
+        config=made_by,
+        inputs=[sample],
+    )
+    side = {name: model.file(name) for name in (MODEL, NAMES)}
+    return runner.stage(
+        "topics",
+        assign_topics,
+        [replace(task, side=side) for task in one_task_a_shard(documents, (config, cache))],
+        config=made_by,
+        inputs=[documents, model],
+        at_once=int(asks),
+    )
+
+
+def draw_sample(task: Task) -> Ledger:
+    """Of each source about `sample_documents`, by a hash of the id, or all that there are."""
+    config: Topics
+    config, sizes = task.config
+    under = {s: config.sample_documents / max(1, n) * 2**64 for s, n in sizes.items()}
+    with Books(task, "topic_sample") as books:
+        for document in documents_of(task):
+            if seeded_random.number(config.seed, "topics", document.id) < under[document.source]:
+                books.came(document)
+                books.settle(document)
+    return books.ledger
+
+
+def fit_topics(task: Task) -> Ledger:
+    """The one global step: model.npz and topics.jsonl, names and an example of each topic."""
+    config: Topics
+    config, cache = task.config
+    sample = sorted(documents_of(task), key=lambda document: document.id)
+    with embedder(config, cache) as embed:
+        model, found = topics.fit([document.text for document in sample], config, embed)
+    ledger = account_of(task)
+    model.save(task.out / MODEL)
+    ledger.files[MODEL] = file_sha256(task.out / MODEL)
+    examples = [_example(sample[topic.example]) if topic.documents else {} for topic in found]
+    add_file(ledger, task.out, NAMES, topics.topics_to_json(found, examples))
+    ledger.extra = {"sample": len(sample), "topics": len(found)}
+    ledger.write(task.out)
+    return ledger
+
+
+def _example(document: Document) -> dict[str, str]:
+    text = document.text[:EXAMPLE_CHARACTERS]
+    return {"id": document.id, "source": document.source, "text": text}
+
+
+def assign_topics(task: Task) -> Ledger:
+    """A row a document: {"id", "source", "category", "topic", "score", "characters"}.
+
+    The ledger's extra has the number of documents by source and topic.
+    """
+    config: Topics
+    config, cache = task.config
+    sizes: dict[str, Counter[int]] = {}
+    ledger = account_of(task)
+    with (
+        embedder(config, cache) as embed,
+        RowWriter(task.out / "shards" / f"{task.shard}.jsonl.zst") as table,
+    ):
+        assign = topics.build(load_model(task.side[MODEL]), config, embed)
+        for chunk in chunks(documents_of(task)):
+            answers = assign([document.text for document in chunk])
+            for document, (topic, score) in zip(chunk, answers, strict=True):
+                sizes.setdefault(document.source, Counter())[topic] += 1
+                table.write_row(
+                    {
+                        "id": document.id,
+                        "source": document.source,
+                        "category": document.category,
+                        "topic": topic,
+                        "score": score,
+                        "characters": len(document.text),
+                    }
+                )
+    ledger.files[f"shards/{table.path.name}"] = table.sha256
+    ledger.extra = {
+        "sizes": {s: {str(t): n for t, n in sorted(c.items())} for s, c in sorted(sizes.items())}
+    }
+    ledger.write(task.out)
+    return ledger
+
+
+@remember
+def load_model(file: ShardFile) -> topics.Model:
+    """Checked and read once in a process: a worker assigns many shards with one model."""
+    with file.verified() as path:
+        return topics.Model.load(path)
+
+
+@contextlib.contextmanager
+def embedder(config: Topics, cache: Path) -> Iterator[topics.Embed | None]:
+    """What gives the vectors of texts; None where their terms do."""
+    if config.features is Features.TERMS:
+        yield None
+        return
+    from data_pipeline.teacher.client import Teacher as Client
+
+    with Client(config.embedder, cache) as client:
+        yield client.embed

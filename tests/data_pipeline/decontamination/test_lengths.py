@@ -1,0 +1,37 @@
+"""The length limit is that of the tokenizer, to the token."""
+
+import pytest
+
+from data_pipeline.decontamination import lengths
+from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.storage.document import Document
+
+
+def document(text: str) -> Document:
+    return Document("tasks/1", text, "tasks", "tasks")
+
+
+@pytest.mark.parametrize(
+    "text", ["Hares are fast. " * 40, "a" * 600, "日本語" * 90, "🐇" * 60, "x = 1\n" * 50]
+)
+def test_a_document_may_have_as_many_tokens_as_the_limit(text: str) -> None:
+    tokens = len(Tokenizer().encode(text))
+    assert lengths.too_long(document(text), tokens) is None
+    dropped = lengths.too_long(document(text), tokens - 1)
+    assert dropped is not None
+    assert dropped.reason == "too_many_tokens"
+    assert dropped.evidence == {"tokens": tokens, "most": tokens - 1}
+
+
+def test_no_limit_and_short_texts_need_no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "opened", None)
+    assert lengths.too_long(document("Hares are fast. " * 4000), 0) is None
+    assert lengths.too_long(document("x" * 511), 512) is None
+
+
+def test_a_limit_of_no_tier_is_refused() -> None:
+    lengths.check({"D2": 2048, "D3": 0}, {"D1", "D2", "D3"})
+    with pytest.raises(ValueError, match="for tiers D1, D2, D3"):
+        lengths.check({"D4": 1}, {"D1", "D2", "D3"})
+    with pytest.raises(ValueError, match="'D2': -1"):
+        lengths.check({"D2": -1}, {"D1", "D2", "D3"})

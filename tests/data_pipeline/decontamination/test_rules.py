@@ -1,0 +1,454 @@
+"""Each rule finds what it should and only that; the index is the same wherever it is built."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipeline.config import Decontamination, Rules
+from data_pipeline.decontamination import rules
+from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.index import Index, build_index, word_bits
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.text import shared_ngrams
+from data_pipeline.text.ngrams import words
+
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
+VOCABULARY = [a + b for a in SYLLABLES for b in SYLLABLES]
+QUESTION = (
+    "A hare runs twice around a field of ninety metres while the tortoise sleeps under an old "
+    "willow. How many metres does the hare run before the tortoise wakes?"
+)
+ANSWER = "Once around takes it ninety metres, so twice around is two times ninety, or 180 metres."
+ITEM = Item("tales/test/0", "tales", {"question": QUESTION, "answer": ANSWER})
+
+OFF: dict[str, Any] = {"item_share": 0.0, "sample_share": 0.0, "absolute_hits": 0}
+ITEM_SHARE = Decontamination(**{**OFF, "item_share": 0.75})
+SAMPLE_SHARE = Decontamination(**{**OFF, "sample_share": 0.5})
+ABSOLUTE_HITS = Decontamination(**{**OFF, "absolute_hits": 8})
+DEFAULT = Decontamination()
+
+
+def clean(number: int, seed: int = 0) -> str:
+    rng = random.Random(seed)
+    return " ".join(rng.choice(VOCABULARY) for _ in range(number))
+
+
+def check(
+    texts: Sequence[str],
+    config: Decontamination = DEFAULT,
+    items: Sequence[Item] = (ITEM,),
+    n: int = 13,
+) -> list[dict[str, Any] | None]:
+    """The evidence for each text, None for a clean one."""
+    documents = [Document(str(k), text, "web", "web") for k, text in enumerate(texts)]
+    answers = rules.build(config, build_index(items, n, config))(documents)
+    for answer, document in zip(answers, documents, strict=True):
+        assert (answer.document if isinstance(answer, Dropped) else answer) is document
+        assert not isinstance(answer, Dropped) or answer.reason == "contaminated"
+    return [a.evidence if isinstance(a, Dropped) else None for a in answers]
+
+
+def finds(text: str, config: Decontamination = DEFAULT, **more: Any) -> bool:
+    return check([text], config, **more)[0] is not None
+
+
+def replace_words(text: str, places: Sequence[int]) -> str:
+    changed = text.split()
+    for k, place in enumerate(places):
+        changed[place] = VOCABULARY[k]
+    return " ".join(changed)
+
+
+# ---- Each rule alone
+
+WHOLE = f"{QUESTION}\n{ANSWER}"
+INSIDE_300 = f"{clean(140)} {WHOLE} {clean(160, 1)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "item_share", "sample_share", "absolute_hits"),
+    [
+        (WHOLE, True, True, True),
+        (QUESTION, True, True, True),
+        (ANSWER, True, True, False),  # 17 words are 5 n-grams
+        (INSIDE_300, True, False, True),
+        (f"{clean(5000)} {QUESTION} {clean(5000, 1)}", True, False, True),
+        (replace_words(QUESTION, (3, 14, 25)), True, False, False),  # every tenth word
+        (" ".join(QUESTION.split()[:12]), False, False, False),
+        (clean(400), False, False, False),
+        (" ".join(sorted(WHOLE.split())), False, False, False),  # the words, but not their order
+        ("", False, False, False),
+    ],
+    ids=[
+        "verbatim",
+        "question",
+        "answer",
+        "inside 300 words",
+        "inside 10000 words",
+        "edited",
+        "beginning",
+        "clean",
+        "bag of words",
+        "empty",
+    ],
+)
+def test_each_rule_finds_what_it_should_and_only_that(
+    text: str, item_share: bool, sample_share: bool, absolute_hits: bool
+) -> None:
+    assert finds(text, ITEM_SHARE) == item_share
+    assert finds(text, SAMPLE_SHARE) == sample_share
+    assert finds(text, ABSOLUTE_HITS) == absolute_hits
+    assert finds(text, DEFAULT) == (item_share or sample_share or absolute_hits)
+
+
+def test_sample_share_alone_finds_a_patchwork_of_pieces_of_many_items() -> None:
+    """The paper's rule: each piece is too small for the other rules, together they are the text."""
+    items = [Item(f"b/test/{k}", "b", {"question": clean(60, k)}) for k in range(30)]
+    patchwork = " ".join(" ".join(clean(60, k).split()[5:23]) for k in range(30))
+    assert not finds(patchwork, ITEM_SHARE, items=items)
+    assert not finds(patchwork, ABSOLUTE_HITS, items=items)
+    assert finds(patchwork, Decontamination(**{**OFF, "sample_share": 0.3}), items=items)
+    assert not finds(patchwork, SAMPLE_SHARE, items=items)  # 18 words give 6 n-grams of 13
+    assert finds(patchwork, SAMPLE_SHARE, items=items, n=8)
+
+
+def test_absolute_hits_alone_finds_a_piece_of_a_long_item() -> None:
+    item = Item("books/test/0", "books", {"passage": clean(2000, 7)})
+    piece = f"{clean(300)} {' '.join(clean(2000, 7).split()[900:925])} {clean(300, 1)}"
+    assert finds(piece, ABSOLUTE_HITS, items=[item])
+    assert not finds(piece, ITEM_SHARE, items=[item])
+    assert not finds(piece, SAMPLE_SHARE, items=[item])
+    exempt = Item(item.id, item.benchmark, item.parts, absolute_hits=False)
+    assert not finds(piece, DEFAULT, items=[exempt])
+    assert finds(clean(2000, 7), DEFAULT, items=[exempt]), "the other rules still apply"
+
+
+def test_absolute_hits_count_different_ngrams() -> None:
+    item = Item("books/test/0", "books", {"passage": clean(2000, 7)})
+    piece = " ".join(clean(2000, 7).split()[100:115])  # 3 n-grams, again and again
+    text = " ".join(f"{piece} {clean(20, 50 + k)}" for k in range(9))
+    assert not finds(text, ABSOLUTE_HITS, items=[item])
+
+
+def test_item_share_wants_the_words_in_one_passage() -> None:
+    """A long document may hold all n-grams of an item here and there, and is no leak of it."""
+    pieces = [" ".join(QUESTION.split()[k : k + 6]) for k in range(0, 27, 6)]
+    scattered = " ".join(f"{piece} {clean(200, k)}" for k, piece in enumerate(pieces))
+    assert not finds(scattered, ITEM_SHARE)
+    assert finds(" ".join(f"{p} {clean(1, k)}" for k, p in enumerate(pieces)), ITEM_SHARE)
+
+
+PART = clean(12, 77)  # twelve rare words
+RARE_ITEM = Item("b/test/0", "b", {"question": PART})
+
+
+def test_item_share_counts_an_ngram_once_in_a_passage() -> None:
+    w = PART.split()
+    phrase = " ".join(w[:5])
+    repeated = f"{phrase} {w[11]} {phrase} {w[10]} {w[9]} {phrase} {w[8]} {w[7]} {w[6]}"
+    assert not finds(repeated, ITEM_SHARE, items=[RARE_ITEM])
+    assert finds(" ".join(w[:10]) + " other", ITEM_SHARE, items=[RARE_ITEM])
+
+
+def test_item_share_does_not_add_up_ngrams_of_distant_passages() -> None:
+    w = PART.split()
+    shuffled = " ".join([*w[:5], *w[:4:-1]])  # all words, but one n-gram
+    distant = " ".join(f"{' '.join(w[k : k + 5])} {clean(100, 200 + k)}" for k in range(1, 5))
+    assert not finds(f"{shuffled} {clean(100, 300)} {distant}", ITEM_SHARE, items=[RARE_ITEM])
+
+
+def test_item_share_does_not_look_into_the_documents_beside() -> None:
+    w = PART.split()
+    first, second = " ".join(w[:4]), " ".join(w[4:])
+    assert check([first, second, first], ITEM_SHARE, items=[RARE_ITEM]) == [None] * 3
+    assert finds(f"{first} {second}", ITEM_SHARE, items=[RARE_ITEM])
+
+
+def test_layout_and_punctuation_do_not_hide_an_item() -> None:
+    shouted = "\n> ".join(QUESTION.upper().replace(".", " ...").replace(" ", "  ").split("  "))
+    assert finds(f"{clean(200)}\n{shouted}\n{clean(200, 1)}")
+
+
+# ---- Short, common and repeated parts
+
+
+def test_a_short_question_is_found_in_full_and_not_in_part() -> None:
+    item = Item("b/test/0", "b", {"question": "Why do hares sleep with open eyes?"})
+    assert finds(f"{clean(50)} Why do hares sleep with open eyes? {clean(50)}", items=[item])
+    assert not finds(f"{clean(50)} Why do hares sleep with open {clean(50)}", items=[item])
+
+
+def test_fragments_and_options_are_not_looked_for_alone() -> None:
+    parts = {
+        "question": "The Federal Open Market Committee",
+        "choice_0": "sets the target for the federal funds rate each month",
+        "question_answer": "The Federal Open Market Committee sets the target for the federal "
+        "funds rate each month",
+    }
+    item = Item("b/test/0", "b", parts)
+    assert not finds(f"{clean(50)} {parts['question']} {clean(50)}", items=[item])
+    assert not finds(f"{clean(50)} {parts['choice_0']} {clean(50)}", items=[item])
+    assert finds(f"{clean(50)} {parts['question_answer']} {clean(50)}", items=[item])
+
+
+def test_items_without_any_part_to_look_for_are_counted() -> None:
+    items = [
+        Item("b/test/0", "b", {"question": "The Federal Open Market Committee"}),
+        Item("b/test/1", "b", {"question": "Why?", "choice_0": "because"}),
+        Item("b/test/2", "b", {"question": QUESTION}),
+        ITEM,
+    ]
+    assert build_index(items, 13, DEFAULT).unindexed == {"b": 2}
+
+
+def test_a_phrase_of_many_items_is_no_evidence() -> None:
+    phrase = "which of the following best explains the result of the experiment described above"
+    few = [Item(f"b/{k}", "b", {"question": f"{clean(9, k)} {phrase}?"}) for k in range(10)]
+    many = [*few, Item("b/10", "b", {"question": f"{clean(9, 10)} {phrase}?"})]
+    config = Decontamination(**{**OFF, "absolute_hits": 1})
+    assert finds(f"{clean(50, 99)} {phrase}", config, items=few)
+    assert not finds(f"{clean(50, 99)} {phrase}", config, items=many)
+    for item in many:
+        assert finds(item.parts["question"], DEFAULT, items=many), "what is its own still counts"
+
+
+def test_the_same_text_twice_in_a_benchmark_counts_once() -> None:
+    items = [Item(f"b/{split}/0", "b", {"question": QUESTION}) for split in range(30)]
+    found = check([QUESTION], items=items)[0]
+    assert found is not None
+    assert found["item"] == "b/0/0"
+
+
+# ---- Evidence
+
+
+def test_evidence_says_what_matched() -> None:
+    (found,) = check([f"{clean(50)} -- {QUESTION}\n{clean(20, 1)}"])
+    assert found == {
+        "rule": "item_share",
+        "benchmark": "tales",
+        "item": "tales/test/0",
+        "part": "question",
+        "share": 1.0,
+        "hits": 25,
+        "span": QUESTION.rstrip("?")[:200],
+    }
+
+
+def test_evidence_of_the_other_rules() -> None:
+    (found,) = check([INSIDE_300], ABSOLUTE_HITS)
+    assert found is not None
+    assert (found["rule"], found["part"], found["hits"], found["share"]) == (
+        "absolute_hits",
+        "question",
+        17,
+        1.0,
+    )
+    assert found["span"] == QUESTION.rstrip("?")[:200]
+    (found,) = check([WHOLE], SAMPLE_SHARE)
+    assert found is not None
+    assert (found["rule"], found["part"]) == ("sample_share", "question")
+    assert 0.6 < found["share"] < 1
+
+
+def test_the_span_is_taken_from_the_right_document_and_place() -> None:
+    texts = [clean(30, 1), "日本語 — “" + QUESTION + "” — é", clean(30, 2), f"{clean(9)} {ANSWER}"]
+    found = check(texts)
+    assert [f is not None for f in found] == [False, True, False, True]
+    assert found[1] is not None
+    assert found[3] is not None
+    assert found[1]["span"] == QUESTION.rstrip("?")
+    assert found[3]["span"] == ANSWER.rstrip(".")
+
+
+# ---- Properties
+
+
+def random_items(seed: int, number: int) -> list[Item]:
+    rng = random.Random(seed)
+    return [
+        Item(f"b{seed}/{k}", f"b{seed}", {"question": clean(rng.randrange(8, 60), seed * 1000 + k)})
+        for k in range(number)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adding_items_never_acquits_a_document(seed: int) -> None:
+    rng = random.Random(seed)
+    items = random_items(seed, 40)
+    texts = []
+    for item in items:
+        leaked = replace_words(item.parts["question"], [rng.randrange(8) for _ in range(seed)])
+        texts.append(f"{clean(rng.randrange(60), 5)} {leaked} {clean(rng.randrange(60), 6)}")
+    before = {k for k, found in enumerate(check(texts, items=items[:15])) if found}
+    after = {k for k, found in enumerate(check(texts, items=items)) if found}
+    more = {k for k, f in enumerate(check(texts, items=items + random_items(9, 200))) if f}
+    assert before
+    assert before <= after <= more
+    assert len(after) > len(before)
+
+
+def test_the_answer_for_a_document_does_not_depend_on_the_others() -> None:
+    rng = random.Random(0)
+    texts = [INSIDE_300, QUESTION, ANSWER, "", "...", clean(3000), *(clean(k) for k in range(40))]
+    rng.shuffle(texts)
+    alone = [check([text])[0] for text in texts]
+    assert check(texts) == alone
+    assert check(texts[::-1]) == alone[::-1]
+
+
+def test_clean_text_is_kept() -> None:
+    items = random_items(1, 300)
+    assert check([clean(300, 10**6 + k) for k in range(200)], items=items) == [None] * 200
+
+
+def test_an_index_survives_saving_in_the_same_bytes(tmp_path: Path) -> None:
+    items = [*random_items(4, 50), ITEM, Item("b/0", "b", {"question": "Why?"})]
+    index = build_index(items, 8, DEFAULT)
+    for name in ("a.npz", "b.npz"):
+        index.save(tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+    loaded = Index.load(tmp_path / "a.npz")
+    assert (loaded.n, loaded.seed_n, loaded.parts, loaded.unindexed) == (
+        index.n,
+        index.seed_n,
+        index.parts,
+        index.unindexed,
+    )
+    for name in ("absolute_K", "bits_G", "evidence_K"):
+        assert np.array_equal(getattr(loaded, name), getattr(index, name)), name
+    texts = [item.parts["question"] + clean(k) for k, item in enumerate(items)]
+    documents = [Document(str(k), text, "web", "web") for k, text in enumerate(texts)]
+    answers = [rules.build(DEFAULT, which)(documents) for which in (index, loaded)]
+    assert answers[0] == answers[1]
+    assert sum(isinstance(a, Dropped) for a in answers[0]) > 40
+
+
+def test_an_index_of_nothing_finds_nothing(tmp_path: Path) -> None:
+    index = build_index([], 13, DEFAULT)
+    index.save(tmp_path / "a.npz")
+    document = Document("1", QUESTION, "web", "web")
+    assert rules.build(DEFAULT, Index.load(tmp_path / "a.npz"))([document]) == [document]
+
+
+PROGRAM = """
+import hashlib, pathlib, sys
+from data_pipeline.config import Decontamination
+from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.index import build_index
+items = [Item(f"b/{k}", "b", {"question": f"Who is number {k} of all the hares of this field?"})
+         for k in range(20)]
+build_index(items, 13, Decontamination()).save(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_an_index_is_the_same_in_every_process(tmp_path: Path) -> None:
+    for seed in ("0", "7"):
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / f"{seed}.npz")],
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        )
+    assert (tmp_path / "0.npz").read_bytes() == (tmp_path / "7.npz").read_bytes()
+
+
+def test_rare_words_say_more_than_common_ones() -> None:
+    bits = word_bits(words(["the hare of"]).hashes_W)
+    assert bits.tolist() == [4.0, 14.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Decontamination(sample_share=50), "sample_share: got 50"),
+        (Decontamination(item_share=-0.1), "item_share"),
+        (Decontamination(absolute_hits=-1), "nothing below 0"),
+        (Decontamination(item_ngram_words=0), "at least one word"),
+        (Decontamination(max_items_per_ngram=0), "max_items_per_ngram"),
+        (Decontamination(**OFF), "enabled = False"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(config: Decontamination, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_index([ITEM], 13, config)
+
+
+# ---- Short items, options, templates, the paper's rule
+
+
+def test_a_short_item_with_a_replaced_word_is_found_in_a_short_document() -> None:
+    text = "Which gas do plants take in from the air during photosynthesis? carbon dioxide"
+    item = Item("b/test/0", "b", {"question": text[:62], "question_answer": text})
+    edited = text.replace("plants", "flowers").replace("air", "sky")
+    (found,) = check([edited], items=[item])
+    assert found is not None
+    assert (found["rule"], found["part"]) == ("item_share", "question_answer")
+    assert found["span"] == edited
+    assert 0.75 <= found["share"] < 1
+    assert not finds(f"{clean(200)} {edited} {clean(200, 1)}", items=[item])
+    off = Decontamination(**{**OFF, "sample_share": 0.5})
+    assert not finds(edited, off, items=[item])
+
+
+def test_nearly_all_of_an_option_has_to_be_there() -> None:
+    option = clean(20, 5)
+    item = Item("b/test/0", "b", {"question": "Why?", "choice_0": option})
+    most = " ".join(option.split()[:17])  # .85 of it
+    for found, text in ((True, option), (False, most)):
+        assert finds(f"{clean(99)} {text} {clean(99, 1)}", ITEM_SHARE, items=[item]) == found
+    question = Item("b/test/0", "b", {"question": option})
+    assert finds(f"{clean(99)} {most} {clean(99, 1)}", ITEM_SHARE, items=[question])
+
+
+def test_a_long_phrase_does_not_hide_what_an_item_has_for_itself() -> None:
+    """As in a task whose every question begins with the same forty words."""
+    phrase = clean(40, 3)
+    items = [Item(f"b/{k}", "b", {"question": f"{phrase} {clean(15, 100 + k)}"}) for k in range(30)]
+    edited = replace_words(items[7].parts["question"], (3, 30, 49))
+    (found,) = check([f"{clean(60)} {edited} {clean(60, 1)}"], ITEM_SHARE, items=items)
+    assert found is not None
+    assert found["item"] == "b/7"
+    assert not finds(f"{phrase} {clean(15, 99)}", ITEM_SHARE, items=items)
+
+
+def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
+    frame = [clean(30, 700 + k) for k in range(6)]
+
+    def page(k: int, own: int) -> str:
+        return "\n".join(f"{part} {clean(own, 100 * k + j)}" for j, part in enumerate(frame))
+
+    pages = [Document(f"web/{k}", page(k, 9), "web", "web") for k in range(1, 5)]
+    item = Item("web/1", "held_out_documents", {"document": pages[0].text}, absolute_hits=False)
+    templates = {n: shared_ngrams.shared_ngrams(pages, n) for n in (5, 13)}
+    other = Document("web/9", page(9, 9), "web", "web")
+    leak = Document("web/10", f"{clean(50)} {pages[0].text} {clean(50, 1)}", "web", "web")
+    for given, expected in ((None, [True, True]), (templates, [False, True])):
+        answers = rules.build(DEFAULT, build_index([item], 13, DEFAULT, given))([other, leak])
+        assert [isinstance(answer, Dropped) for answer in answers] == expected
+    benchmark = Item("b/1", "b", {"question": frame[0]})
+    index = build_index([benchmark], 13, DEFAULT, templates)
+    answers = rules.build(DEFAULT, index)([other])
+    assert isinstance(answers[0], Dropped), "a benchmark's text stays evidence, wherever it stands"
+
+
+def test_the_papers_rule_is_one_setting() -> None:
+    papers = Decontamination(rules=Rules.PAPER).resolved()
+    assert papers.ngram_words == {"D1": 13, "D2": 10, "D3": 4}
+    items = [Item(f"b/{k}", "b", {"question": clean(60, k)}) for k in range(20)]
+    inside = f"{clean(100, 98)} {clean(60, 3)} {clean(200, 99)}"
+    mostly = f"{clean(60, 3)} {clean(20, 99)}"
+    for n in papers.ngram_words.values():
+        assert not finds(inside, papers, items=items, n=n)
+        (found,) = check([mostly], papers, items=items, n=n)
+        assert found is not None
+        assert found["rule"] == "sample_share"
+    same = [Item(f"b/{k}", "b", {"question": f"{clean(60)} {clean(9, k)}"}) for k in range(30)]
+    assert finds(clean(60), papers, items=same, n=10), "nothing is excused as a phrase"
+    assert Decontamination().resolved() == Decontamination()

@@ -1,0 +1,103 @@
+"""The read step: what is not there is listed at once, and a source has one tier."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.config import Reader, Recipe, Source, Tier
+from data_pipeline.execution.local_engine import LocalEngine
+from data_pipeline.execution.runner import Runner
+from data_pipeline.reading.stage import read
+
+
+def written(path: Path, *rows: dict[str, str]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def run(recipe: Recipe, root: Path) -> set[str]:
+    with LocalEngine(workers=1) as engine:
+        return set(read(recipe, Runner(root, engine)).counts())
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    return Recipe(
+        sources=[
+            Source("web", path=written(tmp_path / "web.jsonl", {"text": "Hares."})),
+            Source("books", path=str(tmp_path / "books"), obtain="To get it: ask a library"),
+            Source("laws", path=str(empty), obtain="To get it: ask a court"),
+            Source("maths", path="", obtain="To get it: think"),
+            Source("corpus", reader=Reader.TFDS, path="corpus", data_dir=str(empty)),
+            Source(path=""),
+        ]
+    )
+
+
+def test_all_that_is_missing_is_said_at_once(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"4 of 5 sources are not there\. Get them, or") as said:
+        run(recipe, tmp_path / "data")
+    lines = str(said.value).splitlines()
+    assert lines[0].endswith("--config.data.allow_missing=True:")
+    assert lines[1] == f"  source 'books': there is no {tmp_path}/books. To get it: ask a library."
+    assert "'laws': no documents in" in lines[2] and lines[2].endswith("ask a court.")
+    assert "'maths' reads files and has no path. To get it: think." in lines[3]
+    assert "no prepared TFDS dataset 'corpus'" in lines[4]
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_others_are_read_only_when_asked_for(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.allow_missing = True
+    assert run(recipe, tmp_path / "data") == {"web"}
+    printed = capsys.readouterr().out
+    assert "4 of 5 sources are not there:" in printed
+    assert "To get it: ask a court." in printed
+    del recipe.sources[0]
+    with pytest.raises(ValueError, match=r"4 of 4 sources are not there\. Get them:"):
+        run(recipe, tmp_path / "data")
+
+
+def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
+    del recipe.sources[2:]
+    with pytest.raises(ValueError, match=r"^source 'books': there is no .*ask a library\.$"):
+        run(recipe, tmp_path / "data")
+
+
+def test_how_to_get_a_source_is_no_part_of_the_result(recipe: Recipe, tmp_path: Path) -> None:
+    del recipe.sources[1:]
+    with LocalEngine(workers=1) as engine:
+        runner = Runner(tmp_path / "data", engine)
+        before = read(recipe, runner)
+        recipe.sources[0].obtain = "To get it: look around"
+        assert read(recipe, runner).address == before.address
+
+
+def test_a_source_has_one_tier(tmp_path: Path) -> None:
+    """Rows may name their source: two tiers of one name would be counted as the first."""
+    row = {"text": "Hares.", "source": "wiki"}
+    sources = [
+        Source(path=written(tmp_path / "a.jsonl", row)),
+        Source(path=written(tmp_path / "b.jsonl", row), tier=Tier.D3),
+    ]
+    with pytest.raises(ValueError, match=r"'wiki' is D1 in shard a-00000 and D3 in shard b-00000"):
+        run(Recipe(sources=sources), tmp_path / "data")
+    sources[1].name = "tasks"
+    assert run(Recipe(sources=sources), tmp_path / "data") == {"wiki", "tasks"}
+
+
+def test_worker_processes_read_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra `hub` is not installed")
+    datasets.disable_progress_bars()
+    rows = datasets.Dataset.from_dict({"text": [f"Hare {i}." for i in range(30)]})
+    rows.save_to_disk(tmp_path / "saved")
+    source = Source("hares", reader=Reader.HUGGING_FACE, path=str(tmp_path / "saved"))
+    with LocalEngine(workers=2) as engine:
+        counts = read(Recipe(sources=[source]), Runner(tmp_path / "data", engine)).counts()
+    assert counts["hares"].kept == 30

@@ -1,0 +1,177 @@
+"""Gates: what is wrong at heart goes, harmless frames are taken off, honest texts stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_pipeline.config import Gates
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.synthesis import output_filters, prompts
+from data_pipeline.synthesis.output_filters import Asked, strip_frame, to_last_sentence
+
+GOOD = (
+    "Every spring the river carries silt from the hills down to the plain, where it settles in "
+    "layers as thin as paper. Geologists read these layers as a clerk reads a ledger: a thick one "
+    "tells of a wet year, a thin one of drought.\n\n"
+    "To date a flood, they count the layers above it. The method sounds simple, yet it needs care, "
+    "because a storm may wash away a whole decade in one night. That is why at least three cores "
+    "are taken, some distance apart, and compared."
+)
+PASSAGE = (
+    "The committee shall publish its report within ninety days of the hearing and shall send a "
+    "copy of it to each of the parties, who may reply in writing within a further thirty days."
+)
+ASKED = Asked(PASSAGE, prompts.render(prompts.all_prompts()["law"][0], PASSAGE).instruction)
+CONFIG = Gates(min_words=40)
+GATE = output_filters.build(CONFIG)
+
+
+def judge(text: str, finish: str = "stop", gate: output_filters.Gate = GATE) -> Document | Dropped:
+    return gate(Document("s/0", text, "s", "law"), finish, ASKED)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        ("I’m sorry, but I cannot continue this text.\n\n" + GOOD, "refusal"),
+        ("I am unable to provide legal advice.\n\n" + GOOD, "refusal"),
+        (GOOD + "\n\nAs an AI language model, I have no opinion.", "meta_talk"),
+        (GOOD + "\n\nThe passage above shows how floods are dated.", "meta_talk"),
+        ("The provided extract deals with floods.\n\n" + GOOD, "meta_talk"),
+        (GOOD + "\n\n" + ASKED.instruction[-200:], "prompt_leak"),
+        (GOOD + "<|im_end|>", "template_leak"),
+        ("[INST] " + GOOD, "template_leak"),
+        ("<think>The user wants a unit." + GOOD, "reasoning"),
+        (PASSAGE, "copied"),
+        (GOOD + "\n\n" + PASSAGE, "copied"),
+        ("Too short by far.", "too_short"),
+        ("", "too_short"),
+        (GOOD + "\n\n" + "\n".join(["The same line once again."] * 60), "duplicate_lines"),
+        (GOOD + " " + "The hare runs over the hill and back to its form. " * 60, "loop"),
+        (
+            "Les lièvres vivent dans les champs de toute l'Europe, où ils trouvent de l'herbe. "
+            "Pendant la journée ils se reposent dans un creux, et ils sortent à la nuit tombante. "
+            "Au printemps ils se poursuivent à travers les prés, et leurs petits naissent les yeux "
+            "ouverts, déjà couverts de poils et capables de courir après quelques heures.",
+            "language",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_goes_and_says_why(text: str, reason: str) -> None:
+    judged = judge(text)
+    assert isinstance(judged, Dropped)
+    assert judged.reason == reason
+    assert judged.evidence
+    for quoted in ("span", "line"):
+        if quoted in judged.evidence and reason not in ("copied", "prompt_leak", "loop"):
+            assert judged.evidence[quoted] in judged.document.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "# Reading a river\n\n" + GOOD,
+        "Sure-footed goats live above the plain. " + GOOD,
+        "Here is where the river bends. " + GOOD,
+        '"I\'m sorry, but I have to catch my train," said Ada. ' + GOOD,
+        '"I can\'t help it," said Ada. ' + GOOD,
+        "The judge read the passage aloud, and the clerk took the extract down. " + GOOD,
+        "Engineers speak of AI when a program learns. " + GOOD,
+        GOOD + "\n\n```python\nfor year in range(10):\n    print(year)\n```",
+        "Teacher: What does the layer tell?\n\nPupil: That it rained.\n\n" + GOOD,
+    ],
+)
+def test_honest_texts_stay_as_they_are(text: str) -> None:
+    judged = judge(text)
+    assert isinstance(judged, Document), judged
+    assert judged.text == text
+    assert "mended" not in judged.meta
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        ("Sure! Here is the course unit:\n\n", "", ["preamble"]),
+        ("Certainly. I've written a story for you:\n", "", ["preamble"]),
+        ("**Here's a detailed textbook section on rivers:**\n\n", "", ["preamble"]),
+        ("Below is the lecture you asked for.\n\n", "\n\n---", ["preamble", "closing"]),
+        ("", "\n\nI hope this helps! Let me know if you want more.", ["closing"]),
+        ("", "\n\n(Word count: 1,024)", ["closing"]),
+        ("", "\n\n---\n\nWould you like me to go on?", ["closing"]),
+        ("<think>\nA unit, they say.\n</think>\n\n", "", ["reasoning"]),
+    ],
+)
+def test_frames_are_taken_off(before: str, after: str, names: list[str]) -> None:
+    judged = judge(before + GOOD + after)
+    assert isinstance(judged, Document)
+    assert judged.text == GOOD and judged.meta["mended"] == names
+    assert strip_frame(judged.text) == (GOOD, [])
+
+
+def test_an_answer_that_is_all_frame_is_not_emptied() -> None:
+    assert strip_frame("Sure! Here is a story:") == ("Sure! Here is a story:", [])
+
+
+@pytest.mark.parametrize(
+    ("tail", "kept"),
+    [
+        (" And then the", ""),
+        ("\n\nThe next core", ""),
+        (" They waited for Dr.", " They waited for Dr."),  # nobody can tell
+        (' Ada said: "It rained."', ' Ada said: "It rained."'),
+        ("\n\n```python\nfor year in", ""),
+        ("\n\n```python\nx = 1  # One.\n\ny", ""),
+        ("\n\n```python\nx = 1\n```", "\n\n```python\nx = 1\n```"),
+        ("\n\n1. First a core is taken.\n2. Then it", "\n\n1. First a core is taken."),
+    ],
+)
+def test_a_cut_answer_ends_at_its_last_sentence(tail: str, kept: str) -> None:
+    assert to_last_sentence(GOOD + tail) == GOOD + kept
+    judged = judge(GOOD + tail, "length")
+    assert isinstance(judged, Document) and judged.text == GOOD + kept
+    assert judged.meta.get("mended", []) == (["cut_off"] if tail != kept else [])
+
+
+def test_cut_answers_can_be_dropped_instead() -> None:
+    gate = output_filters.build(Gates(min_words=40, mend_cut=False))
+    judged = judge(GOOD + " And then", "length", gate)
+    assert isinstance(judged, Dropped) and judged.reason == "cut_off"
+    assert isinstance(judge(GOOD, "length", gate), Document)  # it ends well all the same
+
+
+def test_a_cut_answer_without_a_sentence_is_too_short() -> None:
+    judged = judge("and then and then " * 40, "length")
+    assert isinstance(judged, Dropped) and judged.reason == "too_short"
+
+
+def test_a_quotation_is_no_copy() -> None:
+    """Both shares: of the answer, and of the passage."""
+    words = PASSAGE.split()
+    quoted = f"{GOOD} The rule says: “{' '.join(words[:10])}”, and no more."
+    assert isinstance(judge(quoted), Document)
+    half = f"{GOOD} {' '.join(words[: len(words) * 3 // 4])}."
+    judged = judge(half)
+    assert isinstance(judged, Dropped) and judged.evidence["recited"] > 0.6
+    assert judged.evidence["copied"] < 0.3
+    free = output_filters.build(Gates(min_words=20, max_copied=0, max_recited=0))
+    assert isinstance(judge(half, gate=free), Document)
+    assert isinstance(judge(PASSAGE, gate=free), Document)
+
+
+def test_limits_are_the_configured_ones() -> None:
+    words = len(GOOD.split())
+    assert isinstance(
+        judge(GOOD, gate=output_filters.build(Gates(min_words=words, max_words=words))), Document
+    )
+    for config, reason in (
+        (Gates(min_words=words + 1), "too_short"),
+        (Gates(max_words=words - 1), "too_long"),
+    ):
+        judged = judge(GOOD, gate=output_filters.build(config))
+        assert isinstance(judged, Dropped) and judged.reason == reason
+    loop = GOOD + " " + "The hare runs over the hill and back to its form. " * 60
+    assert isinstance(
+        judge(loop, gate=output_filters.build(Gates(max_repeated_ngrams=0))), Document
+    )

@@ -1,0 +1,124 @@
+"""A prompt continued on the terminal: the text of `generate`, shown as it comes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hare_jax.config import DType, Generation, Model, plain
+from hare_jax.inference import generate_job
+from hare_jax.inference.generate import generate
+from hare_jax.model import decoder
+from hare_jax.training import checkpoint
+
+
+class Bytes:
+    """Ids 3 to 258 are the bytes of UTF-8."""
+
+    bos_id, eos_id, vocab_size = 1, 2, 259
+
+    def __init__(self, path: Path) -> None:
+        assert path.name == "tokenizer.model"
+
+    def encode(self, text: str) -> list[int]:
+        return [3 + byte for byte in text.encode()]
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(i - 3 for i in ids if i >= 3).decode(errors="replace")
+
+
+@pytest.fixture
+def byte_model(model: Model) -> Model:
+    return replace(model, vocab_size=259)
+
+
+def random_params(model: Model) -> decoder.Params:
+    rng = np.random.default_rng(5)
+
+    def draw(path: object, a: jax.ShapeDtypeStruct) -> np.ndarray:
+        return rng.normal(0.0, 0.5, a.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model)[1])
+
+
+@pytest.fixture
+def run(byte_model: Model, tmp_path: Path) -> Path:
+    checkpoint.save_params(tmp_path / "checkpoints", byte_model, random_params(byte_model))
+    config = {"model": plain(byte_model), "mixture": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "tokenizer.model").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("trained_in", DType)
+def test_shows_what_generate_has(
+    run: Path, byte_model: Model, trained_in: DType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In float32, as fits a CPU, whatever it was trained in."""
+    trained = {"model": plain(replace(byte_model, compute_dtype=trained_in)), "mixture": {}}
+    (run / "config.json").write_text(json.dumps(trained), encoding="utf-8")
+    prompt, how = "h\u00e9 ", {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "seed": 4}
+    config = Generation(checkpoint=str(run), prompt=prompt, max_tokens=20, **how)
+    assert generate_job.run(config, Bytes) == {}
+    shown = capsys.readouterr()
+    tokenizer = Bytes(run / "tokenizer.model")
+    ids = tokenizer.encode(prompt)
+    [tokens] = generate(
+        decoder.abstract(byte_model)[0],
+        random_params(byte_model),
+        [[1, *ids]],
+        max_new_tokens=20,
+        eos_id=2,
+        **how,
+    )
+    assert len(tokens) == 20
+    assert shown.out == tokenizer.decode(ids + tokens) + "\n"
+    assert shown.err.startswith("20 tokens, ") and shown.err.endswith("until max_tokens\n")
+
+
+def test_a_character_is_shown_when_it_is_whole() -> None:
+    tokenizer = Bytes(Path("tokenizer.model"))
+    text = "a\u00e9\U0001f407b"
+    shown = list(
+        generate_job.texts(tokenizer.encode("x"), tokenizer.encode(text), tokenizer.decode)
+    )
+    assert shown == ["a", "\u00e9", "\U0001f407", "b"]
+    half = tokenizer.encode("a\u00e9")[:-1]
+    assert "".join(generate_job.texts([], half, tokenizer.decode)) == "a\ufffd"
+
+
+def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
+    model = replace(byte_model, compute_dtype=DType.BFLOAT16)
+    graph, params = (
+        decoder.abstract(model)[0],
+        jax.tree.map(jax.numpy.asarray, random_params(model)),
+    )
+    smaller = decoder.in_compute_dtype(params, model)
+    assert smaller["embedding_VD"].dtype == "bfloat16"
+    assert smaller["final_norm"]["scale"].dtype == "float32"
+
+    @jax.jit
+    def logits(params: decoder.Params) -> jax.Array:
+        merged = decoder.merge(graph, params)
+        tokens_BT = jax.numpy.arange(9)[None]
+        return merged.logits(merged(tokens_BT, tokens_BT, None))
+
+    assert (logits(params) == logits(smaller)).all()
+
+
+def test_mistakes(run: Path) -> None:
+    class Larger(Bytes):
+        vocab_size = 260
+
+    with pytest.raises(ValueError, match="has 260 pieces, the model vocab_size=259"):
+        generate_job.run(Generation(checkpoint=str(run)), Larger)
+    with pytest.raises(ValueError, match="temperature=-1"):
+        generate_job.run(Generation(checkpoint=str(run), temperature=-1.0), Bytes)
+    (run / "tokenizer.model").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.model: no such file"):
+        generate_job.run(Generation(checkpoint=str(run)), Bytes)

@@ -1,0 +1,245 @@
+"""GGUF: llama.cpp reads the same model and the same words."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hare_jax.config import GgufExport, Model, Quantisation, plain
+from hare_jax.inference.generate import generate
+from hare_jax.interop import gguf as ours
+from hare_jax.interop.names import tensors
+from hare_jax.model import decoder
+from hare_jax.training import checkpoint
+
+gguf = pytest.importorskip("gguf")
+sentencepiece = pytest.importorskip("sentencepiece")
+ROOT = Path(__file__).parents[3]
+VOCABULARY = 420  # 20 more than there are pieces
+TEXT = "The checkpoint is read\n  by <round_start> another program: é \U0001f407."
+
+
+def trained(prefix: Path, **options: Any) -> Any:
+    """A SentencePiece model of 400 pieces."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter((ROOT / "docs" / "architecture.md").read_text("utf-8").splitlines()),
+        model_prefix=str(prefix),
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        vocab_size=400,
+        minloglevel=2,
+        **options,
+    )
+    return sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return trained(tmp_path_factory.mktemp("pieces") / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with random parameters, in which q and k matter."""
+    folder = tmp_path_factory.mktemp("a run")
+    checkpoint.save_params(folder / "checkpoints", MODEL, random_params())
+    (folder / "tokenizer.model").write_bytes(tokenizer.serialized_model_proto())
+    mixture = {"sequence_length": 256, "tokenizer": {"bos_id": 1, "eos_id": 2}}
+    config = {"model": plain(MODEL), "mixture": mixture}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+MODEL = Model(
+    vocab_size=VOCABULARY,
+    num_layers=2,
+    d_model=64,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,  # together more than d_model
+    d_ff=96,
+    rope_theta=500.0,
+)
+MODEL.compute_dtype = type(MODEL.compute_dtype).FLOAT32
+
+
+def random_params() -> decoder.Params:
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, a: jax.ShapeDtypeStruct) -> np.ndarray:
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(mean, 0.2, a.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(MODEL)[1])
+
+
+def exported(run: Path, out: Path, quantisation: Quantisation) -> Path:
+    ours.export(GgufExport(checkpoint=str(run), out=str(out), quantisation=quantisation))
+    return out
+
+
+class Served:
+    """llama.cpp's server on a file, in this process."""
+
+    def __init__(self, path: Path) -> None:
+        xllamacpp = pytest.importorskip("xllamacpp")
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx, parameters.n_parallel = 256, 1
+        parameters.hostnames, parameters.port = ["127.0.0.1"], 0
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+        parameters.warmup = False
+        self.server = xllamacpp.Server(parameters)
+
+    def ask(self, what: str, **body: Any) -> Any:
+        request = urllib.request.Request(
+            f"{self.server.listening_address}/{what}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    def logprobs(self, tokens: list[int]) -> np.ndarray | None:
+        """log p of every next token, [V].
+
+        None where the most probable one is a byte: the server waits for the whole character.
+        """
+        options = {"n_predict": 1, "n_probs": VOCABULARY, "temperature": 0.0}
+        answer = self.ask("completion", prompt=tokens, **options)
+        if "completion_probabilities" not in answer:
+            return None
+        found = answer["completion_probabilities"][0]["top_logprobs"]
+        logprobs_V = np.full(VOCABULARY, -math.inf)
+        logprobs_V[[token["id"] for token in found]] = [token["logprob"] for token in found]
+        return logprobs_V
+
+
+@pytest.fixture(scope="module")
+def f16(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield Served(exported(run, tmp_path_factory.mktemp("f16") / "m.gguf", Quantisation.F16))
+
+
+def test_text_and_chat_have_the_ids_of_sentencepiece(f16: Served, tokenizer: Any) -> None:
+    for text in [TEXT, "", " ", "  two", "<s>", *(" " * n + "x" for n in range(20)), "a\n\n\tb"]:
+        plain_text = f16.ask("tokenize", content=text, add_special=True, parse_special=False)
+        assert plain_text["tokens"] == [1, *tokenizer.encode(text)], text
+    messages = [{"role": "user", "content": "How fast?"}, {"role": "assistant", "content": "So."}]
+    answer = f16.ask("apply-template", messages=messages)
+    assert answer["prompt"] == "How fast?\nSo."
+    chat = f16.ask("chat/completions", messages=messages, max_tokens=1, __verbose=True)
+    assert chat["usage"]["prompt_tokens"] == 1 + len(tokenizer.encode(answer["prompt"]))
+
+
+def test_greedy_text_is_ours(f16: Served, tokenizer: Any) -> None:
+    prompt = [1, *tokenizer.encode(TEXT)]
+    graph, params = decoder.abstract(MODEL)[0], random_params()
+    [expected] = generate(graph, params, [prompt], max_new_tokens=24, eos_id=-1, temperature=0)
+    answer = f16.ask(
+        "completion",
+        prompt=prompt,
+        n_predict=24,
+        temperature=0.0,
+        return_tokens=True,
+        logit_bias=[[2, False]],
+    )
+    assert 2 not in expected
+    assert answer["tokens"] == expected
+
+
+def our_logprobs(tokens: list[int]) -> np.ndarray:
+    """[T, V]."""
+    graph = decoder.abstract(MODEL)[0]
+
+    @jax.jit
+    def logprobs(params: decoder.Params) -> jax.Array:
+        model = decoder.merge(graph, params)
+        x_BTD = model(jnp.array([tokens]), jnp.arange(len(tokens))[None], None)
+        return jax.nn.log_softmax(model.logits(x_BTD[0]))
+
+    return np.asarray(logprobs(random_params()))
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "error"),
+    [(Quantisation.F16, 0.006), (Quantisation.Q8_0, 0.12), (Quantisation.Q4_0, 1.2)],
+)
+def test_logits_are_within_the_error_of_the_format(
+    run: Path,
+    f16: Served,
+    tokenizer: Any,
+    tmp_path: Path,
+    quantisation: Quantisation,
+    error: float,
+) -> None:
+    served = f16
+    if quantisation is not Quantisation.F16:
+        served = Served(exported(run, tmp_path / "m.gguf", quantisation))
+    tokens = [1, *tokenizer.encode(TEXT)]
+    expected_TV = our_logprobs(tokens)
+    assert expected_TV.std(axis=1).mean() > 1.5  # logits differ by more than the error
+    differences = []
+    for t, expected_V in enumerate(expected_TV):
+        if (got_V := served.logprobs(tokens[: t + 1])) is not None:
+            differences.append(np.abs(got_V - expected_V).mean())
+    assert len(differences) > 5
+    assert np.mean(differences) < error
+
+
+def test_size_and_kinds(run: Path, tmp_path: Path) -> None:
+    parameters = {t.name: math.prod(t.theirs) for t in tensors(MODEL) if len(t.theirs) == 2}
+    for quantisation, bits in (("F16", 16), ("Q8_0", 8.5), ("Q4_0", 4.5)):
+        path = exported(run, tmp_path / f"{quantisation}.gguf", Quantisation[quantisation])
+        reader = gguf.GGUFReader(path)
+        matrices = [t for t in reader.tensors if t.tensor_type.name == quantisation]
+        assert sum(t.n_bytes for t in matrices) == sum(parameters.values()) * bits / 8
+        assert {t.tensor_type.name for t in reader.tensors} == {quantisation, "F32"}
+        assert len(reader.tensors) == 9 * MODEL.num_layers + 3
+
+
+def test_rows_of_heads_are_interleaved() -> None:
+    [q, v] = [t for t in tensors(MODEL) if t.layer == 0 and t.path[-1] in ("q_DHK", "v_DGK")]
+    rows = np.arange(128)[:, None]
+    assert ours.interleaved(q, rows, 32)[:5, 0].tolist() == [0, 16, 1, 17, 2]
+    assert ours.interleaved(q, rows, 32)[32, 0] == 32
+    assert ours.interleaved(v, rows, 32) is rows
+
+
+def test_a_window_becomes_the_context(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "windowed"
+    model = replace(MODEL, sliding_window=100)
+    checkpoint.save_params(folder / "checkpoints", model, random_params())
+    (folder / "tokenizer.model").write_bytes((run / "tokenizer.model").read_bytes())
+    config = json.loads((run / "config.json").read_text()) | {"model": plain(model)}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    path = exported(folder, tmp_path / "m.gguf", Quantisation.F16)
+    field = gguf.GGUFReader(path).get_field("llama.context_length")
+    assert field.contents() == 100
+
+
+def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="d_ff is 40, expected a multiple of 32: Q4_0 scales"):
+        ours.check_widths(replace(MODEL, d_ff=40), Quantisation.Q4_0)
+    ours.check_widths(replace(MODEL, d_ff=40), Quantisation.F16)
+    with pytest.raises(ValueError, match="has 400 pieces, the model vocab_size=399"):
+        ours.padded(ours.vocabulary.read(run / "tokenizer.model"), 399)
+    trained(tmp_path / "chat", user_defined_symbols="<round_start>")
+    with pytest.raises(ValueError, match="piece '<round_start>' of kind USER_DEFINED"):
+        ours.readable(ours.vocabulary.read(tmp_path / "chat.model"))
+    with pytest.raises(ValueError, match="out: got nothing, expected a new file"):
+        ours.export(GgufExport(checkpoint=str(run)))
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(FileExistsError, match="is there already"):
+        exported(run, tmp_path / "m.gguf", Quantisation.F16)

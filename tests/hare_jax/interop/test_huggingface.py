@@ -1,0 +1,326 @@
+"""Hugging Face: the same logits, the same text, the same bits there and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hare_jax.config import Architecture, DType, HuggingFaceExport, HuggingFaceImport, Model, plain
+from hare_jax.inference.generate import generate
+from hare_jax.interop import huggingface, names, shards
+from hare_jax.model import decoder
+from hare_jax.training import checkpoint
+from hare_jax.training.run_dir import open_run
+
+MISTRAL, LLAMA = Architecture.MISTRAL, Architecture.LLAMA
+PROMPTS = [[1, 7, 8, 9, 30, 31], [1, 50, 40]]
+
+
+def random_params(model: Model) -> decoder.Params:
+    """Norm scales around 1, and matrices large enough for logits of several units."""
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, a: jax.ShapeDtypeStruct) -> np.ndarray:
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(mean, 0.25, a.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model)[1])
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., Path]:
+    """write_run(model) -> the folder of a run with one checkpoint of random parameters."""
+
+    def write(model: Model, length: int = 128, tokenizer: bytes | None = None) -> Path:
+        folder = tmp_path / "a run"
+        checkpoint.save_params(folder / "checkpoints", model, random_params(model))
+        mixture = {"sequence_length": length, "tokenizer": {"bos_id": 1, "eos_id": 2}}
+        config = {"model": plain(model), "mixture": mixture}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        # So that tests of tensors need no tokenizer: what was imported brings its own files.
+        (folder / huggingface.ORIGINAL).mkdir()
+        return folder
+
+    return write
+
+
+def exported(run: Path, out: Path, **options: Any) -> Path:
+    huggingface.export(HuggingFaceExport(checkpoint=str(run), out=str(out), **options))
+    return out
+
+
+def ours(model: Model, params: decoder.Params, tokens_BT: np.ndarray) -> np.ndarray:
+    graph = decoder.abstract(model)[0]
+
+    @jax.jit
+    def logits(params: decoder.Params) -> jax.Array:
+        merged = decoder.merge(graph, params)
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        return merged.logits(merged(jnp.asarray(tokens_BT), positions_BT, None))
+
+    return np.asarray(logits(params))
+
+
+def theirs(folder: Path, tokens_BT: np.ndarray) -> np.ndarray:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        return model(torch.tensor(tokens_BT, dtype=torch.long)).logits.float().numpy()
+
+
+@pytest.mark.parametrize(
+    ("changes", "architecture", "length"),
+    [
+        ({}, MISTRAL, 24),
+        ({}, LLAMA, 24),
+        ({"tied_head": True}, MISTRAL, 24),
+        ({"sliding_window": 5}, MISTRAL, 24),
+        ({"num_kv_heads": 4}, LLAMA, 1024),
+        ({"num_kv_heads": 1, "head_dim": 16, "rope_theta": 500.0, "norm_eps": 0.1}, MISTRAL, 24),
+        ({"sliding_window": 700}, MISTRAL, 1024),
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_transformers(
+    model: Model,
+    write_run: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    architecture: Architecture,
+    length: int,
+) -> None:
+    model = replace(model, **changes)
+    folder = exported(write_run(model, length), tmp_path / "hf", architecture=architecture)
+    tokens_BT = np.random.default_rng(1).integers(0, model.vocab_size, (1, length))
+    got, expected = ours(model, random_params(model), tokens_BT), theirs(folder, tokens_BT)
+    assert np.abs(expected).max() > 3
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+
+
+def test_greedy_text_is_that_of_transformers(
+    model: Model, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = exported(write_run(model), tmp_path / "hf")
+    graph, params = decoder.abstract(model)[0], random_params(model)
+    got = generate(graph, params, PROMPTS, max_new_tokens=12, eos_id=64, temperature=0)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    for prompt, tokens in zip(PROMPTS, got, strict=True):
+        length = {"min_new_tokens": 12, "max_new_tokens": 12, "pad_token_id": 0}
+        ids = torch.tensor([prompt])
+        theirs.generation_config.eos_token_id = None
+        full = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **length)
+        assert full[0, len(prompt) :].tolist() == tokens
+    assert len(set(map(tuple, got))) == 2
+
+
+def same_bits(a: decoder.Params, b: decoder.Params) -> bool:
+    bits = jax.tree.map(lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), a, b)
+    return jax.tree.all(bits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "architecture", "shard_gb", "files"),
+    [
+        ({}, MISTRAL, 1, ["model.safetensors"]),
+        ({"tied_head": True, "sliding_window": 5}, MISTRAL, 1, ["model.safetensors"]),
+        ({"rope_theta": 5e5, "norm_eps": 1e-6}, LLAMA, 2e-5, None),
+    ],
+    ids=str,
+)
+def test_there_and_back_is_bit_exact(
+    model: Model,
+    write_run: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    architecture: Architecture,
+    shard_gb: float,
+    files: list[str] | None,
+) -> None:
+    model = replace(model, **changes)
+    out = exported(write_run(model), tmp_path / "hf", architecture=architecture, shard_gb=shard_gb)
+    written = sorted(path.name for path in out.glob("*.safetensors"))
+    if files is None:  # every file within the limit, together all tensors
+        assert len(written) > 2 and written[0] == f"model-00001-of-{len(written):05d}.safetensors"
+        assert max((out / name).stat().st_size for name in written) < 20_000 + 4000  # the header
+        index = json.loads((out / "model.safetensors.index.json").read_text())
+        assert set(index["weight_map"].values()) == set(written)
+        assert index["metadata"]["total_size"] == 4 * decoder.num_params(model)
+    else:
+        assert written == files
+    back = tmp_path / "back"
+    huggingface.import_(HuggingFaceImport(source=str(out), out=str(back)))
+    run = open_run(back)
+    assert run.model == model
+    assert run.mixture["sequence_length"] == 128
+    params, step = checkpoint.restore_params(run.checkpoints, run.model)
+    assert step == 0 and same_bits(params, random_params(model))
+
+
+def test_files_are_what_the_library_reads_and_writes(
+    model: Model, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    out = exported(write_run(model), tmp_path / "hf")
+    read = safetensors.load_file(out / "model.safetensors")
+    params = random_params(model)
+    assert np.array_equal(
+        read["model.layers.1.mlp.down_proj.weight"],
+        params["layers"]["feed_forward"]["down_FD"][1].T,
+    )
+    # What another program wrote, in another order.
+    mixed = dict(sorted(read.items(), reverse=True))
+    safetensors.save_file(mixed, out / "model.safetensors", {"format": "pt"})
+    huggingface.import_(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")))
+    assert same_bits(checkpoint.restore_params(tmp_path / "back/checkpoints", model)[0], params)
+
+
+def test_bfloat16_rounds_and_then_stays(
+    model: Model, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = exported(write_run(model), tmp_path / "hf", dtype=DType.BFLOAT16)
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    huggingface.import_(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")))
+    rounded = jax.tree.map(
+        lambda a: a.astype(jnp.bfloat16).astype(np.float32), random_params(model)
+    )
+    restored = checkpoint.restore_params(tmp_path / "back/checkpoints", model)[0]
+    assert same_bits(restored, rounded)
+    assert not same_bits(restored, random_params(model))
+
+
+def test_streamed_parameters_are_the_restored_ones(
+    model: Model, write_run: Callable[..., Path]
+) -> None:
+    run = write_run(model)
+    streamed = dict(checkpoint.stream_params(run / "checkpoints", model))
+    assert list(streamed) == sorted({tensor.path for tensor in names.tensors(model)})
+    params = random_params(model)
+    for path, array in streamed.items():
+        node: Any = params
+        for key in path:
+            node = node[key]
+        assert np.array_equal(array, node), path
+
+
+def test_partition_fills_files_in_order() -> None:
+    shapes = [(str(i), (size,)) for i, size in enumerate([3, 3, 3, 9, 1])]
+    parts = shards.partition(shapes, np.dtype("float32"), 7 * 4)
+    assert [[int(name) for name, _ in part] for part in parts] == [[0, 1], [2], [3], [4]]
+
+
+CONFIG = {
+    "model_type": "mistral",
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def test_absent_values_are_those_that_transformers_takes() -> None:
+    transformers = pytest.importorskip("transformers")
+    for kind in ("mistral", "llama"):
+        config = CONFIG | {"model_type": kind}
+        theirs = transformers.AutoConfig.for_model(**config)
+        got = huggingface.hf_config.to_ours(config, Path("config.json"))
+        assert got.num_kv_heads == theirs.num_key_value_heads
+        assert got.head_dim == theirs.head_dim
+        assert got.sliding_window == getattr(theirs, "sliding_window", None)
+        assert got.norm_eps == theirs.rms_norm_eps
+        assert got.tied_head == theirs.tie_word_embeddings
+        assert got.rope_theta == theirs.rope_parameters["rope_theta"]
+        mixture = huggingface.hf_config.mixture(config)
+        assert mixture["sequence_length"] == theirs.max_position_embeddings
+        ids = (mixture["tokenizer"]["bos_id"], mixture["tokenizer"]["eos_id"])
+        assert ids == (theirs.bos_token_id, theirs.eos_token_id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type is 'gpt2', expected one of"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected 'silu'"),
+        ({"attention_bias": True}, "attention_bias is True, expected False"),
+        ({"mlp_bias": True}, "mlp_bias is True, expected False"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is {'type': 'linear'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type': 'llama3'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has"),
+        ({"hidden_size": None}, "hidden_size is None, expected a whole number"),
+    ],
+    ids=str,
+)
+def test_what_a_model_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        huggingface.hf_config.to_ours(CONFIG | changes, Path("config.json"))
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values), encoding="utf-8")
+
+
+def refused(folder: Path, message: str, error: type[Exception] = ValueError) -> None:
+    out = folder.parent / "refused"
+    with pytest.raises(error, match=message):
+        huggingface.import_(HuggingFaceImport(source=str(folder), out=str(out)))
+    assert not out.exists() and not out.with_name("refused.part").exists()
+
+
+def test_tensors_that_do_not_fit_are_refused_by_name(
+    model: Model, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    folder = exported(write_run(model), tmp_path / "hf")
+    whole = (folder / "model.safetensors").read_bytes()
+
+    change_config(folder, intermediate_size=40)
+    refused(
+        folder,
+        r"model.layers.0.mlp.down_proj.weight has shape \[32, 48\], config.json says \[32, 40\]",
+    )
+    change_config(folder, intermediate_size=48, num_hidden_layers=3)
+    refused(folder, r"no tensor model.layers.2.self_attn.k_proj.weight, expected one of shape")
+    change_config(folder, num_hidden_layers=1)
+    refused(folder, r"tensor model.layers.1.input_layernorm.weight \(and 8 more\) is in no model")
+    change_config(folder, num_hidden_layers=2)
+    tensors = safetensors.load(whole)
+    integers = tensors | {"lm_head.weight": tensors["lm_head.weight"].astype(np.int8)}
+    safetensors.save_file(integers, folder / "model.safetensors")
+    refused(folder, "lm_head.weight is of dtype I8, expected one of F32, F16, BF16")
+    (folder / "model.safetensors").write_bytes(whole[:-4])
+    refused(folder, "model.safetensors: not a whole safetensors file")
+    (folder / "model.safetensors").unlink()
+    refused(folder, "model.safetensors: no such file", FileNotFoundError)
+    (folder / "config.json").unlink()
+    refused(folder, "has no config.json", FileNotFoundError)
+
+
+def test_exports_that_cannot_be_are_refused(
+    model: Model, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = write_run(replace(model, sliding_window=5))
+    out = tmp_path / "hf"
+    with pytest.raises(ValueError, match="architecture 'llama' has no sliding window"):
+        exported(run, out, architecture=LLAMA)
+    with pytest.raises(ValueError, match="checkpoint: got nothing"):
+        huggingface.export(HuggingFaceExport(out=str(out)))
+    with pytest.raises(ValueError, match="out: got nothing"):
+        huggingface.export(HuggingFaceExport(checkpoint=str(run)))
+    assert not out.exists()
+    exported(run, out)
+    with pytest.raises(FileExistsError, match="is there already; remove it"):
+        exported(run, out)

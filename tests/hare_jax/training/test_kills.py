@@ -1,0 +1,126 @@
+"""A run killed at any place, then started again, ends as one that nobody killed: bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from hare_jax.config import (
+    Checkpointing,
+    DType,
+    Evaluation,
+    Model,
+    Optimizer,
+    Stage,
+    Training,
+)
+from hare_jax.tracking.metrics import TIMED
+from hare_jax.training.checkpoint import restore_params
+
+B, T = 8, 16
+PLACES = {  # where -> the checkpoints of training that are there then
+    "during_a_step": ["4"],
+    "during_an_asynchronous_save": ["4", "8.orbax-checkpoint-tmp"],
+    "between_save_and_commit": ["4", "8.orbax-checkpoint-tmp"],
+    "during_prefetch": ["4"],
+    "during_evaluation": ["12", "4", "8"],
+    "just_across_a_stage_switch": ["4"],
+}
+MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+ITEMS = [
+    {"id": f"fact/{n}", "task": "fact", "source": "web", "context": f"{n} is", "answer": n % 2}
+    | {"choices": [f" {n + 1}", f" not {n}"]}
+    for n in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, bake_at: Callable[..., Path], compiled: Path
+) -> tuple[Path, dict[str, Any]]:
+    """The directory of all runs, and what killed_runs.py said of them."""
+    directory = tmp_path_factory.mktemp("runs")
+    (directory / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    settings = {
+        "model": MODEL,
+        "training": Training(
+            stages=[Stage("one", "stage1", 5 * B * T), Stage("two", "stage2", 7 * B * T)],
+            batch_size=B,
+            optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
+            checkpointing=Checkpointing(every_steps=4, keep=5),
+            log_every=3,
+            loss_chunks=2,
+        ),
+        "evaluation": Evaluation(batch_tokens=256, samples=1, prompt_tokens=4, sample_tokens=2),
+        "mixture": bake_at(directory),
+        "held_out": bake_at(directory, {"web": 3, "code": 2}, mixtures={}, name="held out"),
+        "items": directory / "items.jsonl",
+        "compiled": str(compiled),
+    }
+    (directory / "settings").write_bytes(pickle.dumps(settings))
+    script = Path(__file__).with_name("killed_runs.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(directory / "settings"), str(directory)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(script.parents[2]), "JAX_NUM_CPU_DEVICES": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told) == set(PLACES)
+    return directory, told
+
+
+def _rows(run_dir: Path) -> list[dict[str, Any]]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
+
+
+def _seen(run_dir: Path) -> list[dict[str, Any]]:
+    """What each step saw and gave, in the order in which steps were done."""
+    return [json.loads(line) for line in (run_dir / "seen.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_then_again_equals_uninterrupted(
+    runs: tuple[Path, dict[str, Any]], place: str
+) -> None:
+    directory, told = runs
+    assert told[place] == [-signal.SIGKILL, PLACES[place]]
+    whole, cut = directory / "whole", directory / place
+    expected = {line["step"]: line for line in _seen(whole)}
+    seen = _seen(cut)
+    assert {line["step"] for line in seen} == set(range(12))
+    assert all(line == expected[line["step"]] for line in seen), "records, sources and losses"
+    assert _rows(cut) == _rows(whole)
+    a, b = (restore_params(run / "checkpoints", MODEL)[0] for run in (cut, whole))
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+    written = ["plan.json"]
+    if place == "during_evaluation":
+        written += ["evaluation.json", "items_scored.jsonl", "samples.json"]
+    for name in written:
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    sums = [
+        json.loads((run / "checkpoints" / "12" / "record" / "metadata").read_text())["checksums"]
+        for run in (cut, whole)
+    ]
+    assert sums[0] == sums[1], "the optimizer's moments too"
+
+
+def test_each_went_on_from_its_last_checkpoint(runs: tuple[Path, dict[str, Any]]) -> None:
+    for place in PLACES:
+        steps = [line["step"] for line in _seen(runs[0] / place)]
+        assert steps[:4] == [0, 1, 2, 3] and steps.count(3) == 1, "done once"
+        again = [step for before, step in pairwise(steps) if step <= before]
+        assert again == ([] if place == "during_evaluation" else again and [4])

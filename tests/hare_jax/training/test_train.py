@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hare_jax.config import (
+    Checkpointing,
+    Faults,
+    Mesh,
+    Model,
+    OnFault,
+    Optimizer,
+    Stage,
+    Training,
+)
+from hare_jax.tracking.metrics import TIMED
+from hare_jax.training import checkpoint, train
+from hare_jax.training.checkpoint import NotSaved, restore_params
+from hare_jax.training.faults import NotFinite
+
+B, T = 8, 16
+ONE_DEVICE = jax.devices()[:1]
+
+
+@pytest.fixture
+def training() -> Training:
+    """12 steps; a row every 3, a checkpoint every 4, another stage from step 5 on."""
+    return Training(
+        stages=[Stage("one", "stage1", 5 * B * T), Stage("two", "stage2", 7 * B * T)],
+        batch_size=B,
+        optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
+        checkpointing=Checkpointing(every_steps=4, keep=5),
+        log_every=3,
+        loss_chunks=2,
+    )
+
+
+def _rows(run_dir: Path) -> list[dict[str, Any]]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
+
+
+def _same_params(a: Path, b: Path, model: Model) -> bool:
+    pair = [restore_params(run / "checkpoints", model)[0] for run in (a, b)]
+    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *pair))
+
+
+class Killed(BaseException):
+    """Raised in place of a kill, where the process must live on."""
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The run dies when it has done `step` steps, whatever it was about to do."""
+    compile_step = train.compile_step
+
+    def dying(*arguments: Any) -> Any:
+        step_fn = compile_step(*arguments)
+
+        def run_step(state: Any, batch: Any) -> Any:
+            if int(state.step) == step:
+                raise Killed
+            return step_fn(state, batch)
+
+        return run_step
+
+    monkeypatch.setattr(train, "compile_step", dying)
+
+
+def test_trains_and_writes_what_it_promises(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    assert result.step == 12 and result.resumed_from is None
+    rows = _rows(tmp_path / "run")
+    assert [row["step"] for row in rows] == [3, 5, 6, 9, 12]
+    assert [row["stage"] for row in rows] == ["one", "one", "two", "two", "two"]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model"]["vocab_size"] == 64
+    assert config["training"]["stages"][0]["mixture"] == "stage1"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert set(plan) == {"stages", "parameters", "tokens_per_step", "steps", "flops_per_token"}
+    assert plan["steps"] == 12 and plan["tokens_per_step"] == B * T
+    assert list(tmp_path.glob("verified-*-0.json")), "what was hashed is remembered beside the run"
+    steps = sorted(int(path.name) for path in result.checkpoints.iterdir())
+    assert steps == [4, 8, 12]
+    out = capsys.readouterr().out
+    assert "stage two on mixture stage2: 7 steps" in out
+    assert out.count("attention by kernel xla") == 1
+    assert "web" in out and "75.00%" in out and "0.75 epochs" in out
+    assert out.index("epochs") < out.index("step 3/12"), "the plan comes before the start"
+
+
+def test_a_complete_run_says_so_and_changes_nothing(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(train, "compile_step", None)  # it must not get there
+    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    assert result.resumed_from == 12
+    assert "complete already: step 12" in capsys.readouterr().out
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("stop", [4, 7, 10])  # on a checkpoint; past the switch of stages; later
+def test_resumed_equals_uninterrupted(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "whole", ONE_DEVICE)
+    with monkeypatch.context() as patched:
+        _stop_after(patched, stop)
+        with pytest.raises(Killed):
+            train.run(model, training, directory, tmp_path / "cut", ONE_DEVICE)
+    result = train.run(model, training, directory, tmp_path / "cut", ONE_DEVICE)
+    assert result.resumed_from == stop // 4 * 4
+    assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
+    assert _same_params(tmp_path / "cut", tmp_path / "whole", model)
+
+
+CHILD = """
+import pickle, sys, time
+from pathlib import Path
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[3])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+from hare_jax.training import train
+
+if __name__ == "__main__":
+    model, training, mixture = pickle.loads(Path(sys.argv[1]).read_bytes())
+    compile_step = train.compile_step
+
+    def slow(*arguments):
+        step_fn = compile_step(*arguments)
+
+        def run_step(state, batch):
+            print("doing", int(state.step), flush=True)
+            time.sleep(float(sys.argv[4]))
+            return step_fn(state, batch)
+
+        return run_step
+
+    train.compile_step = slow
+    train.run(model, training, mixture, Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def child(
+    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path, compiled: Path
+) -> Callable[[str, float], subprocess.Popen[str]]:
+    """Starts a run in a process of its own, its steps slowed down by so many seconds."""
+    (tmp_path / "child.py").write_text(CHILD)
+    (tmp_path / "arguments").write_bytes(pickle.dumps((model, training, bake())))
+
+    def start(run: str, pause: float) -> subprocess.Popen[str]:
+        root = str(Path(train.__file__).parents[3])
+        arguments = [tmp_path / "arguments", tmp_path / run, compiled, pause]
+        return subprocess.Popen(
+            [sys.executable, str(tmp_path / "child.py"), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": root, "JAX_NUM_CPU_DEVICES": "1"},
+        )
+
+    return start
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the child ended without {text!r}")
+
+
+def test_kill_9_at_any_time_then_again_equals_uninterrupted(
+    child: Callable[[str, float], subprocess.Popen[str]], model: Model, tmp_path: Path
+) -> None:
+    with child("whole", 0) as process:
+        process.communicate()
+    assert process.returncode == 0
+    # During the steps of the first stage, at an asynchronous save, and past the switch of stages.
+    for doing, moment in ((2, 0.0), (4, 0.02), (6, 0.1)):
+        with child("cut", 0.2) as process:
+            _read_until(process, f"doing {doing}")
+            time.sleep(moment)
+            process.kill()
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    with child("cut", 0) as process:
+        out, _ = process.communicate()
+    assert process.returncode == 0 and "resumed from step" in out
+    assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
+    assert _same_params(tmp_path / "cut", tmp_path / "whole", model)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(
+    child: Callable[[str, float], subprocess.Popen[str]], tmp_path: Path, number: int
+) -> None:
+    with child("run", 0.2) as process:
+        _read_until(process, "doing 5")
+        process.send_signal(number)
+        out, _ = process.communicate()
+    assert process.returncode == 128 + number
+    name = signal.Signals(number).name
+    assert f"{name}: saved step 6 of 12; the same command goes on from there" in out
+    assert "6" in {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+
+
+def test_resumes_on_another_mesh(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "one", ONE_DEVICE)
+    with monkeypatch.context() as patched:
+        _stop_after(patched, 6)
+        with pytest.raises(Killed):
+            train.run(model, training, directory, tmp_path / "two", ONE_DEVICE)
+    training.mesh = Mesh(data=2, fsdp=2, tensor=2)
+    train.run(model, training, directory, tmp_path / "two")
+    losses = [[row["loss"] for row in _rows(tmp_path / run)] for run in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=2e-4)
+
+
+def test_a_damaged_latest_checkpoint_costs_steps_only(
+    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    rows = _rows(tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "12" / "params").rglob("*"):
+        if path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:-9])
+    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    assert result.resumed_from == 8
+    assert _rows(tmp_path / "run") == rows
+    assert (tmp_path / "run" / "checkpoints-damaged" / "000-step-12").is_dir()
+    assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 12
+
+
+def test_nothing_is_compiled_after_the_first_step(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    counts: list[int] = []
+    compile_step = train.compile_step
+
+    def counting(*arguments: Any) -> Any:
+        step_fn = compile_step(*arguments)
+
+        def run_step(state: Any, batch: Any) -> Any:
+            counts.append(len(compiled))
+            return step_fn(state, batch)
+
+        return run_step
+
+    monkeypatch.setattr(train, "compile_step", counting)
+    training.checkpointing.every_steps = 2
+    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    assert counts[0] > 0, "the listener hears compilations"
+    # Steps 0 and 1; what the first save compiles comes before step 2; then never again.
+    assert counts[0] == counts[1] and len(set(counts[2:])) == 1
+
+
+def test_the_loop_waits_for_the_device_where_a_row_or_a_save_is_due_only(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No value comes to the host, and nothing goes to the device unasked, in any other step."""
+    array = type(jnp.zeros(()))
+    value, doing = array._value, [0]
+    fetched: set[int] = set()
+
+    def fetch(self: Any) -> Any:
+        fetched.add(doing[0])
+        return value.fget(self)
+
+    compile_step = train.compile_step
+
+    def guarded(*arguments: Any) -> Any:
+        step_fn = compile_step(*arguments)
+
+        def run_step(state: Any, batch: Any) -> Any:
+            doing[0] += 1
+            if doing[0] == 1:
+                monkeypatch.setattr(array, "_value", property(fetch))
+            with jax.transfer_guard("disallow"):
+                return step_fn(state, batch)
+
+        return run_step
+
+    monkeypatch.setattr(train, "compile_step", guarded)
+    training.checkpointing.every_steps = 8
+    training.faults = Faults(OnFault.SKIP, OnFault.SKIP, spike_z=100)
+    training.log_every = 6
+    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    assert doing == [12]
+    assert fetched == {5, 6, 8, 12}, "rows (the stage ends at 5), saves"
+
+
+def test_a_loss_that_is_no_number_stops_with_its_documents(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_step = train.make_step
+
+    def spoiled(*arguments: Any, **named: Any) -> Any:
+        step = make_step(*arguments, **named)
+
+        def run_step(state: Any, batch: Any) -> Any:
+            batch = {
+                **batch,
+                "loss_mask_BT": batch["loss_mask_BT"] * jnp.where(state.step == 6, jnp.nan, 1.0),
+            }
+            return step(state, batch)
+
+        return run_step
+
+    monkeypatch.setattr(train, "make_step", spoiled)
+    directory = bake()
+    message = r"step 7: loss nan, gradient norm nan; its \d+ documents \((web|code)/\d+, .*7.json"
+    with pytest.raises(NotFinite, match=message):
+        train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())
+    spans = case["documents"]
+    assert {"row", "source", "record_id", "document_id", "offset", "length"} == set(spans[0])
+    assert {span["row"] for span in spans} == set(range(B))
+    params, step = restore_params(tmp_path / "run" / "checkpoints", model)
+    assert step == 4, "step 8 came after the bad one and was not saved"
+    assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(params))
+    monkeypatch.undo()
+    assert train.run(model, training, directory, tmp_path / "run", ONE_DEVICE).resumed_from == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "was trained with seed=0 up to its checkpoint, the config gives seed=1"),
+        ({"batch_size": 4}, "was trained with batch_size=8 .* the config gives batch_size=4"),
+        ({"stages": [Stage("x", "stage2", 12 * B * T)]}, "was trained with stages="),
+    ],
+)
+def test_other_data_than_before_is_refused(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    with pytest.raises(ValueError, match=message):
+        train.run(
+            model, dataclasses.replace(training, **change), directory, tmp_path / "run", ONE_DEVICE
+        )
+
+
+def test_more_tokens_for_the_last_stage_go_on_from_its_end(
+    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+) -> None:
+    directory = bake()
+    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    training.stages[-1].tokens += 2 * B * T
+    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    assert result.resumed_from == 12 and result.step == 14
+    assert [row["step"] for row in _rows(tmp_path / "run")] == [3, 5, 6, 9, 12, 14]
+
+
+def test_another_mixture_is_refused(
+    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+) -> None:
+    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    other = bake(records={"web": 41, "code": 25}, name="other")
+    with pytest.raises(ValueError, match=r"was trained on mixture .* give the same baked data"):
+        train.run(model, training, other, tmp_path / "run", ONE_DEVICE)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After step 4 the system lets no file grow past 20 kB: arrays cannot be written."""
+    save, limits = checkpoint.Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(self: Any, state: Any, record: dict[str, Any]) -> None:
+        if int(state.step) > 4:
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        save(self, state, record)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
+    directory, run_dir = bake(), tmp_path / "run"
+    message = r"checkpoints: a checkpoint could not be written, those before it are intact; make ro"
+    try:
+        with pytest.raises(NotSaved, match=message) as caught:
+            train.run(model, training, directory, run_dir, ONE_DEVICE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in str(caught.value) and "\n" not in str(caught.value)
+    assert not caplog.records and "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+    assert restore_params(run_dir / "checkpoints", model)[1] == 4
+    assert train.run(model, training, directory, run_dir, ONE_DEVICE).resumed_from == 4
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["12", "4", "8"]
+
+
+def test_data_that_does_not_fit_is_refused_before_anything_is_written(
+    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+) -> None:
+    model.vocab_size = 128
+    with pytest.raises(ValueError, match="vocab_size=128"):
+        train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    assert not (tmp_path / "run").exists()
