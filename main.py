@@ -22,17 +22,17 @@ from typing import Any
 from absl import app, logging
 
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse, shown
-from configs.experiment import Experiment, Rewriting
+from configs.experiment import Experiment, Paraphrasing
 from hare_jax.config import (
     AheadOfTime,
-    BenchmarkFolder,
-    BenchmarkScores,
+    BenchmarkEvaluation,
     Generation,
     GgufExport,
     HuggingFaceExport,
     HuggingFaceImport,
     LeakageAudit,
-    ScoreComparison,
+    OfflineBenchmarkData,
+    ResultComparison,
     Trace,
 )
 from hare_jax.runtime import distributed
@@ -52,15 +52,15 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
             from hare_jax.training import trace
 
             return trace.run(config, open_tokenizer)
-        case BenchmarkFolder():
+        case OfflineBenchmarkData():
             from hare_jax.evaluation.benchmarks import offline_data
 
             return offline_data.run(config)
-        case BenchmarkScores():
+        case BenchmarkEvaluation():
             from hare_jax.evaluation.benchmarks import evaluate as scores
 
             return scores.run(config, workdir, open_tokenizer, read_evidence)
-        case ScoreComparison():
+        case ResultComparison():
             from hare_jax.evaluation.benchmarks import compare
 
             return compare.run(config, workdir)
@@ -76,7 +76,7 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
             from hare_jax.evaluation.leakage import audit
 
             return audit.run(config, open_tokenizer)
-        case Rewriting():
+        case Paraphrasing():
             return rewriting(config, workdir)
         case GgufExport():
             from hare_jax.interop import gguf
@@ -107,21 +107,21 @@ def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
     return evidence.of_stage(stage)
 
 
-def rewriting(config: Rewriting, workdir: Path) -> dict[str, Path]:
+def rewriting(config: Paraphrasing, workdir: Path) -> dict[str, Path]:
     """A benchmark's items in other words; the teacher's answers are kept in the workdir."""
     from data_pipeline.nlp_tasks.restructure.replies import objects
-    from data_pipeline.teacher.client import Teacher
-    from data_pipeline.teacher.messages import Request
+    from data_pipeline.teacher.client import TeacherClient
+    from data_pipeline.teacher.messages import TeacherRequest
     from hare_jax.evaluation.leakage import paraphrase_by_teacher
 
-    with Teacher(config.teacher, workdir / "teacher") as teacher:
+    with TeacherClient(config.teacher, workdir / "teacher") as teacher:
 
         def ask(
-            questions: Sequence[paraphrase_by_teacher.Question],
-        ) -> Iterator[paraphrase_by_teacher.Answer]:
-            requests = (Request(*question) for question in questions)
+            questions: Sequence[paraphrase_by_teacher.ParaphraseRequest],
+        ) -> Iterator[paraphrase_by_teacher.ParaphraseReply]:
+            requests = (TeacherRequest(*question) for question in questions)
             for reply in teacher.ask(requests, total=len(questions)):
-                yield paraphrase_by_teacher.Answer(objects(reply.text), reply.error)
+                yield paraphrase_by_teacher.ParaphraseReply(objects(reply.text), reply.error)
             teacher.check_answered(Path(config.items.original).name)
 
         return paraphrase_by_teacher.run(config.items, ask, workdir, made_by=config.teacher.model)
@@ -132,7 +132,7 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
     written: dict[str, Path] = {}
     run_dir, mixture = None, Path(config.mixture)
     if config.data is not None:
-        data = distributed.first(lambda: curate(config, workdir))
+        data = distributed.on_process_zero(lambda: curate(config, workdir))
         mixture = data.mixture
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:
@@ -144,9 +144,9 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
         trained = train.run(config.model, config.training, mixture, run_dir, benchmarks=scored)
         written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}
     if config.data is not None and run_dir is not None:
-        written["evaluation"] = distributed.first(lambda: evaluate(config, data, run_dir))
+        written["evaluation"] = distributed.on_process_zero(lambda: evaluate(config, data, run_dir))
     if config.data is not None:
-        written["report"] = distributed.first(lambda: report(data, run_dir, workdir))
+        written["report"] = distributed.on_process_zero(lambda: report(data, run_dir, workdir))
     return written
 
 
@@ -205,11 +205,11 @@ def main(argv: list[str]) -> None:
         if isinstance(CONFIG.value, Experiment) and CONFIG.value.training is not None:
             distributed.initialize(CONFIG.value.distributed)
         if not isinstance(CONFIG.value, Trace):  # reads alone, and of a run that may be at work
-            distributed.first(lambda: stack.enter_context(only_run_in(workdir)))
+            distributed.on_process_zero(lambda: stack.enter_context(only_run_in(workdir)))
         distributed.check_shared(workdir)
         written = run(CONFIG.value, workdir)
         for what, path in written.items():
-            distributed.say(f"{what:<14} {path}")
+            distributed.print_once(f"{what:<14} {path}")
 
 
 if __name__ == "__main__":

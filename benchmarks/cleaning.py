@@ -29,17 +29,17 @@ from pathlib import Path
 from data_pipeline import config as settings
 from data_pipeline.cleaning import personal_information, rules
 from data_pipeline.cleaning.links import remove_links
-from data_pipeline.cleaning.normalize import normalise
+from data_pipeline.cleaning.normalize import normalize
 from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
 from data_pipeline.cleaning.stage import clean as clean_all
-from data_pipeline.config import Cleaning, Profile, Recipe, Source
+from data_pipeline.config import Cleaning, CleaningProfile, Recipe, Source
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
 from data_pipeline.reading import input_shards, sources
 from data_pipeline.reading.stage import read
 from data_pipeline.storage.atomic import write_text
-from data_pipeline.storage.document import Bad, Document, Dropped
+from data_pipeline.storage.document import BadInput, Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.text import seeded_random
 
@@ -89,10 +89,13 @@ def draw(folder: str, each: int, seed: int, into: Path) -> None:
     source = Source(path=folder)
     for shard in input_shards.partition(source, reading):
         for found in sources.read(shard, source, reading):
-            if isinstance(found, Bad) or profiles.get(found.category) not in (None, Profile.PROSE):
+            if isinstance(found, BadInput) or profiles.get(found.category) not in (
+                None,
+                CleaningProfile.PROSE,
+            ):
                 continue
             heap = drawn[found.source]
-            place = -seeded_random.number(seed, found.id)  # a heap drops its smallest
+            place = -seeded_random.hash64(seed, found.id)  # a heap drops its smallest
             if len(heap) < each or place > heap[0][0]:
                 row = {"id": found.id.removeprefix(f"{found.source}/"), "text": found.text}
                 row |= {"source": found.source, "category": found.category}
@@ -166,7 +169,7 @@ def show_dropped(
 ) -> None:
     """Documents dropped for reasons that begin so, drawn by the seed."""
     found = [answer for answer in dropped(cleaned) if answer.reason.startswith(begins)]
-    found.sort(key=lambda d: seeded_random.number(seed, rule, d.document.source, d.document.id))
+    found.sort(key=lambda d: seeded_random.hash64(seed, rule, d.document.source, d.document.id))
     print(f"\n{rule}: {len(found)} documents, {min(samples, len(found))} of them")
     for number, answer in enumerate(found[:samples], start=1):
         text = answer.document.text
@@ -192,13 +195,13 @@ def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None
     profiles = Cleaning().profiles
     found = []
     for document in documents(before):
-        profile = profiles.get(document.category, Profile.PROSE)
-        text, _ = remove_links(normalise(document.text, profile), profile)
+        profile = profiles.get(document.category, CleaningProfile.PROSE)
+        text, _ = remove_links(normalize(document.text, profile), profile)
         for start, end, found_kind in personal_information.find(text, profile):
             if found_kind == kind:
                 near = f"{text[max(0, start - AROUND) : start]}[[{text[start:end]}]]"
                 found.append((document.source, document.id, f"{near}{text[end : end + AROUND]}"))
-    found.sort(key=lambda row: seeded_random.number(seed, kind, *row))
+    found.sort(key=lambda row: seeded_random.hash64(seed, kind, *row))
     print(f"\n{kind}: {len(found)} places, {min(samples, len(found))} of them")
     for source, name, near in found[:samples]:
         print(f"  {source} {name}\n    {near!r}")

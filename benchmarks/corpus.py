@@ -16,7 +16,7 @@ from data_pipeline.storage.document import Document
 T = TypeVar("T")
 
 
-class Table:
+class SpeedTable:
     """Prints one row for each contestant: its rate and its ratio to the first."""
 
     def __init__(self, title: str, megabytes: float, repeats: int):

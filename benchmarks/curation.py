@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import recipe
-from benchmarks.corpus import Table, arguments, load, megabytes_of
+from benchmarks.corpus import SpeedTable, arguments, load, megabytes_of
 from data_pipeline.config import Decontamination, Deduplication
 from data_pipeline.decontamination import benchmarks, rules
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.deduplication import candidate_groups, signatures, survivors
 from data_pipeline.storage.document import Document, Dropped
@@ -67,7 +67,7 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
     config = Deduplication()
     megabytes = megabytes_of(documents)
     about = f"word {config.ngram_words}-grams, {config.permutations} permutations"
-    table = Table(f"MinHash from text to duplicates, {about}", megabytes, repeats)
+    table = SpeedTable(f"MinHash from text to duplicates, {about}", megabytes, repeats)
     drops: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "input", "documents.jsonl")
@@ -91,7 +91,7 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
     seconds = recipe.deduplication(documents, repeats)
     table.timed("hare-jax: its six stages, shards in, shards out", seconds)
     print(f"  documents to drop: {', '.join(f'{name} {drops[name]}' for name in drops)}")
-    table = Table("Of that, signatures", megabytes, repeats)
+    table = SpeedTable("Of that, signatures", megabytes, repeats)
     table.row("signatures and exact hashes", lambda: signatures.signatures(documents, config))
 
 
@@ -100,10 +100,12 @@ def shingles(text: str, n: int) -> list[str]:
     return [" ".join(found[k : k + n]) for k in range(max(1, len(found) - n + 1))]
 
 
-def decontamination(documents: list[Document], items: list[Item], repeats: int) -> None:
+def decontamination(documents: list[Document], items: list[BenchmarkItem], repeats: int) -> None:
     config = Decontamination()
     n = config.ngram_words["D1"]
-    table = Table(f"Decontamination, n = {n}, {len(items)} items", megabytes_of(documents), repeats)
+    table = SpeedTable(
+        f"Decontamination, n = {n}, {len(items)} items", megabytes_of(documents), repeats
+    )
     of_items = {
         gram for item in items for part in item.parts.values() for gram in shingles(part, n)
     }
@@ -126,10 +128,14 @@ def decontamination(documents: list[Document], items: list[Item], repeats: int) 
     print(f"  {few} and {more} of {len(documents)} documents are contaminated")
 
 
-def make_items(documents: list[Document]) -> list[Item]:
+def make_items(documents: list[Document]) -> list[BenchmarkItem]:
     """Where no benchmarks are given: a passage of every twentieth document, as if it were one."""
     texts = (" ".join(d.text.split()[20:80]) for d in documents[::20])
-    return [Item(f"made/{k}", "made", {"question": text}) for k, text in enumerate(texts) if text]
+    return [
+        BenchmarkItem(f"made/{k}", "made", {"question": text})
+        for k, text in enumerate(texts)
+        if text
+    ]
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.config import Benchmark, Decontamination, Rewrites
+from data_pipeline.config import Benchmark, Decontamination, ParaphraseRule
 from data_pipeline.decontamination import benchmarks, paraphrases, probe, rules
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import Index, build_index
-from data_pipeline.decontamination.paraphrases import RewriteIndex
+from data_pipeline.decontamination.paraphrases import ParaphraseIndex
 from data_pipeline.storage.compressed import read_chunks, split_lines
 from data_pipeline.storage.document import Document, Dropped
 
@@ -65,17 +65,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> 
 
 
 def recall(
-    items: list[Item],
-    told_anew: list[Item],
+    items: list[BenchmarkItem],
+    told_anew: list[BenchmarkItem],
     clean: list[Document],
     config: Decontamination,
     index: Index,
-    rewritten: RewriteIndex | None,
+    rewritten: ParaphraseIndex | None,
     most: int,
 ) -> None:
     """Recall by kind and benchmark; of the questions alone, those without words of their own."""
     measured = probe.measure(
-        items, clean, config, index, rewritten=rewritten, rewrites=told_anew, most=most
+        items, clean, config, index, rewritten=rewritten, paraphrases=told_anew, most=most
     )
     cells: dict[tuple[str, str], dict[str, Any]] = {
         (row["kind"], row["benchmark"]): row for row in measured["results"]
@@ -120,20 +120,20 @@ def alarms(decide: Decide, clean: Iterable[Document], shown: int) -> None:
         print(f"    {dropped.document.id}: {said} | {' '.join(evidence['span'].split())[:100]}")
 
 
-def train_items(items: list[Item], config: Decontamination, shown: int) -> None:
+def train_items(items: list[BenchmarkItem], config: Decontamination, shown: int) -> None:
     """Items of train splits as documents, with all other splits indexed."""
     train = [item for item in items if item.id.split("/")[1].startswith("train")]
     rest = [item for item in items if not item.id.split("/")[1].startswith("train")]
     by_id = {item.id: item for item in items}
     index = build_index(rest, N, config)
     decide = rules.build(config, index)
-    rewritten = paraphrases.build_index(rest, Rewrites())
-    on = replace(config, rewrites=Rewrites(enabled=True))
+    rewritten = paraphrases.build_index(rest, ParaphraseRule())
+    on = replace(config, paraphrases=ParaphraseRule(enabled=True))
     decide_rewrites = rules.build(on, index, rewritten)
     rows = []
     examples: list[str] = []
 
-    def of_test(dropped: Dropped) -> Item:
+    def of_test(dropped: Dropped) -> BenchmarkItem:
         return by_id[dropped.evidence["item"]]
 
     for name in dict.fromkeys(item.benchmark for item in train):
@@ -161,7 +161,7 @@ _PARTS = ("xs", "s", "m")
 _COPY = 0.8
 
 
-def _agreement(one: Item, other: Item) -> float:
+def _agreement(one: BenchmarkItem, other: BenchmarkItem) -> float:
     """The share of words that agree in order, of the questions or of all; not by our n-grams."""
 
     def ratio(one: str, other: str) -> float:
@@ -209,7 +209,7 @@ def main() -> None:
     print(f"not protected: {', '.join(benchmarks.unprotected(chosen)) or 'none'}")
     print(f"found only as a whole document: {index.unindexed or 'no item'}")
     around = list(documents(arguments.clean, CLEAN_FOR_PROBE))
-    told_anew = _told_anew(arguments.rewrites)
+    told_anew = _told_anew(arguments.paraphrases)
     recall(items, told_anew, around, config, index, None, arguments.items)
 
     each = arguments.megabytes * 1e6 or float("inf")
@@ -218,21 +218,21 @@ def main() -> None:
     if arguments.train:
         train_items(items, config, arguments.show)
     if told_anew:
-        on = replace(config, rewrites=Rewrites(enabled=True))
-        rewritten = paraphrases.build_index(items, on.rewrites)
+        on = replace(config, paraphrases=ParaphraseRule(enabled=True))
+        rewritten = paraphrases.build_index(items, on.paraphrases)
         recall(items, told_anew, around, on, index, rewritten, arguments.items)
         print("\nFalse positives with the rule for rewrites")
         few = documents(arguments.clean, min(each, CLEAN_FOR_PROBE))
         alarms(rules.build(on, index, rewritten), few, arguments.show)
 
 
-def _told_anew(folder: str) -> list[Item]:
+def _told_anew(folder: str) -> list[BenchmarkItem]:
     if not folder:
         return []
     files = sorted(str(p) for p in Path(folder).glob("test_rewritten*.jsonl*"))
     if not files:
         raise SystemExit(f"no test_rewritten*.jsonl files in {folder}")
-    return list(benchmarks.rewritten(Benchmark("gsm8k", folder, rewrites=tuple(files))))
+    return list(benchmarks.rewritten(Benchmark("gsm8k", folder, paraphrases=tuple(files))))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hare_jax.config import BenchmarkScores, Protocol
+from hare_jax.config import BenchmarkEvaluation, Protocol
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness
-from hare_jax.evaluation.benchmarks.response_cache import Responses
-from hare_jax.inference.engine import Engine
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
+from hare_jax.inference.engine import InferenceEngine
 
 TASKS = "hellaswag,arc_challenge,arc_easy,truthfulqa,winogrande,mmlu,boolq,commonsenseqa"
 
@@ -83,9 +83,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         make_checkpoint(work / "mistral", options.width, options.layers)
-        config = BenchmarkScores(checkpoint=str(work / "mistral"))
+        config = BenchmarkEvaluation(checkpoint=str(work / "mistral"))
         subject = evaluate.open_subject(config, work, open_tokenizer=lambda path: None)
-        engine = Engine(
+        engine = InferenceEngine(
             subject.model, subject.params, max_length=2048, batch_tokens=options.batch_tokens
         )
         theirs = HFLM(
@@ -97,7 +97,9 @@ def main() -> None:
         )
 
         def ours(number: int) -> Any:
-            responses = Responses(work / f"responses-{number}.jsonl")  # never served from a round
+            responses = ResponseCache(
+                work / f"responses-{number}.jsonl"
+            )  # never served from a round
             return lm_harness.model(engine, subject.texts, Protocol.CURRENT, responses)
 
         print(

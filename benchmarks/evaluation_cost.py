@@ -3,7 +3,7 @@
     python -m benchmarks.evaluation_cost --data=BENCHMARKS        laid out by configs/benchmarks.py
     python -m benchmarks.evaluation_cost --data=BENCHMARKS --config=hare_250m --minutes=5
 
-Every item of the six benchmarks of the paper's table is put into words, tokenised and laid out in
+Every item of the six benchmarks of the paper's table is put into words, tokenized and laid out in
 rows as configs/evaluate.py does it; the engine then counts what it would compute.
 
     tokens asked   of all requests, each with its context
@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from data_pipeline.mixture.tokenizer import Tokenizer
-from hare_jax.config import BenchmarkScores, Model, Protocol
+from hare_jax.config import BenchmarkEvaluation, Model, Protocol
 from hare_jax.evaluation.benchmarks import lm_harness
-from hare_jax.evaluation.benchmarks.response_cache import Responses
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.inference import prefix_tree
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Done, Request, Score, truncated, unheard
-from hare_jax.inference.tokenizers import SentencePieceTexts
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import Done, Score, ScoreRequest, truncated, unheard
+from hare_jax.inference.tokenizers import SentencePieceTokenizer
 from hare_jax.model.decoder import flops_per_token
 
 NAMES = [protocol.value for protocol in Protocol]
@@ -52,7 +52,7 @@ class Counter:
     flops: int = 0
     steps: int = 0
 
-    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
         readable = [truncated(request, self.max_length)[0] for request in requests]
         for request in readable:
             self._ask(len(request.context) + len(request.continuation) - 1)
@@ -110,16 +110,16 @@ def main() -> None:
     protocol = Protocol(options.protocol)
     page = importlib.import_module(f"configs.{options.config}")
     model, length = page.get_config("any").model, options.max_length
-    texts = SentencePieceTexts(Tokenizer())
+    texts = SentencePieceTokenizer(Tokenizer())
     total = Counter(model, length, options.batch_tokens)
     print(f"{options.config}, {protocol.value}, rows of {length} tokens, {options.data}\n")
     print("| benchmark | requests | tokens asked | computed | longest | PFLOP | steps |")
     print("| --- |" + " ---: |" * 6)
     with tempfile.TemporaryDirectory() as folder:
-        for name in BenchmarkScores().benchmarks:
+        for name in BenchmarkEvaluation().benchmarks:
             counter = Counter(model, length, options.batch_tokens)
-            responses = Responses(Path(folder) / f"{name}.jsonl")
-            lm = lm_harness.model(cast(Engine, counter), texts, protocol, responses)
+            responses = ResponseCache(Path(folder) / f"{name}.jsonl")
+            lm = lm_harness.model(cast(InferenceEngine, counter), texts, protocol, responses)
             (loaded,) = lm_harness.load([name], protocol, data=options.data.absolute())
             lm_harness.evaluate(lm, loaded, protocol)
             print(line(name, counter), flush=True)

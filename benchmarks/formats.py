@@ -16,9 +16,9 @@ from pathlib import Path
 
 from data_pipeline.config import Reading, Source, Tier
 from data_pipeline.reading.files import kind, read_file
-from data_pipeline.reading.instructions.formats import Refused, render
+from data_pipeline.reading.instructions.formats import UnusableRow, render
 from data_pipeline.reading.instructions.labelled import label_field
-from data_pipeline.storage.document import Bad
+from data_pipeline.storage.document import BadInput
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,13 +45,13 @@ def survey(
     outcomes: Counter[tuple[str, bool]] = Counter()
     examples: dict[str, list[str]] = {}
     for row in read_file(path, path.name, Reading().max_line_bytes):
-        if isinstance(row, Bad):
+        if isinstance(row, BadInput):
             name, is_text, example = row.reason, False, row.detail
         elif isinstance(row.fields.get("text"), str) and not label_field(row.fields, labels):
             name, is_text, example = "text as it is", True, row.fields["text"]
         else:
             found = render(row.fields, labels)
-            is_text = not isinstance(found, Refused)
+            is_text = not isinstance(found, UnusableRow)
             name, example = found[0], found[1]
         outcomes[name, is_text] += 1
         if len(examples.setdefault(name, [])) < show:

@@ -148,10 +148,10 @@ def main() -> None:
         if not options.mixture:
             o = options
             bake(folder, o.sources, o.records, o.sequence, o.document)
-        measure(packed_dataset.Baked(folder), options)
+        measure(packed_dataset.PackedDataset(folder), options)
 
 
-def measure(baked: packed_dataset.Baked, options: argparse.Namespace) -> None:
+def measure(baked: packed_dataset.PackedDataset, options: argparse.Namespace) -> None:
     tokens = options.batch * baked.sequence_length
     stages = [Stage("speed", mixture=min(baked.mixtures), tokens=tokens * (options.steps + 1))]
     order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=options.batch))
@@ -163,7 +163,7 @@ def measure(baked: packed_dataset.Baked, options: argparse.Namespace) -> None:
         )
 
     def in_this_thread() -> Iterator[Batch]:
-        return (baked.batch(order.picks(step)) for step in range(order.steps))
+        return (baked.batch(order.records_of_step(step)) for step in range(order.steps))
 
     runs = {"input.batches, as training": as_training, "in this thread": in_this_thread}
     found: dict[str, list[tuple[float, float, np.ndarray]]] = {name: [] for name in runs}

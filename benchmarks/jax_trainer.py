@@ -80,7 +80,7 @@ def model_of(fields: dict[str, Any]) -> Model:
     return model
 
 
-class Trainer:
+class JaxTrainer:
     def __init__(self, request: dict[str, Any]):
         model, T = model_of(request["model"]), request["sequence"]
         training = Training(
@@ -135,7 +135,7 @@ def main() -> None:
     ).parse_args()
     asked = requests()
     request = next(asked)
-    trainer = Trainer(request)
+    trainer = JaxTrainer(request)
     trainer.run(WARM_UP)
     device = jax.devices()[0]
     answer(

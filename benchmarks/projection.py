@@ -106,7 +106,7 @@ def disk(directory: Directory) -> int:
     )
 
 
-def stage_rows(measured: recipe.Measured, text_bytes: float) -> list[str]:
+def stage_rows(measured: recipe.RunCost, text_bytes: float) -> list[str]:
     """Stage, MB a CPU-second, core hours, bytes on disk for each byte of text."""
     seconds = {name: own for step in measured.seconds.values() for name, own in step.items()}
     on_disk = {d.path.name.rpartition("-")[0]: disk(d) for d in measured.directories}

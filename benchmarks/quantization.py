@@ -25,7 +25,7 @@ import numpy as np
 import sentencepiece
 import xllamacpp
 
-from hare_jax.config import GgufExport, Quantisation
+from hare_jax.config import GgufExport, Quantization
 from hare_jax.inference.generate import stream
 from hare_jax.interop import gguf
 from hare_jax.model import decoder
@@ -36,7 +36,7 @@ NEW_TOKENS = 64
 
 
 @dataclass(slots=True)
-class Row:
+class QuantizationRow:
     """`logprobs`: of tokens of the text, by their place."""
 
     name: str
@@ -45,7 +45,7 @@ class Row:
     logprobs: dict[int, float]
 
 
-def in_jax(run: Run, tokens: list[int]) -> Row:
+def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
     params, _ = checkpoint.restore_params(run.checkpoints, run.model, step=run.step)
     graph, params = decoder.abstract(run.model)[0], decoder.in_compute_dtype(params, run.model)
     size = sum(a.nbytes for a in jax.tree.leaves(params))
@@ -67,10 +67,12 @@ def in_jax(run: Run, tokens: list[int]) -> Row:
     ):
         times.append(time.perf_counter())
     speed = (len(times) - 2) / (times[-1] - times[1])  # the second step is the first compiled one
-    return Row(f"JAX, {run.model.compute_dtype.value}", size, speed, logprobs)
+    return QuantizationRow(f"JAX, {run.model.compute_dtype.value}", size, speed, logprobs)
 
 
-def in_llama(path: Path, name: str, tokens: list[int], vocab_size: int, threads: int) -> Row:
+def in_llama(
+    path: Path, name: str, tokens: list[int], vocab_size: int, threads: int
+) -> QuantizationRow:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
     parameters.n_ctx, parameters.n_parallel = max(512, len(tokens) + NEW_TOKENS), 1
@@ -97,10 +99,10 @@ def in_llama(path: Path, name: str, tokens: list[int], vocab_size: int, threads:
         for chosen in answer.get("completion_probabilities", []):
             found = {token["id"]: token["logprob"] for token in chosen["top_logprobs"]}
             logprobs[t] = found.get(tokens[t], -math.inf)
-    return Row(name, path.stat().st_size, speed, logprobs)
+    return QuantizationRow(name, path.stat().st_size, speed, logprobs)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[QuantizationRow]) -> str:
     """Markdown; perplexity over the tokens that every row has."""
     common = set.intersection(*(set(row.logprobs) for row in rows))
     lines = [
@@ -132,12 +134,12 @@ def main() -> None:
         most = min(arguments.tokens, run.mixture.get("sequence_length", arguments.tokens) - 1)
         tokens += processor.encode(arguments.text.read_text("utf-8"))[:most]
     rows = [in_jax(run, tokens)]
-    for quantisation in Quantisation:
+    for quantization in Quantization:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
             path = Path(folder) / "model.gguf"
-            gguf.export(GgufExport(arguments.run, str(path), quantisation))
+            gguf.export(GgufExport(arguments.run, str(path), quantization))
             size, threads = run.model.vocab_size, arguments.threads
-            rows.append(in_llama(path, quantisation.value, tokens, size, threads))
+            rows.append(in_llama(path, quantization.value, tokens, size, threads))
     print(table(rows))
 
 

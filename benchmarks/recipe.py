@@ -22,7 +22,7 @@ from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import Baking, Decontamination, Reading, Recipe, Source
 from data_pipeline.decontamination.stage import decontaminate, load_index, protect
 from data_pipeline.deduplication.stage import deduplicate
-from data_pipeline.execution.local_engine import Engine, LocalEngine
+from data_pipeline.execution.local_engine import ExecutionEngine, LocalEngine
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
 from data_pipeline.held_out.stage import draw, hold_out, make_items
@@ -68,7 +68,7 @@ class Metered:
 
 
 @dataclass(slots=True)
-class Measured:
+class RunCost:
     """What a run over some text took. `seconds`: step -> stage function -> CPU seconds."""
 
     megabytes: float  # of text that came in
@@ -99,9 +99,9 @@ def run(
     documents: Sequence[Document],
     benchmarks: str,
     folder: Path,
-    engine: Engine,
+    engine: ExecutionEngine,
     part_bytes: int = 16 << 20,
-) -> Measured:
+) -> RunCost:
     """Reads, cleans, deduplicates, decontaminates and bakes with the default settings."""
     write(documents, folder / "input")
     recipe = Recipe(
@@ -111,7 +111,7 @@ def run(
         baking=Baking(part_bytes=part_bytes),
     )
     runner = Runner(folder / "run", engine)
-    measured = Measured(megabytes_of(documents), len(documents), 0.0)
+    measured = RunCost(megabytes_of(documents), len(documents), 0.0)
 
     def timed(step: str, function: Callable[[], T]) -> T:
         made = function()
@@ -147,7 +147,7 @@ def run(
     return measured
 
 
-def timed_in(engine: Engine, function: Callable[[T], R], values: Sequence[T]) -> None:
+def timed_in(engine: ExecutionEngine, function: Callable[[T], R], values: Sequence[T]) -> None:
     if isinstance(engine, Metered):
         for _ in engine.run(function, values):
             pass
@@ -155,7 +155,7 @@ def timed_in(engine: Engine, function: Callable[[T], R], values: Sequence[T]) ->
 
 def measure(
     documents: Sequence[Document], benchmarks: str, folder: Path, repeats: int = 1
-) -> Measured:
+) -> RunCost:
     """Runs in this process, after a small one that loads libraries and models.
 
     Each function's `seconds` are the least that it took in any run.

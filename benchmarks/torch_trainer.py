@@ -34,7 +34,7 @@ def answer(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-class Trainer:
+class TorchTrainer:
     def __init__(self, request: dict[str, Any]):
         torch = importlib.import_module("torch")
         transformers = importlib.import_module("transformers")
@@ -129,7 +129,7 @@ def main() -> None:
     ).parse_args()
     asked = requests()
     try:
-        trainer = Trainer(next(asked))
+        trainer = TorchTrainer(next(asked))
     except ModuleNotFoundError as error:
         answer({"missing": error.name})
         return

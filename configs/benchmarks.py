@@ -9,8 +9,8 @@ hub has them. Then configs/evaluate.py takes --config.data=data/benchmarks.
 
 from __future__ import annotations
 
-from hare_jax.config import BenchmarkFolder
+from hare_jax.config import OfflineBenchmarkData
 
 
-def get_config(source: str = "") -> BenchmarkFolder:
-    return BenchmarkFolder(source=source)
+def get_config(source: str = "") -> OfflineBenchmarkData:
+    return OfflineBenchmarkData(source=source)

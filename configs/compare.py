@@ -8,8 +8,8 @@ workdir, and prints the tables.
 
 from __future__ import annotations
 
-from hare_jax.config import ScoreComparison
+from hare_jax.config import ResultComparison
 
 
-def get_config(results: str = "") -> ScoreComparison:
-    return ScoreComparison(results=[name for name in results.split(",") if name])
+def get_config(results: str = "") -> ResultComparison:
+    return ResultComparison(results=[name for name in results.split(",") if name])

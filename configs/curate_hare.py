@@ -14,7 +14,7 @@ teacher, so that the others take the weights over:
     --config.data.synthesis.enabled=False --config.data.restructuring.enabled=False
 
 Weights are those of Tables 3 to 5 (arXiv 2406.11410), in percent of stage 2; stage 1 is D1 alone.
-Each source has a licence of its own, and some are no longer offered by those who made them.
+Each source has a license of its own, and some are no longer offered by those who made them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from data_pipeline.config import (
     Baking,
     Benchmark,
     Cleaning,
+    CleaningProfile,
     Decontamination,
     NlpTasks,
-    Profile,
     Reader,
     Reading,
     Recipe,
     Restructuring,
     Source,
     Synthesis,
-    Teacher,
+    TeacherConfig,
     Tier,
 )
 
@@ -69,10 +69,10 @@ RED_PAJAMA = "togethercomputer/RedPajama-Data-1T on the hub lists the files of i
 PILE = "the component of The Pile (EleutherAI; its first host no longer offers it)"
 OBTAIN = {
     "wiki": f"{RED_PAJAMA} wikipedia. CC BY-SA 3.0",
-    "arxiv": f"{RED_PAJAMA} arxiv. Each paper has its own licence",
+    "arxiv": f"{RED_PAJAMA} arxiv. Each paper has its own license",
     "pubmed": f"{PILE} PubMed Abstracts. Terms of the National Library of Medicine",
     "s2orc": "the API of Semantic Scholar (with a key), or its cleaned form allenai/peS2o. ODC-By",
-    "philpapers": f"{PILE} PhilPapers. Each paper has its own licence",
+    "philpapers": f"{PILE} PhilPapers. Each paper has its own license",
     "book": f"{RED_PAJAMA} book, withdrawn for copyright: another collection has to stand in",
     "pg19": "google-deepmind/pg19, .txt files. Apache-2.0; the books are in the public domain (US)",
     "stackexchange": f"{RED_PAJAMA} stackexchange. CC BY-SA",
@@ -84,7 +84,7 @@ OBTAIN = {
     "orca_math": "microsoft/orca-math-word-problems-200k on the hub. MIT",
     "openwebmath": "open-web-math/open-web-math on the hub. ODC-By",
     "fanfics": "the paper names no collection; texts belong to their authors",
-    "the_stack": "bigcode/the-stack on the hub, after accepting its terms. A licence for each file",
+    "the_stack": "bigcode/the-stack on the hub, after accepting its terms. A license for each file",
     "stackoverflow": "the posts of stackoverflow.com in the data dump of Stack Exchange. CC BY-SA",
     "c4": f"{RED_PAJAMA} c4. ODC-By, and Common Crawl's terms",
     "cosmopedia": "HuggingFaceTB/cosmopedia on the hub, the files of all its parts. Apache-2.0",
@@ -114,15 +114,15 @@ BENCHMARKS = (
 )
 # Table 3's categories; those that are not here are prose.
 PROFILES = {
-    "code": Profile.CODE,
-    "arxiv": Profile.MARKUP,
-    "open research corpus": Profile.MARKUP,
-    "net": Profile.MARKUP,
-    "law": Profile.MARKUP,
-    "math": Profile.MARKUP,
-    "khan academy": Profile.TASKS,
-    "math problems": Profile.TASKS,
-    "tasks": Profile.TASKS,
+    "code": CleaningProfile.CODE,
+    "arxiv": CleaningProfile.MARKUP,
+    "open research corpus": CleaningProfile.MARKUP,
+    "net": CleaningProfile.MARKUP,
+    "law": CleaningProfile.MARKUP,
+    "math": CleaningProfile.MARKUP,
+    "khan academy": CleaningProfile.TASKS,
+    "math problems": CleaningProfile.TASKS,
+    "tasks": CleaningProfile.TASKS,
 }
 
 
@@ -132,10 +132,12 @@ def get_config(folder: str = "") -> Experiment:
     synthesis = Synthesis(
         enabled=True,
         documents=20_000_000,  # of about 1400 tokens: Table 4's 28 B
-        teacher=Teacher(model="mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        teacher=TeacherConfig(model="mistralai/Mixtral-8x7B-Instruct-v0.1"),
     )
     synthesis.categories["math problems"] = "math"
-    restructuring = Restructuring(enabled=True, teacher=Teacher(model="Qwen/Qwen1.5-32B-Chat"))
+    restructuring = Restructuring(
+        enabled=True, teacher=TeacherConfig(model="Qwen/Qwen1.5-32B-Chat")
+    )
     restructuring.categories["math problems"] = "math"
     return Experiment(
         data=Recipe(

@@ -11,11 +11,11 @@ continues an interrupted evaluation.
 
 from __future__ import annotations
 
-from hare_jax.config import BenchmarkScores
+from hare_jax.config import BenchmarkEvaluation
 
 
-def get_config(benchmarks: str = "") -> BenchmarkScores:
-    config = BenchmarkScores()
+def get_config(benchmarks: str = "") -> BenchmarkEvaluation:
+    config = BenchmarkEvaluation()
     if benchmarks:
         config.benchmarks = benchmarks.split(",")
     return config

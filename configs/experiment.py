@@ -3,8 +3,8 @@
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 from dataclasses import dataclass, field
 
-from data_pipeline.config import Recipe, Teacher
-from hare_jax.config import Distributed, Evaluation, LeakageRewriting, Model, Training
+from data_pipeline.config import Recipe, TeacherConfig
+from hare_jax.config import Distributed, Evaluation, LeakageParaphrasing, Model, Training
 
 
 @dataclass(slots=True)
@@ -24,8 +24,8 @@ class Experiment:
 
 
 @dataclass(slots=True)
-class Rewriting:
+class Paraphrasing:
     """A benchmark's items in other words, by a teacher: configs/paraphrase.py."""
 
-    items: LeakageRewriting = field(default_factory=LeakageRewriting)
-    teacher: Teacher = field(default_factory=Teacher)
+    items: LeakageParaphrasing = field(default_factory=LeakageParaphrasing)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)

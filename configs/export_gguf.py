@@ -2,7 +2,7 @@
 
     python main.py --config=configs/export_gguf.py:RUN --config.out=model.gguf
     python main.py --config=configs/export_gguf.py:RUN --config.out=q4.gguf \\
-        --config.quantisation=Q4_0
+        --config.quantization=Q4_0
 
 RUN is a run's folder, one checkpoint of it (RUN/checkpoints/4000), or what configs/import_hf.py has
 written. Needs the extra `export`. `python -m benchmarks.quantization RUN TEXT` prints what

@@ -15,8 +15,8 @@ The same command goes on after a kill, and asks only for what has no answer yet.
 
 from __future__ import annotations
 
-from configs.experiment import Rewriting
+from configs.experiment import Paraphrasing
 
 
-def get_config() -> Rewriting:
-    return Rewriting()
+def get_config() -> Paraphrasing:
+    return Paraphrasing()

@@ -37,7 +37,7 @@ def get_config() -> Experiment:
                 Source("docs", category="docs", reader=Reader.PYTHON_DOCSTRINGS),
                 Source("code", category="code", reader=Reader.PYTHON_CODE),
                 Source("web", category="web", reader=Reader.PYTHON_READMES),
-                Source("law", category="law", reader=Reader.PYTHON_LICENCES),
+                Source("law", category="law", reader=Reader.PYTHON_LICENSES),
                 Source("math", category="math", reader=Reader.SCHOOL_MATH, max_documents=4000),
             ],
             held_out=HeldOut(fraction=0.1, max_documents=12, items=32),

@@ -17,21 +17,21 @@ class Reader(enum.Enum):
     PYTHON_REFERENCE = "python_reference"  # the language reference that pydoc shows
     PYTHON_DOCSTRINGS = "python_docstrings"  # of the standard library, one document a module
     PYTHON_CODE = "python_code"  # source files of the standard library
-    PYTHON_LICENCES = "python_licences"  # licence and notice files of the installed distributions
+    PYTHON_LICENSES = "python_licenses"  # license and notice files of the installed distributions
     SCHOOL_MATH = "school_math"  # generated word problems with worked answers
     TFDS = "tfds"  # a prepared TensorFlow dataset
     HUGGING_FACE = "hugging_face"  # a dataset of the hub, or a folder of one (extra `hub`)
 
 
 class Tier(enum.Enum):
-    """The paper's three kinds of data (section 2): cleaned, synthesised, NLP tasks."""
+    """The paper's three kinds of data (section 2): cleaned, synthesized, NLP tasks."""
 
     D1 = "D1"
     D2 = "D2"
     D3 = "D3"
 
 
-class Profile(enum.Enum):
+class CleaningProfile(enum.Enum):
     """Which cleaning rules a category gets: prose rules would destroy code and mathematics."""
 
     PROSE = "prose"
@@ -64,7 +64,7 @@ class Source:
     source_field: str = "source"
     category_field: str = "category"
     max_documents: int = 0  # 0 reads everything
-    obtain: str = ""  # where it comes from and its licence, in words; shown where it is missing
+    obtain: str = ""  # where it comes from and its license, in words; shown where it is missing
     split: str = "train"  # TFDS and Hugging Face, with slices: "train[:10%]", "train+test"
     data_dir: str = ""  # TFDS: the folder of prepared datasets; "" is TFDS's own
     subset: str = ""  # Hugging Face: the configuration of a dataset that has several
@@ -92,7 +92,7 @@ class RepeatedLines:
     enabled: bool = True
     min_documents: int = 20
     min_share: float = 0.05
-    profiles: tuple[Profile, ...] = (Profile.PROSE,)
+    profiles: tuple[CleaningProfile, ...] = (CleaningProfile.PROSE,)
     partitions: int = 1  # of the hash space, each counted by one worker; changes no result
 
 
@@ -173,18 +173,18 @@ class Cleaning:
     max_duplicate_lines: float = 0.3  # Gopher repetition: share of text in lines seen before
     drop_unfinished: bool = True  # lists, fences, environments, tags, code that break off
     rule_sets: tuple[RuleSet, ...] = ()
-    rule_set_profiles: tuple[Profile, ...] = (Profile.PROSE,)
-    profiles: dict[str, Profile] = field(
+    rule_set_profiles: tuple[CleaningProfile, ...] = (CleaningProfile.PROSE,)
+    profiles: dict[str, CleaningProfile] = field(
         default_factory=lambda: {
-            "code": Profile.CODE,
-            "math": Profile.MARKUP,
-            "academic": Profile.MARKUP,
-            "law": Profile.MARKUP,
-            "reference": Profile.MARKUP,
-            "docs": Profile.MARKUP,
-            "tech_docs": Profile.MARKUP,
-            "qa": Profile.TASKS,
-            "tasks": Profile.TASKS,
+            "code": CleaningProfile.CODE,
+            "math": CleaningProfile.MARKUP,
+            "academic": CleaningProfile.MARKUP,
+            "law": CleaningProfile.MARKUP,
+            "reference": CleaningProfile.MARKUP,
+            "docs": CleaningProfile.MARKUP,
+            "tech_docs": CleaningProfile.MARKUP,
+            "qa": CleaningProfile.TASKS,
+            "tasks": CleaningProfile.TASKS,
         }
     )
 
@@ -217,7 +217,10 @@ class RepeatedParagraphs:
     enabled: bool = False
     min_words: int = 20  # a shorter paragraph stays wherever it stands
     min_words_left: int = 20  # a document that is left with fewer words goes
-    exempt: tuple[Profile, ...] = (Profile.CODE, Profile.TASKS)  # neither changed nor compared
+    exempt: tuple[CleaningProfile, ...] = (
+        CleaningProfile.CODE,
+        CleaningProfile.TASKS,
+    )  # neither changed nor compared
     partitions: int = 0  # as above
 
 
@@ -261,7 +264,7 @@ class Structure(enum.Enum):
 
 
 @dataclass(slots=True)
-class Teacher:
+class TeacherConfig:
     """A server that speaks OpenAI's /v1/chat/completions: vLLM, llama.cpp's server, or hosted.
 
     Its key is read from the environment and written nowhere. Prices and costs are in the currency
@@ -311,7 +314,7 @@ class Benchmark:
     path: str
     parts: tuple[str, ...] = ()
     absolute_hits: bool = True  # whether the absolute-hits rule applies (not to long documents)
-    rewrites: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
 
 
 class Rules(enum.Enum):
@@ -322,7 +325,7 @@ class Rules(enum.Enum):
 
 
 @dataclass(slots=True)
-class Rewrites:
+class ParaphraseRule:
     """Items told in other words: passages that share an item's rare words, names and numbers.
 
     A passage of about an item's length is compared with it as a bag of word stems, each weighted by
@@ -378,7 +381,7 @@ class Decontamination:
     item_ngram_words: int = 5
     item_bits: float = 34.0  # three rare words in a row; all that a part has where that is less
     max_items_per_ngram: int = 10  # an n-gram of more items than this is a phrase, not evidence
-    rewrites: Rewrites = field(default_factory=Rewrites)
+    paraphrases: ParaphraseRule = field(default_factory=ParaphraseRule)
     cut_spans: CutSpans = field(default_factory=CutSpans)
 
     def resolved(self) -> "Decontamination":
@@ -397,7 +400,7 @@ class Decontamination:
             absolute_hits=0,
             item_share=0.0,
             max_items_per_ngram=1 << 30,
-            rewrites=replace(self.rewrites, enabled=False),
+            paraphrases=replace(self.paraphrases, enabled=False),
         )
 
 
@@ -417,7 +420,7 @@ class Topics:
 
     enabled: bool = True
     features: Features = Features.TERMS
-    embedder: Teacher = field(default_factory=Teacher)  # a server of /v1/embeddings
+    embedder: TeacherConfig = field(default_factory=TeacherConfig)  # a server of /v1/embeddings
     count: int = 0  # topics; 0 is the square root of half the sample's documents
     most_topics: int = 200  # where `count` is 0
     sample_documents: int = 2000  # of each source, about so many
@@ -430,18 +433,20 @@ class Topics:
 
 
 @dataclass(slots=True)
-class Gates:
+class OutputFilters:
     """What a synthetic document must pass; 0 switches a share's gate off."""
 
     language: str = "en"  # ISO 639-1
     min_foreign_score: float = 0.25  # a text goes if another language is this certain [0, 1]
     min_words: int = 80
     max_words: int = 3000
-    mend_cut: bool = True  # an answer cut at `max_tokens` ends at its last sentence; else it goes
+    repair_truncated: bool = (
+        True  # an answer cut at `max_tokens` ends at its last sentence; else it goes
+    )
     max_duplicate_lines: float = 0.3  # share of text in lines seen before (as in cleaning)
     max_repeated_ngrams: float = 0.2  # share of its 6-grams of words that it had before
     max_copied: float = 0.3  # share of its 8-grams that are the passage's
-    max_recited: float = 0.6  # share of the passage's 8-grams that it has
+    max_passage_coverage: float = 0.6  # share of the passage's 8-grams that it has
 
 
 @dataclass(slots=True)
@@ -492,8 +497,8 @@ class Synthesis:
     max_tokens: int = 2048  # of an answer
     shard_requests: int = 1000  # about so many in one shard
     seed: int = 0
-    teacher: Teacher = field(default_factory=Teacher)
-    gates: Gates = field(default_factory=Gates)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    output_filters: OutputFilters = field(default_factory=OutputFilters)
 
 
 @dataclass(slots=True)
@@ -539,7 +544,7 @@ class Restructuring:
     answer_tokens: int = 400  # of a reply, at most
     max_tokens: int = 512  # of a task, by the tokenizer that bakes it (paper, A.4)
     seed: int = 0
-    teacher: Teacher = field(default_factory=Teacher)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
 @dataclass(slots=True)
@@ -549,7 +554,7 @@ class Baking:
     part_bytes: int = 256 << 20  # text that one worker bakes into one file
 
 
-class Engine(enum.Enum):
+class EngineKind(enum.Enum):
     """What runs the shards of a stage; the bytes that are written are the same."""
 
     LOCAL = "local"  # processes on this machine
@@ -582,6 +587,6 @@ class Recipe:
     budgets: dict[str, float] = field(default_factory=dict)  # mixture -> tokens taken from it
     allow_missing: bool = False  # go on without sources that are not there, the others weigh more
     workers: int = 0  # 0 is one for each processor
-    engine: Engine = Engine.LOCAL
+    engine: EngineKind = EngineKind.LOCAL
     beam_options: tuple[str, ...] = ()  # as Beam takes them: ("--runner=DataflowRunner", ...)
     output: str = ""  # where stages are written, gs:// or s3:// for a cluster; "" is WORKDIR/data

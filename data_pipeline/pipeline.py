@@ -1,7 +1,7 @@
 """The recipe, top to bottom: which steps run, and on what.
 
     read -> clean -> deduplicate -> hold out -> decontaminate
-         -> topics -> synthesise -> deduplicate -> decontaminate
+         -> topics -> synthesize -> deduplicate -> decontaminate
          -> tasks -> decontaminate -> bake
 
 Each step is a file in steps/. A stage's directory is named by the hash of all that made it
@@ -20,11 +20,11 @@ from data_pipeline.config import Recipe
 from data_pipeline.decontamination.stage import decontaminate, measure_recall, protect
 from data_pipeline.deduplication.paragraphs_stage import remove_repeated_paragraphs
 from data_pipeline.deduplication.stage import deduplicate
-from data_pipeline.execution.local_engine import Engine, LocalEngine
+from data_pipeline.execution.local_engine import ExecutionEngine, LocalEngine
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
 from data_pipeline.held_out.stage import draw, hold_out, make_items, prompts
-from data_pipeline.mixture.download import bring, bring_file
+from data_pipeline.mixture.download import download_file, download_mixture
 from data_pipeline.mixture.stage import bake
 from data_pipeline.nlp_tasks.restructure_stage import check as check_restructuring
 from data_pipeline.nlp_tasks.restructure_stage import restructure
@@ -32,7 +32,7 @@ from data_pipeline.nlp_tasks.stage import write_tasks
 from data_pipeline.reading.stage import read
 from data_pipeline.storage.object_store import storage_path
 from data_pipeline.synthesis.stage import check as check_synthesis
-from data_pipeline.synthesis.stage import synthesise
+from data_pipeline.synthesis.stage import synthesize
 from data_pipeline.topics.stage import find_topics
 from data_pipeline.validate import check
 
@@ -84,7 +84,7 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         if recipe.topics.enabled:
             topics = find_topics(recipe, runner, documents, answers)
             if recipe.synthesis.enabled:
-                made = synthesise(recipe, runner, documents, topics, answers)
+                made = synthesize(recipe, runner, documents, topics, answers)
                 if recipe.dedup.enabled:
                     made = deduplicate(recipe, runner, made, suffix="_synthetic")
                 training.append(decontaminated("decontaminate_synthetic", made))
@@ -105,9 +105,9 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         )
 
 
-def engine_of(recipe: Recipe) -> Engine:
+def engine_of(recipe: Recipe) -> ExecutionEngine:
     """The engine that a recipe asks for."""
-    if recipe.engine is config.Engine.BEAM:
+    if recipe.engine is config.EngineKind.BEAM:
         from data_pipeline.execution.beam_engine import BeamEngine
 
         return BeamEngine(recipe.beam_options)
@@ -118,7 +118,7 @@ def local(curated: Curated, folder: Path) -> Curated:
     """What training and evaluation read, copied into `folder` where it lies in an object store."""
     return replace(
         curated,
-        mixture=bring(curated.mixture, folder),
-        held_out=bring(curated.held_out, folder),
-        items=bring_file(curated.items, folder / curated.items.parent.name / curated.items.name),
+        mixture=download_mixture(curated.mixture, folder),
+        held_out=download_mixture(curated.held_out, folder),
+        items=download_file(curated.items, folder / curated.items.parent.name / curated.items.name),
     )

@@ -167,7 +167,7 @@ class Faults:
 
 
 @dataclass(slots=True)
-class Profile:
+class ProfilerWindow:
     """A trace of the steps first_step to last_step, both included, 1 for the first; 0: none."""
 
     first_step: int = 0
@@ -182,7 +182,7 @@ class Protocol(enum.Enum):
 
 
 @dataclass(slots=True)
-class InLoop:
+class InLoopConfig:
     """Benchmarks of the parameters of the moment, as a run goes on; as configs/evaluate.py scores.
 
     A look at a run changes neither its name nor its numbers.
@@ -215,9 +215,9 @@ class Training:
     loss_chunks: int = 8  # a sequence is cut in so many; the logits of one exist at one time
     max_epochs: float = 20.0  # a plan that repeats a source more often is refused
     log_every: int = 10  # steps a row of metrics.jsonl is the mean of
-    profile: Profile = field(default_factory=Profile)
+    profile: ProfilerWindow = field(default_factory=ProfilerWindow)
     wandb_project: str = ""  # of Weights & Biases (extra `wandb`); "": none
-    in_loop: InLoop = field(default_factory=InLoop)
+    in_loop: InLoopConfig = field(default_factory=InLoopConfig)
 
 
 @dataclass(slots=True)
@@ -234,7 +234,7 @@ class Evaluation:
 
 
 @dataclass(slots=True)
-class BenchmarkScores:
+class BenchmarkEvaluation:
     """A checkpoint on benchmarks: configs/evaluate.py."""
 
     checkpoint: str = ""  # a run's folder, a checkpoint of it, or a folder of Hugging Face
@@ -259,14 +259,14 @@ class BenchmarkScores:
 
 
 @dataclass(slots=True)
-class ScoreComparison:
+class ResultComparison:
     """Results of configs/evaluate.py side by side: configs/compare.py."""
 
     results: list[str] = field(default_factory=list)  # scores-*.json, or folders that hold some
 
 
 @dataclass(slots=True)
-class BenchmarkFolder:
+class OfflineBenchmarkData:
     """Benchmark files where lm-eval's task files find them: configs/benchmarks.py."""
 
     source: str = ""  # a folder with SPLIT.jsonl.gz, .jsonl or .parquet for each benchmark
@@ -276,7 +276,7 @@ class BenchmarkFolder:
 class LeakageDefinition(enum.Enum):
     """What the model reads before it continues a benchmark's text."""
 
-    BENBENCH = "benbench"  # the text so far, tokenised anew, as GAIR-NLP/benbench has it
+    BENBENCH = "benbench"  # the text so far, tokenized anew, as GAIR-NLP/benbench has it
     IDS = "ids"  # the text's own ids so far
 
 
@@ -299,7 +299,7 @@ class LeakageAudit:
     rewritten_choices: str = "rewritten_choices"
     definition: LeakageDefinition = LeakageDefinition.BENBENCH
     ngram: int = 5  # tokens to be continued
-    places: int = 5  # of a text, at which it is continued
+    num_prefixes: int = 5  # of a text, at which it is continued
     threshold: float = 0.05  # excess accuracy above which a set counts as leaked
     confidence: float = 0.95  # of the intervals
     resamples: int = 10_000  # of the bootstrap
@@ -311,7 +311,7 @@ class LeakageAudit:
 
 
 @dataclass(slots=True)
-class LeakageRewriting:
+class LeakageParaphrasing:
     """A benchmark's items, to be told in other words by a teacher: configs/paraphrase.py."""
 
     original: str = ""  # the items: a file of JSON lines, .gz too
@@ -320,7 +320,7 @@ class LeakageRewriting:
     answer: str = "answer"
     choices: str = ""  # where it is multiple choice
     versions: int = 1  # of each item
-    tries: int = 3  # answers that are asked for, until one can be used
+    max_attempts: int = 3  # answers that are asked for, until one can be used
     max_items: int = 0  # drawn by `seed`, the same as an audit's; 0: all
     answer_tokens: int = 1024  # of the teacher's answer, at most
     seed: int = 0  # of `max_items` and of options' order
@@ -363,7 +363,7 @@ class Architecture(enum.Enum):
     LLAMA = "llama"  # knows no sliding window
 
 
-class Quantisation(enum.Enum):
+class Quantization(enum.Enum):
     """How GGUF stores matrices; norms stay float32."""
 
     F16 = "F16"
@@ -407,7 +407,7 @@ class GgufExport:
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     out: str = ""  # a new file
-    quantisation: Quantisation = Quantisation.F16
+    quantization: Quantization = Quantization.F16
     name: str = ""  # what programs show; "": the file's
 
 

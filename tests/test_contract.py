@@ -12,7 +12,7 @@ from data_pipeline.config import Baking, Source, Tier
 from data_pipeline.mixture import bake
 from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.storage.document import Document
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 
 T = 24
 SOURCES = [
@@ -51,12 +51,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def all_picks(baked: Baked) -> list[tuple[int, int]]:
+def all_picks(baked: PackedDataset) -> list[tuple[int, int]]:
     return [(i, r) for i, source in enumerate(baked.sources) for r in range(source.records)]
 
 
 def test_the_manifest_is_accepted(directory: Path) -> None:
-    baked = Baked(directory)
+    baked = PackedDataset(directory)
     assert [source.name for source in baked.sources] == ["web", "empty", "qa"]
     assert [source.tier for source in baked.sources] == ["D1", "D1", "D3"]
     assert [source.documents for source in baked.sources] == [30, 0, 30]
@@ -67,7 +67,7 @@ def test_the_manifest_is_accepted(directory: Path) -> None:
 
 def test_every_token_is_a_target_once(directory: Path) -> None:
     """The loss masks of all records add up to what the manifest counts, source by source."""
-    baked = Baked(directory)
+    baked = PackedDataset(directory)
     batch = baked.batch(all_picks(baked))
     for index, source in enumerate(baked.sources):
         mask_BT = batch["loss_mask_BT"][batch["source_id_B"] == index]
@@ -76,7 +76,7 @@ def test_every_token_is_a_target_once(directory: Path) -> None:
 
 def test_batches_hold_the_documents_that_the_spans_name(directory: Path) -> None:
     """Segment by segment: inputs and targets are the tokens of that document, one apart."""
-    baked, tokenizer = Baked(directory), Tokenizer()
+    baked, tokenizer = PackedDataset(directory), Tokenizer()
     tokens_of = {
         d.id: [tokenizer.bos_id, *tokenizer.encode(d.text), tokenizer.eos_id]
         for source in SOURCES

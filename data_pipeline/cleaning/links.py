@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from data_pipeline.cleaning.fences import may_have_fences
-from data_pipeline.config import Profile
+from data_pipeline.config import CleaningProfile
 
-# Stands where a link was until its line has been tidied; no normalised text holds a NUL.
+# Stands where a link was until its line has been tidied; no normalized text holds a NUL.
 _GONE = "\x00"
 
 # What a link has, by a character that it has: to look for one character takes next to no time.
@@ -65,7 +65,7 @@ _CODE_COMMENT = re.compile(r"^[ \t]*(?:#|//|\*(?!/))[^\n]*?://[^\n]*", re.M)
 _MAX_LABEL_WORDS = 4  # "Project home page: https://..." goes as a whole
 
 
-def remove_links(text: str, profile: Profile) -> tuple[str, int]:
+def remove_links(text: str, profile: CleaningProfile) -> tuple[str, int]:
     """`text` without web addresses, and how many links there were.
 
     Markdown, reStructuredText, HTML and LaTeX links keep their words; images and badges go; a line
@@ -74,7 +74,7 @@ def remove_links(text: str, profile: Profile) -> tuple[str, int]:
     """
     if not any(sign in text for c, signs in _SIGNS.items() if c in text for sign in signs):
         return text, 0
-    if profile is Profile.CODE:
+    if profile is CleaningProfile.CODE:
         return _remove_from_comments(text)
     total = 0
     while True:  # a removed address may leave a link whole that was broken before

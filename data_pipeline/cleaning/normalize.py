@@ -1,6 +1,6 @@
 """Unicode and whitespace: one spelling for every text, and nothing that no file can hold.
 
->>> normalise("cafe\\u0301\\r\\nItâ€™s \\ufb01ne.  \\n\\n\\n\\nBye", Profile.PROSE)
+>>> normalize("cafe\\u0301\\r\\nItâ€™s \\ufb01ne.  \\n\\n\\n\\nBye", Profile.PROSE)
 'café\\nIt’s fine.\\n\\nBye'
 """
 
@@ -12,7 +12,7 @@ import unicodedata
 
 import ftfy
 
-from data_pipeline.config import Profile
+from data_pipeline.config import CleaningProfile
 
 # UTF-8 read as Latin-1 or Windows-1252: the image of a lead byte, then one of a continuation byte.
 # ftfy's own search for mojibake reads 15 MB/s, so it sees only the lines in which this matches.
@@ -44,13 +44,13 @@ _CONTROL_BYTES = bytes((*range(9), *range(0x0B, 0x20), 0x7F))
 _C1_CONTROL = re.compile(r"[\x80-\x9f]")
 
 
-def normalise(text: str, profile: Profile) -> str:
+def normalize(text: str, profile: CleaningProfile) -> str:
     """The same text in NFC, with Unix line ends, without mojibake, control characters, entities
     (prose only: code and markup may be about them), trailing spaces and runs of blank lines.
 
     Curly quotes and dashes stay: they are the author's. Applying it twice changes nothing.
     """
-    if profile in (Profile.PROSE, Profile.TASKS):
+    if profile in (CleaningProfile.PROSE, CleaningProfile.TASKS):
         text = _unescape(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
     if "\x1b" in text:
@@ -68,11 +68,11 @@ def normalise(text: str, profile: Profile) -> str:
     return tidy_whitespace(text, profile)
 
 
-def tidy_whitespace(text: str, profile: Profile) -> str:
+def tidy_whitespace(text: str, profile: CleaningProfile) -> str:
     """No spaces at line ends, at most one blank line in a row (two in code), none at either end."""
     if " \n" in text or "\t\n" in text:
         text = "\n".join([line.rstrip() for line in text.split("\n")])
-    most = 3 if profile is Profile.CODE else 2
+    most = 3 if profile is CleaningProfile.CODE else 2
     if "\n" * (most + 1) in text:
         text = re.sub("\n" * most + "\n+", "\n" * most, text)
     return text.rstrip().lstrip("\n")  # the first line may be indented

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.cleaning import credentials
-from data_pipeline.config import Profile
+from data_pipeline.config import CleaningProfile
 
 Span = tuple[int, int, str]  # start, end, kind
 
@@ -125,7 +125,7 @@ _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?=[ A-Z0-9])")
 _IBAN_REACH = 44  # characters before the end of a run of digits in which an IBAN may begin
 
 
-def replace_personal_information(text: str, profile: Profile) -> tuple[str, dict[str, int]]:
+def replace_personal_information(text: str, profile: CleaningProfile) -> tuple[str, dict[str, int]]:
     """`text` with placeholders, and how many of each kind (only kinds that occurred)."""
     found = find(text, profile)
     if not found:
@@ -139,9 +139,9 @@ def replace_personal_information(text: str, profile: Profile) -> tuple[str, dict
     return "".join(pieces) + text[end:], dict(sorted(counts.items()))
 
 
-def find(text: str, profile: Profile) -> list[Span]:
+def find(text: str, profile: CleaningProfile) -> list[Span]:
     """What would be replaced, in order; none overlap."""
-    in_code = profile is Profile.CODE
+    in_code = profile is CleaningProfile.CODE
     secrets = ((start, stop, "secret") for start, stop in credentials.spans(text))
     spans = sorted([*secrets, *_emails(text, in_code), *_numbers(text, in_code), *_ipv6(text)])
     apart: list[Span] = []

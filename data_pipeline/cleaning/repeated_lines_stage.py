@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from data_pipeline.cleaning import repeated_lines
-from data_pipeline.config import Profile, Recipe, RepeatedLines
+from data_pipeline.config import CleaningProfile, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import account_of, add_file, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import add_file, documents_of, new_ledger
 from data_pipeline.storage.document import Document
 
 
@@ -34,7 +34,7 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
     counted = runner.stage(
         "lines",
         count_shard,
-        one_task_a_shard(before, settings),
+        one_task_per_shard(before, settings),
         config=settings,
         inputs=[before],
     )
@@ -60,7 +60,7 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
 def count_shard(task: Task) -> Ledger:
     """A file of counts for each partition; `extra`: the documents of each source that count."""
     config: RepeatedLines
-    profiles: dict[str, Profile]
+    profiles: dict[str, CleaningProfile]
     config, profiles = task.config
     documents: Counter[str] = Counter()
 
@@ -71,7 +71,7 @@ def count_shard(task: Task) -> Ledger:
                 yield document.text, document.source
 
     counts = repeated_lines.LineCounts.of(counted())
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     for number in range(config.partitions):
         name = f"shards/{task.shard}.{number:05d}.npz"
         counts.part(number, config.partitions).save(task.out / name)
@@ -81,15 +81,17 @@ def count_shard(task: Task) -> Ledger:
     return ledger
 
 
-def applies(document: Document, config: RepeatedLines, profiles: dict[str, Profile]) -> bool:
-    return profiles.get(document.category, Profile.PROSE) in config.profiles
+def applies(
+    document: Document, config: RepeatedLines, profiles: dict[str, CleaningProfile]
+) -> bool:
+    return profiles.get(document.category, CleaningProfile.PROSE) in config.profiles
 
 
 def merge_partition(task: Task) -> Ledger:
     """{source: {hash: documents}} of the repeated lines in one partition, as JSON."""
     least: dict[str, int] = task.config
     found = repeated_lines.merge(_counts_in(task.inputs), least)
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     text = json.dumps({source: table for source, table in found.items() if table})
     add_file(ledger, task.out, f"shards/{task.shard}.json", text)
     ledger.extra = {"lines": {source: len(table) for source, table in found.items() if table}}

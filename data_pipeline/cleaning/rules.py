@@ -16,17 +16,17 @@ from dataclasses import replace
 from data_pipeline.cleaning import completeness, published_rule_sets, quality
 from data_pipeline.cleaning.language import detector
 from data_pipeline.cleaning.links import remove_links
-from data_pipeline.cleaning.normalize import normalise, tidy_whitespace
+from data_pipeline.cleaning.normalize import normalize, tidy_whitespace
 from data_pipeline.cleaning.personal_information import replace_personal_information
 from data_pipeline.cleaning.quality import Evidence, Text
-from data_pipeline.config import Cleaning, Profile
+from data_pipeline.config import Cleaning, CleaningProfile
 from data_pipeline.storage.document import Document, Dropped
 
-Rule = tuple[str, set[Profile], Callable[[Text], Evidence | None]]
+Rule = tuple[str, set[CleaningProfile], Callable[[Text], Evidence | None]]
 
-_ALL = {Profile.PROSE, Profile.MARKUP, Profile.CODE, Profile.TASKS}
-_PROSE, _CODE = {Profile.PROSE}, {Profile.CODE}
-_TEXT = {Profile.PROSE, Profile.MARKUP}
+_ALL = {CleaningProfile.PROSE, CleaningProfile.MARKUP, CleaningProfile.CODE, CleaningProfile.TASKS}
+_PROSE, _CODE = {CleaningProfile.PROSE}, {CleaningProfile.CODE}
+_TEXT = {CleaningProfile.PROSE, CleaningProfile.MARKUP}
 
 
 def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
@@ -39,7 +39,7 @@ def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
     rule_sets = [published_rule_sets.build(rule_set) for rule_set in config.rule_sets]
 
     def clean(document: Document) -> Document | Dropped:
-        profile = config.profiles.get(document.category, Profile.PROSE)
+        profile = config.profiles.get(document.category, CleaningProfile.PROSE)
         document = _edit(document, profile, config)
         text = Text(document.text)
         for reason, profiles, rule in rules:
@@ -72,8 +72,8 @@ def _lines(text: str) -> int:
     return sum(1 for line in text.split("\n") if line.strip())
 
 
-def _edit(document: Document, profile: Profile, config: Cleaning) -> Document:
-    text = normalise(document.text, profile)
+def _edit(document: Document, profile: CleaningProfile, config: Cleaning) -> Document:
+    text = normalize(document.text, profile)
     links, found = 0, dict[str, int]()
     if config.remove_links:
         text, links = remove_links(text, profile)
@@ -105,7 +105,11 @@ def _rules(config: Cleaning) -> list[Rule]:
         ("open_bracket", _CODE, completeness.open_bracket),
     ]
     return [
-        ("too_short", _ALL - {Profile.TASKS}, lambda t: quality.too_few_words(t, config.min_words)),
+        (
+            "too_short",
+            _ALL - {CleaningProfile.TASKS},
+            lambda t: quality.too_few_words(t, config.min_words),
+        ),
         ("empty", _ALL, lambda t: quality.too_few_words(t, 1)),
         ("too_long", _ALL, lambda t: quality.too_many_words(t, config.max_words)),
         ("language", _ALL - _CODE, foreign),

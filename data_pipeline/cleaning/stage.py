@@ -8,8 +8,8 @@ from data_pipeline.cleaning import repeated_lines, rules
 from data_pipeline.cleaning.repeated_lines_stage import applies, load
 from data_pipeline.config import Cleaning, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.storage.document import Document
 
 EXAMPLES = 20  # removed lines of each source that a shard's ledger names: the most frequent ones
@@ -27,7 +27,7 @@ def clean(
     return runner.stage(
         "clean",
         clean_shard,
-        [replace(task, side=side) for task in one_task_a_shard(before, config)],
+        [replace(task, side=side) for task in one_task_per_shard(before, config)],
         config=config if repeated is not None else recipe.cleaning,
         inputs=[before, *([repeated] if repeated is not None else [])],
     )
@@ -41,26 +41,26 @@ def clean_shard(task: Task) -> Ledger:
     repeated = load(tuple(task.side[name] for name in sorted(task.side)))
     decide_one = rules.build(config)
     gone: dict[str, dict[str, int]] = {}  # source -> line -> documents of all shards that have it
-    with Books(task, "clean") as books:
+    with ShardOutput(task, "clean") as output:
         for document in documents_of(task):
-            books.came(document)
+            output.count_input(document)
             table = repeated.get(document.source)
             if table and applies(document, boilerplate, config.profiles):
                 text, lines = repeated_lines.without(document.text, table, document.source)
                 if lines:
                     document = replace(document, text=text)
-                    books.ledger.of(document.source).changed["repeated_line"] += len(lines)
+                    output.ledger.of(document.source).changed["repeated_line"] += len(lines)
                     gone.setdefault(document.source, {}).update(lines)
             answer = decide_one(document)
             if isinstance(answer, Document):
-                changed = books.ledger.of(answer.source).changed
+                changed = output.ledger.of(answer.source).changed
                 changed.update(answer.meta.pop("replaced", {}))
-            books.settle(answer)
+            output.write(answer)
         if gone:
-            books.ledger.extra = {
+            output.ledger.extra = {
                 "repeated_lines": {
                     source: sorted(found.items(), key=lambda i: (-i[1], i[0]))[:EXAMPLES]
                     for source, found in sorted(gone.items())
                 }
             }
-    return books.ledger
+    return output.ledger

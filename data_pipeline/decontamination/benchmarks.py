@@ -6,7 +6,7 @@
 
 An *item* is one row, its *parts* are texts that may leak apart from each other: a question without
 its answer, an answer without its question. A layout accepts the rows of the original files and
-those of the copies on the Hugging Face hub. Texts too short to be recognised alone are also part
+those of the copies on the Hugging Face hub. Texts too short to be recognized alone are also part
 of a longer part: the question with its right answer.
 
 `DEFAULT` names what the models are compared on, with its title. A further benchmark is an entry in
@@ -30,7 +30,7 @@ from typing import Any
 
 from data_pipeline.config import Benchmark
 from data_pipeline.execution.manifest import file_sha256
-from data_pipeline.storage.atomic import names_in
+from data_pipeline.storage.atomic import list_names
 from data_pipeline.storage.compressed import read_chunks, split_lines
 from data_pipeline.storage.object_store import storage_path
 
@@ -51,7 +51,7 @@ REWRITES = "rewrites"  # subfolder of a known benchmark with items told in other
 
 
 @dataclass(slots=True)
-class Item:
+class BenchmarkItem:
     """Item("gsm8k/test/17", "gsm8k", {"question": "Janet's ducks ...", "answer": "..."})"""
 
     id: str
@@ -81,7 +81,7 @@ def is_whole(part: str) -> bool:
     return part in WHOLE
 
 
-def read(benchmark: Benchmark) -> Iterator[Item]:
+def read(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     """Yields the items of all splits; their ids are name/split/row, rows counted from 0.
 
     Raises ValueError for a benchmark that is unknown, missing, empty, damaged, or of another shape.
@@ -95,12 +95,12 @@ def check(benchmark: Benchmark) -> None:
     """Raises ValueError for a benchmark that is unknown, or of which a file is missing."""
     _layout(benchmark)
     files(benchmark)
-    for name in benchmark.rewrites:
+    for name in benchmark.paraphrases:
         if not Path(name).is_file():
             raise ValueError(f"benchmark {benchmark.name!r}, rewrites: {name} is no file")
 
 
-def rewritten(benchmark: Benchmark) -> Iterator[Item]:
+def rewritten(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     """Yields the items of `benchmark.rewrites`, which are told in other words; raises as `read`."""
     layout = _layout(benchmark)
 
@@ -109,11 +109,13 @@ def rewritten(benchmark: Benchmark) -> Iterator[Item]:
     def told_anew(row: Row) -> Parts:
         return layout({name: row.get(f"rewritten_{name}", value) for name, value in row.items()})
 
-    for name in benchmark.rewrites:
+    for name in benchmark.paraphrases:
         yield from _items(benchmark, Path(name), told_anew)
 
 
-def _items(benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]) -> Iterator[Item]:
+def _items(
+    benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]
+) -> Iterator[BenchmarkItem]:
     split = path.name.split(".")[0]
     row_number = -1
     for row_number, row in enumerate(_rows(path)):
@@ -128,7 +130,7 @@ def _items(benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]) -> 
                 f"to look for with Benchmark({benchmark.name!r}, path, parts=(...))."
             ) from error
         name = f"{benchmark.name}/{split}/{row_number}"
-        yield Item(name, benchmark.name, parts, benchmark.absolute_hits)
+        yield BenchmarkItem(name, benchmark.name, parts, benchmark.absolute_hits)
     if row_number < 0 and benchmark.name not in OWN:
         raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
 
@@ -138,7 +140,7 @@ def files(benchmark: Benchmark) -> list[Path]:
     path = storage_path(benchmark.path)
     if path.is_file():
         return [path]
-    found = sorted(path / name for name in names_in(path) if name.endswith(_SUFFIXES))
+    found = sorted(path / name for name in list_names(path) if name.endswith(_SUFFIXES))
     if not found:
         raise ValueError(
             f"benchmark {benchmark.name!r}: {path} is neither a file nor a folder of "
@@ -160,7 +162,9 @@ def known(folder: str) -> list[Benchmark]:
     for name in LAYOUTS:
         paths = [storage_path(folder) / (name + suffix) for suffix in ("", *_SUFFIXES)]
         found += [
-            Benchmark(name, str(path), rewrites=_rewrites(path)) for path in paths if path.exists()
+            Benchmark(name, str(path), paraphrases=_rewrites(path))
+            for path in paths
+            if path.exists()
         ][:1]
     if not found:
         raise ValueError(
@@ -183,7 +187,7 @@ def unprotected(protected: Sequence[Benchmark]) -> list[str]:
 
 def fingerprint(benchmark: Benchmark) -> list[str]:
     """["test.jsonl.gz 9f3c...", ...]: the name and sha256 of each file, of rewrites too."""
-    everything = [*files(benchmark), *map(Path, benchmark.rewrites)]
+    everything = [*files(benchmark), *map(Path, benchmark.paraphrases)]
     return [f"{path.name} {file_sha256(path)}" for path in everything]
 
 

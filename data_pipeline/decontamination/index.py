@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import short_items
-from data_pipeline.decontamination.benchmarks import OWN, Item, is_option, is_whole
-from data_pipeline.decontamination.lookup import Table, few_items
+from data_pipeline.decontamination.benchmarks import OWN, BenchmarkItem, is_option, is_whole
+from data_pipeline.decontamination.lookup import NgramTable, few_items
 from data_pipeline.decontamination.surprise import F64, word_bits
 from data_pipeline.storage.atomic import read_arrays, write_arrays
 from data_pipeline.text.ngrams import I64, U64, Ngrams, Words, ngrams, words
@@ -59,8 +59,8 @@ class Index:
     unindexed: dict[str, int]
     absolute_K: NDArray[np.bool_]  # whether the absolute-hits rule applies
     words: Words  # of the parts
-    grams: Table
-    seeds: Table
+    grams: NgramTable
+    seeds: NgramTable
     bits_G: F64  # what each seed is worth: the mean surprise of its words
     short: short_items.ShortItems
     strict_K: NDArray[np.bool_] = field(init=False)  # an option: found where nearly all of it is
@@ -126,19 +126,19 @@ class Index:
             unindexed,
             a["absolute"],
             Words(a["words"], a["word_offsets"]),
-            Table(a["grams"], a["gram_offsets"], a["gram_parts"]),
-            Table(a["seeds"], a["seed_offsets"], a["seed_parts"]),
+            NgramTable(a["grams"], a["gram_offsets"], a["gram_parts"]),
+            NgramTable(a["seeds"], a["seed_offsets"], a["seed_parts"]),
             a["seed_bits"],
             short_items.ShortItems(
-                Table(a["whole"], a["whole_offsets"], a["whole_parts"]),
-                Table(a["gapped"], a["gapped_offsets"], a["gapped_parts"]),
+                NgramTable(a["whole"], a["whole_offsets"], a["whole_parts"]),
+                NgramTable(a["gapped"], a["gapped_offsets"], a["gapped_parts"]),
                 a["gapped_places"],
             ),
         )
 
 
 def build_index(
-    items: Iterable[Item],
+    items: Iterable[BenchmarkItem],
     n: int,
     config: Decontamination,
     templates: Mapping[int, U64] | None = None,
@@ -261,12 +261,12 @@ class _Occurrences:
         distinct &= own(hashes_J, part_J, n)
         return cls(hashes_J[distinct], part_J[distinct])
 
-    def table(self, wanted_K: NDArray[np.bool_], item_K: I64, most_items: int) -> Table:
+    def table(self, wanted_K: NDArray[np.bool_], item_K: I64, most_items: int) -> NgramTable:
         """The n-grams of the wanted parts that at most so many items have."""
         wanted_J = wanted_K[self.part_J]
         hashes, part = self.hashes_J[wanted_J], self.part_J[wanted_J]
         kept = few_items(hashes, part, item_K, most_items)
-        return Table.of(hashes[kept], part[kept])
+        return NgramTable.of(hashes[kept], part[kept])
 
 
 def _least_words(part: str, text: str) -> int:
@@ -277,7 +277,7 @@ def _least_words(part: str, text: str) -> int:
 
 def _seeds(
     found: Words, least_words_K: I64, item_K: I64, config: Decontamination, own: _Own
-) -> tuple[Table, F64]:
+) -> tuple[NgramTable, F64]:
     """The table of seeds, and the bits of each."""
     n, most_items = config.item_ngram_words, config.max_items_per_ngram
     grams = ngrams(found, n)
@@ -285,11 +285,11 @@ def _seeds(
     total_W = np.concatenate([[0.0], np.cumsum(word_bits(found.hashes_W))])
     hashes, first = np.unique(grams.hashes_S, return_index=True)
 
-    def bits(table: Table) -> F64:
+    def bits(table: NgramTable) -> F64:
         start = grams.starts_S[first[np.searchsorted(hashes, table.hashes_G)]]
         return (total_W[start + n] - total_W[start]) / n
 
-    def worth_K(table: Table) -> F64:
+    def worth_K(table: NgramTable) -> F64:
         bits_J = np.repeat(bits(table), np.diff(table.offsets_G))
         return np.bincount(table.parts_J, bits_J, len(item_K)).astype(float)
 

@@ -18,7 +18,7 @@ def _upper(hashes: U64, bits: int) -> I64:
 
 
 @dataclass(slots=True)
-class Table:
+class NgramTable:
     """Distinct n-grams, ascending, and the parts that have each: `parts_J[offsets_G[g]:...]`."""
 
     hashes_G: U64
@@ -39,7 +39,7 @@ class Table:
         self._may_be[_upper(self.hashes_G, min(bits + 3, 25))] = True
 
     @classmethod
-    def of(cls, hashes_J: U64, parts_J: I64) -> Table:
+    def of(cls, hashes_J: U64, parts_J: I64) -> NgramTable:
         """Of (hash, part) pairs that are sorted by hash."""
         hashes_G, counts_G = np.unique(hashes_J, return_counts=True)
         offsets_G = np.concatenate([[0], np.cumsum(counts_G)]).astype(np.int64)

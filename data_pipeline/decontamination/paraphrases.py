@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from data_pipeline import config
-from data_pipeline.decontamination.benchmarks import Item, is_option, is_whole
+from data_pipeline.decontamination.benchmarks import BenchmarkItem, is_option, is_whole
 from data_pipeline.storage.atomic import read_arrays, write_arrays
 from data_pipeline.text.ngrams import I64, U64, stems
 
@@ -61,7 +61,7 @@ class Rewrite(NamedTuple):
 
 
 @dataclass(slots=True)
-class RewriteIndex:
+class ParaphraseIndex:
     """`parts[k]` is (benchmark, item id, part name); its words are `word_J[offsets_K[k]:...]`."""
 
     parts: list[tuple[str, str, str]]
@@ -108,7 +108,7 @@ class RewriteIndex:
         )
 
     @classmethod
-    def load(cls, path: Path) -> RewriteIndex:
+    def load(cls, path: Path) -> ParaphraseIndex:
         a = read_arrays(path)
         parts = [(benchmark, item, part) for benchmark, item, part in json.loads(bytes(a["names"]))]
         return cls(
@@ -122,7 +122,7 @@ class RewriteIndex:
         )
 
 
-def build_index(items: Iterable[Item], knobs: config.Rewrites) -> RewriteIndex:
+def build_index(items: Iterable[BenchmarkItem], knobs: config.ParaphraseRule) -> ParaphraseIndex:
     """Indexes the questions and whole items of at least `min_words` words.
 
     Items without the absolute-hits rule, which are whole documents, are left out: a passage is
@@ -151,7 +151,7 @@ def build_index(items: Iterable[Item], knobs: config.Rewrites) -> RewriteIndex:
     pairs = np.unique(np.stack([part_W, word_W]), axis=1)
     pairs = pairs[:, np.isin(pairs[0], kept)]
     sizes = np.bincount(pairs[0], minlength=len(names))[kept]
-    return RewriteIndex(
+    return ParaphraseIndex(
         [names[k] for k in kept],
         vocabulary,
         weight_V,
@@ -162,7 +162,7 @@ def build_index(items: Iterable[Item], knobs: config.Rewrites) -> RewriteIndex:
     )
 
 
-def check(knobs: config.Rewrites) -> None:
+def check(knobs: config.ParaphraseRule) -> None:
     """Raises ValueError for settings that make no sense."""
     if not 0 < knobs.similarity <= 1:
         raise ValueError(
@@ -176,7 +176,7 @@ def check(knobs: config.Rewrites) -> None:
         )
 
 
-def _told(item: Item) -> dict[str, str]:
+def _told(item: BenchmarkItem) -> dict[str, str]:
     """What is told in other words: the question, the whole item, the question with its answer."""
     question, *_ = item.parts
     told = {question: item.parts[question]}
@@ -190,7 +190,7 @@ def _told(item: Item) -> dict[str, str]:
 class Search:
     """Looks for rewrites in texts, many at once."""
 
-    def __init__(self, index: RewriteIndex, knobs: config.Rewrites) -> None:
+    def __init__(self, index: ParaphraseIndex, knobs: config.ParaphraseRule) -> None:
         check(knobs)
         self.index, self.knobs = index, knobs
         self._pointers = index.without_frequent(knobs.max_items_per_word)

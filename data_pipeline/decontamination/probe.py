@@ -22,9 +22,9 @@ import xxhash
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import rules
-from data_pipeline.decontamination.benchmarks import WHOLE, Item, is_option
+from data_pipeline.decontamination.benchmarks import WHOLE, BenchmarkItem, is_option
 from data_pipeline.decontamination.index import Index
-from data_pipeline.decontamination.paraphrases import RewriteIndex
+from data_pipeline.decontamination.paraphrases import ParaphraseIndex
 from data_pipeline.storage.document import Document, Dropped
 
 ITEMS = 100  # of one benchmark
@@ -36,13 +36,13 @@ Disguise = Callable[[str, str, list[str], random.Random], str]
 
 
 def measure(
-    items: Iterable[Item],
+    items: Iterable[BenchmarkItem],
     clean: Iterable[Document],
     config: Decontamination,
     index: Index,
     *,
-    rewritten: RewriteIndex | None = None,
-    rewrites: Iterable[Item] = (),
+    rewritten: ParaphraseIndex | None = None,
+    paraphrases: Iterable[BenchmarkItem] = (),
     most: int = ITEMS,
 ) -> dict[str, Any]:
     """Recall by kind of leak and benchmark, and false positives; the same for the same input.
@@ -52,7 +52,7 @@ def measure(
       clean: documents as they come to decontamination, already without held-out ones; some four
         megabytes of them are used. They give the words around and inside the planted items.
       rewritten: what the rule for rewrites looks up, where it is on.
-      rewrites: items told in other words, planted as they are.
+      paraphrases: paraphrased items, planted as they are.
 
     Returns:
       {"results": [{"kind", "benchmark", "planted", "found", "recall", "generic"}],
@@ -78,7 +78,7 @@ def measure(
     if not words:
         raise ValueError("the probe has no clean text to plant leaks in: all sources are empty")
     results = []
-    for chosen, kinds in ((_choose(items, most), KINDS), (_choose(rewrites, most), RETOLD)):
+    for chosen, kinds in ((_choose(items, most), KINDS), (_choose(paraphrases, most), RETOLD)):
         for benchmark, some in chosen.items():
             for kind, disguise in kinds.items():
                 planted = [
@@ -111,7 +111,7 @@ def measure(
     }
 
 
-def whole(item: Item) -> str:
+def whole(item: BenchmarkItem) -> str:
     """An item as a text would hold it: the question with its answer, a context with its ending."""
     for name in WHOLE:
         if name in item.parts:
@@ -120,19 +120,19 @@ def whole(item: Item) -> str:
     return "\n".join(rest or item.parts.values())
 
 
-def _generic(missed: list[str], items: list[Item], index: Index) -> int:
+def _generic(missed: list[str], items: list[BenchmarkItem], index: Index) -> int:
     """Of texts that were not found, those that hold a question without words of its own."""
     own = index.distinctive([_question(item) for item in items])
     generic = [_question(item) for item, is_own in zip(items, own, strict=True) if not is_own]
     return sum(any(question in text for question in generic) for text in missed)
 
 
-def _question(item: Item) -> str:
+def _question(item: BenchmarkItem) -> str:
     return next(iter(item.parts.values()))
 
 
-def _choose(items: Iterable[Item], most: int) -> dict[str, list[Item]]:
-    by_benchmark: dict[str, list[Item]] = defaultdict(list)
+def _choose(items: Iterable[BenchmarkItem], most: int) -> dict[str, list[BenchmarkItem]]:
+    by_benchmark: dict[str, list[BenchmarkItem]] = defaultdict(list)
     for item in items:
         if len(whole(item)) <= ITEM_CHARACTERS:
             by_benchmark[item.benchmark].append(item)
@@ -155,7 +155,7 @@ def _documents(texts: Sequence[str]) -> list[Document]:
     return [Document(f"planted/{k}", text, "planted", "planted") for k, text in enumerate(texts)]
 
 
-def _random(kind: str, item: Item) -> random.Random:
+def _random(kind: str, item: BenchmarkItem) -> random.Random:
     return random.Random(xxhash.xxh3_64_intdigest(f"{kind} {item.id}".encode()))
 
 

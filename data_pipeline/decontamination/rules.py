@@ -37,8 +37,8 @@ import numpy as np
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import short_items
 from data_pipeline.decontamination.index import Index, check
-from data_pipeline.decontamination.lookup import Table
-from data_pipeline.decontamination.paraphrases import Rewrite, RewriteIndex, Search
+from data_pipeline.decontamination.lookup import NgramTable
+from data_pipeline.decontamination.paraphrases import ParaphraseIndex, Rewrite, Search
 from data_pipeline.decontamination.surprise import word_bits
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text.ngrams import I64, Ngrams, Words, batches, excerpt, ngrams, words
@@ -81,7 +81,7 @@ class Match:
 
 
 def build(
-    config: Decontamination, index: Index, rewritten: RewriteIndex | None = None
+    config: Decontamination, index: Index, rewritten: ParaphraseIndex | None = None
 ) -> Callable[[Sequence[Document]], list[Document | Dropped]]:
     """A function from documents to what becomes of each, in order. Some hundreds at a time are
     fastest; the answer for a document does not depend on the others.
@@ -102,14 +102,14 @@ def build(
 
 
 def finder(
-    config: Decontamination, index: Index, rewritten: RewriteIndex | None = None
+    config: Decontamination, index: Index, rewritten: ParaphraseIndex | None = None
 ) -> Callable[[Sequence[str]], dict[int, Match]]:
     """A function from texts to {d: what was found} of the contaminated ones.
 
     `rewritten`: what items told in other words are looked up in; None goes without.
     """
     check(index.n, config)
-    search = Search(rewritten, config.rewrites) if rewritten is not None else None
+    search = Search(rewritten, config.paraphrases) if rewritten is not None else None
 
     def find(texts: Sequence[str]) -> dict[int, Match]:
         found = _search(texts, config, index)
@@ -172,7 +172,7 @@ def _best(
     return best
 
 
-def _hits(found: Words, grams: Ngrams, table: Table, s: I64, g: I64) -> Hits:
+def _hits(found: Words, grams: Ngrams, table: NgramTable, s: I64, g: I64) -> Hits:
     h, part_H = table.expand(g)
     start_H = grams.starts_S[s][h]
     document_H = np.searchsorted(found.offsets_D, start_H, "right") - 1
@@ -325,7 +325,7 @@ def _match(text: str, first_word: int, finding: Finding, index: Index) -> Match:
     return Match(first, finding.count, evidence)
 
 
-def _rewrite(text: str, rewrite: Rewrite, index: RewriteIndex) -> Match:
+def _rewrite(text: str, rewrite: Rewrite, index: ParaphraseIndex) -> Match:
     benchmark, item, part = index.parts[rewrite.part]
     evidence = {
         "rule": "rewrite",

@@ -1,7 +1,7 @@
 """Short items in documents that hold little else, found although words of them were replaced.
 
 One replaced word cuts an item of ten words so that no run of five in common is left, or one. So a
-short part is also looked up by *gapped seeds*: four of five neighbouring words, any of the inner
+short part is also looked up by *gapped seeds*: four of five neighboring words, any of the inner
 three left out. A document that has one is aligned with the part, and goes when the words that both
 have in the same order hold `SHARE` of what the part says:
 
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.decontamination.lookup import Table, few_items
+from data_pipeline.decontamination.lookup import NgramTable, few_items
 from data_pipeline.decontamination.surprise import F64, word_bits
 from data_pipeline.text.ngrams import I64, U64, Words, ngrams
 
@@ -60,8 +60,8 @@ class Alignment(NamedTuple):
 class ShortItems:
     """`offset_J` is the place in the part at which each pair's seed begins."""
 
-    whole: Table  # short parts, by the hash of all their words
-    seeds: Table
+    whole: NgramTable  # short parts, by the hash of all their words
+    seeds: NgramTable
     offset_J: NDArray[np.int32]
 
 
@@ -83,7 +83,7 @@ def build(
     order = np.argsort(hashes, kind="stable")
     hashes, k = hashes[order], k[order]
     kept = few_items(hashes, k, item_K, most_items)
-    whole = Table.of(hashes[kept], k[kept])
+    whole = NgramTable.of(hashes[kept], k[kept])
 
     aligned_K = aligned_K & (num_words_K >= LEAST_WORDS) & (num_words_K <= MOST_WORDS)
     bits_W = word_bits(parts.hashes_W)
@@ -100,7 +100,7 @@ def build(
     order = np.lexsort((offset, part, hashes))
     hashes, part, offset = hashes[order], part[order], offset[order]
     kept = few_items(hashes, part, item_K, most_items)
-    return ShortItems(whole, Table.of(hashes[kept], part[kept]), offset[kept].astype(np.int32))
+    return ShortItems(whole, NgramTable.of(hashes[kept], part[kept]), offset[kept].astype(np.int32))
 
 
 def search(found: Words, short: ShortItems, parts: Words, share: float) -> Iterator[Alignment]:

@@ -19,20 +19,20 @@ from data_pipeline.decontamination import (
     probe,
     rules,
 )
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task, all_in_one, one_task_a_shard
+from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
 from data_pipeline.execution.shard_output import (
-    Answer,
-    Books,
     Decide,
-    account_of,
+    Decision,
+    ShardOutput,
     add_file,
     chunks,
     documents_in,
     documents_of,
     ids_of,
+    new_ledger,
 )
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import shared_ngrams
@@ -73,8 +73,8 @@ def check_benchmarks(recipe: Recipe) -> None:
     lengths.check(config.max_tokens, tiers)
     if config.cut_spans.enabled:
         cut_spans.check(config.cut_spans)
-    if config.rewrites.enabled:
-        paraphrases.check(config.rewrites)
+    if config.paraphrases.enabled:
+        paraphrases.check(config.paraphrases)
     for benchmark in [*config.benchmarks, *benchmarks.known(config.folder)]:
         benchmarks.check(benchmark)
 
@@ -99,7 +99,7 @@ def protect(
         made = {DOCUMENTS: documents, ITEMS: questions.file("items.jsonl")}
     side = made | {f"sample/{file.name}": file for file in sample.files() if config.held_out}
     names = [str(n) for n in sorted(set(config.ngram_words.values()))]
-    if config.rewrites.enabled:
+    if config.paraphrases.enabled:
         names.append(REWRITES)
     made_index = runner.stage(
         "index",
@@ -112,7 +112,7 @@ def protect(
     return Protected(outside, made, made_index)
 
 
-def items_of(outside: list[Benchmark], made: Mapping[str, ShardFile]) -> Iterator[Item]:
+def items_of(outside: list[Benchmark], made: Mapping[str, ShardFile]) -> Iterator[BenchmarkItem]:
     """The items of all benchmarks, of a run's own last."""
     for benchmark in outside:
         yield from benchmarks.read(benchmark)
@@ -131,10 +131,10 @@ def make_index(task: Task) -> Ledger:
     config, outside = task.config
     everything = list(items_of(outside, task.side))
     path = task.out / "shards" / f"{task.shard}.npz"
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     ledger.extra = {"items": dict(Counter(item.benchmark for item in everything))}
     if task.shard == REWRITES:
-        paraphrases.build_index(everything, config.rewrites).save(path)
+        paraphrases.build_index(everything, config.paraphrases).save(path)
     else:
         n = int(task.shard)
         sample = [file for name, file in sorted(task.side.items()) if name.startswith("sample/")]
@@ -158,10 +158,10 @@ def load_index(file: ShardFile) -> index.Index:
 
 
 @cache
-def load_rewrites(file: ShardFile) -> paraphrases.RewriteIndex:
+def load_rewrites(file: ShardFile) -> paraphrases.ParaphraseIndex:
     """As `load_index`."""
     with file.verified() as path:
-        return paraphrases.RewriteIndex.load(path)
+        return paraphrases.ParaphraseIndex.load(path)
 
 
 def measure_recall(
@@ -172,7 +172,7 @@ def measure_recall(
     (kept_out,) = held_out.files()
     side = {"held_out": kept_out} | protected.made
     side |= {file.name: file for file in protected.index.files()}
-    task = all_in_one(before, (config, protected.benchmarks))
+    task = one_task_for_all(before, (config, protected.benchmarks))
     return runner.stage(
         "probe",
         measure,
@@ -194,15 +194,15 @@ def measure(task: Task) -> Ledger:
         config,
         load_index(task.side[str(n)]),
         rewritten=_rewrites(task),
-        rewrites=[item for benchmark in outside for item in benchmarks.rewritten(benchmark)],
+        paraphrases=[item for benchmark in outside for item in benchmarks.rewritten(benchmark)],
     )
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | found, indent=1))
     ledger.write(task.out)
     return ledger
 
 
-def _rewrites(task: Task) -> paraphrases.RewriteIndex | None:
+def _rewrites(task: Task) -> paraphrases.ParaphraseIndex | None:
     return load_rewrites(task.side[REWRITES]) if REWRITES in task.side else None
 
 
@@ -224,7 +224,7 @@ def decontaminate(
     return runner.stage(
         name,
         decontaminate_shard,
-        [replace(task, side=side) for task in one_task_a_shard(before, (config, tokenizer))],
+        [replace(task, side=side) for task in one_task_per_shard(before, (config, tokenizer))],
         config=[config, tokenizer],
         inputs=[before, held_out, *([protected.index] if protected is not None else [])],
     )
@@ -240,13 +240,13 @@ def decontaminate_shard(task: Task) -> Ledger:
     held_out = ids_of(task.side["held_out"])
     decide_by_n: dict[int, Decide] = {}
 
-    def first(document: Document) -> Answer:
+    def first(document: Document) -> Decision:
         if document.id in held_out:
             return Dropped(document, "held_out")
         most = config.max_tokens.get(task.tiers[document.source], 0) if config.enabled else 0
         return lengths.too_long(document, most, tokenizer) or document
 
-    def decide(documents: list[Document]) -> list[Answer]:
+    def decide(documents: list[Document]) -> list[Decision]:
         answers = [first(document) for document in documents]
         if not config.enabled:
             return answers
@@ -265,20 +265,20 @@ def decontaminate_shard(task: Task) -> Ledger:
 
     cut: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
-    with Books(task, "decontaminate") as books:
+    with ShardOutput(task, "decontaminate") as output:
         for chunk in chunks(documents_of(task)):
             for document in chunk:
-                books.came(document)
+                output.count_input(document)
             for document, answer in zip(chunk, decide(chunk), strict=True):
                 if isinstance(answer, Document) and answer is not document:
                     found = answer.meta["cut_spans"]
-                    books.ledger.of(answer.source).changed["cut_span"] += len(found)
+                    output.ledger.of(answer.source).changed["cut_span"] += len(found)
                     cut.update(evidence["benchmark"] for evidence in found)
                     examples += [{"document": answer.id} | evidence for evidence in found]
-                books.settle(answer)
+                output.write(answer)
         if cut:
-            books.ledger.extra = {"cut": dict(cut), "examples": examples[:EXAMPLES]}
-    return books.ledger
+            output.ledger.extra = {"cut": dict(cut), "examples": examples[:EXAMPLES]}
+    return output.ledger
 
 
 def _decide(task: Task, config: Decontamination, n: int) -> Decide:

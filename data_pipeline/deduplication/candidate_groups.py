@@ -60,16 +60,16 @@ class Groups:
     """
 
     number_M: U64
-    near_M: U64
-    together_M: U64
-    compared_M: NDArray[np.bool_]
+    candidate_root_M: U64
+    decision_root_M: U64
+    needs_jaccard_M: NDArray[np.bool_]
 
     def arrays(self) -> Arrays:
         return {
             "number": self.number_M,
-            "near": self.near_M,
-            "together": self.together_M,
-            "compared": self.compared_M,
+            "near": self.candidate_root_M,
+            "together": self.decision_root_M,
+            "compared": self.needs_jaccard_M,
         }
 
     @classmethod
@@ -82,9 +82,9 @@ class Groups:
         """Those that a mask or an index chooses."""
         return Groups(
             self.number_M[chosen],
-            self.near_M[chosen],
-            self.together_M[chosen],
-            self.compared_M[chosen],
+            self.candidate_root_M[chosen],
+            self.decision_root_M[chosen],
+            self.needs_jaccard_M[chosen],
         )
 
     def shard_M(self) -> I64:
@@ -127,13 +127,13 @@ def connect(partitions: Iterable[Links]) -> Groups:
     near, names = near_parts.all(), names_parts.all()
     together = components(np.concatenate([near, names])) if len(names) else near
     number_M = together[:, 0]
-    near_M = number_M.copy()
+    candidate_root_M = number_M.copy()
     at = np.searchsorted(number_M, near[:, 0])
-    near_M[at] = near[:, 1]
-    compared_M = np.zeros(len(number_M), bool)
-    compared_M[at] = True
-    compared_M[np.searchsorted(number_M, np.concatenate(copies))] = False
-    return Groups(number_M, near_M, together[:, 1], compared_M)
+    candidate_root_M[at] = near[:, 1]
+    needs_jaccard_M = np.zeros(len(number_M), bool)
+    needs_jaccard_M[at] = True
+    needs_jaccard_M[np.searchsorted(number_M, np.concatenate(copies))] = False
+    return Groups(number_M, candidate_root_M, together[:, 1], needs_jaccard_M)
 
 
 class _Components:

@@ -35,9 +35,9 @@ F64 = NDArray[np.float64]
 SMALL = 32  # sets; a group of as many is compared pair by pair
 
 
-def unite(sets: Sequence[U64], threshold: float) -> I64:
+def connected_components(sets: Sequence[U64], threshold: float) -> I64:
     """For each set the smallest index of its connected group; sets are sorted and not empty."""
-    joined = _Joined(sets, threshold)
+    joined = _UnionFind(sets, threshold)
     if len(sets) <= SMALL:
         for k in range(len(sets) - 1):
             joined.compare(k, np.arange(k + 1, len(sets)))
@@ -55,7 +55,7 @@ def jaccard(one: U64, others: Sequence[U64]) -> F64:
     return common / (len(one) + sizes - common)
 
 
-class _Joined:
+class _UnionFind:
     """Union-find over the sets; a root is the smallest index of its group."""
 
     def __init__(self, sets: Sequence[U64], threshold: float):
@@ -79,7 +79,7 @@ class _Joined:
             self.parent[found] = self.parent[root] = min(int(root), int(found.min()))
 
 
-def _by_prefixes(joined: _Joined, sets: Sequence[U64], threshold: float) -> None:
+def _by_prefixes(joined: _UnionFind, sets: Sequence[U64], threshold: float) -> None:
     """Compares each set, from the smallest to the largest, with smaller ones by common prefixes."""
     sizes = joined.sizes
     elements = _rarest_first(sets)
@@ -87,13 +87,13 @@ def _by_prefixes(joined: _Joined, sets: Sequence[U64], threshold: float) -> None
     probe = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
     index = sizes - np.ceil(2 * threshold / (1 + threshold) * sizes - 1e-9).astype(np.int64) + 1
     order = np.argsort(sizes, kind="stable")
-    lists = _Lists([elements[k][: index[k]] for k in order.tolist()])
+    lists = _InvertedIndex([elements[k][: index[k]] for k in order.tolist()])
     for k in order.tolist():
         seen = elements[k][: probe[k]]
         # First one of each list, which mostly connects k with all that the lists hold ...
         joined.compare(k, np.unique(lists.last(seen)))
         # ... then whoever is left in them.
-        others = lists.unlike(seen, k, joined.parent)
+        others = lists.candidates(seen, k, joined.parent)
         if len(others):
             joined.compare(k, others)
         lists.add(k, elements[k][: index[k]], joined.parent)
@@ -115,7 +115,7 @@ def _rarest_first(sets: Sequence[U64]) -> list[I64]:
     return [np.sort(own) for own in np.split(elements, ends)]
 
 
-class _Lists:
+class _InvertedIndex:
     """For each element the sets that have it in their prefix, as far as they were added."""
 
     def __init__(self, prefixes: Sequence[I64]):
@@ -136,7 +136,7 @@ class _Lists:
         known = self._known(elements)
         return self._sets[self._begin[known] + self._filled[known] - 1].astype(np.int64)
 
-    def unlike(self, elements: I64, k: int, parent: I64) -> I64:
+    def candidates(self, elements: I64, k: int, parent: I64) -> I64:
         """The sets of these lists that are not connected with set k, ascending."""
         known = self._known(elements)
         root = roots(parent, np.array([k]))[0]

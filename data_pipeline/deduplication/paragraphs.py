@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import RepeatedParagraphs
 from data_pipeline.deduplication.candidate_groups import numbers
-from data_pipeline.execution.shuffle_file import Arrays, partition_of, split
+from data_pipeline.execution.shuffle_file import Arrays, partition_of, split_by_partition
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text.ngrams import U64, words
 
@@ -76,7 +76,7 @@ class Paragraphs:
     def parts(self, partitions: int) -> list[Arrays]:
         names = ("hash", "order", "row", "place")
         columns = (self.hash_N2, self.order_N2, self.row_N, self.place_N)
-        cut = split(partition_of(self.hash_N2[:, 0], partitions), partitions, *columns)
+        cut = split_by_partition(partition_of(self.hash_N2[:, 0], partitions), partitions, *columns)
         return [dict(zip(names, own, strict=True)) for own in cut]
 
 

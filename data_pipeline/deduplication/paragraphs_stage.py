@@ -12,22 +12,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_pipeline.config import Profile, Recipe, RepeatedParagraphs
+from data_pipeline.config import CleaningProfile, Recipe, RepeatedParagraphs
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.candidate_groups import ROW_BITS
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
-    Setting,
-    by_name,
-    numbered_tasks,
-    parts_of,
-    sign_off,
-    size_of_text,
-    task_a_partition,
+    PartitionedTask,
+    files_by_name,
+    one_numbered_task_per_shard,
+    one_task_per_partition,
+    read_partition,
+    text_bytes_of,
+    write_shuffle_output,
 )
-from data_pipeline.execution.shuffle_file import num_partitions, pack, split
+from data_pipeline.execution.shuffle_file import num_partitions, pack_arrays, split_by_partition
 from data_pipeline.storage.document import Document
 
 
@@ -40,11 +40,11 @@ def remove_repeated_paragraphs(
     """
     config = recipe.repeated_paragraphs
     paragraphs.check(config)
-    partitions = num_partitions(config.partitions, size_of_text(before))
+    partitions = num_partitions(config.partitions, text_bytes_of(before))
     sources = tuple(before.counts())  # as they first came: the recipe's order
     settled = (config, recipe.cleaning.profiles)
-    setting = Setting(settled, partitions, sources)
-    shards = numbered_tasks(before, setting)
+    setting = PartitionedTask(settled, partitions, sources)
+    shards = one_numbered_task_per_shard(before, setting)
     hashed = runner.stage(
         f"paragraphs{suffix}",
         hash_paragraphs,
@@ -56,64 +56,66 @@ def remove_repeated_paragraphs(
     found = runner.stage(
         f"repeated{suffix}",
         find_repeated,
-        task_a_partition(hashed, setting),
+        one_task_per_partition(hashed, setting),
         config=config,
         inputs=[hashed],
     )
     return runner.stage(
         f"repeated_paragraphs{suffix}",
         remove_from_shard,
-        [replace(task, side=by_name(found)) for task in shards],
+        [replace(task, side=files_by_name(found)) for task in shards],
         config=config,
         inputs=[before, found],
     )
 
 
 def hash_paragraphs(task: Task) -> Ledger:
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     config: RepeatedParagraphs
-    profiles: dict[str, Profile]
+    profiles: dict[str, CleaningProfile]
     config, profiles = setting.config
 
     def compared() -> Iterator[Document | None]:
         for document in documents_of(task):
-            profile = profiles.get(document.category, Profile.PROSE)
+            profile = profiles.get(document.category, CleaningProfile.PROSE)
             yield None if profile in config.exempt else document
 
     found = paragraphs.read(compared(), setting.sources, config)
-    return sign_off(task, [pack(part) for part in found.parts(setting.partitions)])
+    return write_shuffle_output(
+        task, [pack_arrays(part) for part in found.parts(setting.partitions)]
+    )
 
 
 def find_repeated(task: Task) -> Ledger:
     """`task.side`: the paragraphs of all shards. Writes a part for each class of shards."""
-    setting: Setting = task.config
-    number_N, place_N = paragraphs.repeated(parts_of(task.side.values(), setting.number))
+    setting: PartitionedTask = task.config
+    number_N, place_N = paragraphs.repeated(read_partition(task.side.values(), setting.number))
     shard_N = number_N >> np.uint64(ROW_BITS)
     classes = (shard_N % np.uint64(setting.partitions)).astype(np.int64)
     parts = [
-        pack({"number": number, "place": place})
-        for number, place in split(classes, setting.partitions, number_N, place_N)
+        pack_arrays({"number": number, "place": place})
+        for number, place in split_by_partition(classes, setting.partitions, number_N, place_N)
     ]
-    return sign_off(task, parts, repeated=len(place_N))
+    return write_shuffle_output(task, parts, repeated=len(place_N))
 
 
 def remove_from_shard(task: Task) -> Ledger:
     """`task.side`: what every partition found."""
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     config: RepeatedParagraphs = setting.config[0]
     places: dict[int, list[int]] = {}
-    for _, arrays in parts_of(task.side.values(), setting.shard_class):
+    for _, arrays in read_partition(task.side.values(), setting.shard_class):
         if arrays is not None:
             shards, rows = np.divmod(arrays["number"], np.uint64(1 << ROW_BITS))
             own = shards == np.uint64(setting.number)
             for row, place in zip(rows[own].tolist(), arrays["place"][own].tolist(), strict=True):
                 places.setdefault(row, []).append(place)
-    with Books(task, "repeated_paragraphs") as books:
+    with ShardOutput(task, "repeated_paragraphs") as output:
         for row, document in enumerate(documents_of(task)):
-            books.came(document)
+            output.count_input(document)
             removed = sorted(places.get(row, []))
             answer = paragraphs.remove(document, removed, config)
             if isinstance(answer, Document) and removed:
-                books.ledger.of(document.source).changed["repeated_paragraph"] += len(removed)
-            books.settle(answer)
-    return books.ledger
+                output.ledger.of(document.source).changed["repeated_paragraph"] += len(removed)
+            output.write(answer)
+    return output.ledger

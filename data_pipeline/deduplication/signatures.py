@@ -51,7 +51,12 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Deduplication
 from data_pipeline.deduplication.minhash import band_keys, minhash
-from data_pipeline.execution.shuffle_file import PARTITION_BYTES, Arrays, partition_of, split
+from data_pipeline.execution.shuffle_file import (
+    PARTITION_BYTES,
+    Arrays,
+    partition_of,
+    split_by_partition,
+)
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text.ngrams import I64, U64, Words, batches, ngrams, words
 
@@ -84,7 +89,9 @@ class Signatures:
         parts: list[Arrays] = [{} for _ in range(partitions)]
         for kind, (keys, by, rows) in kinds.items():
             for part, (own_keys, own_rows) in zip(
-                parts, split(partition_of(by, partitions), partitions, keys, rows), strict=True
+                parts,
+                split_by_partition(partition_of(by, partitions), partitions, keys, rows),
+                strict=True,
             ):
                 part[f"{kind}_keys"], part[f"{kind}_rows"] = own_keys, own_rows
         return parts

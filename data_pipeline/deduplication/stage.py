@@ -24,23 +24,23 @@ from data_pipeline.deduplication import candidate_groups, survivors
 from data_pipeline.deduplication import signatures as dedup
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
-    Setting,
-    by_name,
-    numbered_tasks,
-    parts_of,
-    sign_off,
-    size_of_text,
-    task_a_partition,
+    PartitionedTask,
+    files_by_name,
+    one_numbered_task_per_shard,
+    one_task_per_partition,
+    read_partition,
+    text_bytes_of,
+    write_shuffle_output,
 )
 from data_pipeline.execution.shuffle_file import (
     num_partitions,
-    pack,
+    pack_arrays,
     partition_of,
-    read_part,
-    split,
-    unpack,
+    read_shuffle_partition,
+    split_by_partition,
+    unpack_arrays,
 )
 from data_pipeline.storage.document import Document
 
@@ -53,33 +53,38 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
     config = recipe.dedup
     dedup.check(config)
     sources = tuple(before.counts())  # as they first came: the recipe's order
-    setting = Setting(config, num_partitions(config.partitions, size_of_text(before)), sources)
-    shards = numbered_tasks(before, setting)
+    setting = PartitionedTask(
+        config, num_partitions(config.partitions, text_bytes_of(before)), sources
+    )
+    shards = one_numbered_task_per_shard(before, setting)
     whole = partial(runner.stage, config=config)
     signatures = whole(f"signatures{suffix}", sign_shard, shards, inputs=[before])
     links = whole(
-        f"links{suffix}", find_links, task_a_partition(signatures, setting), inputs=[signatures]
+        f"links{suffix}",
+        find_links,
+        one_task_per_partition(signatures, setting),
+        inputs=[signatures],
     )
     connected = whole(
         f"groups{suffix}",
         connect_groups,
-        [Task("all", config=setting, side=by_name(links))],
+        [Task("all", config=setting, side=files_by_name(links))],
         inputs=[links],
     )
     members = whole(
         f"members{suffix}",
         gather_members,
-        [replace(task, side=by_name(connected)) for task in shards],
+        [replace(task, side=files_by_name(connected)) for task in shards],
         inputs=[before, connected],
     )
     duplicates = whole(
         f"duplicates{suffix}",
         find_duplicates,
-        task_a_partition(members, setting),
+        one_task_per_partition(members, setting),
         inputs=[members],
         extra=sources,
     )
-    decisions = by_name(duplicates)
+    decisions = files_by_name(duplicates)
     return whole(
         f"deduplicate{suffix}",
         deduplicate_shard,
@@ -89,79 +94,85 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
 
 
 def sign_shard(task: Task) -> Ledger:
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     signed = dedup.signatures(documents_of(task), setting.config)
-    return sign_off(task, [pack(part) for part in signed.parts(setting.partitions)])
+    return write_shuffle_output(
+        task, [pack_arrays(part) for part in signed.parts(setting.partitions)]
+    )
 
 
 def find_links(task: Task) -> Ledger:
     """`task.side`: the signatures of all shards, in their order."""
-    setting: Setting = task.config
-    found = candidate_groups.find_links(parts_of(task.side.values(), setting.number))
-    return sign_off(task, [pack(found.arrays())])
+    setting: PartitionedTask = task.config
+    found = candidate_groups.find_links(read_partition(task.side.values(), setting.number))
+    return write_shuffle_output(task, [pack_arrays(found.arrays())])
 
 
 def connect_groups(task: Task) -> Ledger:
     """`task.side`: the links of all partitions. Writes a part for each class of shards."""
-    setting: Setting = task.config
-    links = (candidate_groups.Links.of(arrays) for _, arrays in parts_of(task.side.values(), 0))
+    setting: PartitionedTask = task.config
+    links = (
+        candidate_groups.Links.of(arrays) for _, arrays in read_partition(task.side.values(), 0)
+    )
     found = candidate_groups.connect(links)
     classes = found.shard_M() % setting.partitions
     parts = [
-        pack(found.where(index).arrays())
-        for (index,) in split(classes, setting.partitions, np.arange(len(classes)))
+        pack_arrays(found.where(index).arrays())
+        for (index,) in split_by_partition(classes, setting.partitions, np.arange(len(classes)))
     ]
-    sizes = np.unique(found.near_M, return_counts=True)[1]
-    return sign_off(task, parts, documents=len(classes), largest_group=int(sizes.max(initial=0)))
+    sizes = np.unique(found.candidate_root_M, return_counts=True)[1]
+    return write_shuffle_output(
+        task, parts, documents=len(classes), largest_group=int(sizes.max(initial=0))
+    )
 
 
 def gather_members(task: Task) -> Ledger:
     """`task.side`: the groups. Writes a part for each partition that has groups of this shard."""
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     (file,) = task.side.values()
-    content = read_part(file.path, setting.shard_class)
-    everyone = candidate_groups.Groups.of(unpack(content))
+    content = read_shuffle_partition(file.path, setting.shard_class)
+    everyone = candidate_groups.Groups.of(unpack_arrays(content))
     own = everyone.where(everyone.shard_M() == setting.number)
     found = survivors.members(documents_of(task), own, setting.config)
-    part_M = partition_of(own.together_M, setting.partitions)
-    return sign_off(
+    part_M = partition_of(own.decision_root_M, setting.partitions)
+    return write_shuffle_output(
         task,
         [
-            pack(found.where(index).arrays()) if len(index) else b""
-            for (index,) in split(part_M, setting.partitions, np.arange(len(part_M)))
+            pack_arrays(found.where(index).arrays()) if len(index) else b""
+            for (index,) in split_by_partition(part_M, setting.partitions, np.arange(len(part_M)))
         ],
     )
 
 
 def find_duplicates(task: Task) -> Ledger:
     """`task.side`: the members of all shards. Writes a part for each class of shards."""
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     tables = (
         survivors.Members.of(arrays)
-        for _, arrays in parts_of(task.side.values(), setting.number)
+        for _, arrays in read_partition(task.side.values(), setting.number)
         if arrays is not None
     )
     decided = survivors.decide(tables, setting.sources, setting.config)
     classes: list[dict[int, Any]] = [{} for _ in range(setting.partitions)]
     for shard in sorted(decided):
         classes[shard % setting.partitions][shard] = decided[shard].to_json()
-    return sign_off(task, [json.dumps(own).encode() for own in classes])
+    return write_shuffle_output(task, [json.dumps(own).encode() for own in classes])
 
 
 def deduplicate_shard(task: Task) -> Ledger:
     """`task.side`: the decisions of all partitions."""
-    setting: Setting = task.config
+    setting: PartitionedTask = task.config
     decisions = dedup.Decisions()
     for file in task.side.values():
-        own = json.loads(read_part(file.path, setting.shard_class))
+        own = json.loads(read_shuffle_partition(file.path, setting.shard_class))
         if (decided := own.get(str(setting.number))) is not None:
             decisions.add(dedup.Decisions.from_json(decided))
     decide_one = dedup.build(decisions)
-    with Books(task, "deduplicate") as books:
+    with ShardOutput(task, "deduplicate") as output:
         for row, document in enumerate(documents_of(task)):
-            books.came(document)
+            output.count_input(document)
             answer = decide_one(row, document)
             if isinstance(answer, Document) and "renamed_from" in answer.meta:
-                books.ledger.of(answer.source).changed["duplicate_id"] += 1
-            books.settle(answer)
-    return books.ledger
+                output.ledger.of(answer.source).changed["duplicate_id"] += 1
+            output.write(answer)
+    return output.ledger

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import Deduplication
 from data_pipeline.deduplication.candidate_groups import Groups
-from data_pipeline.deduplication.jaccard import jaccard, unite
+from data_pipeline.deduplication.jaccard import connected_components, jaccard
 from data_pipeline.deduplication.signatures import EXACT, NEAR, Decisions, exact_hashes, shingles
 from data_pipeline.execution.shuffle_file import Arrays
 from data_pipeline.storage.document import Document
@@ -79,7 +79,7 @@ class _Member:
 
 def members(documents: Iterable[Document], groups: Groups, config: Deduplication) -> Members:
     """The members of one shard, whose groups these are; reads no further than the last of them."""
-    compared = dict(zip(groups.row_M().tolist(), groups.compared_M.tolist(), strict=True))
+    compared = dict(zip(groups.row_M().tolist(), groups.needs_jaccard_M.tolist(), strict=True))
     rows = range(max(compared, default=-1) + 1)
     wanted = (
         _Member(document.text, document, compared[row])
@@ -150,7 +150,7 @@ class _Ranked:
         self.ids = [keys[k][3] for k in order]
         self.exact = [keys[k][4] for k in order]
         self.sets = [sets[k] for k in order]
-        self.near_M = _ordered([table.groups.near_M for table in tables], order)
+        self.candidate_root_M = _ordered([table.groups.candidate_root_M for table in tables], order)
         self.shard_M = _ordered([table.groups.shard_M() for table in tables], order).tolist()
         self.row_M = _ordered([table.groups.row_M() for table in tables], order).tolist()
         own = {self.exact[k]: k for k in range(len(order)) if len(self.sets[k])}
@@ -164,8 +164,8 @@ def _ordered(arrays: Sequence[NDArray], order: list[int]) -> NDArray:
 def _survivors(everything: _Ranked, threshold: float) -> I64:
     """For each member the rank of the one that survives it, which may be itself."""
     survivor_M = np.arange(len(everything.ids))
-    by_group = np.argsort(everything.near_M, kind="stable")
-    _, begins = np.unique(everything.near_M[by_group], return_index=True)
+    by_group = np.argsort(everything.candidate_root_M, kind="stable")
+    _, begins = np.unique(everything.candidate_root_M[by_group], return_index=True)
     for group in np.split(by_group, begins[1:]):
         if len(group) < 2:
             continue
@@ -173,7 +173,9 @@ def _survivors(everything: _Ranked, threshold: float) -> I64:
         with_set, place_G = np.unique(
             [everything.set_of[rank] for rank in group.tolist()], return_inverse=True
         )
-        joined = unite([everything.sets[rank] for rank in with_set.tolist()], threshold)
+        joined = connected_components(
+            [everything.sets[rank] for rank in with_set.tolist()], threshold
+        )
         # Ranks ascend in a group, so the first one of each connected group survives.
         _, first, connected = np.unique(joined[place_G], return_index=True, return_inverse=True)
         survivor_M[group] = group[first[connected]]

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar, cast
 from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.local_engine import JOB, Failed, Kinds
 from data_pipeline.execution.manifest import read_ledgers
-from data_pipeline.storage.atomic import names_in, remove_files, write_bytes, write_text
+from data_pipeline.storage.atomic import list_names, remove_files, write_bytes, write_text
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ _KINDS: dict[str, type[Exception]] = {
 }
 
 
-class OnWorker(Exception):
+class WorkerError(Exception):
     """The traceback of an error, as the worker printed it."""
 
 
@@ -66,7 +66,7 @@ class BeamEngine:
         function: Callable[[T], R],
         tasks: Sequence[T],
         *,
-        at_once: int = 0,
+        max_parallel: int = 0,
         collect: Kinds = (),
     ) -> Iterator[tuple[T, R | Failed]]:
         """Yields (task, ledger) when the job has ended; see `Engine.run`.
@@ -85,7 +85,7 @@ class BeamEngine:
             for start in range(0, len(todo), TASKS_A_FILE):
                 some = list(todo[start : start + TASKS_A_FILE])
                 write_bytes(work.file(start), pickle.dumps(some))
-            stopped = self._run_job(work, len(todo), at_once)
+            stopped = self._run_job(work, len(todo), max_parallel)
             ledgers = read_ledgers(out, [task.shard for task in todo])
             failures = _failures(out, ledgers.keys())
         finally:
@@ -112,7 +112,7 @@ class BeamEngine:
                 "gs://BUCKET/RUN"
             )
 
-    def _run_job(self, work: _Work, count: int, at_once: int) -> Exception | None:
+    def _run_job(self, work: _Work, count: int, max_parallel: int) -> Exception | None:
         """Runs the job to its end; returns what stopped it, if something did."""
         try:
             import apache_beam as beam
@@ -124,10 +124,10 @@ class BeamEngine:
         try:
             with beam.Pipeline(options=PipelineOptions(self.options)) as pipeline:
                 numbers = pipeline | "shards" >> beam.Create(range(count), reshuffle=False)
-                if at_once:
+                if max_parallel:
                     grouped = (
                         numbers
-                        | "in turn" >> beam.Map(partial(_with_key, at_once))
+                        | "in turn" >> beam.Map(partial(_with_key, max_parallel))
                         | "at once" >> beam.GroupByKey()
                     )
                     grouped | "work" >> beam.Map(partial(_work_in_turn, work))
@@ -150,8 +150,8 @@ class BeamEngine:
         """Nothing is kept between stages."""
 
 
-def _with_key(at_once: int, number: int) -> tuple[int, int]:
-    return number % at_once, number
+def _with_key(max_parallel: int, number: int) -> tuple[int, int]:
+    return number % max_parallel, number
 
 
 def _work_in_turn(work: _Work, group: tuple[int, Iterable[int]]) -> None:
@@ -216,11 +216,11 @@ def _load_tasks(file: Path) -> list[Any]:
 def _failures(out: Path, finished: Iterable[str]) -> dict[str, Exception]:
     """Why shards could not be made; one that was made when it was tried again is no failure."""
     found: dict[str, Exception] = {}
-    names = {name for name in names_in(out / JOB) if name.startswith(FAILED)}
+    names = {name for name in list_names(out / JOB) if name.startswith(FAILED)}
     for name in names - {f"{FAILED}{shard}.json" for shard in finished}:
         record = json.loads((out / JOB / name).read_text(encoding="utf-8"))
         error = _KINDS.get(record["kind"], RuntimeError)(record["message"])
-        error.__cause__ = OnWorker(record["traceback"])
+        error.__cause__ = WorkerError(record["traceback"])
         found[name.removeprefix(FAILED).removesuffix(".json")] = error
     return found
 

@@ -32,7 +32,7 @@ class Failed:
     error: Exception
 
 
-class Engine(Protocol):
+class ExecutionEngine(Protocol):
     """Whatever runs a shard function over shards; a context manager. `workers`: 0 if unknown."""
 
     workers: int
@@ -42,7 +42,7 @@ class Engine(Protocol):
         function: Callable[[T], R],
         tasks: Sequence[T],
         *,
-        at_once: int = 0,
+        max_parallel: int = 0,
         collect: Kinds = (),
     ) -> Iterator[tuple[T, R | Failed]]:
         """Yields (task, result) in the order in which they finish.
@@ -102,7 +102,7 @@ class LocalEngine:
         function: Callable[[T], R],
         tasks: Sequence[T],
         *,
-        at_once: int = 0,
+        max_parallel: int = 0,
         collect: Kinds = (),
     ) -> Iterator[tuple[T, R | Failed]]:
         """Yields (task, result) as they finish; see `Engine.run`."""
@@ -121,7 +121,7 @@ class LocalEngine:
         try:
             while True:
                 # Only so many are handed over at a time: a stage may have a million of them.
-                for task in islice(waiting, (at_once or 4 * self.workers) - len(running)):
+                for task in islice(waiting, (max_parallel or 4 * self.workers) - len(running)):
                     running[self._pool.submit(function, task)] = task
                 if not running:
                     return

@@ -28,14 +28,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.storage.atomic import fetched, names_in, write_text
+from data_pipeline.storage.atomic import list_names, local_copy, write_text
 from data_pipeline.storage.object_store import is_remote
 
 SCHEMA = 1
 REQUESTS_AT_ONCE = 32  # to an object store, when many small files are read
 
 
-class DamagedInput(ValueError):
+class CorruptStageError(ValueError):
     """A file is not what its manifest says it is."""
 
 
@@ -152,7 +152,7 @@ class ShardFile:
     sha256: str
 
     def verify(self) -> None:
-        """Raises DamagedInput if the bytes on disk are not the promised ones."""
+        """Raises CorruptStageError if the bytes on disk are not the promised ones."""
         with self.verified():
             pass
 
@@ -164,16 +164,16 @@ class ShardFile:
         """
         with contextlib.ExitStack() as stack:
             try:
-                path = stack.enter_context(fetched(self.path))
+                path = stack.enter_context(local_copy(self.path))
                 got = file_sha256(path)
             except FileNotFoundError:
-                raise DamagedInput(
+                raise CorruptStageError(
                     f"{self.path} is missing: its manifest lists it with sha256 "
                     f"{self.sha256[:12]}.... Delete {self.path.parent.parent} and run again to "
                     f"make it anew."
                 ) from None
             if got != self.sha256:
-                raise DamagedInput(
+                raise CorruptStageError(
                     f"{self.path} has changed since it was written: got sha256 {got[:12]}..., its "
                     f"manifest says {self.sha256[:12]}.... Delete {self.path.parent.parent} and "
                     f"run again to make it anew."
@@ -228,14 +228,14 @@ class Directory:
         """The one file of this name (relative to the directory)."""
         if name not in self._files:
             some = ", ".join(sorted(self._files)[:20])
-            raise DamagedInput(f"{self.path} has no file {name!r}: it lists {some}")
+            raise CorruptStageError(f"{self.path} has no file {name!r}: it lists {some}")
         return ShardFile(name, self.path / name, self._files[name])
 
 
 def load(path: Path) -> Directory | None:
     """The finished directory at `path`, or None where its manifest is not yet written.
 
-    Raises DamagedInput where the manifest is unreadable, of another schema, or lists a file that
+    Raises CorruptStageError where the manifest is unreadable, of another schema, or lists a file that
     is not there.
     """
     file = path / "manifest.json"
@@ -244,9 +244,11 @@ def load(path: Path) -> Directory | None:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedInput(f"{file} is no JSON ({error}). Delete {path} and run again.") from None
+        raise CorruptStageError(
+            f"{file} is no JSON ({error}). Delete {path} and run again."
+        ) from None
     if manifest.get("schema") != SCHEMA:
-        raise DamagedInput(
+        raise CorruptStageError(
             f"{file} has schema {manifest.get('schema')!r}, this version writes {SCHEMA}. "
             f"Delete {path} and run again."
         )
@@ -269,7 +271,7 @@ class _Listings:
     def __contains__(self, name: str) -> bool:
         folder, _, file = name.rpartition("/")
         if folder not in self._folders:
-            self._folders[folder] = names_in(self._path / folder)
+            self._folders[folder] = list_names(self._path / folder)
         return file in self._folders[folder]
 
 
@@ -301,7 +303,7 @@ def _verifies(path: Path, ledger: Ledger) -> bool:
     try:
         for name, sha256 in ledger.files.items():
             ShardFile(name, path / name, sha256).verify()
-    except DamagedInput:
+    except CorruptStageError:
         return False
     return True
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from data_pipeline.execution import manifest as manifests
 from data_pipeline.execution.code_version import code_version
-from data_pipeline.execution.local_engine import JOB, Engine, Failed
+from data_pipeline.execution.local_engine import JOB, ExecutionEngine, Failed
 from data_pipeline.execution.manifest import Counts, Directory, Ledger, ShardFile
 from data_pipeline.execution.progress import console, human_bytes, human_time, progress
-from data_pipeline.storage.atomic import remove_files, remove_partial, write_text
+from data_pipeline.storage.atomic import remove_files, remove_temporary_files, write_text
 
 LISTED = 20  # refused shards that are named
 
@@ -41,7 +41,7 @@ class Runner:
     """Runs stages into `root`; `directories` lists what it made or found, in order."""
 
     root: Path
-    engine: Engine
+    engine: ExecutionEngine
     directories: list[Directory] = field(default_factory=list)
 
     def stage(
@@ -53,7 +53,7 @@ class Runner:
         config: Any,
         inputs: Sequence[Directory],
         extra: Any = None,
-        at_once: int = 0,
+        max_parallel: int = 0,
         list_all_failures: bool = False,
     ) -> Directory:
         """The finished directory of this stage, made now unless its address is already there.
@@ -94,7 +94,7 @@ class Runner:
         ledgers = manifests.finished_ledgers(path, names)
         todo = [replace(task, out=path) for task in tasks if task.shard not in ledgers]
         for folder in ("shards", "dropped", "ledger"):
-            remove_partial(path / folder)
+            remove_temporary_files(path / folder)
         remove_files(path / JOB)
         if ledgers:
             console.print(f"  {name}: {len(ledgers)} of {len(tasks)} shards were finished before")
@@ -103,7 +103,9 @@ class Runner:
         with progress(name, sum(task.size for task in todo)) as advance:
             failures: dict[str, Exception] = {}
             collect = (ValueError,) if list_all_failures else ()
-            for task, made in self.engine.run(function, todo, at_once=at_once, collect=collect):
+            for task, made in self.engine.run(
+                function, todo, max_parallel=max_parallel, collect=collect
+            ):
                 if isinstance(made, Failed):
                     failures[task.shard] = made.error
                 else:
@@ -160,7 +162,7 @@ def _all_of(failures: dict[str, Exception], shards: int) -> Exception:
     return ValueError("\n".join(lines))
 
 
-def one_task_a_shard(before: Directory, config: object) -> list[Task]:
+def one_task_per_shard(before: Directory, config: object) -> list[Task]:
     """A task for each shard of documents in `before`."""
     tiers = before.tiers()
     text = {
@@ -173,6 +175,6 @@ def one_task_a_shard(before: Directory, config: object) -> list[Task]:
     ]
 
 
-def all_in_one(before: Directory, config: object) -> Task:
+def one_task_for_all(before: Directory, config: object) -> Task:
     """One task over all shards of `before`, for what is decided over all documents at once."""
     return Task("all", inputs=tuple(before.files()), config=config, tiers=before.tiers())

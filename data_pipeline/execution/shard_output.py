@@ -11,16 +11,16 @@ from types import TracebackType
 from data_pipeline.execution.manifest import Ledger, ShardFile
 from data_pipeline.execution.runner import Task
 from data_pipeline.storage.atomic import write_text
-from data_pipeline.storage.document import Bad, Document, Dropped
+from data_pipeline.storage.document import BadInput, Document, Dropped
 from data_pipeline.storage.shards import DroppedWriter, ShardWriter, read_shard
 
 CHUNK = 256  # documents that a decision sees at a time
 
-Answer = Document | Dropped
-Decide = Callable[[list[Document]], list[Answer]]
+Decision = Document | Dropped
+Decide = Callable[[list[Document]], list[Decision]]
 
 
-class Books:
+class ShardOutput:
     """The two files and the ledger of one shard; the ledger is written last, and only on success.
 
     >>> with Books(task, "clean") as books:        # doctest: +SKIP
@@ -30,9 +30,9 @@ class Books:
 
     def __init__(self, task: Task, stage: str) -> None:
         self.task, self.stage = task, stage
-        self.ledger = account_of(task)
+        self.ledger = new_ledger(task)
 
-    def __enter__(self) -> Books:
+    def __enter__(self) -> ShardOutput:
         name = f"{self.task.shard}.jsonl.zst"
         self._kept = ShardWriter(self.task.out / "shards" / name).__enter__()
         self._dropped = DroppedWriter(self.task.out / "dropped" / name).__enter__()
@@ -53,12 +53,12 @@ class Books:
             }
             self.ledger.write(self.task.out)
 
-    def came(self, document: Document) -> None:
+    def count_input(self, document: Document) -> None:
         counts = self.ledger.of(document.source, self.task.tiers.get(document.source, ""))
         counts.documents_in += 1
         counts.bytes_in += text_bytes(document)
 
-    def settle(self, answer: Answer) -> None:
+    def write(self, answer: Decision) -> None:
         """Writes what a decision answered to where it belongs."""
         if isinstance(answer, Dropped):
             self._dropped.write(self.stage, answer)
@@ -69,7 +69,7 @@ class Books:
             counts.kept += 1
             counts.bytes_kept += text_bytes(answer)
 
-    def quarantine(self, bad: Bad, source: str) -> None:
+    def quarantine(self, bad: BadInput, source: str) -> None:
         """Keeps what never became a document: as much of it as was read, and where it lies."""
         text = bad.raw.decode("utf-8", "backslashreplace")
         evidence = {"file": bad.file, "offset": bad.offset, "detail": bad.detail}
@@ -78,7 +78,7 @@ class Books:
         self.ledger.of(source).bad[bad.reason] += 1
 
 
-def account_of(task: Task) -> Ledger:
+def new_ledger(task: Task) -> Ledger:
     """The empty ledger of a task, with what it reads."""
     return Ledger(task.shard, inputs={file.name: file.sha256 for file in task.inputs})
 
@@ -111,13 +111,13 @@ def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def transform(task: Task, stage: str, decide: Decide) -> Ledger:
     """Streams the task's documents past `decide`."""
-    with Books(task, stage) as books:
+    with ShardOutput(task, stage) as output:
         for chunk in chunks(documents_of(task)):
             for document in chunk:
-                books.came(document)
+                output.count_input(document)
             for answer in decide(chunk):
-                books.settle(answer)
-    return books.ledger
+                output.write(answer)
+    return output.ledger
 
 
 def add_file(ledger: Ledger, out: Path, name: str, text: str) -> None:

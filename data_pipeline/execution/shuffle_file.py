@@ -9,8 +9,8 @@ more. So nobody holds everything, and there is one file a shard and not one a sh
 
 The hash of the whole file stands in the ledger, as always. A reader of one part checks that part.
 
->>> write_parts(path, [b"for the first worker", b"", b"for the third"])     # doctest: +SKIP
->>> read_part(path, 2)                                                      # doctest: +SKIP
+>>> write_shuffle_file(path, [b"for the first worker", b"", b"for the third"])     # doctest: +SKIP
+>>> read_shuffle_partition(path, 2)                                                      # doctest: +SKIP
 b'for the third'
 """
 
@@ -24,21 +24,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.execution.manifest import DamagedInput
+from data_pipeline.execution.manifest import CorruptStageError
 from data_pipeline.storage.atomic import write_bytes
 
 MAGIC = b"hareprt1"
 _SHA256 = 32
 
 PARTITION_BYTES = 256 << 20  # of text, where the configuration leaves the number of partitions open
-MOST_PARTITIONS = 1024  # then; a shard's file has a part for each, which should not become tiny
+MAX_PARTITIONS = 1024  # then; a shard's file has a part for each, which should not become tiny
 
 Arrays = dict[str, NDArray]
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 
-def write_parts(path: Path, parts: Sequence[bytes]) -> str:
+def write_shuffle_file(path: Path, parts: Sequence[bytes]) -> str:
     """Writes the file whole or not at all; returns the sha256 (hex) of all its bytes."""
     sizes = [_SHA256 + len(part) for part in parts]
     begin = len(MAGIC) + 8 * (len(parts) + 2)
@@ -52,10 +52,10 @@ def write_parts(path: Path, parts: Sequence[bytes]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_part(path: Path, part: int) -> bytes:
+def read_shuffle_partition(path: Path, part: int) -> bytes:
     """The bytes of one part; the rest of the file is not read.
 
-    Raises DamagedInput for a file that is missing, cut, or not what was written.
+    Raises CorruptStageError for a file that is missing, cut, or not what was written.
     """
     try:
         with path.open("rb") as file:
@@ -79,13 +79,13 @@ def read_part(path: Path, part: int) -> bytes:
     return body
 
 
-def _damaged(path: Path, what: str) -> DamagedInput:
-    return DamagedInput(
+def _damaged(path: Path, what: str) -> CorruptStageError:
+    return CorruptStageError(
         f"{path}: {what}. Delete {path.parent.parent} and run again to make it anew."
     )
 
 
-def pack(arrays: Arrays) -> bytes:
+def pack_arrays(arrays: Arrays) -> bytes:
     """Arrays by name as bytes, the same for the same arrays; b"" where all of them are empty."""
     if not any(len(array) for array in arrays.values()):
         return b""
@@ -94,7 +94,7 @@ def pack(arrays: Arrays) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> Arrays | None:
+def unpack_arrays(content: bytes) -> Arrays | None:
     """What `pack` was given; None where all of it was empty."""
     if not content:
         return None
@@ -108,7 +108,7 @@ def num_partitions(asked: int, text_bytes: int) -> int:
     >>> num_partitions(0, 3 << 30), num_partitions(7, 3 << 30), num_partitions(0, 0)
     (12, 7, 1)
     """
-    return asked or min(max(1, -(-text_bytes // PARTITION_BYTES)), MOST_PARTITIONS)
+    return asked or min(max(1, -(-text_bytes // PARTITION_BYTES)), MAX_PARTITIONS)
 
 
 def partition_of(keys: U64, partitions: int) -> I64:
@@ -117,7 +117,7 @@ def partition_of(keys: U64, partitions: int) -> I64:
     return ((mixed >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64)
 
 
-def split(part_N: I64, partitions: int, *arrays: NDArray) -> list[tuple[NDArray, ...]]:
+def split_by_partition(part_N: I64, partitions: int, *arrays: NDArray) -> list[tuple[NDArray, ...]]:
     """The rows of the arrays by partition, in their order."""
     if partitions == 1:
         return [arrays]

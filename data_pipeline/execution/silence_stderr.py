@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Sends standard error nowhere; Python exceptions pass, with all that they say."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"\S+")
 
 
 @dataclass(slots=True)
-class Item:
+class MultipleChoiceItem:
     """`choices` are ready to be appended to `context`; `choices[answer]` is right.
 
     >>> Item("a", "cloze", "web", "web/7", "Hares run", [" fast", " blue"], 0).to_json()["choices"]
@@ -55,7 +55,7 @@ class Item:
         return asdict(self)
 
 
-class Place(NamedTuple):
+class GapPosition(NamedTuple):
     """The gap before a word, where a text may be cut."""
 
     document: Document
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 def make(
     documents: Iterable[Document], config: HeldOut, sample: Iterable[Document] = ()
-) -> list[Item]:
+) -> list[MultipleChoiceItem]:
     """At most `config.items` of each task from each source, spread over its documents.
 
     `sample`: documents of the run, the held-out ones among them; no item is made of a text that
@@ -78,7 +78,7 @@ def make(
     for document in sorted(documents, key=lambda document: document.id):
         by_source.setdefault(document.source, []).append(document)
     shared = shared_ngrams.shared_ngrams(sample)
-    items: list[Item] = []
+    items: list[MultipleChoiceItem] = []
     for source in sorted(by_source):
         for kind in (_arithmetic, _cloze, _continuation):
             made = kind(by_source[source], config)
@@ -88,18 +88,18 @@ def make(
     return items
 
 
-def _distinctive(items: list[Item], shared: U64) -> Iterator[Item]:
+def _distinctive(items: list[MultipleChoiceItem], shared: U64) -> Iterator[MultipleChoiceItem]:
     """The items of which one document alone has the most part."""
     texts = [item.context + item.choices[item.answer] for item in items]
     common = shared_ngrams.shares(texts, shared)
     return (item for item, share in zip(items, common, strict=True) if share <= _MOST_SHARED)
 
 
-def _spread(items: Iterator[Item], config: HeldOut) -> list[Item]:
+def _spread(items: Iterator[MultipleChoiceItem], config: HeldOut) -> list[MultipleChoiceItem]:
     """The first of every document, then the second of every document, and so on; by hash within."""
-    of_document: dict[str, list[tuple[int, Item]]] = {}
+    of_document: dict[str, list[tuple[int, MultipleChoiceItem]]] = {}
     for item in items:
-        hashed = seeded_random.number(config.seed, "item", item.id)
+        hashed = seeded_random.hash64(config.seed, "item", item.id)
         of_document.setdefault(item.document, []).append((hashed, item))
     ranked = [
         (rank, hashed, item)
@@ -111,14 +111,16 @@ def _spread(items: Iterator[Item], config: HeldOut) -> list[Item]:
 
 def _item(
     task: str, document: Document, name: str, context: str, right: str, wrong: list[str], seed: int
-) -> Item:
+) -> MultipleChoiceItem:
     identity = f"{task}/{document.id}/{name}"
-    answer = seeded_random.number(seed, "answer", identity) % (len(wrong) + 1)
+    answer = seeded_random.hash64(seed, "answer", identity) % (len(wrong) + 1)
     choices = [f" {choice}" for choice in (*wrong[:answer], right, *wrong[answer:])]
-    return Item(identity, task, document.source, document.id, context, choices, answer)
+    return MultipleChoiceItem(
+        identity, task, document.source, document.id, context, choices, answer
+    )
 
 
-def _arithmetic(documents: list[Document], config: HeldOut) -> Iterator[Item]:
+def _arithmetic(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
     for document in documents:
         if match := _WORKED.match(document.text):
             wrong = _other_numbers(match[2], match[1], document, config)
@@ -143,9 +145,9 @@ def _other_numbers(right: str, text: str, document: Document, config: HeldOut) -
     return wrong
 
 
-def _cloze(documents: list[Document], config: HeldOut) -> Iterator[Item]:
+def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
     texts = {document.id: document.text[:_MAX_CHARACTERS] for document in documents}
-    vocabulary = distractors.Vocabulary.of(
+    vocabulary = distractors.DistractorPool.of(
         line for text in texts.values() for line in text.split("\n")
     )
     own = {name: set(distractors.WORD.findall(text)) for name, text in texts.items()}
@@ -157,12 +159,12 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[Item]:
             if (
                 match is None
                 or not distractors.shape(match[0])
-                or distractors.occurs(match[0], context)
+                or distractors.contains_stem(match[0], context)
             ):
                 continue
             if context.rstrip("\"'”’)")[-1:] in ".!?":
                 continue  # a capital at the beginning of a sentence says nothing
-            wrong = vocabulary.stand_ins(
+            wrong = vocabulary.distractors(
                 match[0],
                 (distractors.WORD.findall(context) or [""])[-1],
                 context,
@@ -174,10 +176,10 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[Item]:
                 yield _item("cloze", document, str(place.at), context, match[0], wrong, config.seed)
 
 
-def _continuation(documents: list[Document], config: HeldOut) -> Iterator[Item]:
+def _continuation(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
     """Wrong choices come from gaps of other documents that follow the same kind of sign."""
     places = [p for d in documents for p in _places(d, _CONTINUATION_CONTEXT, config)]
-    alternatives: dict[str, list[Place]] = {}
+    alternatives: dict[str, list[GapPosition]] = {}
     for place in places:
         alternatives.setdefault(_sign(place), []).append(place)
     for place in places:
@@ -187,7 +189,7 @@ def _continuation(documents: list[Document], config: HeldOut) -> Iterator[Item]:
         length = random_.randint(*_CONTINUATION)
         right = _following(place, length)
         wrong: list[str] = []
-        for other in seeded_random.in_any_order(alternatives[_sign(place)], random_):
+        for other in seeded_random.shuffled(alternatives[_sign(place)], random_):
             own = other.document.id == place.document.id
             text = "" if own else _following(other, length)
             if text and all(text.split()[:2] != known.split()[:2] for known in (right, *wrong)):
@@ -201,7 +203,7 @@ def _continuation(documents: list[Document], config: HeldOut) -> Iterator[Item]:
             )
 
 
-def _places(document: Document, context: tuple[int, int], config: HeldOut) -> list[Place]:
+def _places(document: Document, context: tuple[int, int], config: HeldOut) -> list[GapPosition]:
     """Gaps of a single space with enough text before them, chosen by hash."""
     if _WORKED.match(document.text):
         return []  # a worked problem has an item of its own
@@ -216,16 +218,17 @@ def _places(document: Document, context: tuple[int, int], config: HeldOut) -> li
     random_ = seeded_random.seeded(config.seed, "places", document.id, str(most))
     chosen = random_.sample(gaps, min(_PLACES, len(gaps)))
     return [
-        Place(document, tokens[i].start() - 1, tokens[max(0, i - most)].start()) for i in chosen
+        GapPosition(document, tokens[i].start() - 1, tokens[max(0, i - most)].start())
+        for i in chosen
     ]
 
 
-def _sign(place: Place) -> str:
+def _sign(place: GapPosition) -> str:
     before = place.document.text[place.at - 1]
     return "end of sentence" if before in ".!?" else "comma" if before in ",;:" else "word"
 
 
-def _following(place: Place, length: int) -> str:
+def _following(place: GapPosition, length: int) -> str:
     """The next words, as they stand; "" if the document has fewer."""
     tokens = _TOKEN.finditer(place.document.text, place.at + 1)
     last = [match.end() for match, _ in zip(tokens, range(length), strict=False)]

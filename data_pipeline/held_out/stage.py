@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from data_pipeline.config import HeldOut, Recipe
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, all_in_one, one_task_a_shard
+from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
 from data_pipeline.execution.shard_output import (
-    Books,
-    account_of,
+    ShardOutput,
     add_file,
     documents_in,
     documents_of,
+    new_ledger,
 )
 from data_pipeline.held_out import multiple_choice
 from data_pipeline.storage.document import Document
@@ -28,7 +28,7 @@ def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     return runner.stage(
         "candidates",
         draw_from_shard,
-        one_task_a_shard(before, recipe.held_out),
+        one_task_per_shard(before, recipe.held_out),
         config=recipe.held_out,
         inputs=[before],
     )
@@ -37,12 +37,12 @@ def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
 def draw_from_shard(task: Task) -> Ledger:
     """The documents of a shard whose hash falls under the held-out fraction; the rest passes by."""
     config: HeldOut = task.config
-    with Books(task, "candidates") as books:
+    with ShardOutput(task, "candidates") as output:
         for document in documents_of(task):
-            if seeded_random.number(config.seed, "held out", document.id) < config.fraction * 2**64:
-                books.came(document)
-                books.settle(document)
-    return books.ledger
+            if seeded_random.hash64(config.seed, "held out", document.id) < config.fraction * 2**64:
+                output.count_input(document)
+                output.write(document)
+    return output.ledger
 
 
 def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory:
@@ -50,7 +50,7 @@ def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory
     return runner.stage(
         "held_out",
         choose,
-        [all_in_one(candidates, recipe.held_out)],
+        [one_task_for_all(candidates, recipe.held_out)],
         config=recipe.held_out,
         inputs=[candidates],
     )
@@ -62,16 +62,16 @@ def choose(task: Task) -> Ledger:
     chosen: dict[str, list[tuple[int, int, Document]]] = {}
     for number, document in enumerate(documents_of(task)):
         heap = chosen.setdefault(document.source, [])
-        hashed = seeded_random.number(config.seed, "held out", document.id)
+        hashed = seeded_random.hash64(config.seed, "held out", document.id)
         heapq.heappush(heap, (-hashed, number, document))
         if len(heap) > config.max_documents:
             heapq.heappop(heap)
-    with Books(task, "held_out") as books:
+    with ShardOutput(task, "held_out") as output:
         for source in sorted(chosen):
             for _, _, document in sorted(chosen[source], key=lambda entry: entry[2].id):
-                books.came(document)
-                books.settle(document)
-    return books.ledger
+                output.count_input(document)
+                output.write(document)
+    return output.ledger
 
 
 def make_items(
@@ -82,7 +82,7 @@ def make_items(
     return runner.stage(
         "items",
         write_items,
-        [replace(all_in_one(held_out, recipe.held_out), side=side)],
+        [replace(one_task_for_all(held_out, recipe.held_out), side=side)],
         config=recipe.held_out,
         inputs=[held_out, candidates],
     )
@@ -95,7 +95,7 @@ def write_items(task: Task) -> Ledger:
     """
     config: HeldOut = task.config
     made = multiple_choice.make(documents_of(task), config, sample=documents_in(task.side.values()))
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
     add_file(ledger, task.out, "items.jsonl", "".join(lines))
     ledger.extra = {"items": dict(Counter(item.task for item in made))}

@@ -36,7 +36,7 @@ from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow
 from data_pipeline.mixture.tokenizer import Tokenizer, opened
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.storage.atomic import FULL, KEPT, DiskFull, published, write_text
+from data_pipeline.storage.atomic import FULL, KEPT, DiskFullError, atomic_files, write_text
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.object_store import storage_path
 from data_pipeline.text.ngrams import batches
@@ -49,7 +49,7 @@ TOKEN_DTYPES = ("uint16", "uint32")
 
 
 @dataclass(slots=True)
-class Part:
+class BakedPart:
     """What is baked of one source by one worker, as mixture.json lists it.
 
     `text_bytes`: of UTF-8. `tokens`: predicted ones, that is all but the first of each document.
@@ -93,7 +93,7 @@ def group(sizes: Sequence[int], part_bytes: int) -> list[range]:
 
 def bake_part(
     name: str, source: str, documents: Iterable[Document], directory: str | Path, config: Baking
-) -> Part:
+) -> BakedPart:
     """Writes NAME.tfrecord, NAME.array_record and NAME.spans.array_record into `directory`.
 
     Documents are streamed. No file exists under its name before all three are whole; a part without
@@ -101,11 +101,13 @@ def bake_part(
 
     Raises:
       ValueError: a document is of another source; the tokenizer's file is not one.
-      DiskFull: a file could not be written for want of space.
+      DiskFullError: a file could not be written for want of space.
     """
     directory = storage_path(directory)
     tokenizer = opened(config.tokenizer)
-    part = Part(source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord")
+    part = BakedPart(
+        source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord"
+    )
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
     with _published(files) as (rows_file, spans_file, tfrecord):
         windows = _windows(_recorded(tfrecord, documents, part), tokenizer)
@@ -120,7 +122,7 @@ def bake_part(
 def write_manifest(
     directory: str | Path,
     sources: Sequence[Source],
-    parts: Iterable[Part],
+    parts: Iterable[BakedPart],
     mixtures: Mapping[str, Mapping[str, float]],
     config: Baking,
     *,
@@ -137,7 +139,7 @@ def write_manifest(
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"two sources have one name: {sorted(names)}")
-    by_source: dict[str, list[Part]] = {name: [] for name in names}
+    by_source: dict[str, list[BakedPart]] = {name: [] for name in names}
     for part in parts:
         if part.source not in by_source:
             raise ValueError(f"part {part.file} is of {part.source!r}; the sources are {names}")
@@ -169,7 +171,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def _source_row(source: Source, parts: Sequence[Part]) -> dict[str, Any]:
+def _source_row(source: Source, parts: Sequence[BakedPart]) -> dict[str, Any]:
     full = [part for part in parts if part.documents]
     return {
         "name": source.name,
@@ -182,7 +184,7 @@ def _source_row(source: Source, parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def _recorded(path: Path, documents: Iterable[Document], part: Part) -> Iterator[Document]:
+def _recorded(path: Path, documents: Iterable[Document], part: BakedPart) -> Iterator[Document]:
     """The documents, each written to the TFRecord; counts `documents` and `text_bytes`."""
     _, tf, _ = import_tensorflow()
 
@@ -242,7 +244,7 @@ def _write_rows(
     windows: Iterator[_Window],
     capacity: int,
     tokenizer: Tokenizer,
-    part: Part,
+    part: BakedPart,
 ) -> None:
     """Packs and writes; counts `tokens`, `records` and `padding` of the part on the way."""
     dtype = token_dtype(tokenizer.vocab_size)
@@ -279,11 +281,11 @@ def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> b
 def _published(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """As disk.published, with a full disk explained: the writers have no error type for it."""
     try:
-        with published(paths) as partial:
+        with atomic_files(paths) as partial:
             yield partial
     except Exception as error:
         for code in FULL:
             if os.strerror(code) in str(error):
                 what = f"{os.strerror(code)}. {KEPT} It was writing"
-                raise DiskFull(code, what, str(paths[0])) from error
+                raise DiskFullError(code, what, str(paths[0])) from error
         raise

@@ -15,18 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from data_pipeline.execution.manifest import DamagedInput, file_sha256
-from data_pipeline.storage.atomic import disk_full_explained, published
-from data_pipeline.storage.object_store import RemotePath, is_remote, storage_path
+from data_pipeline.execution.manifest import CorruptStageError, file_sha256
+from data_pipeline.storage.atomic import atomic_files, explain_disk_full
+from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 
 FILES_AT_ONCE = 8
 HASHED = (("file", "sha256"), ("spans", "spans_sha256"), ("tfrecord", "tfrecord_sha256"))
 
 
-def bring(mixture: Path, folder: Path) -> Path:
+def download_mixture(mixture: Path, folder: Path) -> Path:
     """The mixture directory below `folder`, with all files that its mixture.json lists.
 
-    A local mixture is left where it is. Raises DamagedInput for a file whose sha256 is not the one
+    A local mixture is left where it is. Raises CorruptStageError for a file whose sha256 is not the one
     in mixture.json, FileNotFoundError where there is no mixture.json.
     """
     if not is_remote(mixture):
@@ -37,7 +37,7 @@ def bring(mixture: Path, folder: Path) -> Path:
 
     def one(file: tuple[str, str]) -> None:
         name, sha256 = file
-        bring_file(mixture / name, (here / name).resolve(), sha256)
+        download_file(mixture / name, (here / name).resolve(), sha256)
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         list(pool.map(one, wanted))
@@ -45,7 +45,7 @@ def bring(mixture: Path, folder: Path) -> Path:
     return here
 
 
-def bring_file(remote: Path, local: Path, sha256: str = "") -> Path:
+def download_file(remote: Path, local: Path, sha256: str = "") -> Path:
     """A copy of a remote file at `local`, checked if its hash is known; a local file as it is."""
     if not is_remote(remote):
         return remote
@@ -55,10 +55,10 @@ def bring_file(remote: Path, local: Path, sha256: str = "") -> Path:
 
 
 def _put(remote: Path, local: Path, sha256: str) -> None:
-    with disk_full_explained(local), published([local]) as (partial,):
-        cast(RemotePath, remote).download(partial)
+    with explain_disk_full(local), atomic_files([local]) as (partial,):
+        cast(ObjectStorePath, remote).download(partial)
         if sha256 and (got := file_sha256(partial)) != sha256:
-            raise DamagedInput(
+            raise CorruptStageError(
                 f"{remote} has changed since it was baked: got sha256 {got[:12]}..., its "
                 f"mixture.json says {sha256[:12]}.... Delete its folder and bake it again."
             )
@@ -76,4 +76,4 @@ def _listed(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m data_pipeline.mixture.download MIXTURE FOLDER")
-    print(bring(storage_path(sys.argv[1]), Path(sys.argv[2])))
+    print(download_mixture(storage_path(sys.argv[1]), Path(sys.argv[2])))

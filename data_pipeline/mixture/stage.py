@@ -12,7 +12,7 @@ from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.manifest import Directory, Ledger, digest
 from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import account_of, documents_of
+from data_pipeline.execution.shard_output import documents_of, new_ledger
 from data_pipeline.mixture import bake as baking
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.mixture.weights import resolve_weights, table
@@ -62,7 +62,7 @@ def bake_shards(task: Task) -> Ledger:
     config, source = task.config
     documents = (document for document in documents_of(task) if document.source == source)
     part = baking.bake_part(task.shard, source, documents, task.out / "shards", config)
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     ledger.files = {
         f"shards/{part.file}": part.sha256,
         f"shards/{part.spans}": part.spans_sha256,
@@ -133,7 +133,7 @@ def _write(
     relative = f"../{baked.path.name}/shards"
     parts = []
     for ledger in baked.ledgers():
-        part = baking.Part(**ledger.extra)
+        part = baking.BakedPart(**ledger.extra)
         for key in ("file", "spans", "tfrecord"):
             setattr(part, key, f"{relative}/{getattr(part, key)}")
         parts.append(part)

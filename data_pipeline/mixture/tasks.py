@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.execution.manifest import digest, file_sha256
-from data_pipeline.execution.silence_stderr import quiet
+from data_pipeline.execution.silence_stderr import silence_stderr
 from data_pipeline.mixture.tokenizer import Tokenizer
 
 
@@ -120,7 +120,7 @@ def task(name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer) -> Any:
     """A seqio.Task with the split "train" over TFRecords of documents: "id", "text" and more."""
     seqio, tf, _ = import_tensorflow()
     vocabulary = seqio.SentencePieceVocabulary(str(tokenizer.path))
-    with quiet():
+    with silence_stderr():
         vocabulary.load_model()  # warns that the Mistral tokenizer has no padding id
     return seqio.Task(
         name,
@@ -140,7 +140,9 @@ def _tokenize(tokenizer: Tokenizer) -> Callable[..., Any]:
     def tokenize(
         dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
     ) -> Any:
-        with quiet():  # it greets; the vocabulary's encode_tf would do so when it is iterated over
+        with (
+            silence_stderr()
+        ):  # it greets; the vocabulary's encode_tf would do so when it is iterated over
             encode = text.SentencepieceTokenizer(model=tokenizer.model).tokenize
         ends = [tokenizer.bos_id], [tokenizer.eos_id][: output_features["targets"].add_eos]
         longest = (sequence_length or {}).get("targets")
@@ -167,7 +169,7 @@ def import_tensorflow() -> tuple[Any, Any, Any]:
     """(seqio, tensorflow, tensorflow_text), imported without a word and kept off the GPUs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    with quiet():
+    with silence_stderr():
         import seqio
         import tensorflow
         import tensorflow_text

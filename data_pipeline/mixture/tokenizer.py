@@ -91,7 +91,7 @@ class Tokenizer:
     def splits_at_words(self) -> bool:
         """Whether the ids of a text are those of its words (word_boundaries.py).
 
-        True for BPE with byte fallback and no normalisation where no piece lies across the end of a
+        True for BPE with byte fallback and no normalization where no piece lies across the end of a
         word: then no merge does. Unigram models weigh whole segmentations: False.
         """
         proto = self._proto()

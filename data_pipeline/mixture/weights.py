@@ -105,7 +105,7 @@ def resolve_weights(
                 "weight above 0"
             )
         if left_out:
-            note(_renormalised(mixture, left_out, total_weight))
+            note(_renormalized(mixture, left_out, total_weight))
         resolved[mixture] = {s: w / total_weight for s, w in weights.items() if w}
     return resolved
 
@@ -137,9 +137,9 @@ def _sharing(
     return sharing
 
 
-def _renormalised(mixture: str, left_out: Mapping[str, float], kept: float) -> str:
+def _renormalized(mixture: str, left_out: Mapping[str, float], kept: float) -> str:
     """
-    >>> _renormalised("stage1", {"books": 3.0}, 9.0)
+    >>> _renormalized("stage1", {"books": 3.0}, 9.0)
     "mixture 'stage1' goes without books (3), no text of them is there: 9 of 12 are left, \
 and the weights of the others are multiplied by 1.333"
     """

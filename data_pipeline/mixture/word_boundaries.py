@@ -1,4 +1,4 @@
-r"""Where words begin in a text: a matter of two neighbouring bytes.
+r"""Where words begin in a text: a matter of two neighboring bytes.
 
 Words are such that no piece of most vocabularies lies in two of them, as short as that allows:
 "It's  3.5\n" is "It", "'", "s", "  3", ".", "5", "\n". Spaces belong to what follows them, and what

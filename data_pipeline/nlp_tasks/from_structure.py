@@ -21,13 +21,13 @@ from data_pipeline.config import NlpTasks
 from data_pipeline.nlp_tasks.kinds.choices import multiple_choice
 from data_pipeline.nlp_tasks.kinds.cloze import cloze
 from data_pipeline.nlp_tasks.kinds.questions import question_answering
-from data_pipeline.nlp_tasks.kinds.source_text import Material, Task
+from data_pipeline.nlp_tasks.kinds.source_text import NlpTask, SourceText
 from data_pipeline.nlp_tasks.kinds.statements import true_false
 from data_pipeline.nlp_tasks.kinds.summaries import summary, title
 from data_pipeline.storage.document import Document
 from data_pipeline.text.seeded_random import seeded
 
-KINDS: dict[str, Callable[[Material, random.Random], Iterator[Task]]] = {
+KINDS: dict[str, Callable[[SourceText, random.Random], Iterator[NlpTask]]] = {
     "question_answering": question_answering,
     "multiple_choice": multiple_choice,
     "cloze": cloze,
@@ -52,10 +52,10 @@ def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
     def make(document: Document) -> list[Document]:
         if not config.enabled:
             return []
-        material = Material.of(document.text, seeded(config.seed, "window", document.id))
+        material = SourceText.of(document.text, seeded(config.seed, "window", document.id))
         made: list[Document] = []
         for kind in config.kinds:
-            tasks: list[Task] = []
+            tasks: list[NlpTask] = []
             for task in KINDS[kind](material, seeded(config.seed, kind, document.id)):
                 if len(task.text.split()) <= config.max_words:
                     tasks.append(task)
@@ -67,7 +67,7 @@ def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
     return make
 
 
-def _document(task: Task, kind: str, k: int, origin: Document, config: NlpTasks) -> Document:
+def _document(task: NlpTask, kind: str, k: int, origin: Document, config: NlpTasks) -> Document:
     meta = {
         "task": kind,
         "from": origin.id,

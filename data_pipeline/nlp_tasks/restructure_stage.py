@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data_pipeline.config import Recipe, Restructuring, Tier
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import Books, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.nlp_tasks.restructure import requests, tasks
 from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
@@ -20,7 +20,7 @@ from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.teacher import settings, wire
 from data_pipeline.teacher.ask_shard import ask_shard
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.topics.stage import NAMES
 
 TOPIC_TERMS = 5  # of a topic, that a prompt names
@@ -69,7 +69,7 @@ def restructure(
     shards = [
         replace(task, side=_topics_of(task.shard, directory, known))
         for directory in documents
-        for task in one_task_a_shard(directory, config)
+        for task in one_task_per_shard(directory, config)
     ]
     asked = runner.stage(
         "restructuring_requests",
@@ -84,15 +84,15 @@ def restructure(
     told = runner.stage(
         "restructure",
         ask_teacher,
-        one_task_a_shard(asked, (config, cache)),
+        one_task_per_shard(asked, (config, cache)),
         config=[wire.identity(config.teacher), config.answer_tokens],
         inputs=[asked],
-        at_once=1,
+        max_parallel=1,
     )
     return runner.stage(
         "restructured_tasks",
         write_tasks,
-        one_task_a_shard(told, (config, recipe.baking.tokenizer)),
+        one_task_per_shard(told, (config, recipe.baking.tokenizer)),
         config=_settings(config, "max_tokens"),
         inputs=[told],
         extra=opened(recipe.baking.tokenizer).sha256,
@@ -135,14 +135,14 @@ def write_requests(task: Task) -> Ledger:
     config: Restructuring = task.config
     make = requests.build(config)
     topic_of = _topic_names(task)
-    with Books(task, "restructuring_requests") as books:
+    with ShardOutput(task, "restructuring_requests") as output:
         for document in documents_of(task):
             if task.tiers[document.source] == Tier.D3.value:
                 continue
             for request in make(document, topic_of(document)):
-                books.came(request)
-                books.settle(request)
-    return books.ledger
+                output.count_input(request)
+                output.write(request)
+    return output.ledger
 
 
 def _topic_names(task: Task) -> Callable[[Document], str]:
@@ -165,15 +165,15 @@ def ask_teacher(task: Task) -> Ledger:
     cache: Path
     config, cache = task.config
 
-    def request_of(document: Document) -> Request:
+    def request_of(document: Document) -> TeacherRequest:
         messages = (("system", SYSTEM), ("user", document.text))
         schema = SCHEMAS[document.meta["task"]]
-        return Request(document.id, messages, config.answer_tokens, schema)
+        return TeacherRequest(document.id, messages, config.answer_tokens, schema)
 
     return ask_shard(task, "restructure", config.teacher, cache, request_of, _told)
 
 
-def _told(document: Document, reply: Reply) -> Document:
+def _told(document: Document, reply: TeacherReply) -> Document:
     usage = {"finish": reply.finish, "tokens": reply.completion_tokens}
     return replace(document, meta=document.meta | usage)
 
@@ -185,12 +185,12 @@ def write_tasks(task: Task) -> Ledger:
     encode = opened(tokenizer).encode
     decide = tasks.build(config, lambda text: len(encode(text)))
     kinds: dict[str, Counter[str]] = {}
-    with Books(task, "restructured_tasks") as books:
+    with ShardOutput(task, "restructured_tasks") as output:
         for reply in documents_of(task):
             answer = decide(reply)
-            books.came(reply)
-            books.settle(answer)
+            output.count_input(reply)
+            output.write(answer)
             became = "kept" if isinstance(answer, Document) else answer.reason
             kinds.setdefault(reply.meta["task"], Counter())[became] += 1
-        books.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
-    return books.ledger
+        output.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
+    return output.ledger

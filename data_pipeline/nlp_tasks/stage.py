@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from data_pipeline.config import NlpTasks, Recipe, Tier
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import Answer, Books, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.nlp_tasks import from_structure
 from data_pipeline.storage.document import Document, Dropped
@@ -22,7 +22,7 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
     if any(source in directory.counts() for directory in documents):
         raise ValueError(f"nlp_tasks.source: {source!r} is the name of another source too")
     config = recipe.nlp_tasks, recipe.baking.tokenizer
-    shards = [task for directory in documents for task in one_task_a_shard(directory, config)]
+    shards = [task for directory in documents for task in one_task_per_shard(directory, config)]
     return runner.stage(
         "nlp_tasks",
         write_tasks_of_shard,
@@ -43,18 +43,18 @@ def write_tasks_of_shard(task: Task) -> Ledger:
     make = from_structure.build(config)
     encode = opened(tokenizer).encode
     kinds: dict[str, Counter[str]] = {}
-    with Books(task, "nlp_tasks") as books:
+    with ShardOutput(task, "nlp_tasks") as output:
         for document in documents_of(task):
             if task.tiers[document.source] == Tier.D3.value:
                 continue
             for made in make(document):
-                books.came(made)
-                answer: Answer = made
+                output.count_input(made)
+                answer: Decision = made
                 if (tokens := len(encode(made.text))) > config.max_tokens:
                     evidence = {"tokens": tokens, "most": config.max_tokens}
                     answer = Dropped(made, "too_many_tokens", evidence)
-                books.settle(answer)
+                output.write(answer)
                 became = "kept" if isinstance(answer, Document) else answer.reason
                 kinds.setdefault(made.meta["task"], Counter())[became] += 1
-        books.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
-    return books.ledger
+        output.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
+    return output.ledger

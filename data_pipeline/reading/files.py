@@ -2,7 +2,7 @@
 
 What cannot be read as a row is yielded as `Bad` with its place and its first bytes, and reading
 goes on with the next line. What is wrong with a whole file, so that it is not known what is
-missing, raises: TruncatedInput, CorruptInput, or ValueError for a Parquet column.
+missing, raises: TruncatedInputError, CorruptInputError, or ValueError for a Parquet column.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 from data_pipeline.reading import html
 from data_pipeline.storage.compressed import (
     HEAD_BYTES,
-    CorruptInput,
-    TruncatedInput,
+    CorruptInputError,
+    TruncatedInputError,
     lines_between,
     read_chunks,
     split_lines,
 )
-from data_pipeline.storage.document import Bad
+from data_pipeline.storage.document import BadInput
 from data_pipeline.storage.object_store import is_remote
 
 BOM = b"\xef\xbb\xbf"
@@ -35,7 +35,7 @@ PARQUET_ROWS = 256  # held in memory at once
 
 
 @dataclass(slots=True)
-class Row:
+class RawRow:
     """`number` names a row without an id of its own, however the file is split: its byte offset, in
     Parquet its row from 0; None for a file that is one row. `place` finds the row again."""
 
@@ -68,7 +68,7 @@ def read_file(
     max_bytes: int,
     text_columns: tuple[str, ...] = (),
     piece: Piece | None = None,
-) -> Iterator[Row | Bad]:
+) -> Iterator[RawRow | BadInput]:
     """Yields the rows of one file; a text, Markdown or HTML file is {"text": ...}.
 
     `name` stands for the file in `Bad` and errors. No line or text file longer than `max_bytes` is
@@ -90,7 +90,7 @@ def read_file(
         case _:
             rows = _whole(read_chunks(path, name), name, max_bytes)
     first = next(rows, None)
-    yield Bad("empty_file", name, 0, "no rows in it", b"") if first is None else first
+    yield BadInput("empty_file", name, 0, "no rows in it", b"") if first is None else first
     yield from rows
 
 
@@ -115,7 +115,7 @@ def pieces(path: Path, size: int, most_bytes: int) -> list[Piece]:
 
 def _read_piece(
     path: Path, name: str, max_bytes: int, text_columns: tuple[str, ...], piece: Piece
-) -> Iterator[Row | Bad]:
+) -> Iterator[RawRow | BadInput]:
     if kind(path) == ".parquet":
         yield from _parquet(path, name, text_columns, range(piece.start, piece.stop))
     else:
@@ -125,13 +125,13 @@ def _read_piece(
 
 def _json_lines(
     lines: Iterable[tuple[int, bytes, int]], name: str, max_bytes: int
-) -> Iterator[Row | Bad]:
+) -> Iterator[RawRow | BadInput]:
     for offset, line, length in lines:
         if line.removeprefix(BOM).strip():  # a blank line holds nothing that could be lost
             yield _json_row(offset, line, length, name, max_bytes)
 
 
-def _json_row(offset: int, raw: bytes, length: int, name: str, max_bytes: int) -> Row | Bad:
+def _json_row(offset: int, raw: bytes, length: int, name: str, max_bytes: int) -> RawRow | BadInput:
     """One JSON object with its place, or why it is none."""
     if length > max_bytes:
         return _too_long(name, offset, length, max_bytes, raw)
@@ -146,15 +146,15 @@ def _json_row(offset: int, raw: bytes, length: int, name: str, max_bytes: int) -
     except (ValueError, RecursionError) as error:
         if b"\0" in raw:
             at = offset + raw.index(b"\0")
-            return Bad("nul_character", name, offset, f"a NUL at byte {at}", raw[:HEAD_BYTES])
-        return Bad("invalid_json", name, offset, str(error), raw[:HEAD_BYTES])
+            return BadInput("nul_character", name, offset, f"a NUL at byte {at}", raw[:HEAD_BYTES])
+        return BadInput("invalid_json", name, offset, str(error), raw[:HEAD_BYTES])
     if not isinstance(fields, dict):
         what = f"expected an object, got {type(fields).__name__}"
-        return Bad("not_an_object", name, offset, what, raw[:HEAD_BYTES])
-    return Row(offset, fields, place, raw)
+        return BadInput("not_an_object", name, offset, what, raw[:HEAD_BYTES])
+    return RawRow(offset, fields, place, raw)
 
 
-def _json(chunks: Iterator[bytes], name: str, max_bytes: int) -> Iterator[Row | Bad]:
+def _json(chunks: Iterator[bytes], name: str, max_bytes: int) -> Iterator[RawRow | BadInput]:
     """A JSON array of objects, one object, or (a common misnomer) JSON Lines."""
     head = next(chunks, b"")
     start = head.removeprefix(BOM).lstrip()
@@ -189,7 +189,7 @@ def split_array(
     r"""Yields (offset, element, length) of a JSON array without holding the whole of it.
 
     As with `split_lines`, an element with `length > max_bytes` is cut. Raises
-    TruncatedInput for an array that is never closed, CorruptInput for text after it.
+    TruncatedInputError for an array that is never closed, CorruptInputError for text after it.
 
     >>> list(split_array([b'[{"a":', b' "]"}, 2]'], max_bytes=99, name="a.json"))
     [(1, b'{"a": "]"}', 10), (13, b'2', 1)]
@@ -232,7 +232,7 @@ def split_array(
                     start, mark, length, parts = base + at, at, 0, []
         if closed:
             if rest := chunk[mark:].strip():
-                raise CorruptInput(f"{name} goes on after its JSON array: {rest[:40]!r}")
+                raise CorruptInputError(f"{name} goes on after its JSON array: {rest[:40]!r}")
             mark = len(chunk)
         elif depth:
             parts.append(chunk[mark:])
@@ -241,7 +241,7 @@ def split_array(
                 parts = [b"".join(parts)[:HEAD_BYTES]]
         base += len(chunk)
     if not closed:
-        raise TruncatedInput(
+        raise TruncatedInputError(
             f"{name} ends inside its JSON array, after {base:,} bytes of content. "
             "It has to be copied, downloaded or made again."
         )
@@ -253,7 +253,7 @@ def _whole(
     max_bytes: int,
     decode: Callable[[bytes], str] = bytes.decode,
     extract: Callable[[str], str] = str,
-) -> Iterator[Row | Bad]:
+) -> Iterator[RawRow | BadInput]:
     """A file that is one document."""
     content, length = _gather(chunks, max_bytes)
     place: dict[str, Any] = {"offset": 0}
@@ -266,11 +266,11 @@ def _whole(
         try:
             text = decode(content)
             # A NUL ends the text for the C library that parses HTML: it has to be seen before.
-            yield Row(None, {"text": text if "\0" in text else extract(text)}, place, content)
+            yield RawRow(None, {"text": text if "\0" in text else extract(text)}, place, content)
         except UnicodeDecodeError as error:
             yield _invalid_utf8(name, 0, content, error)
-        except html.NoMainText as error:
-            yield Bad("no_main_text", name, 0, str(error), content[:HEAD_BYTES])
+        except html.NoMainTextError as error:
+            yield BadInput("no_main_text", name, 0, str(error), content[:HEAD_BYTES])
 
 
 def _gather(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:
@@ -287,7 +287,7 @@ def _gather(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:
 
 def _parquet(
     path: Path, name: str, text_columns: tuple[str, ...], groups: range | None = None
-) -> Iterator[Row | Bad]:
+) -> Iterator[RawRow | BadInput]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -295,7 +295,7 @@ def _parquet(
         try:
             file = parquet.ParquetFile(source, pre_buffer=is_remote(path))
         except (pa.ArrowException, OSError) as error:
-            raise CorruptInput(f"{name} is no complete Parquet file: {error}") from error
+            raise CorruptInputError(f"{name} is no complete Parquet file: {error}") from error
         _check_columns(file.schema_arrow, name, text_columns)
         metadata = file.metadata
         groups = range(metadata.num_row_groups) if groups is None else groups
@@ -306,7 +306,7 @@ def _parquet(
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             rows = f"{number:,} of {metadata.num_rows:,} rows"
-            raise CorruptInput(f"{name} cannot be read beyond {rows}: {error}") from error
+            raise CorruptInputError(f"{name} cannot be read beyond {rows}: {error}") from error
 
 
 def _row_groups(path: Path, most_bytes: int) -> list[Piece]:
@@ -350,7 +350,7 @@ def _check_columns(schema: Any, name: str, text_columns: tuple[str, ...]) -> Non
             )
 
 
-def table_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
+def table_rows(batch: Any, number: int, name: str) -> Iterator[RawRow | BadInput]:
     """Parquet rows have no byte offset: `place` and `Bad.offset` hold the row's number, from 0."""
     try:
         rows = batch.to_pylist()
@@ -358,19 +358,19 @@ def table_rows(batch: Any, number: int, name: str) -> Iterator[Row | Bad]:
         for i in range(batch.num_rows):
             try:
                 fields = batch.slice(i, 1).to_pylist()[0]
-                yield Row(number + i, fields, {"row": number + i})
+                yield RawRow(number + i, fields, {"row": number + i})
             except UnicodeDecodeError as error:
                 yield _invalid_utf8(name, number + i, error.object, error)
         return
     for i, fields in enumerate(rows, start=number):
-        yield Row(i, fields, {"row": i})
+        yield RawRow(i, fields, {"row": i})
 
 
-def _too_long(name: str, offset: int, length: int, max_bytes: int, raw: bytes) -> Bad:
+def _too_long(name: str, offset: int, length: int, max_bytes: int, raw: bytes) -> BadInput:
     detail = f"{length:,} bytes, reading.max_line_bytes is {max_bytes:,}"
-    return Bad("line_too_long", name, offset, detail, raw[:HEAD_BYTES])
+    return BadInput("line_too_long", name, offset, detail, raw[:HEAD_BYTES])
 
 
-def _invalid_utf8(name: str, offset: int, raw: bytes, error: UnicodeDecodeError) -> Bad:
+def _invalid_utf8(name: str, offset: int, raw: bytes, error: UnicodeDecodeError) -> BadInput:
     detail = f"byte 0x{error.object[error.start]:02x}, {error.start} bytes in: {error.reason}"
-    return Bad("invalid_utf8", name, offset, detail, raw[:HEAD_BYTES])
+    return BadInput("invalid_utf8", name, offset, detail, raw[:HEAD_BYTES])

@@ -24,19 +24,19 @@ _WINDOWS_1252 = {"iso8859-1", "ascii"}
 _ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`|\$[^$\n]+\$)|\\([<>*_\[\]~])", re.S)
 
 
-class NoMainText(ValueError):
+class NoMainTextError(ValueError):
     """A page holds nothing but navigation, or nothing at all."""
 
 
 def main_text(page: str) -> str:
-    """Raises NoMainText."""
+    """Raises NoMainTextError."""
     import trafilatura
 
     text = trafilatura.extract(
         page, output_format="markdown", include_comments=False, include_links=False
     )
     if not text or not text.strip():
-        raise NoMainText("no main text was found in this page")
+        raise NoMainTextError("no main text was found in this page")
     return _ESCAPED.sub(lambda match: match[1] or match[2], text)
 
 

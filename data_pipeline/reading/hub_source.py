@@ -18,40 +18,42 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Source, Tier
-from data_pipeline.reading.files import PARQUET_ROWS, Row, table_rows
-from data_pipeline.reading.listing import Item, MissingSource
-from data_pipeline.storage.compressed import CorruptInput
-from data_pipeline.storage.document import Bad
+from data_pipeline.reading.files import PARQUET_ROWS, RawRow, table_rows
+from data_pipeline.reading.listing import InputFile, MissingSourceError
+from data_pipeline.storage.compressed import CorruptInputError
+from data_pipeline.storage.document import BadInput
 
 INSTALL = "pip install 'hare-jax[hub]'"
-ITEM_BYTES = 4 << 20  # Arrow bytes of a range of rows; neighbouring ranges share a worker
-BESIDE_TEXT = ("licence", "license", "url")  # what a document's meta takes from a row
+ITEM_BYTES = 4 << 20  # Arrow bytes of a range of rows; neighboring ranges share a worker
+BESIDE_TEXT = ("license", "license", "url")  # what a document's meta takes from a row
 STRINGS = ("string", "large_string", "string_view")
 
 
-def items(source: Source, only: Collection[str] | None = None) -> list[Item]:
+def items(source: Source, only: Collection[str] | None = None) -> list[InputFile]:
     """The ranges of rows or the shards of the source's split, or those named `only`.
 
     Their version holds the hub's commit, or the sizes and dates of local files. Raises
-    MissingSource where the library or the dataset is not there (a hub id without a network too);
+    MissingSourceError where the library or the dataset is not there (a hub id without a network too);
     ValueError for a subset, split or text field that it does not have.
     """
     dataset, version = _open(source)
     _wanted(dataset, source)
     sizes = _shards(dataset, source) if source.streaming else _ranges(dataset, source)
     if not sizes:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r}: split {source.split!r} of {source.path} has no rows"
         )
     return [
-        Item(name, size, version) for name, size in sizes.items() if only is None or name in only
+        InputFile(name, size, version)
+        for name, size in sizes.items()
+        if only is None or name in only
     ]
 
 
-def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]]:
+def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, RawRow | BadInput]]:
     """Yields (split or shard, row) of these items; a row's place is its number there, from 0.
 
-    Class labels are given by name. Raises CorruptInput where the library cannot read on.
+    Class labels are given by name. Raises CorruptInputError where the library cannot read on.
     """
     dataset, _ = _open(source)
     features = _wanted(dataset, source)
@@ -62,7 +64,7 @@ def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]
         with _damage_named(source, where):
             for table in part.iter(PARQUET_ROWS):
                 for row in table_rows(table, number, where):
-                    if isinstance(row, Row):
+                    if isinstance(row, RawRow):
                         _complete(row.fields, labels, source)
                     yield where, row
                 number += table.num_rows
@@ -71,14 +73,14 @@ def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]
 def _open(source: Source) -> tuple[Any, str]:
     """The split as datasets.Dataset or IterableDataset, and what changes when its data does."""
     if not source.path:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r} reads a Hugging Face dataset and has no path: a hub id or a "
             "folder"
         )
     try:
         import datasets
     except ImportError as error:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r} reads a Hugging Face dataset, and the library `datasets` is "
             f"not installed: {INSTALL} ({error})"
         ) from error
@@ -90,12 +92,12 @@ def _open(source: Source) -> tuple[Any, str]:
         with _damage_named(source, f"split {source.split!r}"):
             return _from_disk(folder, source) if saved else _prepared(source)
     except (FileNotFoundError, ConnectionError) as error:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r}: there is no dataset {source.path!r} on this machine, and it "
             f"was not found on the hub ({_first_line(error)}). Check the name and the network, or "
             "give a folder"
         ) from error
-    except CorruptInput:
+    except CorruptInputError:
         raise
     except ValueError as error:
         raise ValueError(f"source {source.name!r}, {source.path}: {_first_line(error)}") from error
@@ -141,7 +143,7 @@ def _prepared(source: Source) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _damage_named(source: Source, where: str) -> Iterator[None]:
-    """What the library, Arrow or the network raise on the way, as CorruptInput with its place."""
+    """What the library, Arrow or the network raise on the way, as CorruptInputError with its place."""
     import pyarrow as pa
     from datasets import exceptions
 
@@ -151,7 +153,7 @@ def _damage_named(source: Source, where: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, exceptions.DatasetsError, EOFError) as error:
         cause = error.__cause__ or error
-        raise CorruptInput(
+        raise CorruptInputError(
             f"source {source.name!r}: {where} of {source.path} cannot be read. Download or make it "
             f"again ({type(cause).__name__}: {_first_line(cause)})"
         ) from error

@@ -19,8 +19,8 @@ from data_pipeline.config import Reader, Reading, Source
 from data_pipeline.reading import hub_source, tfds_source
 from data_pipeline.reading.demo import python_installation, school_math
 from data_pipeline.reading.files import COMPRESSIONS, ROWS, TEXTS, Piece, kind, pieces
-from data_pipeline.reading.listing import Item, MissingSource
-from data_pipeline.storage.object_store import RemotePath, is_remote, storage_path
+from data_pipeline.reading.listing import InputFile, MissingSourceError
+from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 from data_pipeline.storage.shards import numbered
 
 # Readers of datasets that list and read their own items.
@@ -118,12 +118,12 @@ class _Group:
     """What becomes a shard: items of one source's name, or a piece of a single one."""
 
     name: str
-    items: list[Item]
+    items: list[InputFile]
     bytes: int
     piece: Piece | None = None
 
 
-def _grouped(items: Sequence[Item], source: Source, most_bytes: int) -> list[_Group]:
+def _grouped(items: Sequence[InputFile], source: Source, most_bytes: int) -> list[_Group]:
     """Neighbouring items of one name, up to so many bytes, and the pieces of larger ones."""
     cut = _pieces(items, source, most_bytes)
     groups: list[_Group] = []
@@ -142,7 +142,7 @@ def _grouped(items: Sequence[Item], source: Source, most_bytes: int) -> list[_Gr
     return groups
 
 
-def _pieces(items: Sequence[Item], source: Source, most_bytes: int) -> dict[str, list[Piece]]:
+def _pieces(items: Sequence[InputFile], source: Source, most_bytes: int) -> dict[str, list[Piece]]:
     """The pieces of the large files; many at a time, as a store may take long for each footer."""
     large = [item for item in items if item.bytes > most_bytes]
     if source.reader is not Reader.FILES or not large:
@@ -175,15 +175,15 @@ def _shares(total: int, weights: Sequence[int]) -> list[int] | list[None]:
     return [total * b // until[-1] - total * a // until[-1] for a, b in itertools.pairwise(until)]
 
 
-def _items(source: Source) -> Sequence[Item]:
+def _items(source: Source) -> Sequence[InputFile]:
     if source.reader in DATASETS:
         if not source.name:
             raise ValueError(f"the source of {source.path!r} has no name; give it one")
         return DATASETS[source.reader].items(source)
     if source.reader is not Reader.FILES:
-        return [Item(*item) for item in python_installation.items(source.reader)]
+        return [InputFile(*item) for item in python_installation.items(source.reader)]
     if not source.path:
-        raise MissingSource(f"source {source.name!r} reads files and has no path")
+        raise MissingSourceError(f"source {source.name!r} reads files and has no path")
     root = storage_path(source.path)
     items = _remote_items(root, source) if is_remote(root) else _local_items(root, source)
     if items is None:  # a file
@@ -192,18 +192,18 @@ def _items(source: Source) -> Sequence[Item]:
         return [_file_item(root.parent, root.name, source)]
     found = sorted(item for item in items if kind(Path(item.name)))
     if not found:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r}: no documents in {root}; looked for {_looked_for()}"
         )
     return found
 
 
-def _local_items(root: Path, source: Source) -> list[Item] | None:
+def _local_items(root: Path, source: Source) -> list[InputFile] | None:
     """The files below a folder, as far as they are read; None where `root` is a file."""
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except FileNotFoundError as error:
-        raise MissingSource(f"source {source.name!r}: there is no {root}") from error
+        raise MissingSourceError(f"source {source.name!r}: there is no {root}") from error
     except OSError as error:
         raise _unreadable(source, error) from error
     if not is_folder:
@@ -212,17 +212,17 @@ def _local_items(root: Path, source: Source) -> list[Item] | None:
     return [_file_item(root, path.relative_to(root).as_posix(), source) for path in paths]
 
 
-def _remote_items(root: Path, source: Source) -> list[Item] | None:
+def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
     """The objects below an address, by one listing; None where it is an object itself."""
-    remote = cast(RemotePath, root)
+    remote = cast(ObjectStorePath, root)
     try:
-        items = [Item(*astuple(listed)) for listed in remote.walk_files()]
+        items = [InputFile(*astuple(listed)) for listed in remote.walk_files()]
         if not items and remote.is_file():
             return None
     except OSError as error:
         raise _unreadable(source, error) from error
     if not items:
-        raise MissingSource(f"source {source.name!r}: there is no {root}")
+        raise MissingSourceError(f"source {source.name!r}: there is no {root}")
     return [
         item
         for item in items
@@ -265,11 +265,11 @@ def _excluded(name: str, source: Source) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in source.exclude)
 
 
-def _file_item(folder: Path, name: str, source: Source) -> Item:
+def _file_item(folder: Path, name: str, source: Source) -> InputFile:
     path = folder / name
     try:
         if is_remote(path):
-            return Item(name, *astuple(cast(RemotePath, path).listed())[1:])
+            return InputFile(name, *astuple(cast(ObjectStorePath, path).info())[1:])
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"source {source.name!r}: {path} is not a regular file")
@@ -277,7 +277,7 @@ def _file_item(folder: Path, name: str, source: Source) -> Item:
             pass
     except OSError as error:
         raise _unreadable(source, error) from error
-    return Item(name, status.st_size, str(status.st_mtime_ns))
+    return InputFile(name, status.st_size, str(status.st_mtime_ns))
 
 
 def _unreadable(source: Source, error: OSError) -> ValueError:
@@ -286,7 +286,7 @@ def _unreadable(source: Source, error: OSError) -> ValueError:
     return ValueError(f"source {source.name!r}: {what}. {advice}")
 
 
-def _fingerprint(items: Sequence[Item]) -> str:
+def _fingerprint(items: Sequence[InputFile]) -> str:
     lines = "".join(f"{item.name}\t{item.bytes}\t{item.version}\n" for item in items)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 

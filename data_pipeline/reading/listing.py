@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Item(NamedTuple):
+class InputFile(NamedTuple):
     """A part of a source that one worker reads: a file, a shard, a range of rows."""
 
     name: str
@@ -13,5 +13,5 @@ class Item(NamedTuple):
     version: str  # with name and size: what tells that an item is no longer the same
 
 
-class MissingSource(ValueError):
+class MissingSourceError(ValueError):
     """There is nothing to read where a source should be: no file, no dataset, no package."""

@@ -34,19 +34,19 @@ from typing import Any
 
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading.demo import python_installation, school_math
-from data_pipeline.reading.files import Row, read_file
+from data_pipeline.reading.files import RawRow, read_file
 from data_pipeline.reading.input_shards import DATASETS, InputShard, check_unchanged, folder_of
 from data_pipeline.reading.instructions import formats, labelled
 from data_pipeline.storage.compressed import HEAD_BYTES
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.storage.document import BadInput, Document
 
-LICENCE_FIELDS = ("licence", "license")
+LICENCE_FIELDS = ("license", "license")
 # A row's own source names a SeqIO task; anything else in that field (an address, say) is metadata.
 _NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
-META_CHARACTERS = 300  # a longer licence or address is not copied into meta
+META_CHARACTERS = 300  # a longer license or address is not copied into meta
 
 
-def read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | Bad]:
+def read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | BadInput]:
     """Yields the documents of a shard in their order.
 
     Ids are `source/id` with the row's own id, or `source/file:offset` where it has none, or
@@ -66,13 +66,13 @@ def read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docume
         yield document
 
 
-def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | Bad]:
+def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | BadInput]:
     if source.reader is Reader.SCHOOL_MATH:
         yield from school_math.read(range(shard.start, shard.stop), source)
     elif source.reader in DATASETS:
         check_unchanged(shard, source)
         for name, row in DATASETS[source.reader].read(shard.items, source):
-            if isinstance(row, Bad):
+            if isinstance(row, BadInput):
                 yield row
             else:
                 yield _document(row, name, _named(source, row, shard), reading)
@@ -87,13 +87,13 @@ def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docum
             columns = () if has_formats else source.text_fields
             rows = read_file(folder / item, name, reading.max_line_bytes, columns, shard.piece)
             for row in rows:
-                if isinstance(row, Bad):
+                if isinstance(row, BadInput):
                     yield row
                 else:
                     yield _document(row, name, _named(source, row, shard), reading)
 
 
-def _named(source: Source, row: Row, shard: InputShard) -> Source:
+def _named(source: Source, row: RawRow, shard: InputShard) -> Source:
     """The source under the name that this row's document gets."""
     own = None if source.name else row.fields.get(source.source_field)
     if not (isinstance(own, str) and _NAME.fullmatch(own)):
@@ -101,7 +101,7 @@ def _named(source: Source, row: Row, shard: InputShard) -> Source:
     return replace(source, name=own)
 
 
-def _document(row: Row, name: str, source: Source, reading: Reading) -> Document | Bad:
+def _document(row: RawRow, name: str, source: Source, reading: Reading) -> Document | BadInput:
     """The row as a document, or why it is none."""
     fields = row.fields
     text, reason, detail = _text(fields, source)
@@ -120,7 +120,7 @@ def _document(row: Row, name: str, source: Source, reading: Reading) -> Document
         return document
     raw = row.raw or json.dumps(fields, default=str).encode()
     place = row.place.get("offset", row.place.get("row", 0))
-    return Bad(reason, name, place, detail, raw[:HEAD_BYTES])
+    return BadInput(reason, name, place, detail, raw[:HEAD_BYTES])
 
 
 def _text(fields: dict[str, Any], source: Source) -> tuple[str, str, str]:
@@ -129,7 +129,7 @@ def _text(fields: dict[str, Any], source: Source) -> tuple[str, str, str]:
     is_labelled = labelled.label_field(fields, source.label_fields)
     if source.tier is Tier.D3 and (None in texts or is_labelled):
         rendered = formats.render(fields, source.label_fields)
-        if isinstance(rendered, formats.Refused):
+        if isinstance(rendered, formats.UnusableRow):
             return "", rendered.reason, rendered.detail
         return rendered.text, "", ""
     for key, text in zip(source.text_fields, texts, strict=True):
@@ -155,7 +155,7 @@ def _unwritable(document: Document) -> tuple[str, str]:
     return "", ""
 
 
-def _row_id(row: Row, name: str, source: Source) -> str:
+def _row_id(row: RawRow, name: str, source: Source) -> str:
     value = row.fields.get(source.id_field)
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
@@ -168,10 +168,10 @@ def _category(fields: dict[str, Any], source: Source) -> str:
 
 
 def _provenance(fields: dict[str, Any], source: Source) -> dict[str, str]:
-    licence = next((fields[key] for key in LICENCE_FIELDS if fields.get(key)), None)
+    license = next((fields[key] for key in LICENCE_FIELDS if fields.get(key)), None)
     origin = fields.get(source.source_field)
     found = {
-        "licence": licence,
+        "license": license,
         "url": fields.get("url"),
         "source": None if origin == source.name else origin,
     }

@@ -9,11 +9,11 @@ from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.reading import input_shards, sources
 from data_pipeline.reading.input_shards import InputShard
-from data_pipeline.reading.listing import MissingSource
-from data_pipeline.storage.document import Bad
+from data_pipeline.reading.listing import MissingSourceError
+from data_pipeline.storage.document import BadInput
 
 
 def read(recipe: Recipe, runner: Runner) -> Directory:
@@ -55,7 +55,7 @@ def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
     for source in wanted:
         try:
             inputs += [(source, shard) for shard in input_shards.partition(source, recipe.reading)]
-        except MissingSource as error:
+        except MissingSourceError as error:
             missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
     if not missing:
         return inputs
@@ -96,22 +96,22 @@ def read_shard(task: Task) -> Ledger:
     reading: Reading
     source, reading, shard = task.config
     good = bad = 0
-    with Books(task, "read") as books:
+    with ShardOutput(task, "read") as output:
         for row in sources.read(shard, source, reading):
-            if isinstance(row, Bad):
+            if isinstance(row, BadInput):
                 bad += 1
-                books.quarantine(row, shard.source)
+                output.quarantine(row, shard.source)
             else:
                 good += 1
-                books.task.tiers[row.source] = source.tier.value
-                books.came(row)
-                books.settle(row)
+                output.task.tiers[row.source] = source.tier.value
+                output.count_input(row)
+                output.write(row)
         if bad > reading.max_bad_fraction * (good + bad):
-            reasons = {r: n for c in books.ledger.sources.values() for r, n in c.bad.items()}
+            reasons = {r: n for c in output.ledger.sources.values() for r, n in c.bad.items()}
             raise ValueError(
                 f"shard {task.shard}: {bad} of {good + bad} rows are bad ({reasons}), more than "
                 f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, leave files "
                 f"out with the source's `exclude`, or raise "
                 f"--config.data.reading.max_bad_fraction"
             )
-    return books.ledger
+    return output.ledger

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Source, Tier
-from data_pipeline.execution.silence_stderr import quiet
-from data_pipeline.reading.files import Row
-from data_pipeline.reading.listing import Item, MissingSource
-from data_pipeline.storage.compressed import HEAD_BYTES, CorruptInput, TruncatedInput
-from data_pipeline.storage.document import Bad
+from data_pipeline.execution.silence_stderr import silence_stderr
+from data_pipeline.reading.files import RawRow
+from data_pipeline.reading.listing import InputFile, MissingSourceError
+from data_pipeline.storage.compressed import HEAD_BYTES, CorruptInputError, TruncatedInputError
+from data_pipeline.storage.document import BadInput
 
-BESIDE_TEXT = ("licence", "license", "url")  # what a document's meta takes from a row
+BESIDE_TEXT = ("license", "license", "url")  # what a document's meta takes from a row
 RECORDS = 256  # of an ArrayRecord file that are held at once
 
 
-def items(source: Source, only: Collection[str] | None = None) -> list[Item]:
+def items(source: Source, only: Collection[str] | None = None) -> list[InputFile]:
     """The files of the source's split, or those named `only`.
 
-    Raises MissingSource where there is no prepared dataset of this name; ValueError for a split or
+    Raises MissingSourceError where there is no prepared dataset of this name; ValueError for a split or
     a text field that it does not have.
     """
     builder = _builder(source)
@@ -40,15 +40,15 @@ def items(source: Source, only: Collection[str] | None = None) -> list[Item]:
             size, modified = _status(part.filename, name)
             share = part.take / max(part.examples_in_shard, 1)
             version = f"{builder.info.full_name} {part.examples_in_shard} {modified}"
-            found.append(Item(name, round(size * share), version))
+            found.append(InputFile(name, round(size * share), version))
     return found
 
 
-def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]]:
+def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, RawRow | BadInput]]:
     """Yields (file, row) of these items; a row's place is its number in the file, from 0.
 
     Strings are decoded, class labels are given by name, a sequence of dictionaries is a list.
-    Raises TruncatedInput or CorruptInput with the file.
+    Raises TruncatedInputError or CorruptInputError with the file.
     """
     builder = _builder(source)
     parts = _parts(builder, source)
@@ -61,7 +61,7 @@ def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]
             yield file, _row(record, number, file, features, source)
             number += 1
         if number < part.skip + part.take:
-            raise TruncatedInput(
+            raise TruncatedInputError(
                 f"{file} ends after {number:,} examples, dataset_info.json says "
                 f"{part.examples_in_shard:,}. It has to be copied, downloaded or prepared again."
             )
@@ -70,13 +70,15 @@ def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, Row | Bad]
 def _builder(source: Source) -> Any:
     """The tfds.core.DatasetBuilder over the prepared files."""
     if not source.path:
-        raise MissingSource(f"source {source.name!r} reads TFDS and has no path: a dataset's name")
+        raise MissingSourceError(
+            f"source {source.name!r} reads TFDS and has no path: a dataset's name"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         from etils import epath
         from tensorflow_datasets.core import constants, read_only_builder, registered
     except ImportError as error:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r} reads a TFDS dataset, and tensorflow-datasets is not "
             f"installed: pip install 'hare-jax[data]' ({error})"
         ) from error
@@ -89,7 +91,7 @@ def _builder(source: Source) -> Any:
             return read_only_builder.builder_from_directory(path)
         return read_only_builder.builder_from_files(source.path, data_dir=where)
     except (registered.DatasetNotFoundError, FileNotFoundError) as error:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r}: no prepared TFDS dataset {source.path!r} in {where}. Prepare "
             f"it with `tfds build {source.path} --data_dir={where}`, or name its folder as the "
             "source's data_dir"
@@ -124,7 +126,7 @@ def _parts(builder: Any, source: Source) -> dict[str, Any]:
         if part.take:
             parts[name] = part
     if not parts:
-        raise MissingSource(
+        raise MissingSourceError(
             f"source {source.name!r}: split {source.split!r} of {builder.info.full_name} is empty"
         )
     return parts
@@ -201,7 +203,7 @@ def _names(features: Any, above: str = "") -> Iterator[str]:
 
 
 def _records(part: Any, file: str) -> Iterator[bytes]:
-    """The serialised examples skip .. skip + take of a file."""
+    """The serialized examples skip .. skip + take of a file."""
     if ".array_record" in file:
         yield from _array_records(part, file)
         return
@@ -214,7 +216,7 @@ def _records(part: Any, file: str) -> Iterator[bytes]:
             done += 1
     except tf.errors.DataLossError as error:
         what = str(error.message)
-        kind = TruncatedInput if "truncated" in what else CorruptInput
+        kind = TruncatedInputError if "truncated" in what else CorruptInputError
         raise kind(
             f"{file} cannot be read beyond {part.skip + done:,} of {part.examples_in_shard:,} "
             f"examples ({what}). It has to be copied, downloaded or prepared again."
@@ -222,7 +224,7 @@ def _records(part: Any, file: str) -> Iterator[bytes]:
 
 
 def _tensorflow() -> Any:
-    with quiet():
+    with silence_stderr():
         import tensorflow
 
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already, as its user set it up
@@ -241,22 +243,22 @@ def _array_records(part: Any, file: str) -> Iterator[bytes]:
             at = end
         reader.close()
     except (ValueError, IndexError, RuntimeError, OSError) as error:
-        raise CorruptInput(
+        raise CorruptInputError(
             f"{file} cannot be read beyond {at:,} of {part.examples_in_shard:,} examples "
             f"({error}). It has to be copied, downloaded or prepared again."
         ) from error
 
 
-def _row(record: bytes, number: int, file: str, features: Any, source: Source) -> Row | Bad:
+def _row(record: bytes, number: int, file: str, features: Any, source: Source) -> RawRow | BadInput:
     try:
         fields = _plain(features.deserialize_example_np(record), features)
     except UnicodeDecodeError as error:
         detail = f"byte 0x{error.object[error.start]:02x}, {error.start} bytes in: {error.reason}"
-        return Bad("invalid_utf8", file, number, detail, error.object[:HEAD_BYTES])
+        return BadInput("invalid_utf8", file, number, detail, error.object[:HEAD_BYTES])
     for field in source.text_fields:
         if "/" in field:
             fields[field] = _feature(fields, field)
-    return Row(number, fields, {"row": number})
+    return RawRow(number, fields, {"row": number})
 
 
 def _plain(value: Any, feature: Any) -> Any:
@@ -286,7 +288,7 @@ def _status(path: str, name: str) -> tuple[int, int]:
     try:
         status = epath.Path(path).stat()
     except OSError as error:
-        raise MissingSource(
+        raise MissingSourceError(
             f"{name} is missing, though dataset_info.json beside it lists it: copy or prepare the "
             f"dataset again ({error.strerror or error})"
         ) from error

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 
 LINES = 8  # of each source
 
 
-def repeated_lines(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, Any]]:
+def repeated_lines(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
     """For each source its most frequent lines: {"source", "count", "lines": [(line, documents)]}.
 
     `count` is of all lines that were taken out of the source's documents. Shards name lines by how
@@ -32,7 +32,7 @@ def repeated_lines(stages: Sequence[Stage], colours: dict[str, str]) -> list[dic
                     for line, number in sorted(found[source].items(), key=lambda i: (-i[1], i[0]))
                 ][:LINES],
             }
-            for source in colours
+            for source in colors
             if source in found
         ]
     return rows

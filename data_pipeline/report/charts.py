@@ -1,8 +1,8 @@
-"""The report's pictures as inline SVG: text stays text, and every colour is a class of the page.
+"""The report's pictures as inline SVG: text stays text, and every color is a class of the page.
 
-No colour, font or size of the page is written here: an element carries a class (`s0` to `s8` for
+No color, font or size of the page is written here: an element carries a class (`s0` to `s8` for
 sources, `m0` to `m2` for models, `ink`, `soft`), and the page's style sheet gives it a light and a
-dark colour. Numbers are rounded to a tenth of a pixel, so the same data give the same bytes.
+dark color. Numbers are rounded to a tenth of a pixel, so the same data give the same bytes.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Line:
 
 
 def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS points, each the mean of its neighbours: x and y alike."""
+    """At most MAX_POINTS points, each the mean of its neighbors: x and y alike."""
     if len(points) <= MAX_POINTS:
         return list(points)
     edges = [round(i * len(points) / MAX_POINTS) for i in range(MAX_POINTS + 1)]
@@ -104,7 +104,7 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The mean over the neighbours of each point, about a fiftieth of the line on each side."""
+    """The mean over the neighbors of each point, about a fiftieth of the line on each side."""
     reach = len(points) // 50
     sums = [0.0]
     for _, y in points:
@@ -206,7 +206,7 @@ def _apart(labels: Sequence[tuple[float, str]], least: float) -> list[tuple[floa
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """One stage: `kept` by source (in the order of the colours), `lost`, and words for both."""
+    """One stage: `kept` by source (in the order of the colors), `lost`, and words for both."""
 
     name: str
     kept: dict[str, float]
@@ -284,7 +284,7 @@ def flow(rows: Sequence[FlowRow], classes: dict[str, str], *, title: str) -> Mar
 
 @dataclass(frozen=True, slots=True)
 class StackRow:
-    """A bar: `parts` by source (in the order of the colours), and words for their sum."""
+    """A bar: `parts` by source (in the order of the colors), and words for their sum."""
 
     name: str
     parts: dict[str, float]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from data_pipeline.report import charts
 from data_pipeline.report.drops import CONTAMINATED, all_dropped, example, in_turns
-from data_pipeline.report.flow import Stage, first
+from data_pipeline.report.flow import ReportStage, first
 from data_pipeline.report.results import probe
 from data_pipeline.storage.document import Dropped
 
@@ -19,7 +19,7 @@ HITS = 12  # shown with their evidence
 
 
 @dataclass(slots=True)
-class Found:
+class BenchmarkMatches:
     """What was found of one benchmark: ids of items, and the first documents as examples."""
 
     documents: int = 0
@@ -35,7 +35,7 @@ class Found:
             self.examples.append(dropped)
 
 
-def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
+def contamination(stages: Sequence[ReportStage]) -> dict[str, Any] | None:
     """Hits by benchmark, some with their evidence, and the recall on planted leaks.
 
     None where decontamination was off. `written`: how many of the documents were not read but
@@ -45,13 +45,13 @@ def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
         return None
     start = first(stages)
     indexed = _indexed(stages)
-    found = {name: Found() for name in indexed}
+    found = {name: BenchmarkMatches() for name in indexed}
     written = 0
     for stage in stages:
         if stage.name.startswith("decontaminate") and stage.total.dropped[CONTAMINATED]:
             for dropped in all_dropped(stage):
                 if dropped.reason == CONTAMINATED:
-                    found.setdefault(dropped.evidence["benchmark"], Found()).add(dropped)
+                    found.setdefault(dropped.evidence["benchmark"], BenchmarkMatches()).add(dropped)
                     written += start is None or dropped.document.source not in start.sources
     return {
         "count": sum(one.documents for one in found.values()),
@@ -73,7 +73,7 @@ def contamination(stages: Sequence[Stage]) -> dict[str, Any] | None:
     }
 
 
-def _indexed(stages: Sequence[Stage]) -> Counter[str]:
+def _indexed(stages: Sequence[ReportStage]) -> Counter[str]:
     """Benchmark -> items that were looked for, as the ledgers of the index say it."""
     number: Counter[str] = Counter()
     for stage in stages:
@@ -83,7 +83,7 @@ def _indexed(stages: Sequence[Stage]) -> Counter[str]:
     return number
 
 
-def _chart(found: dict[str, Found]) -> Markup | None:
+def _chart(found: dict[str, BenchmarkMatches]) -> Markup | None:
     """Items that were found in documents, and documents dropped, by benchmark."""
     rows = [
         charts.PairRow(name.replace("_", " "), len(one.items), one.documents)
@@ -94,7 +94,7 @@ def _chart(found: dict[str, Found]) -> Markup | None:
     return charts.pairs(rows, names=("items found", "documents dropped"), title="Contamination")
 
 
-def _cut(stages: Sequence[Stage]) -> dict[str, Any] | None:
+def _cut(stages: Sequence[ReportStage]) -> dict[str, Any] | None:
     """Passages that were cut out of documents that stayed: how many of each benchmark, and some."""
     number: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []

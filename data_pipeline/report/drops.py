@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from data_pipeline.report import excerpts
-from data_pipeline.report.flow import HELD_OUT, Stage
+from data_pipeline.report.flow import HELD_OUT, ReportStage
 from data_pipeline.storage.document import Dropped
 from data_pipeline.storage.shards import read_dropped
 
@@ -74,16 +74,18 @@ REASONS = {
 }
 
 
-def reasons(stages: Sequence[Stage], colours: dict[str, str], kind: str) -> list[dict[str, Any]]:
+def reasons(
+    stages: Sequence[ReportStage], colors: dict[str, str], kind: str
+) -> list[dict[str, Any]]:
     """For each stage the reasons of this kind (dropped or bad), the most frequent first."""
     return [
-        {"stage": stage, "count": total.total(), "reasons": _reasons(stage, colours, kind)}
+        {"stage": stage, "count": total.total(), "reasons": _reasons(stage, colors, kind)}
         for stage in stages
         if (total := getattr(stage.total, kind)).total()
     ]
 
 
-def _reasons(stage: Stage, colours: dict[str, str], kind: str) -> list[dict[str, Any]]:
+def _reasons(stage: ReportStage, colors: dict[str, str], kind: str) -> list[dict[str, Any]]:
     total: Counter[str] = getattr(stage.total, kind)
     chosen = excerpts.choose(stage.directory, EXAMPLES, lambda counts: getattr(counts, kind))
     most = max(total.values())
@@ -95,7 +97,7 @@ def _reasons(stage: Stage, colours: dict[str, str], kind: str) -> list[dict[str,
             "share": count / max(1, stage.total.documents_in),
             "bars": [
                 {"source": source, "count": number, "width": number / most}
-                for source in colours
+                for source in colors
                 if source in stage.sources
                 and (number := getattr(stage.sources[source], kind)[reason])
             ],
@@ -117,7 +119,7 @@ def example(dropped: Dropped) -> dict[str, Any]:
     }
 
 
-def changes(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, Any]]:
+def changes(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
     """What was replaced or mended inside documents that were kept."""
     return [
         {
@@ -126,7 +128,7 @@ def changes(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, 
             "count": count,
             "sources": [
                 (source, number)
-                for source in colours
+                for source in colors
                 if source in stage.sources and (number := stage.sources[source].changed[what])
             ],
         }
@@ -135,7 +137,7 @@ def changes(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, 
     ]
 
 
-def all_dropped(stage: Stage) -> Iterator[Dropped]:
+def all_dropped(stage: ReportStage) -> Iterator[Dropped]:
     for file in stage.directory.files("dropped"):
         for _, dropped in read_dropped(file.path):
             yield dropped
@@ -144,7 +146,7 @@ def all_dropped(stage: Stage) -> Iterator[Dropped]:
 # ---- duplicates
 
 
-def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] | None:
+def duplicates(stages: Sequence[ReportStage], colors: dict[str, str]) -> dict[str, Any] | None:
     """Counts, a matrix of sources (of the dropped copy, of its survivor), and pairs of texts."""
     stage = next((stage for stage in stages if stage.name == "deduplicate" and stage.loses), None)
     if stage is None:
@@ -153,10 +155,10 @@ def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, An
     near: dict[str, dict[str, Dropped]] = {}  # source -> survivor -> a copy of it
     for dropped in all_dropped(stage):
         source, kept = dropped.document.source, dropped.evidence["kept"]
-        number[source, _source_of(kept, colours)] += 1
+        number[source, _source_of(kept, colors)] += 1
         if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < PAIRS:
             near[source].setdefault(kept, dropped)
-    names = _most(number, colours)
+    names = _most(number, colors)
     return {
         "count": stage.total.dropped.total(),
         "reasons": sorted(stage.total.dropped.items()),
@@ -178,14 +180,14 @@ def duplicates(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, An
     }
 
 
-def _most(number: Counter[tuple[str, str]], colours: Iterable[str]) -> list[str]:
+def _most(number: Counter[tuple[str, str]], colors: Iterable[str]) -> list[str]:
     """The sources of the matrix: those with copies in others first, as many as a page is wide."""
     weight: Counter[str] = Counter()
     for (copy, survivor), count in number.items():
         for source in (copy, survivor):
             weight[source] += count if copy == survivor else count << 40
     most = {source for source, _ in weight.most_common(MATRIX)}
-    return [source for source in colours if source in most]
+    return [source for source in colors if source in most]
 
 
 def _source_of(identity: str, sources: Iterable[str]) -> str:
@@ -194,7 +196,7 @@ def _source_of(identity: str, sources: Iterable[str]) -> str:
     return max(fitting, key=len, default="")
 
 
-def _pairs(stage: Stage, copies: Sequence[Dropped]) -> list[dict[str, Any]]:
+def _pairs(stage: ReportStage, copies: Sequence[Dropped]) -> list[dict[str, Any]]:
     """Near duplicates beside their survivors."""
     kept = excerpts.survivors(stage.directory, {copy.evidence["kept"] for copy in copies})
     pairs = []

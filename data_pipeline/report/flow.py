@@ -13,7 +13,7 @@ from data_pipeline.report import charts
 from data_pipeline.report.charts import FlowRow
 from data_pipeline.report.results import Results, read_json
 
-# Nine colours can be told apart without seeing red or green; the sources beyond share a grey.
+# Nine colors can be told apart without seeing red or green; the sources beyond share a grey.
 COLOURS = 9
 OTHER = f"s{COLOURS}"
 
@@ -44,7 +44,7 @@ STAGES = {
     "choose_seeds": ("Choose seeds", "Draws documents evenly over topics, for each category."),
     "seeds": ("Cut seeds", "Cuts whole paragraphs or sentences out of them."),
     "prompts": ("Write prompts", "Puts each passage into a prompt of its category."),
-    "synthesise": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
+    "synthesize": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
     "gates": ("Judge", "Drops refusals, loops, copies of the passage; replaces private data."),
     "signatures_synthetic": ("Sign synthetic", "MinHash signatures of the synthetic texts."),
     "links_synthetic": ("Link synthetic", "The same for the synthetic texts."),
@@ -59,7 +59,7 @@ STAGES = {
     "restructure": ("Restructure", "A teacher answers; what gets no answer is dropped."),
     "restructured_tasks": ("Check tasks", "Drops what fits no schema or is no sound exercise."),
     "decontaminate_restructured": ("Decontaminate restructured", "The same for these exercises."),
-    "bake": ("Bake", "Tokenises, and packs documents into records of one length."),
+    "bake": ("Bake", "Tokenizes, and packs documents into records of one length."),
     "bake_held_out": ("Bake held-out", "The same for the documents kept for evaluation."),
 }
 
@@ -80,7 +80,7 @@ PHRASES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ReportStage:
     """A stage's directory with its sums.
 
     `made`: sources that it wrote and no stage before it had. `seconds`: of the run that made it.
@@ -96,8 +96,8 @@ class Stage:
     seconds: float | None
 
     @classmethod
-    def all_of(cls, directories: Sequence[Directory]) -> list[Stage]:
-        stages: list[Stage] = []
+    def all_of(cls, directories: Sequence[Directory]) -> list[ReportStage]:
+        stages: list[ReportStage] = []
         for directory in directories:
             counted = [stage for stage in stages if stage.counts_documents]
             known = {name for stage in counted for name in stage.sources}
@@ -105,7 +105,7 @@ class Stage:
         return stages
 
     @classmethod
-    def _of(cls, directory: Directory, known: set[str] | None) -> Stage:
+    def _of(cls, directory: Directory, known: set[str] | None) -> ReportStage:
         name = str(directory.manifest["stage"])
         title, about = STAGES.get(name, (name.replace("_", " ").capitalize(), ""))
         total, sources = Counts(), directory.counts()
@@ -133,8 +133,8 @@ class Stage:
         return sum(len(ledger.files) for ledger in self.directory.ledgers())
 
 
-def colours(stages: Sequence[Stage], results: Results) -> dict[str, str]:
-    """Source -> class of its colour: by tier, in it the largest first, and those in grey last."""
+def colors(stages: Sequence[ReportStage], results: Results) -> dict[str, str]:
+    """Source -> class of its color: by tier, in it the largest first, and those in grey last."""
     size: Counter[str] = Counter()
     tiers: dict[str, str] = {}
     for stage in stages:
@@ -149,12 +149,12 @@ def colours(stages: Sequence[Stage], results: Results) -> dict[str, str]:
     return {s: f"s{k}" if s in large else OTHER for k, s in enumerate(order)}
 
 
-def first(stages: Sequence[Stage]) -> Stage | None:
+def first(stages: Sequence[ReportStage]) -> ReportStage | None:
     """The stage in which documents come in."""
     return next((stage for stage in stages if stage.counts_documents), None)
 
 
-def flows(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, Any]]:
+def flows(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
     """The flow picture, once in documents and once in bytes."""
     found = []
     for unit, came, kept in (
@@ -164,11 +164,11 @@ def flows(stages: Sequence[Stage], colours: dict[str, str]) -> list[dict[str, An
         if rows := flow_rows(stages, came, kept):
             said = "; ".join(f"{row.name} {row.kept_label}" for row in rows)
             title = f"{unit.capitalize()} left after each stage: {said}"
-            found.append({"unit": unit, "svg": charts.flow(rows, colours, title=title)})
+            found.append({"unit": unit, "svg": charts.flow(rows, colors, title=title)})
     return found
 
 
-def flow_rows(stages: Sequence[Stage], came: str, kept: str) -> list[FlowRow]:
+def flow_rows(stages: Sequence[ReportStage], came: str, kept: str) -> list[FlowRow]:
     """A row for the first stage and for each that drops or makes documents.
 
     A source that a stage does not touch passes by.
@@ -201,11 +201,11 @@ def flow_rows(stages: Sequence[Stage], came: str, kept: str) -> list[FlowRow]:
 
 
 def by_source(
-    stages: Sequence[Stage], colours: dict[str, str], results: Results
+    stages: Sequence[ReportStage], colors: dict[str, str], results: Results
 ) -> list[dict[str, Any]]:
     """For each source: what came in, what is left at the end, why most went."""
     rows = []
-    for name in colours:
+    for name in colors:
         counted = [stage.sources[name] for stage in stages if name in stage.sources]
         if not counted:
             continue
@@ -234,7 +234,7 @@ def by_source(
 
 
 def summary(
-    stages: Sequence[Stage], colours: dict[str, str], results: Results
+    stages: Sequence[ReportStage], colors: dict[str, str], results: Results
 ) -> dict[str, Any] | None:
     """What the first paragraph says of the documents; None where no stage has any."""
     start = first(stages)
@@ -252,7 +252,7 @@ def summary(
             otherwise = f"were dropped by “{stage.title.lower()}”"
             phrases.append((dropped.total(), PHRASES.get(stage.name, otherwise)))
     phrases += [(apart[reason], said) for reason, said in APART.items() if apart[reason]]
-    rows = by_source(stages, colours, results)
+    rows = by_source(stages, colors, results)
     read = [row for row in rows if row["name"] in start.sources]
     made = [row for row in rows if row["name"] not in start.sources]
     came, left = sum(row["came"] for row in read), sum(row["left"] for row in read)
@@ -269,7 +269,7 @@ def summary(
     }
 
 
-def libraries(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+def libraries(stages: Sequence[ReportStage]) -> list[tuple[str, str]]:
     """Versions of the libraries behind any stage."""
     return sorted(
         {

@@ -27,7 +27,7 @@ from data_pipeline.report import (
     tasks,
     topics,
 )
-from data_pipeline.report.flow import OTHER, Stage
+from data_pipeline.report.flow import OTHER, ReportStage
 from data_pipeline.report.results import Results
 from data_pipeline.storage.atomic import write_text
 
@@ -55,29 +55,29 @@ def write(
     Raises:
       TruncatedShard, ValueError: a side file or a JSON file is damaged; the message names it.
     """
-    stages = Stage.all_of(directories)
+    stages = ReportStage.all_of(directories)
     results = Results.read(mixture, held_out, training, evaluation)
-    colours = flow.colours(stages, results)
+    colors = flow.colors(stages, results)
     html = (
-        _environment(colours)
+        _environment(colors)
         .get_template("report.html.jinja")
         .render(
             title=title,
             command=command,
             stages=stages,
-            colours=colours,
+            colors=colors,
             seconds=sum(stage.seconds or 0 for stage in stages),
-            summary=flow.summary(stages, colours, results),
-            flows=flow.flows(stages, colours),
-            by_source=flow.by_source(stages, colours, results),
-            dropped=drops.reasons(stages, colours, "dropped"),
-            bad=drops.reasons(stages, colours, "bad"),
-            changes=drops.changes(stages, colours),
-            boilerplate=boilerplate.repeated_lines(stages, colours),
-            duplicates=drops.duplicates(stages, colours),
+            summary=flow.summary(stages, colors, results),
+            flows=flow.flows(stages, colors),
+            by_source=flow.by_source(stages, colors, results),
+            dropped=drops.reasons(stages, colors, "dropped"),
+            bad=drops.reasons(stages, colors, "bad"),
+            changes=drops.changes(stages, colors),
+            boilerplate=boilerplate.repeated_lines(stages, colors),
+            duplicates=drops.duplicates(stages, colors),
             contamination=contamination.contamination(stages),
-            topics=topics.section(stages, colours),
-            synthesis=synthesis.section(stages, colours),
+            topics=topics.section(stages, colors),
+            synthesis=synthesis.section(stages, colors),
             tasks=tasks.section(stages),
             libraries=flow.libraries(stages),
             results=results,
@@ -87,7 +87,7 @@ def write(
     return path
 
 
-def _environment(colours: dict[str, str]) -> jinja2.Environment:
+def _environment(colors: dict[str, str]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -103,7 +103,7 @@ def _environment(colours: dict[str, str]) -> jinja2.Environment:
         short=charts.short,
         words=lambda name: excerpts.printable(str(name).replace("_", " ")),
         safe_text=lambda value: excerpts.printable(str(value)),
-        colour=lambda source: colours.get(source, OTHER),
+        color=lambda source: colors.get(source, OTHER),
         json=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
         sha256_base64=_sha256_base64,
     )

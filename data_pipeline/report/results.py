@@ -203,13 +203,13 @@ class Results:
             first.setdefault(row["stage"], row["step"])
         return [(step, name) for name, step in first.items()]
 
-    def source_charts(self, colours: dict[str, str]) -> list[str]:
+    def source_charts(self, colors: dict[str, str]) -> list[str]:
         """A small picture for each source, all on one scale."""
         points = {
             name: _points(
                 [{"step": row["step"], **row.get("source_loss", {})} for row in self.metrics], name
             )
-            for name in colours
+            for name in colors
         }
         points = {name: p for name, p in points.items() if p}
         if not points:
@@ -218,7 +218,7 @@ class Results:
         steps = (self.metrics[0]["step"], self.metrics[-1]["step"])
         return [
             charts.lines(
-                [Line(name, p, colours[name], faint=True)],
+                [Line(name, p, colors[name], faint=True)],
                 title=f"Loss on {name} by step, from {p[0][1]:.2f} to {p[-1][1]:.2f}",
                 marks=[(step, "") for step, _ in self._stage_marks()[1:]],
                 x_range=steps,

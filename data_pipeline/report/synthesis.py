@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_shard
 from data_pipeline.text import seeded_random
@@ -17,10 +17,10 @@ EXAMPLE_SHARDS = 20  # that are opened to find them
 AFTER = ("gates", "deduplicate_synthetic", "decontaminate_synthetic")
 
 
-def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] | None:
+def section(stages: Sequence[ReportStage], colors: dict[str, str]) -> dict[str, Any] | None:
     """None where no teacher was asked."""
     named = {stage.name: stage for stage in stages}
-    asked = named.get("synthesise")
+    asked = named.get("synthesize")
     if asked is None:
         return None
     after = [named[name] for name in AFTER if name in named]
@@ -30,18 +30,18 @@ def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] 
         "usage": usage,
         "seeds": _extra(named.get("choose_seeds")),
         "after": [stage.title for stage in after],
-        "by_source": [_by_source(s, asked, after) for s in colours if s in asked.sources],
+        "by_source": [_by_source(s, asked, after) for s in colors if s in asked.sources],
         "reasons": _reasons([asked, *after]),
         "kept": after[-1].total.kept if after else asked.total.kept,
         "examples": _examples(named.get("prompts"), after[-1] if after else asked),
     }
 
 
-def _extra(stage: Stage | None) -> dict[str, Any]:
+def _extra(stage: ReportStage | None) -> dict[str, Any]:
     return stage.directory.ledgers()[0].extra if stage else {}
 
 
-def _by_source(source: str, asked: Stage, after: Sequence[Stage]) -> dict[str, Any]:
+def _by_source(source: str, asked: ReportStage, after: Sequence[ReportStage]) -> dict[str, Any]:
     counts = asked.sources[source]
     left = [stage.sources[source].kept if source in stage.sources else 0 for stage in after]
     return {
@@ -53,7 +53,7 @@ def _by_source(source: str, asked: Stage, after: Sequence[Stage]) -> dict[str, A
     }
 
 
-def _reasons(stages: Sequence[Stage]) -> list[tuple[str, str, int]]:
+def _reasons(stages: Sequence[ReportStage]) -> list[tuple[str, str, int]]:
     """(stage, reason, number), in the order of the gates' stages, the most frequent first."""
     return [
         (stage.title, reason, number)
@@ -62,12 +62,12 @@ def _reasons(stages: Sequence[Stage]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _examples(prompts: Stage | None, final: Stage) -> list[dict[str, Any]]:
+def _examples(prompts: ReportStage | None, final: ReportStage) -> list[dict[str, Any]]:
     """Some texts that were kept, beside the passages that they were inspired by."""
     heap: list[tuple[int, int, Document]] = []
     for file in final.directory.files()[:EXAMPLE_SHARDS]:
         for number, document in enumerate(read_shard(file.path)):
-            heapq.heappush(heap, (-seeded_random.number(0, document.id), number, document))
+            heapq.heappush(heap, (-seeded_random.hash64(0, document.id), number, document))
             if len(heap) > EXAMPLES:
                 heapq.heappop(heap)
     chosen = {document.id: document for _, _, document in sorted(heap, reverse=True)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_shard
 from data_pipeline.text import seeded_random
@@ -24,7 +24,7 @@ EXAMPLE_SHARDS = 20  # that are opened to find them
 REASONS = 3  # of each kind
 
 
-def section(stages: Sequence[Stage]) -> dict[str, Any] | None:
+def section(stages: Sequence[ReportStage]) -> dict[str, Any] | None:
     """None where no tasks were made.
 
     `kinds`: rows by maker and kind, in alphabetical order, each with its count of what was asked
@@ -77,7 +77,7 @@ def _examples(directory: Directory) -> dict[str, list[dict[str, Any]]]:
     for file in directory.files()[:EXAMPLE_SHARDS]:
         for number, document in enumerate(read_shard(file.path)):
             heap = chosen.setdefault(document.meta["task"], [])
-            heapq.heappush(heap, (-seeded_random.number(0, document.id), number, document))
+            heapq.heappush(heap, (-seeded_random.hash64(0, document.id), number, document))
             if len(heap) > EXAMPLES:
                 heapq.heappop(heap)
     return {
@@ -102,7 +102,7 @@ def _example(document: Document) -> dict[str, Any]:
     }
 
 
-def _usage(asked: Stage | None) -> dict[str, Any] | None:
+def _usage(asked: ReportStage | None) -> dict[str, Any] | None:
     """What the answers took, and what the run that got them spent; None without a teacher."""
     rows = teachers.usage([asked.directory]) if asked else []
     return rows[0] if rows else None

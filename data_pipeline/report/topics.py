@@ -10,14 +10,14 @@ from typing import Any
 
 from data_pipeline.report import charts, excerpts
 from data_pipeline.report.charts import StackRow
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.topics.model import NO_TOPIC, diversity
 
 DRAWN = 30  # topics in the picture; the table has all
 NAMED_BY = 3  # terms of a topic in the picture
 
 
-def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] | None:
+def section(stages: Sequence[ReportStage], colors: dict[str, str]) -> dict[str, Any] | None:
     """None where there are no topics."""
     table = next((stage for stage in stages if stage.name == "topics"), None)
     model = next((stage for stage in stages if stage.name == "topic_model"), None)
@@ -30,7 +30,7 @@ def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] 
     for ledger in table.directory.ledgers():
         for source, counts in ledger.extra["sizes"].items():
             sizes.setdefault(source, Counter()).update({int(t): n for t, n in counts.items()})
-    order = [source for source in colours if source in sizes]
+    order = [source for source in colors if source in sizes]
     least = _setting(model, "covered_documents", 1)
     rows = [_row(topic, order, sizes) for topic in named]
     rows.sort(key=lambda row: (-row["documents"], row["topic"]))
@@ -47,11 +47,11 @@ def section(stages: Sequence[Stage], colours: dict[str, str]) -> dict[str, Any] 
         "all": _diversity(together, len(named), least),
         "by_source": [(s, _diversity(sizes[s], len(named), least)) for s in order],
         "drawn": min(DRAWN, len(rows)),
-        "svg": _picture(rows[:DRAWN], colours) if rows else None,
+        "svg": _picture(rows[:DRAWN], colors) if rows else None,
     }
 
 
-def _setting(model: Stage, name: str, otherwise: Any) -> Any:
+def _setting(model: ReportStage, name: str, otherwise: Any) -> Any:
     made_by = model.directory.manifest.get("config")
     topics = made_by[0] if isinstance(made_by, list) else made_by
     return topics.get(name, otherwise) if isinstance(topics, dict) else otherwise
@@ -74,11 +74,11 @@ def _row(topic: dict[str, Any], order: list[str], sizes: dict[str, Counter[int]]
     }
 
 
-def _picture(rows: list[dict[str, Any]], colours: dict[str, str]) -> str:
+def _picture(rows: list[dict[str, Any]], colors: dict[str, str]) -> str:
     drawn = []
     for row in rows:
         name = excerpts.printable(", ".join(row["terms"][:NAMED_BY]) or f"topic {row['topic']}")
         hover = {source: f"{name}: {source}, {n:,}" for source, n in row["by_source"]}
         drawn.append(StackRow(name, dict(row["by_source"]), f"{row['documents']:,}", hover))
     title = "Documents of the largest topics, by source"
-    return charts.stacked(drawn, colours, title=title)
+    return charts.stacked(drawn, colors, title=title)

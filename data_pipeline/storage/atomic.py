@@ -19,29 +19,29 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from data_pipeline.storage.object_store import RemotePath, is_remote
+from data_pipeline.storage.object_store import ObjectStorePath, is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = "Finished shards are kept: free some space and the same command goes on from here."
 
 
-class DiskFull(OSError):
+class DiskFullError(OSError):
     """A file could not be written for want of space; `filename` is the file, `errno` the reason."""
 
 
 @contextlib.contextmanager
-def disk_full_explained(path: Path) -> Iterator[None]:
-    """Turns the errors of a full disk into DiskFull, which says what to do."""
+def explain_disk_full(path: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into DiskFullError, which says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
         what = f"{error.strerror}. {KEPT} It was writing"
-        raise DiskFull(error.errno, what, str(path)) from error
+        raise DiskFullError(error.errno, what, str(path)) from error
 
 
-def partial_path(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A local name of its own for what is to become `path`: `publish` it, and remove what is left.
 
     Two workers may write one file (a cluster runs work twice): they must not mix their bytes.
@@ -56,16 +56,16 @@ def partial_path(path: Path) -> Path:
 def publish(partial: Path, path: Path) -> None:
     """Makes a partial file, closed and synced, appear under its name; an uploaded one stays too."""
     if is_remote(path):
-        cast(RemotePath, path).upload(partial)
+        cast(ObjectStorePath, path).upload(partial)
     else:
         partial.replace(path)
 
 
 @contextlib.contextmanager
-def published(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def atomic_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Names for a library to write files to; on a clean exit they are synced and published, else
     removed. What a killed process leaves matches ".*.partial" and is never read."""
-    partial = [partial_path(path) for path in paths]
+    partial = [temporary_path(path) for path in paths]
     try:
         yield partial
         for file in partial:
@@ -82,8 +82,8 @@ def published(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def _whole(path: Path, mode: str) -> Iterator[IO[Any]]:
     encoding = None if "b" in mode else "utf-8"
     with (
-        disk_full_explained(path),
-        published([path]) as (partial,),
+        explain_disk_full(path),
+        atomic_files([path]) as (partial,),
         partial.open(mode, encoding=encoding) as file,
     ):
         yield file
@@ -112,21 +112,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def fetched(path: Path) -> Iterator[Path]:
+def local_copy(path: Path) -> Iterator[Path]:
     """`path` itself where it is local, else a local copy of the object that is removed again."""
     if not is_remote(path):
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder, disk_full_explained(path):
+    with tempfile.TemporaryDirectory() as folder, explain_disk_full(path):
         copy = Path(folder, path.name)
-        cast(RemotePath, path).download(copy)
+        cast(ObjectStorePath, path).download(copy)
         yield copy
 
 
-def names_in(folder: Path) -> set[str]:
+def list_names(folder: Path) -> set[str]:
     """The names of the files in a folder, none where there is no folder: one listing for all."""
     if is_remote(folder):
-        files = cast(RemotePath, folder).walk_files()
+        files = cast(ObjectStorePath, folder).walk_files()
         return {file.name for file in files if "/" not in file.name}
     try:
         return {entry.name for entry in os.scandir(folder) if entry.is_file()}
@@ -134,7 +134,7 @@ def names_in(folder: Path) -> set[str]:
         return set()
 
 
-def remove_partial(directory: Path) -> list[Path]:
+def remove_temporary_files(directory: Path) -> list[Path]:
     """Removes what killed writers left in a local directory, and says what it was."""
     if is_remote(directory):
         return []
@@ -146,7 +146,7 @@ def remove_partial(directory: Path) -> list[Path]:
 
 def remove_files(folder: Path) -> None:
     """Removes a folder that holds nothing but files, if it is there."""
-    for name in names_in(folder):
+    for name in list_names(folder):
         (folder / name).unlink(missing_ok=True)
     if not is_remote(folder) and folder.is_dir():
         folder.rmdir()

@@ -19,11 +19,11 @@ TAIL_BYTES = 1 << 16  # read at a time where only the end of a line is looked fo
 HEAD_BYTES = 4096  # what is kept of a line that is too long
 
 
-class CorruptInput(ValueError):
+class CorruptInputError(ValueError):
     """A file's bytes are not what its format demands."""
 
 
-class TruncatedInput(CorruptInput):
+class TruncatedInputError(CorruptInputError):
     """A file ends before its format says so: a copy or download was cut."""
 
 
@@ -31,7 +31,7 @@ def read_chunks(path: Path, name: str = "", chunk_bytes: int = CHUNK_BYTES) -> I
     """Yields the content of `path`, decompressed by its suffix, in pieces of at most `chunk_bytes`.
 
     Concatenated gzip members and zstd frames are one content. `name` stands for the path in errors.
-    Raises TruncatedInput or CorruptInput with the file and how many bytes of content came before.
+    Raises TruncatedInputError or CorruptInputError with the file and how many bytes of content came before.
     """
     name = name or str(path)
     done = 0
@@ -41,11 +41,11 @@ def read_chunks(path: Path, name: str = "", chunk_bytes: int = CHUNK_BYTES) -> I
                 yield chunk
                 done += len(chunk)
     except EOFError as error:  # gzip's word for a member without its end
-        raise TruncatedInput(_message(name, "ends inside a gzip member", done)) from error
+        raise TruncatedInputError(_message(name, "ends inside a gzip member", done)) from error
     except (gzip.BadGzipFile, zlib.error) as error:  # BadGzipFile also for garbage after a member
-        raise CorruptInput(_message(name, f"is not valid gzip ({error})", done)) from error
-    except _ZstdDamage as error:
-        kind = TruncatedInput if error.truncated else CorruptInput
+        raise CorruptInputError(_message(name, f"is not valid gzip ({error})", done)) from error
+    except _ZstdError as error:
+        kind = TruncatedInputError if error.truncated else CorruptInputError
         raise kind(_message(name, str(error), done)) from error
 
 
@@ -148,7 +148,7 @@ def _decompressed(file: BinaryIO, suffix: str, chunk_bytes: int) -> Iterator[byt
             while chunk := reader.read(chunk_bytes):
                 yield chunk
         except zstandard.ZstdError as error:
-            raise _ZstdDamage(f"is not valid zstd ({error})", truncated=False) from error
+            raise _ZstdError(f"is not valid zstd ({error})", truncated=False) from error
         frames.check_end()
     elif suffix == ".gz":
         with gzip.GzipFile(fileobj=file) as content:
@@ -159,7 +159,7 @@ def _decompressed(file: BinaryIO, suffix: str, chunk_bytes: int) -> Iterator[byt
             yield chunk
 
 
-class _ZstdDamage(Exception):
+class _ZstdError(Exception):
     def __init__(self, message: str, truncated: bool):
         super().__init__(message)
         self.truncated = truncated
@@ -195,10 +195,10 @@ class _ZstdFrames:
         return data
 
     def check_end(self) -> None:
-        """Raises _ZstdDamage where the file ends inside a frame."""
+        """Raises _ZstdError where the file ends inside a frame."""
         if self._in_frame or self._next != self._end:
             what = f"ends inside the zstd frame that begins at byte {self._frame:,}"
-            raise _ZstdDamage(what, truncated=True)
+            raise _ZstdError(what, truncated=True)
 
     def _frame_header(self, head: bytes) -> int:
         """The header's length, of a frame to be skipped all its length; 0: `head` is too short."""

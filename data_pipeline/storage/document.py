@@ -31,7 +31,7 @@ class Dropped:
 
 
 @dataclass(slots=True)
-class Bad:
+class BadInput:
     """Input that never became a document: where it lies (byte offset) and its first bytes."""
 
     reason: str

@@ -1,7 +1,7 @@
 """Object stores (gs://, s3://) under pathlib's interface, so that a stage need not know of them.
 
-`Path` in this package means a local pathlib.Path or a RemotePath: `storage_path` makes the one
-that an address asks for. A RemotePath goes through fsspec and not through etils.epath, which hands
+`Path` in this package means a local pathlib.Path or a ObjectStorePath: `storage_path` makes the one
+that an address asks for. A ObjectStorePath goes through fsspec and not through etils.epath, which hands
 addresses to TensorFlow's file systems wherever TensorFlow is installed: those have no s3, and a
 cleaning worker would load TensorFlow to open a file.
 
@@ -26,12 +26,12 @@ FIRST_BYTES, MOST_BYTES = 64 << 10, 8 << 20
 _VERSIONS = ("generation", "ETag", "etag", "md5Hash", "LastModified", "updated", "mtime")
 
 
-class RemoteError(OSError):
+class ObjectStoreError(OSError):
     """An object store did not do what it was asked to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ObjectInfo:
     """A file as a folder's listing shows it: its name below the folder, bytes, and version."""
 
     name: str
@@ -45,7 +45,7 @@ def storage_path(address: str | Path) -> Path:
     Raises ValueError for another kind of address.
 
     >>> storage_path("s3://bucket/run/") / "a.txt"
-    RemotePath('s3://bucket/run/a.txt')
+    ObjectStorePath('s3://bucket/run/a.txt')
     """
     if isinstance(address, PurePosixPath):
         return cast(Path, address)
@@ -57,17 +57,17 @@ def storage_path(address: str | Path) -> Path:
             f"{address}: got an address of kind {scheme}://, expected a local path, "
             f"{' or '.join(f'{known}://BUCKET/...' for known in SCHEMES)}"
         )
-    return cast(Path, RemotePath(address))
+    return cast(Path, ObjectStorePath(address))
 
 
 def is_remote(path: Path) -> bool:
-    return isinstance(path, RemotePath)
+    return isinstance(path, ObjectStorePath)
 
 
-class RemotePath(PurePosixPath):
+class ObjectStorePath(PurePosixPath):
     """An object, or what begins the names of several: pathlib's methods, as far as they make sense.
 
-    Raises FileNotFoundError and PermissionError as files do, RemoteError for whatever else fails.
+    Raises FileNotFoundError and PermissionError as files do, ObjectStoreError for whatever else fails.
     """
 
     def __str__(self) -> str:
@@ -77,35 +77,35 @@ class RemotePath(PurePosixPath):
     __fspath__ = __str__
 
     def __repr__(self) -> str:
-        return f"RemotePath({str(self)!r})"
+        return f"ObjectStorePath({str(self)!r})"
 
     def as_posix(self) -> str:
         return str(self)
 
-    def expanduser(self) -> RemotePath:
+    def expanduser(self) -> ObjectStorePath:
         return self
 
-    def resolve(self, strict: bool = False) -> RemotePath:
-        return RemotePath(str(self))
+    def resolve(self, strict: bool = False) -> ObjectStorePath:
+        return ObjectStorePath(str(self))
 
     def open(self, mode: str = "r", encoding: str | None = None, **ignored: Any) -> IO[Any]:
         """A file for reading; writing goes through disk.py, which uploads what is whole."""
         if mode not in ("r", "rb"):
             raise ValueError(f"{self} is opened with mode {mode!r}, expected 'r' or 'rb'")
         with _explained(self):
-            binary = io.BufferedReader(_Object(self), FIRST_BYTES)
+            binary = io.BufferedReader(_ObjectFile(self), FIRST_BYTES)
         return binary if mode == "rb" else io.TextIOWrapper(binary, encoding=encoding or "utf-8")
 
     def read_bytes(self) -> bytes:
         with _explained(self):
-            return cast(bytes, _store(self).cat_file(str(self)))
+            return cast(bytes, _filesystem_of(self).cat_file(str(self)))
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors)
 
     def exists(self) -> bool:
         with _explained(self):
-            return bool(_store(self).exists(str(self)))
+            return bool(_filesystem_of(self).exists(str(self)))
 
     def is_file(self) -> bool:
         return self._kind() == "file"
@@ -120,13 +120,13 @@ class RemotePath(PurePosixPath):
         """
         try:
             with _explained(self):
-                return str(_store(self).info(str(self))["type"])
+                return str(_filesystem_of(self).info(str(self))["type"])
         except FileNotFoundError:
             return ""
 
-    def iterdir(self) -> Iterator[RemotePath]:
+    def iterdir(self) -> Iterator[ObjectStorePath]:
         with _explained(self):
-            found = _store(self).ls(str(self), detail=False)
+            found = _filesystem_of(self).ls(str(self), detail=False)
         yield from (self / posixpath.basename(name.rstrip("/")) for name in found)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
@@ -135,7 +135,7 @@ class RemotePath(PurePosixPath):
     def unlink(self, missing_ok: bool = False) -> None:
         try:
             with _explained(self):
-                _store(self).rm_file(str(self))
+                _filesystem_of(self).rm_file(str(self))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -145,21 +145,21 @@ class RemotePath(PurePosixPath):
     def upload(self, local: Path) -> None:
         """Puts a local file here, whole or not at all, in place of what was here."""
         with _explained(self):
-            _store(self).put_file(str(local), str(self))
+            _filesystem_of(self).put_file(str(local), str(self))
 
     def download(self, local: Path) -> None:
         with _explained(self):
-            _store(self).get_file(str(self), str(local))
+            _filesystem_of(self).get_file(str(self), str(local))
 
-    def listed(self) -> Listed:
+    def info(self) -> ObjectInfo:
         """This object as a listing shows it, under its own name."""
         with _explained(self):
-            return _listed(self.name, _store(self).info(str(self)))
+            return _listed(self.name, _filesystem_of(self).info(str(self)))
 
-    def walk_files(self) -> Iterator[Listed]:
+    def walk_files(self) -> Iterator[ObjectInfo]:
         """Every object below this name, in no order."""
         with _explained(self):
-            store = _store(self)
+            store = _filesystem_of(self)
             found = store.find(str(self), detail=True)
         prefix = store._strip_protocol(str(self)).rstrip("/") + "/"
         for name, info in found.items():
@@ -168,13 +168,13 @@ class RemotePath(PurePosixPath):
                 yield _listed(name.removeprefix(prefix), info)
 
 
-class _Object(io.RawIOBase):
+class _ObjectFile(io.RawIOBase):
     """An object as a raw file, by requests for ranges of its bytes."""
 
-    def __init__(self, path: RemotePath):
+    def __init__(self, path: ObjectStorePath):
         super().__init__()
         self._path = path
-        self._size = path.listed().bytes
+        self._size = path.info().bytes
         self._at = 0
         self._window = FIRST_BYTES
         self._held, self._begin = b"", 0  # what the last request brought, and where it begins
@@ -207,15 +207,17 @@ class _Object(io.RawIOBase):
         self._begin, self._held = self._at, b""
         if self._at < stop:
             with _explained(self._path):
-                self._held = _store(self._path).cat_file(str(self._path), start=self._at, end=stop)
+                self._held = _filesystem_of(self._path).cat_file(
+                    str(self._path), start=self._at, end=stop
+                )
 
 
-def _listed(name: str, info: dict[str, Any]) -> Listed:
+def _listed(name: str, info: dict[str, Any]) -> ObjectInfo:
     version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
-    return Listed(name, int(info.get("size") or 0), version)
+    return ObjectInfo(name, int(info.get("size") or 0), version)
 
 
-def _store(path: RemotePath) -> Any:
+def _filesystem_of(path: ObjectStorePath) -> Any:
     return _file_system(str(path).partition("://")[0])
 
 
@@ -228,14 +230,14 @@ def _file_system(scheme: str) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(path: RemotePath) -> Iterator[None]:
+def _explained(path: ObjectStorePath) -> Iterator[None]:
     """Every error becomes one of OSError's kinds that names the address, and can be pickled."""
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(2, "there is no such object", str(path)) from error
     except ImportError as error:
-        raise RemoteError(
+        raise ObjectStoreError(
             f"{path}: {error}. Addresses of object stores need `pip install hare-jax[remote]`."
         ) from error
     except Exception as error:  # the clients' own errors are of no common kind
@@ -244,7 +246,7 @@ def _explained(path: RemotePath) -> Iterator[None]:
             raise PermissionError(
                 13, f"the object store refuses access ({error}); check the credentials", str(path)
             ) from error
-        raise RemoteError(
+        raise ObjectStoreError(
             f"{path}: the object store does not answer as it should "
             f"({type(error).__name__}: {error}). Check the address, the credentials and the "
             "network; finished shards are kept and the same command goes on from here."

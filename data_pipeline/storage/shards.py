@@ -18,8 +18,8 @@ from typing import Any, Self
 import orjson
 import zstandard
 
-from data_pipeline.storage.atomic import disk_full_explained, partial_path, publish
-from data_pipeline.storage.compressed import TruncatedInput, read_chunks, split_lines
+from data_pipeline.storage.atomic import explain_disk_full, publish, temporary_path
+from data_pipeline.storage.compressed import TruncatedInputError, read_chunks, split_lines
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.object_store import storage_path
 
@@ -34,7 +34,7 @@ _OPTIONS = (
 _LARGE = 2.0**63
 
 
-class TruncatedShard(ValueError):
+class TruncatedShardError(ValueError):
     """A shard ends before its compressed frame does."""
 
 
@@ -52,12 +52,12 @@ class RowWriter:
         self.rows = 0
 
     def __enter__(self) -> Self:
-        self._partial = partial_path(self.path)
+        self._partial = temporary_path(self.path)
         self._lines: list[bytes] = []
         self._held = 0
         self._hash = hashlib.sha256()
         self._zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-        with disk_full_explained(self.path):
+        with explain_disk_full(self.path):
             self._file = self._partial.open("xb", buffering=0)  # closing must have nothing to flush
         return self
 
@@ -80,7 +80,7 @@ class RowWriter:
     def _put(self, compressed: bytes) -> None:
         self._hash.update(compressed)
         rest = memoryview(compressed)
-        with disk_full_explained(self.path):
+        with explain_disk_full(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
 
@@ -94,7 +94,7 @@ class RowWriter:
             if kind is None:
                 self._flush()
                 self._put(self._zstd.flush())
-                with disk_full_explained(self.path):
+                with explain_disk_full(self.path):
                     os.fsync(self._file.fileno())
                 self._file.close()
                 publish(self._partial, self.path)
@@ -137,7 +137,7 @@ class DroppedWriter(RowWriter):
 def read_shard(path: str | Path) -> Iterator[Document]:
     """Yields the documents that a ShardWriter wrote.
 
-    Raises TruncatedShard, or ValueError with path and line, before anything damaged is passed on.
+    Raises TruncatedShardError, or ValueError with path and line, before anything damaged is passed on.
     """
     for line, row in _numbered_rows(path):
         yield _document(row, path, line)
@@ -238,9 +238,9 @@ def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             with path.open("rb") as file:
                 if not file.read(1):
                     what = "is empty, while a shard without documents is an empty frame"
-                    raise TruncatedShard(f"{path} {what}")
-    except TruncatedInput as error:
-        raise TruncatedShard(str(error)) from error
+                    raise TruncatedShardError(f"{path} {what}")
+    except TruncatedInputError as error:
+        raise TruncatedShardError(str(error)) from error
 
 
 def _damaged(path: str | Path, line: int, what: str) -> ValueError:

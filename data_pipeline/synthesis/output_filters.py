@@ -23,7 +23,7 @@ import numpy as np
 from data_pipeline.cleaning import quality
 from data_pipeline.cleaning.language import detector
 from data_pipeline.cleaning.quality import Evidence
-from data_pipeline.config import Gates
+from data_pipeline.config import OutputFilters
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import prose
 from data_pipeline.text.ngrams import U64, excerpt, ngrams, words
@@ -100,17 +100,17 @@ _CLOSERS = "\"'”’)]*_`"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptContext:
     """What an answer answers: the passage, and the prompt's own words around it."""
 
     passage: str
     instruction: str
 
 
-Gate = Callable[[Document, str, Asked], Document | Dropped]
+OutputFilter = Callable[[Document, str, PromptContext], Document | Dropped]
 
 
-def build(config: Gates) -> Gate:
+def build(config: OutputFilters) -> OutputFilter:
     """A pure function of an answer, the server's word for why it ended, and what was asked.
 
     What was taken off a kept answer is named in its `meta["mended"]`, a list. A dropped one carries
@@ -124,12 +124,12 @@ def build(config: Gates) -> Gate:
             return None
         return {"language": found[0], "score": round(found[1], 3)}
 
-    def faults(text: str, asked: Asked) -> Iterator[tuple[str, Evidence | None]]:
+    def faults(text: str, asked: PromptContext) -> Iterator[tuple[str, Evidence | None]]:
         yield "refusal", _found(_REFUSAL, text[:_OPENING])
         yield "template_leak", _found(_TEMPLATE, text)
         yield "prompt_leak", prompt_leak(text, asked.instruction)
         yield "meta_talk", _found(_META, text)
-        yield "copied", copied(text, asked.passage, config.max_copied, config.max_recited)
+        yield "copied", copied(text, asked.passage, config.max_copied, config.max_passage_coverage)
         seen = quality.Text(text)
         yield "too_short", quality.too_few_words(seen, config.min_words)
         yield "too_long", quality.too_many_words(seen, config.max_words)
@@ -139,13 +139,13 @@ def build(config: Gates) -> Gate:
         if config.max_repeated_ngrams:
             yield "loop", repeated_ngrams(text, config.max_repeated_ngrams)
 
-    def gate(answer: Document, finish: str, asked: Asked) -> Document | Dropped:
+    def gate(answer: Document, finish: str, asked: PromptContext) -> Document | Dropped:
         text, mended = strip_frame(answer.text)
         seen = replace(answer, text=text)
         if match := _OPEN_REASONING.search(text):
             return Dropped(seen, "reasoning", {"span": match[0]})
         if finish == CUT and (whole := to_last_sentence(text)) != text:
-            if not config.mend_cut:
+            if not config.repair_truncated:
                 return Dropped(seen, "cut_off", {"end": text[-60:]})
             seen, mended = replace(answer, text=whole), [*mended, "cut_off"]
         for reason, evidence in faults(seen.text, asked):

@@ -29,7 +29,7 @@ class Prompt:
     instruction: str  # what follows the passage
 
 
-class Rendered(NamedTuple):
+class RenderedPrompt(NamedTuple):
     """What is sent; the passage is `text[start:end]`."""
 
     text: str
@@ -90,12 +90,12 @@ def check(weights: Mapping[str, float], mapping: Mapping[str, str]) -> None:
 def choose(prompts: Sequence[Prompt], seed: int, document: str, number: int) -> Prompt:
     """The prompt of a document's passage of this number: by a hash, each next one another style
     or audience, so that passages of one document differ in it while there are prompts left."""
-    first = seeded_random.number(seed, "prompt", document) % len(prompts)
+    first = seeded_random.hash64(seed, "prompt", document) % len(prompts)
     step = next(s for s in (7, 11, 13, 17, 19, 1) if len(prompts) % s)
     return prompts[(first + number * step) % len(prompts)]
 
 
-def render(prompt: Prompt, passage: str) -> Rendered:
+def render(prompt: Prompt, passage: str) -> RenderedPrompt:
     before = f"{prompt.opening}\n\n<passage>\n"
     text = f"{before}{passage}\n</passage>\n\n{prompt.instruction}"
-    return Rendered(text, len(before), len(before) + len(passage))
+    return RenderedPrompt(text, len(before), len(before) + len(passage))

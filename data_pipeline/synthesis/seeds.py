@@ -113,7 +113,7 @@ def draw(
         key = (candidate.category, candidate.topic)
         most = limit.get(key, 0)
         heap = kept.setdefault(key, [])
-        hashed = seeded_random.number(seed, "seed", candidate.document)
+        hashed = seeded_random.hash64(seed, "seed", candidate.document)
         for number in range(min(candidate.passages, most)):
             # The smallest entry of the heap is the one of the last number and the largest hash.
             entry = (-number, -hashed, candidate.document, candidate.shard)

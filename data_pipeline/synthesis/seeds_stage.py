@@ -10,8 +10,8 @@ from dataclasses import replace
 from data_pipeline.config import Recipe, Synthesis, Tier
 from data_pipeline.execution.manifest import Directory, Ledger, canonical
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import Books, account_of, add_file, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import ShardOutput, add_file, documents_of, new_ledger
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.synthesis import prompts, seeds
 
@@ -70,7 +70,7 @@ def draw_seeds(
                 side={"chosen": chosen.file(f"shards/{task.shard}.json")},
                 tiers=task.tiers | tiers_of(config),
             )
-            for task in one_task_a_shard(documents, config)
+            for task in one_task_per_shard(documents, config)
         ],
         config=[config.source, length, config.seed],
         inputs=[documents, chosen],
@@ -98,7 +98,7 @@ def choose(task: Task) -> Ledger:
     for one in drawn:
         rows[one.shard].append([one.document, one.topic, one.category, one.count])
         found[one.category] += one.count
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     for shard, some in rows.items():
         add_file(ledger, task.out, f"shards/{shard}.json", canonical(some))
     ledger.extra = {
@@ -129,14 +129,14 @@ def cut_from_shard(task: Task) -> Ledger:
         rows = json.loads(path.read_text(encoding="utf-8"))
     drawn = {row[0]: seeds.Drawn(row[0], task.shard, *row[1:]) for row in rows}
     missing: Counter[str] = Counter()
-    with Books(task, "seeds") as books:
+    with ShardOutput(task, "seeds") as output:
         for document in documents_of(task) if drawn else ():
             if one := drawn.pop(document.id, None):
                 source = source_of(config, one.category)
                 made = list(seeds.cut(document, one, source, config))
                 missing[one.category] += one.count - len(made)
                 for seed in made:
-                    books.came(seed)
-                    books.settle(seed)
-        books.ledger.extra = {"missing": dict(sorted((+missing).items()))}
-    return books.ledger
+                    output.count_input(seed)
+                    output.write(seed)
+        output.ledger.extra = {"missing": dict(sorted((+missing).items()))}
+    return output.ledger

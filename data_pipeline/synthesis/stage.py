@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_pipeline.cleaning.personal_information import replace_personal_information
-from data_pipeline.config import Features, Gates, Profile, Recipe, Synthesis
+from data_pipeline.config import CleaningProfile, Features, OutputFilters, Recipe, Synthesis
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_a_shard
-from data_pipeline.execution.shard_output import Books, documents_in, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.shard_output import ShardOutput, documents_in, documents_of
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import numbered
 from data_pipeline.synthesis import output_filters
@@ -17,7 +17,7 @@ from data_pipeline.synthesis import prompts as choice
 from data_pipeline.synthesis.seeds_stage import draw_seeds, tiers_of
 from data_pipeline.teacher import settings, wire
 from data_pipeline.teacher.ask_shard import ask_shard
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 
 def check(recipe: Recipe, cache: Path) -> None:
@@ -49,7 +49,7 @@ def check(recipe: Recipe, cache: Path) -> None:
     settings.check_server(config.teacher, cache, "synthesis.teacher", "synthesis.enabled=False")
 
 
-def synthesise(
+def synthesize(
     recipe: Recipe, runner: Runner, documents: Directory, topics: Directory, cache: Path
 ) -> Directory:
     """The documents that a teacher wrote and the gates let pass; a source a category, tier D2.
@@ -108,9 +108,9 @@ def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory
 def write_prompts_of_part(task: Task) -> Ledger:
     """A document whose text is the prompt; its meta tells where in it the passage stands."""
     config: Synthesis = task.config
-    with Books(task, "prompts") as books:
+    with ShardOutput(task, "prompts") as output:
         for seed in documents_of(task):
-            books.came(seed)
+            output.count_input(seed)
             prompt = choice.choose(
                 choice.all_prompts()[seed.category],
                 config.seed,
@@ -119,8 +119,8 @@ def write_prompts_of_part(task: Task) -> Ledger:
             )
             text, start, end = choice.render(prompt, seed.text)
             meta = seed.meta | {"prompt": prompt.id, "passage": [start, end]}
-            books.settle(replace(seed, text=text, meta=meta))
-    return books.ledger
+            output.write(replace(seed, text=text, meta=meta))
+    return output.ledger
 
 
 # ---- answers
@@ -136,12 +136,12 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
     """
     config = recipe.synthesis
     return runner.stage(
-        "synthesise",
+        "synthesize",
         ask_for_shard,
-        one_task_a_shard(asked, (config, cache)),
+        one_task_per_shard(asked, (config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
         inputs=[asked],
-        at_once=1,
+        max_parallel=1,
     )
 
 
@@ -149,10 +149,10 @@ def ask_for_shard(task: Task) -> Ledger:
     config: Synthesis
     config, cache = task.config
 
-    def request_of(document: Document) -> Request:
-        return Request(document.id, (("user", document.text),), config.max_tokens)
+    def request_of(document: Document) -> TeacherRequest:
+        return TeacherRequest(document.id, (("user", document.text),), config.max_tokens)
 
-    def told(document: Document, reply: Reply) -> Document:
+    def told(document: Document, reply: TeacherReply) -> Document:
         of_reply = {
             "model": config.teacher.model,
             "finish": reply.finish,
@@ -162,7 +162,7 @@ def ask_for_shard(task: Task) -> Ledger:
         meta = {name: value for name, value in document.meta.items() if name != "passage"}
         return replace(document, meta=meta | of_reply)
 
-    return ask_shard(task, "synthesise", config.teacher, cache, request_of, told)
+    return ask_shard(task, "synthesize", config.teacher, cache, request_of, told)
 
 
 # ---- gates
@@ -174,25 +174,25 @@ def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Direct
     What looks like personal information or a secret is replaced as cleaning does it, by the rules
     for the text's category: models write such things from memory.
     """
-    config = (recipe.synthesis.gates, _replacing(recipe))
+    config = (recipe.synthesis.output_filters, _replacing(recipe))
     prompts = {file.name: file for file in asked.files()}
     return runner.stage(
         "gates",
         judge_shard,
         [
             replace(task, side={"prompts": prompts[task.shard]})
-            for task in one_task_a_shard(answers, config)
+            for task in one_task_per_shard(answers, config)
         ],
         config=config,
         inputs=[asked, answers],
     )
 
 
-def _replacing(recipe: Recipe) -> dict[str, Profile]:
+def _replacing(recipe: Recipe) -> dict[str, CleaningProfile]:
     """The rules of replacement by category; none where cleaning replaces nothing either."""
     config = recipe.cleaning
     categories = recipe.synthesis.weights if config.replace_personal_information else ()
-    return {name: config.profiles.get(name, Profile.PROSE) for name in categories}
+    return {name: config.profiles.get(name, CleaningProfile.PROSE) for name in categories}
 
 
 def judge_shard(task: Task) -> Ledger:
@@ -200,24 +200,24 @@ def judge_shard(task: Task) -> Ledger:
 
     What was mended or replaced is counted in `changed`.
     """
-    config: Gates
-    profiles: dict[str, Profile]
+    config: OutputFilters
+    profiles: dict[str, CleaningProfile]
     config, profiles = task.config
     gate = output_filters.build(config)
     prompts = documents_in([task.side["prompts"]])
-    with Books(task, "gates") as books:
+    with ShardOutput(task, "gates") as output:
         for answer in documents_of(task):
             prompt = next(p for p in prompts if p.id == answer.id)
-            text = choice.Rendered(prompt.text, *prompt.meta["passage"])
-            books.came(answer)
-            asked = output_filters.Asked(text.text[text.start : text.end], text.instruction)
+            text = choice.RenderedPrompt(prompt.text, *prompt.meta["passage"])
+            output.count_input(answer)
+            asked = output_filters.PromptContext(text.text[text.start : text.end], text.instruction)
             judged = gate(answer, answer.meta["finish"], asked)
             if isinstance(judged, Document):
-                changed = books.ledger.of(judged.source).changed
+                changed = output.ledger.of(judged.source).changed
                 changed.update(judged.meta.pop("mended", ()))
                 if profile := profiles.get(judged.category):
                     cleaned, found = replace_personal_information(judged.text, profile)
                     judged = replace(judged, text=cleaned)
                     changed.update(found)
-            books.settle(judged)
-    return books.ledger
+            output.write(judged)
+    return output.ledger

@@ -11,11 +11,11 @@ from pathlib import Path
 from data_pipeline import config
 from data_pipeline.execution.manifest import Ledger
 from data_pipeline.execution.runner import Task
-from data_pipeline.execution.shard_output import Answer, Books, documents_of
+from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.teacher.client import Teacher
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.teacher.client import TeacherClient
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
 
@@ -23,10 +23,10 @@ SPENT = "spent"  # a folder: what each shard cost in the run that made it, which
 def ask_shard(
     task: Task,
     stage: str,
-    teacher_config: config.Teacher,
+    teacher_config: config.TeacherConfig,
     cache: Path,
-    request_of: Callable[[Document], Request],
-    told: Callable[[Document, Reply], Document],
+    request_of: Callable[[Document], TeacherRequest],
+    told: Callable[[Document, TeacherReply], Document],
 ) -> Ledger:
     """`told`: a prompt that became its reply. One that got no reply, or none that can be written
     as UTF-8, is dropped, so that what came is what was kept and what was dropped.
@@ -35,28 +35,28 @@ def ask_shard(
     """
     waiting: deque[Document] = deque()
 
-    def requests() -> Iterator[Request]:
+    def requests() -> Iterator[TeacherRequest]:
         for document in documents_of(task):
             waiting.append(document)
             yield request_of(document)
 
-    with Books(task, stage) as books, Teacher(teacher_config, cache) as teacher:
+    with ShardOutput(task, stage) as output, TeacherClient(teacher_config, cache) as teacher:
         for reply in teacher.ask(requests()):
             document = waiting.popleft()
             assert reply.id == document.id, f"asked {document.id!r}, got a reply to {reply.id!r}"
-            books.came(document)
-            books.settle(_answer(document, reply, told))
+            output.count_input(document)
+            output.write(_answer(document, reply, told))
         assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
         teacher.check_answered(task.shard)
-        books.ledger.extra = {"usage": teacher.usage.to_json()}
+        output.ledger.extra = {"usage": teacher.usage.to_json()}
         spent = {name: getattr(teacher.usage, name) for name in ("cached", "retries", "paid")}
     write_text(task.out / SPENT / f"{task.shard}.json", json.dumps(spent))
-    return books.ledger
+    return output.ledger
 
 
 def _answer(
-    document: Document, reply: Reply, told: Callable[[Document, Reply], Document]
-) -> Answer:
+    document: Document, reply: TeacherReply, told: Callable[[Document, TeacherReply], Document]
+) -> Decision:
     if reply.error:
         return Dropped(document, "no_answer", {"error": reply.error})
     text = reply.text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from data_pipeline.storage.atomic import DiskFull
+from data_pipeline.storage.atomic import DiskFullError
 from data_pipeline.teacher import machine
 
 FILE = "answers.sqlite"
@@ -50,7 +50,7 @@ SET prompt_tokens = prompt_tokens + excluded.prompt_tokens,
 """
 
 
-class DamagedCache(ValueError):
+class CorruptCacheError(ValueError):
     """The file is no cache of answers, or not one that can be read."""
 
 
@@ -58,10 +58,10 @@ def _crc(key: bytes, packed: bytes) -> int:
     return zlib.crc32(packed, zlib.crc32(key))
 
 
-class Cache:
+class TeacherCache:
     """The answers in a folder, by key. May be used from several threads and processes.
 
-    Raises DamagedCache, DiskFull, OSError.
+    Raises CorruptCacheError, DiskFullError, OSError.
 
     >>> with Cache(folder) as cache:           # doctest: +SKIP
     ...     cache.put({key: b"answer"}, model="m", prompt_tokens=10, completion_tokens=5)
@@ -82,7 +82,7 @@ class Cache:
             self._stack = stack.pop_all()
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> TeacherCache:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +139,7 @@ class Cache:
             for name in ("application_id", "user_version")
         )
         if (application, version) not in ((APPLICATION, FORMAT), (0, 0)):
-            raise DamagedCache(
+            raise CorruptCacheError(
                 f"{self.path}: expected answers of a teacher in format {FORMAT}, got an SQLite "
                 f"file of application {application:#x} and format {version}. Move it away, or "
                 "set teacher.cache to another folder."
@@ -170,14 +170,14 @@ class Cache:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_FULL:
-                raise DiskFull(
+                raise DiskFullError(
                     28,
                     "No space left on device. All answers so far are kept: free some space and "
                     "the same command goes on from here. It was writing",
                     str(self.path),
                 ) from None
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise DamagedCache(
+                raise CorruptCacheError(
                     f"{self.path} is damaged ({error}). Save what can be saved with "
                     f"`sqlite3 {FILE} .recover`, or move the file away; then what it held is "
                     "asked for anew."

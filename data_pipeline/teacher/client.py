@@ -18,14 +18,14 @@ from data_pipeline import config as configs
 from data_pipeline.execution.progress import console
 from data_pipeline.teacher import wire
 from data_pipeline.teacher.background import Background
-from data_pipeline.teacher.cache import Cache
+from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.connection import Connection
-from data_pipeline.teacher.errors import NoAnswer, TeacherError
+from data_pipeline.teacher.errors import RequestFailedError, TeacherError
 from data_pipeline.teacher.limits import Budget
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.teacher.settings import check
 from data_pipeline.teacher.usage import Usage
-from data_pipeline.teacher.wire import Answer, Vectors
+from data_pipeline.teacher.wire import Completion, Vectors
 from data_pipeline.teacher.writer import Values, Writer
 
 CHUNK = 32  # requests looked up, or texts embedded, at a time
@@ -36,14 +36,14 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Flight:
+class _InFlight:
     """A question on its way, and how many requests wait for its answer."""
 
-    future: Future[Answer]
+    future: Future[Completion]
     waiting: int = 1
 
 
-class Teacher:
+class TeacherClient:
     """A teacher with a memory: every question is asked of the server once.
 
     What the cache holds needs neither server nor key: they are looked for when the first question
@@ -62,21 +62,21 @@ class Teacher:
     ...         print(reply.text, teacher.usage.cost)
     """
 
-    def __init__(self, config: configs.Teacher, cache: Path) -> None:
+    def __init__(self, config: configs.TeacherConfig, cache: Path) -> None:
         check(config)
         self._config = config
-        self._cache = Cache(Path(config.cache) if config.cache else cache)
+        self._cache = TeacherCache(Path(config.cache) if config.cache else cache)
         self.usage = Usage(config.model)
         self._budget = Budget(config.max_cost, config.prompt_price, config.completion_price)
         self._budget.spend(*self._cache.spent(config.model))
         self._spent_before = self._budget.spent
-        self._flights: dict[bytes, _Flight] = {}
+        self._flights: dict[bytes, _InFlight] = {}
         self._shown = time.monotonic()
         self._background: Background | None = None
         self._connection: Connection
         self._writer: Writer
 
-    def __enter__(self) -> Teacher:
+    def __enter__(self) -> TeacherClient:
         return self
 
     def __exit__(
@@ -96,7 +96,7 @@ class Teacher:
             self._background = None
             self._cache.__exit__()
 
-    def ask(self, requests: Iterable[Request], *, total: int = 0) -> Iterator[Reply]:
+    def ask(self, requests: Iterable[TeacherRequest], *, total: int = 0) -> Iterator[TeacherReply]:
         """The reply to each request, in their order; a few hundred are under way at a time.
 
         A request that gets no answer has a reply with `error`, which is not cached: the next run
@@ -110,7 +110,7 @@ class Teacher:
             model, 16 requests in a row without an answer. All answers that came are kept.
           BudgetSpent: `max_cost` is reached; a TeacherError.
         """
-        waiting: deque[tuple[Request, bytes, Answer | _Flight, bool]] = deque()
+        waiting: deque[tuple[TeacherRequest, bytes, Completion | _InFlight, bool]] = deque()
         try:
             for chunk in _chunks(requests):
                 waiting.extend(self._begin(chunk))
@@ -120,7 +120,7 @@ class Teacher:
                 yield self._reply(*waiting.popleft(), total)
         finally:
             for _, key, source, _ in waiting:
-                self._land(key, source)
+                self._release(key, source)
 
     def check_answered(self, shard: str) -> None:
         """To be called with a shard's last reply, before what has no answer is given up for good.
@@ -170,8 +170,8 @@ class Teacher:
     # ---- chat
 
     def _begin(
-        self, requests: list[Request]
-    ) -> Iterator[tuple[Request, bytes, Answer | _Flight, bool]]:
+        self, requests: list[TeacherRequest]
+    ) -> Iterator[tuple[TeacherRequest, bytes, Completion | _InFlight, bool]]:
         """(request, key, where its answer is or will be, whether that costs nothing)."""
         bodies = [wire.chat_body(self._config, request) for request in requests]
         keys = [
@@ -183,40 +183,45 @@ class Teacher:
                 flight.waiting += 1
                 yield request, key, flight, True
             elif key in known:
-                yield request, key, Answer.from_bytes(known[key]), True
+                yield request, key, Completion.from_bytes(known[key]), True
             else:
-                flight = _Flight(self._running().submit(self._answer(key, body)))
+                flight = _InFlight(self._running().submit(self._answer(key, body)))
                 self._flights[key] = flight
                 yield request, key, flight, False
 
-    async def _answer(self, key: bytes, body: dict[str, Any]) -> Answer:
-        kept: list[Answer] = []
+    async def _answer(self, key: bytes, body: dict[str, Any]) -> Completion:
+        kept: list[Completion] = []
 
-        async def keep(answer: Answer) -> None:
+        async def keep(answer: Completion) -> None:
             self.usage.fresh_tokens += answer.completion_tokens
             values = await self._keep({key: answer.to_bytes()}, answer)
-            kept.append(Answer.from_bytes(values[key]))
+            kept.append(Completion.from_bytes(values[key]))
 
         await self._connection.chat(body, keep)
         return kept[0]
 
-    async def _keep(self, values: Values, took: Answer | Vectors) -> Values:
+    async def _keep(self, values: Values, took: Completion | Vectors) -> Values:
         self.usage.paid = self._budget.spent - self._spent_before
         return await self._writer.keep(values, took.prompt_tokens, took.completion_tokens)
 
     def _reply(
-        self, request: Request, key: bytes, source: Answer | _Flight, cached: bool, total: int
-    ) -> Reply:
+        self,
+        request: TeacherRequest,
+        key: bytes,
+        source: Completion | _InFlight,
+        cached: bool,
+        total: int,
+    ) -> TeacherReply:
         usage = self.usage
         try:
-            answer = source if isinstance(source, Answer) else source.future.result()
-        except NoAnswer as error:
+            answer = source if isinstance(source, Completion) else source.future.result()
+        except RequestFailedError as error:
             usage.requests += 1
             usage.failed += 1
             usage.last_error = str(error)
-            return Reply(request.id, "", "", 0, 0, error=str(error))
+            return TeacherReply(request.id, "", "", 0, 0, error=str(error))
         finally:
-            self._land(key, source)
+            self._release(key, source)
         usage.requests += 1
         usage.cached += cached
         usage.estimated += answer.estimated
@@ -224,13 +229,13 @@ class Teacher:
         usage.completion_tokens += answer.completion_tokens
         usage.cost += self._budget.cost(answer.prompt_tokens, answer.completion_tokens)
         self._show(total)
-        return Reply(
+        return TeacherReply(
             request.id, answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens
         )
 
-    def _land(self, key: bytes, source: Answer | _Flight) -> None:
+    def _release(self, key: bytes, source: Completion | _InFlight) -> None:
         """One request waits no longer for this flight; the last one to leave ends it."""
-        if isinstance(source, _Flight):
+        if isinstance(source, _InFlight):
             source.waiting -= 1
             if not source.waiting:
                 source.future.cancel()
@@ -264,7 +269,7 @@ class Teacher:
 
         try:
             await self._connection.embed(wire.embedding_body(self._config, texts), keep)
-        except NoAnswer as error:
+        except RequestFailedError as error:
             longest = max(texts, key=len)
             raise TeacherError(
                 f"no vectors for {len(texts)} texts, the longest of {len(longest):,} characters "
@@ -307,8 +312,8 @@ class Teacher:
             console.print(f"  {self._config.model}: {self.usage.line(total)}")
 
 
-def _is_there(source: Answer | _Flight) -> bool:
-    return isinstance(source, Answer) or source.future.done()
+def _is_there(source: Completion | _InFlight) -> bool:
+    return isinstance(source, Completion) or source.future.done()
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:

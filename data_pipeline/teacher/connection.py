@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from data_pipeline.config import Teacher
+from data_pipeline.config import TeacherConfig
 from data_pipeline.teacher import wire
-from data_pipeline.teacher.errors import Failure, NoAnswer, TeacherError
+from data_pipeline.teacher.errors import RequestFailedError, RetryableError, TeacherError
 from data_pipeline.teacher.limits import Budget, Limits
 from data_pipeline.teacher.settings import api_key, base_url, proxy_for
 from data_pipeline.teacher.usage import Usage
-from data_pipeline.teacher.wire import Answer, Vectors
+from data_pipeline.teacher.wire import Completion, Vectors
 
 IN_A_ROW = 16  # so many requests without one answer between them: the fault is not theirs
 LONGEST_PAUSE_S = 3600.0  # a server that asks for a longer one has spent a day's quota
 KEPT = "All answers so far are kept: the same command goes on from here."
 
-T = TypeVar("T", Answer, Vectors)
+T = TypeVar("T", Completion, Vectors)
 Read = Callable[[aiohttp.ClientResponse], Awaitable[T]]
 Keep = Callable[[T], Awaitable[None]]
 Tokens = tuple[int, int]  # of a prompt, and of its completion
@@ -42,7 +42,11 @@ class Connection:
     """
 
     def __init__(
-        self, config: Teacher, usage: Usage, budget: Budget, wasted: Callable[[int, int], None]
+        self,
+        config: TeacherConfig,
+        usage: Usage,
+        budget: Budget,
+        wasted: Callable[[int, int], None],
     ) -> None:
         self._config, self._usage, self._budget, self._wasted = config, usage, budget, wasted
         self._url = base_url(config)
@@ -74,23 +78,23 @@ class Connection:
     async def close(self) -> None:
         await self._session.close()
 
-    async def chat(self, body: dict[str, Any], keep: Keep[Answer]) -> None:
-        """Has the answer to a body of wire.chat_body kept. Raises NoAnswer, TeacherError."""
+    async def chat(self, body: dict[str, Any], keep: Keep[Completion]) -> None:
+        """Has the answer to a body of wire.chat_body kept. Raises RequestFailedError, TeacherError."""
         prompt = wire.prompt_estimate(body["messages"])
 
-        async def read(response: aiohttp.ClientResponse) -> Answer:
+        async def read(response: aiohttp.ClientResponse) -> Completion:
             if response.content_type == "application/json":
                 return wire.whole_answer(await self._body(response), prompt)
             if response.content_type != "text/event-stream":
                 text = wire.quoted(await self._body(response))
-                raise Failure(f"content type {response.content_type!r}: {text}")
+                raise RetryableError(f"content type {response.content_type!r}: {text}")
             stream = wire.Stream()
             try:
                 async for data in response.content.iter_any():
                     stream.feed(data)
             except (aiohttp.ClientError, TimeoutError) as error:
                 if not stream.finish:  # what follows an answer that is all there may be missing
-                    raise Failure(described(error), received=stream.text) from None
+                    raise RetryableError(described(error), received=stream.text) from None
             return stream.answer(prompt)
 
         longest = int(body.get("max_tokens") or 0)
@@ -139,16 +143,16 @@ class Connection:
                 await self._back_off(attempt, failure)
         reason = f"no answer after {self._config.max_retries + 1} attempts; the last one: {failure}"
         self._count_without_answer(self._hidden(reason))
-        raise NoAnswer(self._hidden(reason))
+        raise RequestFailedError(self._hidden(reason))
 
     async def _try_once(
         self, path: str, body: dict[str, Any], tokens: Tokens, read: Read[T], keep: Keep[T]
-    ) -> Failure | None:
+    ) -> RetryableError | None:
         """Has the answer kept before its turn ends: a kill can lose no more than `concurrency`."""
         prompt, completion = tokens
         try:
             answer = await self._attempt(path, body, read)
-        except Failure as failure:
+        except RetryableError as failure:
             if failure.received:
                 written = wire.estimate_tokens(failure.received)
                 self._budget.spend(prompt, written)
@@ -161,7 +165,7 @@ class Connection:
         await keep(answer)
         return None
 
-    async def _back_off(self, attempt: int, failure: Failure) -> None:
+    async def _back_off(self, attempt: int, failure: RetryableError) -> None:
         asked_s = failure.wait_s
         if asked_s > LONGEST_PAUSE_S:
             reason = self._hidden(str(failure))
@@ -191,7 +195,7 @@ class Connection:
                 wait_s = wire.retry_after(response.headers, time.time())
                 raise wire.failure_of(response.status, data, wait_s)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Failure(described(error)) from None
+            raise RetryableError(described(error)) from None
 
     def _refuse(self, url: str, status: int, data: bytes) -> None:
         """Raises for a status that asking again will not change."""
@@ -215,7 +219,7 @@ class Connection:
                 f"Check teacher.base_url: {self._url}"
             )
         self._count_without_answer(f"HTTP {status}: {said}")
-        raise NoAnswer(f"the server refused the request (HTTP {status}): {said}")
+        raise RequestFailedError(f"the server refused the request (HTTP {status}): {said}")
 
     def _count_without_answer(self, reason: str) -> None:
         self._without_answer += 1

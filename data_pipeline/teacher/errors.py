@@ -7,11 +7,11 @@ class TeacherError(OSError):
     """No further answer can be had, and why: for people. Answers that came are kept."""
 
 
-class BudgetSpent(TeacherError):
+class BudgetExceededError(TeacherError):
     """The next request might cost more than is left of `max_cost`."""
 
 
-class Failure(Exception):
+class RetryableError(Exception):
     """One attempt came to nothing and may be repeated.
 
     `wait_s`: how long the server asks us to wait. `received`: the text that came before a stream
@@ -23,5 +23,5 @@ class Failure(Exception):
         self.wait_s, self.received = wait_s, received
 
 
-class NoAnswer(Exception):
+class RequestFailedError(Exception):
     """One request will not be answered: refused, or failed more often than is allowed."""

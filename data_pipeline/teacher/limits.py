@@ -9,12 +9,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from data_pipeline.config import Teacher
-from data_pipeline.teacher.errors import BudgetSpent
+from data_pipeline.config import TeacherConfig
+from data_pipeline.teacher.errors import BudgetExceededError
 
 
 @dataclass(slots=True)
-class Pace:
+class RateLimiter:
     """An evenly filled bucket that holds one request: amounts leave it at `per_minute`, 0 at once.
 
     Until any time t after the first no more than per_minute * t / 60 has left, plus one request:
@@ -38,7 +38,7 @@ class Pace:
             self._free -= 60 * amount / self.per_minute
 
 
-class Places:
+class PriorityLimiter:
     """So many places; a free one goes to the earliest request that waits, not to the first comer.
 
     A request that comes back after a failure so does not queue behind all that came after it, while
@@ -75,10 +75,10 @@ class Places:
 class Limits:
     """`concurrency` at once, at the pace of requests and tokens, none in a pause."""
 
-    def __init__(self, config: Teacher) -> None:
-        self.places = Places(config.concurrency)
-        self._requests = Pace(config.requests_per_minute)
-        self._tokens = Pace(config.tokens_per_minute)
+    def __init__(self, config: TeacherConfig) -> None:
+        self.places = PriorityLimiter(config.concurrency)
+        self._requests = RateLimiter(config.requests_per_minute)
+        self._tokens = RateLimiter(config.tokens_per_minute)
         self._paused_until = 0.0
 
     async def wait(self, tokens: int) -> None:
@@ -123,13 +123,13 @@ class Budget:
     async def holding(self, prompt_tokens: int, completion_tokens: int) -> AsyncIterator[None]:
         """Sets aside what a request may cost at most, while it is in flight.
 
-        Raises BudgetSpent if, with nothing else in flight, it might exceed `max_cost`.
+        Raises BudgetExceededError if, with nothing else in flight, it might exceed `max_cost`.
         """
         worst = self.cost(prompt_tokens, completion_tokens)
         async with self._settled:
             while self.max_cost and self.spent + self._held + worst > self.max_cost:
                 if not self._held:
-                    raise BudgetSpent(
+                    raise BudgetExceededError(
                         f"teacher.max_cost={self.max_cost:g} is reached: {self.spent:.6g} is spent "
                         f"on what the cache holds of this model, and the next request may cost up "
                         f"to {worst:.3g}. All answers are kept: run again with a higher "

@@ -10,7 +10,7 @@ from typing import IO
 FILE = "machine.lock"
 
 
-class UsedElsewhere(OSError):
+class LockedByOtherMachineError(OSError):
     """Another machine is at work in the folder."""
 
 
@@ -20,7 +20,7 @@ def claim(folder: Path, machine: str = "") -> IO[str]:
     The first process writes the machine's name under an exclusive lock; all keep a shared one,
     which ends with the process, however that ends. Network file systems show locks to all machines.
 
-    Raises UsedElsewhere, and OSError where the file system has no locks.
+    Raises LockedByOtherMachineError, and OSError where the file system has no locks.
     """
     machine = machine or platform.node()
     file = (folder / FILE).open("a+", encoding="utf-8")
@@ -37,7 +37,7 @@ def claim(folder: Path, machine: str = "") -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_SH)
         file.seek(0)
         if (found := file.read()) != machine:
-            raise UsedElsewhere(
+            raise LockedByOtherMachineError(
                 f"{folder} is in use by the machine {found!r}, this is {machine!r}: answers are "
                 "kept by one machine at a time. Wait until it is done, or set teacher.cache to "
                 "another folder."

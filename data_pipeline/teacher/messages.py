@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TeacherRequest:
     """One prompt.
 
     `messages` are (role, content), role one of "system", "user", "assistant". `schema` is a JSON
@@ -28,7 +28,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TeacherReply:
     """The answer to the request of the same id, or why there is none.
 
     `finish` is the server's word for why it stopped: "stop" (the model ended), "length" (cut at

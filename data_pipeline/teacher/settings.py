@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from data_pipeline.config import Teacher
+from data_pipeline.config import TeacherConfig
 from data_pipeline.teacher.cache import FILE
 
 
-def check(config: Teacher) -> None:
+def check(config: TeacherConfig) -> None:
     """Raises ValueError with the first field that cannot be meant. Needs no server and no key."""
     if not config.model:
         raise ValueError("teacher.model is not set: expected the model's name on its server")
@@ -47,7 +47,7 @@ def check(config: Teacher) -> None:
         )
 
 
-def check_server(config: Teacher, cache: Path, name: str, without: str) -> None:
+def check_server(config: TeacherConfig, cache: Path, name: str, without: str) -> None:
     """Raises ValueError where nobody can answer: no server is named, and no answers are there.
 
     Whether the answers that are there suffice shows with the first question that they lack.
@@ -69,7 +69,7 @@ def check_server(config: Teacher, cache: Path, name: str, without: str) -> None:
         )
 
 
-def base_url(config: Teacher) -> str:
+def base_url(config: TeacherConfig) -> str:
     """Raises ValueError where it is not the address of a server."""
     parts = urlsplit(config.base_url)
     if "@" in parts.netloc:
@@ -85,7 +85,7 @@ def base_url(config: Teacher) -> str:
     return config.base_url.rstrip("/")
 
 
-def api_key(config: Teacher) -> str:
+def api_key(config: TeacherConfig) -> str:
     """The key; "" where none is to be sent. Raises ValueError where the variable is not set."""
     variable = config.api_key_variable
     if not variable:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.config import Structure, Teacher
-from data_pipeline.teacher.errors import Failure
-from data_pipeline.teacher.messages import Request
+from data_pipeline.config import Structure, TeacherConfig
+from data_pipeline.teacher.errors import RetryableError
+from data_pipeline.teacher.messages import TeacherRequest
 
 KEY_VERSION = 1  # raised only when equal keys would no longer mean equal questions
 MAX_ANSWER_BYTES = 64 << 20
@@ -26,7 +26,7 @@ RETRIED = frozenset({408, 409, 425, 429})  # and from 500 on
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Completion:
     """What a server answered. `estimated`: it gave no token counts, so these are estimates."""
 
     text: str
@@ -40,7 +40,7 @@ class Answer:
         return json.dumps(fields).encode()
 
     @classmethod
-    def from_bytes(cls, value: bytes) -> Answer:
+    def from_bytes(cls, value: bytes) -> Completion:
         """Fields that this version does not know are left aside."""
         fields = json.loads(value)
         return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
@@ -68,7 +68,7 @@ def prompt_estimate(messages: list[dict[str, str]]) -> int:
     return sum(estimate_tokens(message["content"]) + 4 for message in messages)
 
 
-def identity(config: Teacher) -> dict[str, Any]:
+def identity(config: TeacherConfig) -> dict[str, Any]:
     """What of a teacher determines its answers: the part that belongs to the address of a stage.
 
     >>> sorted(identity(Teacher(model="m", concurrency=8)))
@@ -87,7 +87,7 @@ def identity(config: Teacher) -> dict[str, Any]:
 # ---- what is sent
 
 
-def chat_body(config: Teacher, request: Request) -> dict[str, Any]:
+def chat_body(config: TeacherConfig, request: TeacherRequest) -> dict[str, Any]:
     """All that determines the answer to a request, as the server gets it."""
     body: dict[str, Any] = {
         "model": config.model,
@@ -105,11 +105,11 @@ def chat_body(config: Teacher, request: Request) -> dict[str, Any]:
     return body | config.extra_body
 
 
-def embedding_body(config: Teacher, texts: str | list[str]) -> dict[str, Any]:
+def embedding_body(config: TeacherConfig, texts: str | list[str]) -> dict[str, Any]:
     return {"model": config.model, "input": texts} | config.extra_body
 
 
-def sent(config: Teacher, body: dict[str, Any]) -> dict[str, Any]:
+def sent(config: TeacherConfig, body: dict[str, Any]) -> dict[str, Any]:
     """A body as it goes over the wire: chat streams, and fields that are None are left out."""
     if "messages" in body:
         body = {"stream": True, "stream_options": {"include_usage": True}} | body
@@ -144,7 +144,7 @@ class Stream:
         """Raises Failure where the stream holds an error of the server, or no JSON."""
         self._size += len(data)
         if self._size > MAX_ANSWER_BYTES:
-            raise Failure(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            raise RetryableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             self._take(line.rstrip(b"\r"))
@@ -153,7 +153,7 @@ class Stream:
     def text(self) -> str:
         return "".join(self.parts)
 
-    def answer(self, prompt_tokens: int) -> Answer:
+    def answer(self, prompt_tokens: int) -> Completion:
         """The answer, once the stream has ended. Raises Failure if it is not all there.
 
         Args:
@@ -161,7 +161,7 @@ class Stream:
         """
         self.feed(b"\n")  # a last line need not end in one
         if not self.finish:
-            raise Failure("the stream ended before the answer did", received=self.text)
+            raise RetryableError("the stream ended before the answer did", received=self.text)
         return _answer(self.text, self.finish, self.usage, prompt_tokens)
 
     def _take(self, line: bytes) -> None:
@@ -174,7 +174,9 @@ class Stream:
         try:
             value = _loads(data)
         except ValueError:
-            raise Failure(f"no JSON in the stream: {quoted(data)}", received=self.text) from None
+            raise RetryableError(
+                f"no JSON in the stream: {quoted(data)}", received=self.text
+            ) from None
         if not isinstance(value, dict) or "error" in value:
             raise failure_of(200, data)
         if value.get("usage"):
@@ -185,12 +187,12 @@ class Stream:
             self.finish = str(choice.get("finish_reason") or self.finish)
 
 
-def whole_answer(data: bytes, prompt_tokens: int) -> Answer:
+def whole_answer(data: bytes, prompt_tokens: int) -> Completion:
     """The answer of a server that does not stream. Raises Failure."""
     value = _object(data)
     choice = _choice(value)
     if choice is None or not choice.get("finish_reason"):
-        raise Failure(f"no finished choice in the answer: {quoted(data)}")
+        raise RetryableError(f"no finished choice in the answer: {quoted(data)}")
     text = _content(choice.get("message"))
     return _answer(text, str(choice["finish_reason"]), value.get("usage"), prompt_tokens)
 
@@ -209,7 +211,7 @@ def vectors(data: bytes, count: int, prompt_tokens: int) -> Vectors:
     except (KeyError, TypeError, ValueError):
         array = np.empty(0, np.float32)
     if array.ndim != 2 or not array.size or not np.isfinite(array).all():
-        raise Failure(f"not {count} vectors of finite numbers: {quoted(data)}")
+        raise RetryableError(f"not {count} vectors of finite numbers: {quoted(data)}")
     usage = value.get("usage")
     counted = _count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
     return Vectors(array, prompt_tokens if counted is None else counted)
@@ -235,7 +237,7 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = _loads(data)
     except ValueError:
-        raise Failure(f"no JSON: {quoted(data)}") from None
+        raise RetryableError(f"no JSON: {quoted(data)}") from None
     if not isinstance(value, dict) or "error" in value:
         raise failure_of(200, data)
     return value
@@ -247,7 +249,7 @@ def _choice(value: dict[str, Any]) -> dict[str, Any] | None:
     if not choices:
         return None
     if not isinstance(choices, list) or not isinstance(choices[0], dict):
-        raise Failure(f"no choices as they should be: {quoted(json.dumps(value).encode())}")
+        raise RetryableError(f"no choices as they should be: {quoted(json.dumps(value).encode())}")
     return choices[0]
 
 
@@ -258,16 +260,16 @@ def _content(message: Any) -> str:
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(text for text in texts if isinstance(text, str))
     if content is not None and not isinstance(content, str):
-        raise Failure(f"the answer's content is no text: {content!r:.80}")
+        raise RetryableError(f"the answer's content is no text: {content!r:.80}")
     return content or ""
 
 
-def _answer(text: str, finish: str, usage: Any, prompt_tokens: int) -> Answer:
+def _answer(text: str, finish: str, usage: Any, prompt_tokens: int) -> Completion:
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = (_count(counts.get(f"{kind}_tokens")) for kind in ("prompt", "completion"))
     if prompt is None or completion is None:
-        return Answer(text, finish, prompt_tokens, estimate_tokens(text), estimated=True)
-    return Answer(text, finish, prompt, completion)
+        return Completion(text, finish, prompt_tokens, estimate_tokens(text), estimated=True)
+    return Completion(text, finish, prompt, completion)
 
 
 def _count(value: Any) -> int | None:
@@ -293,9 +295,9 @@ def said(data: bytes) -> str:
     return quoted(message.encode("utf-8", "replace") if isinstance(message, str) else data, 300)
 
 
-def failure_of(status: int, data: bytes, wait_s: float = 0.0) -> Failure:
+def failure_of(status: int, data: bytes, wait_s: float = 0.0) -> RetryableError:
     """A failure that may be repeated, with what the server said of it."""
-    return Failure(f"HTTP {status}: {said(data)}", wait_s=wait_s)
+    return RetryableError(f"HTTP {status}: {said(data)}", wait_s=wait_s)
 
 
 def is_repeated(status: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from data_pipeline.teacher.cache import Cache
+from data_pipeline.teacher.cache import TeacherCache
 
 Values = dict[bytes, bytes]
 
@@ -14,7 +14,7 @@ Values = dict[bytes, bytes]
 class Writer:
     """Lives in one event loop; a commit waits for the disk in another thread."""
 
-    cache: Cache
+    cache: TeacherCache
     model: str
     _waiting: list[tuple[Values, asyncio.Future[Values]]] = field(default_factory=list)
     _prompt_tokens: int = 0

@@ -57,7 +57,7 @@ def shape(word: str) -> str:
 
 
 @dataclass(slots=True)
-class Vocabulary:
+class DistractorPool:
     """The words of some sentences by shape, with their counts and the words that they follow.
 
     The first word of a sentence is left out: it has a capital for no reason of its own.
@@ -67,7 +67,7 @@ class Vocabulary:
     follows: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sentences: Iterable[str]) -> Vocabulary:
+    def of(cls, sentences: Iterable[str]) -> DistractorPool:
         found = cls()
         for sentence in sentences:
             before = ""
@@ -78,7 +78,7 @@ class Vocabulary:
                 before = word
         return found
 
-    def stand_ins(
+    def distractors(
         self,
         word: str,
         before: str,
@@ -109,23 +109,25 @@ class Vocabulary:
         random_.shuffle(rest)
         chosen: list[str] = []
         for other in better + rest:
-            if not any(alike(other, one) for one in (word, *chosen)) and not occurs(other, text):
+            if not any(same_stem(other, one) for one in (word, *chosen)) and not contains_stem(
+                other, text
+            ):
                 chosen.append(other)
             if len(chosen) == how_many:
                 return chosen
         return []
 
 
-def blanks(sentence: str) -> Iterator[re.Match[str]]:
+def cloze_positions(sentence: str) -> Iterator[re.Match[str]]:
     """The words of a sentence that may be left out: not small, not code, not there twice."""
     for match in WORD.finditer(sentence, 1):
         before, after = sentence[: match.start()], sentence[match.end() :]
         is_code = before.count("`") % 2 == 1 or after.startswith("(")
-        if shape(match[0]) and not is_code and not occurs(match[0], f"{before} {after}"):
+        if shape(match[0]) and not is_code and not contains_stem(match[0], f"{before} {after}"):
             yield match
 
 
-def occurs(word: str, text: str) -> bool:
+def contains_stem(word: str, text: str) -> bool:
     """Is the word, or one that begins with its stem, in the text?
 
     >>> occurs("runners", "A runner"), occurs("running", "He runs."), occurs("art", "It starts.")
@@ -144,7 +146,7 @@ def occurs(word: str, text: str) -> bool:
     return False
 
 
-def alike(one: str, other: str) -> bool:
+def same_stem(one: str, other: str) -> bool:
     """Equal but for case, or of one stem: no fair alternatives."""
     one, other = one.lower(), other.lower()
     if one[0].isdigit():

@@ -10,17 +10,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def number(seed: int, *names: str) -> int:
+def hash64(seed: int, *names: str) -> int:
     """64 bits of a hash of the seed and the names."""
     key = "\0".join([str(seed), *names]).encode()
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
 def seeded(seed: int, *names: str) -> random.Random:
-    return random.Random(number(seed, *names))
+    return random.Random(hash64(seed, *names))
 
 
-def in_any_order(values: Sequence[T], random_: random.Random) -> Iterator[T]:
+def shuffled(values: Sequence[T], random_: random.Random) -> Iterator[T]:
     """All the values, shuffled as they are asked for: of thousands, the first three are wanted."""
     left = list(values)
     while left:

@@ -1,4 +1,4 @@
-"""Text that several documents have: licence headers, menus, the frame of a template's pages.
+"""Text that several documents have: license headers, menus, the frame of a template's pages.
 
 An evaluation item made of it could not be kept out of training without every document that has it,
 and would test little. So items are made of what one document alone says; and what a held-out

@@ -123,4 +123,4 @@ def _centres(vectors_DE: F64, cluster_D: I64, score_D: F64, clusters: int) -> F6
 
 def _random(seed: int, *names: str) -> np.random.RandomState:
     """The legacy generator, whose numbers no version of numpy changes."""
-    return np.random.RandomState(seeded_random.number(seed, *names) % 2**32)
+    return np.random.RandomState(seeded_random.hash64(seed, *names) % 2**32)

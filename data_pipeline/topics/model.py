@@ -55,7 +55,7 @@ _TEXTS_AT_A_TIME = 256
 
 
 @dataclass(slots=True)
-class Model:
+class TopicModel:
     """What assigns topics; the first three are empty where an endpoint gives the vectors."""
 
     terms_V: U64  # hashes of the terms, ascending
@@ -74,7 +74,7 @@ class Model:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Model:
+    def load(cls, path: Path) -> TopicModel:
         arrays = read_arrays(path)
         return cls(
             arrays["terms"],
@@ -163,7 +163,7 @@ def weigh(counts_DV: Sparse, idf_V: F64) -> Sparse:
 
 def fit(
     texts: Sequence[str], config: Topics, embed: Embed | None = None
-) -> tuple[Model, list[Topic]]:
+) -> tuple[TopicModel, list[Topic]]:
     """Topics of a sample of texts, in the order of their sizes, the largest first.
 
     There are `config.count` topics, or by rule sqrt(D / 2), and never more than different texts.
@@ -211,14 +211,14 @@ def _telling_terms(texts: Sequence[str], names: dict[int, str], most: int) -> tu
     return all_V[kept], counts_DV[:, kept]
 
 
-def _latent(terms_V: U64, counts_DV: Sparse, config: Topics) -> tuple[Model, F64]:
+def _latent(terms_V: U64, counts_DV: Sparse, config: Topics) -> tuple[TopicModel, F64]:
     """The model without its centroids, and the sample's vectors as the stored model gives them."""
     texts_V = np.bincount(counts_DV.indices, minlength=len(terms_V))
     idf_V = np.log((1 + counts_DV.shape[0]) / (1 + texts_V)) + 1
     weighed_DV = weigh(counts_DV, idf_V)
     dimensions = min(config.dimensions, *weighed_DV.shape)
     projection_VE = leading_axes(weighed_DV, dimensions, config.seed)
-    model = Model(
+    model = TopicModel(
         terms_V,
         idf_V.astype(np.float32).astype(np.float64),
         projection_VE.astype(np.float32).astype(np.float64),
@@ -227,8 +227,8 @@ def _latent(terms_V: U64, counts_DV: Sparse, config: Topics) -> tuple[Model, F64
     return model, unit(weigh(counts_DV, model.idf_V) @ model.projection_VE)
 
 
-def _no_terms() -> Model:
-    return Model(np.empty(0, np.uint64), np.empty(0), np.empty((0, 0)), np.empty((0, 0)))
+def _no_terms() -> TopicModel:
+    return TopicModel(np.empty(0, np.uint64), np.empty(0), np.empty((0, 0)), np.empty((0, 0)))
 
 
 def _labels(
@@ -273,7 +273,7 @@ def _topics(topic_D: I64, score_D: F64, labels: list[tuple[str, ...]]) -> list[T
 
 
 def build(
-    model: Model, config: Topics, embed: Embed | None = None
+    model: TopicModel, config: Topics, embed: Embed | None = None
 ) -> Callable[[Sequence[str]], list[tuple[int, float]]]:
     """A pure function from texts to (topic, cosine to four digits) of each."""
     from threadpoolctl import threadpool_limits

@@ -9,10 +9,16 @@ from dataclasses import replace
 from functools import cache as remember
 from pathlib import Path
 
-from data_pipeline.config import Features, Recipe, Teacher, Topics
+from data_pipeline.config import Features, Recipe, TeacherConfig, Topics
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner, Task, all_in_one, one_task_a_shard
-from data_pipeline.execution.shard_output import Books, account_of, add_file, chunks, documents_of
+from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
+from data_pipeline.execution.shard_output import (
+    ShardOutput,
+    add_file,
+    chunks,
+    documents_of,
+    new_ledger,
+)
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import RowWriter
 from data_pipeline.teacher import wire
@@ -31,19 +37,22 @@ def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Pat
     config = recipe.topics
     asks = config.features is Features.EMBEDDINGS
     # Of the embedder only what determines its vectors belongs to the address.
-    made_by = replace(config, embedder=Teacher()), wire.identity(config.embedder) if asks else None
+    made_by = (
+        replace(config, embedder=TeacherConfig()),
+        wire.identity(config.embedder) if asks else None,
+    )
     sizes = {source: counts.kept for source, counts in documents.counts().items()}
     sample = runner.stage(
         "topic_sample",
         draw_sample,
-        one_task_a_shard(documents, (config, sizes)),
+        one_task_per_shard(documents, (config, sizes)),
         config=[config.sample_documents, config.seed],
         inputs=[documents],
     )
     model = runner.stage(
         "topic_model",
         fit_topics,
-        [all_in_one(sample, (config, cache))],
+        [one_task_for_all(sample, (config, cache))],
         config=made_by,
         inputs=[sample],
     )
@@ -51,10 +60,10 @@ def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Pat
     return runner.stage(
         "topics",
         assign_topics,
-        [replace(task, side=side) for task in one_task_a_shard(documents, (config, cache))],
+        [replace(task, side=side) for task in one_task_per_shard(documents, (config, cache))],
         config=made_by,
         inputs=[documents, model],
-        at_once=int(asks),
+        max_parallel=int(asks),
     )
 
 
@@ -63,12 +72,12 @@ def draw_sample(task: Task) -> Ledger:
     config: Topics
     config, sizes = task.config
     under = {s: config.sample_documents / max(1, n) * 2**64 for s, n in sizes.items()}
-    with Books(task, "topic_sample") as books:
+    with ShardOutput(task, "topic_sample") as output:
         for document in documents_of(task):
-            if seeded_random.number(config.seed, "topics", document.id) < under[document.source]:
-                books.came(document)
-                books.settle(document)
-    return books.ledger
+            if seeded_random.hash64(config.seed, "topics", document.id) < under[document.source]:
+                output.count_input(document)
+                output.write(document)
+    return output.ledger
 
 
 def fit_topics(task: Task) -> Ledger:
@@ -78,7 +87,7 @@ def fit_topics(task: Task) -> Ledger:
     sample = sorted(documents_of(task), key=lambda document: document.id)
     with embedder(config, cache) as embed:
         model, found = topics.fit([document.text for document in sample], config, embed)
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     model.save(task.out / MODEL)
     ledger.files[MODEL] = file_sha256(task.out / MODEL)
     examples = [_example(sample[topic.example]) if topic.documents else {} for topic in found]
@@ -101,7 +110,7 @@ def assign_topics(task: Task) -> Ledger:
     config: Topics
     config, cache = task.config
     sizes: dict[str, Counter[int]] = {}
-    ledger = account_of(task)
+    ledger = new_ledger(task)
     with (
         embedder(config, cache) as embed,
         RowWriter(task.out / "shards" / f"{task.shard}.jsonl.zst") as table,
@@ -130,10 +139,10 @@ def assign_topics(task: Task) -> Ledger:
 
 
 @remember
-def load_model(file: ShardFile) -> topics.Model:
+def load_model(file: ShardFile) -> topics.TopicModel:
     """Checked and read once in a process: a worker assigns many shards with one model."""
     with file.verified() as path:
-        return topics.Model.load(path)
+        return topics.TopicModel.load(path)
 
 
 @contextlib.contextmanager
@@ -142,7 +151,7 @@ def embedder(config: Topics, cache: Path) -> Iterator[topics.Embed | None]:
     if config.features is Features.TERMS:
         yield None
         return
-    from data_pipeline.teacher.client import Teacher as Client
+    from data_pipeline.teacher.client import TeacherClient as Client
 
     with Client(config.embedder, cache) as client:
         yield client.embed

@@ -207,7 +207,7 @@ def largest_below(measure: Callable[[int], int], limit: int, known: dict[int, in
 
     `measure` grows about linearly: the line through the largest n that fits and the point nearest
     to it proposes the next; where it is wrong, the middle of what is left is tried. The search ends
-    between two neighbours, where the line says that one more is too many, or after
+    between two neighbors, where the line says that one more is too many, or after
     MOST_COMPILATIONS.
 
         >>> largest_below(lambda n: 5 + 2 * n, limit=40, known={})  # measures 1, 2, 17
@@ -220,7 +220,7 @@ def largest_below(measure: Callable[[int], int], limit: int, known: dict[int, in
         fit = max((n for n, value in points.items() if value <= limit), default=0)
         over = min((n for n, value in points.items() if value > limit), default=sys.maxsize)
         n = _proposed(points, fit, limit) if fit else 0
-        if n >= over:  # the line is wrong, or between neighbours
+        if n >= over:  # the line is wrong, or between neighbors
             n = (fit + over) // 2
         if n == fit:
             return fit

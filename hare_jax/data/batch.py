@@ -45,7 +45,7 @@ def check(batch: Batch) -> None:
             raise ValueError(f"batch[{key!r}]: got {got}, expected {expected} (shape, dtype)")
 
 
-def within(max_segments: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+def check_max_segments(max_segments: int, batches: Iterator[Batch]) -> Iterator[Batch]:
     """The batches, each looked at before it is handed on.
 
     Raises ValueError where a row has more than `max_segments` segments, a stretch of padding

@@ -23,7 +23,7 @@ WEIGHT_UNIT = 1 << 24  # weights become integers that sum to about this: exact a
 
 
 @dataclass(slots=True)
-class Stretch:
+class StageSchedule:
     """A stage, placed: `weights` and `drawn_before` (rows of earlier stages) for each source."""
 
     name: str
@@ -57,7 +57,7 @@ class Order:
             grain.MapDataset.range(count).shuffle(seed=_seed(training.seed, name)).repeat(None)
             for name, count in records.items()
         ]
-        self.stages: list[Stretch] = []
+        self.stages: list[StageSchedule] = []
         first_step, drawn = 0, np.zeros(len(records), np.int64)
         for stage in training.stages:
             steps = math.ceil(stage.tokens / (self.batch_size * sequence_length))
@@ -65,19 +65,19 @@ class Order:
                 raise ValueError(f"stage {stage.name!r} has {stage.tokens} tokens: expected > 0")
             weights = _weights(stage.name, stage.mixture, stage.weights, self.records, mixtures)
             before = tuple(drawn.tolist())
-            placed = Stretch(stage.name, stage.mixture, first_step, steps, weights, before)
+            placed = StageSchedule(stage.name, stage.mixture, first_step, steps, weights, before)
             self.stages.append(placed)
             first_step += steps
             drawn = drawn + counts(np.array([steps * self.batch_size]), weights)[:, 0]
         self.steps = first_step
 
-    def stage(self, step: int) -> Stretch:
+    def stage(self, step: int) -> StageSchedule:
         for stage in self.stages:
             if step < stage.first_step + stage.steps:
                 return stage
         raise ValueError(f"step {step} is past the last: the stages have {self.steps} steps")
 
-    def picks(self, step: int) -> list[tuple[int, int]]:
+    def records_of_step(self, step: int) -> list[tuple[int, int]]:
         """The global batch of a step, 0 for the first: (source_id, record_id) of each row."""
         stage = self.stage(step)
         first = (step - stage.first_step) * self.batch_size
@@ -88,17 +88,17 @@ class Order:
             for row, source in enumerate(source_ids.tolist())
         ]
 
-    def drawn(self, stage: Stretch) -> list[int]:
+    def rows_drawn(self, stage: StageSchedule) -> list[int]:
         """Rows that a stage draws from each source."""
         rows = np.array([stage.steps * self.batch_size])
         return counts(rows, stage.weights)[:, 0].tolist()
 
-    def drawn_in_all(self) -> list[int]:
+    def rows_drawn_in_total(self) -> list[int]:
         """Rows that the whole run draws from each source."""
         last = self.stages[-1]
-        return [b + n for b, n in zip(last.drawn_before, self.drawn(last), strict=True)]
+        return [b + n for b, n in zip(last.drawn_before, self.rows_drawn(last), strict=True)]
 
-    def past(self, step: int) -> dict[str, Any]:
+    def history(self, step: int) -> dict[str, Any]:
         """All that decided what was seen before `step`; equal pasts are the same batches."""
         stages = [
             {"weights": list(stage.weights), "steps": min(stage.steps, step - stage.first_step)}

@@ -18,14 +18,14 @@ import grain
 
 from hare_jax.config import Model, Training
 from hare_jax.data.batch import Batch, decode_record, from_records
-from hare_jax.data.order import Order, Stretch
+from hare_jax.data.order import Order, StageSchedule
 from hare_jax.data.verify import verify
 
 SCHEMA = 1
 
 
 @dataclass(slots=True)
-class Source:
+class PackedSource:
     """One source as mixture.json has it; `tokens` counts targets, `records` rows."""
 
     name: str
@@ -49,7 +49,7 @@ class Span:
     length: int
 
 
-class Baked:
+class PackedDataset:
     """A baked directory, verified: fingerprint, schema, and every file's presence, bytes and count.
 
     `memory` and `share`: which bytes need not be hashed, since they were before or since another
@@ -68,7 +68,7 @@ class Baked:
         self.tokens_per_record: int = manifest["tokens_per_record"]
         self.dtype: str = manifest["dtype"]
         self.mixtures: dict[str, dict[str, float]] = manifest["mixtures"]
-        self.sources = [Source(**source) for source in manifest["sources"]]
+        self.sources = [PackedSource(**source) for source in manifest["sources"]]
         verify(self._hashes(), memory, share)
         self._rows = [self._open(source, "file") for source in self.sources]
         self._spans = [self._open(source, "spans") for source in self.sources]
@@ -85,7 +85,7 @@ class Baked:
             **{self.directory / file["spans"]: file["spans_sha256"] for file in files},
         }
 
-    def _open(self, source: Source, key: str) -> Any:
+    def _open(self, source: PackedSource, key: str) -> Any:
         """Random access to all the records of a source, its files one after the other."""
         for file in source.files:
             path = self.directory / file[key]
@@ -165,13 +165,13 @@ class Baked:
         ]
 
 
-def make_order(baked: Baked, training: Training) -> Order:
+def make_order(baked: PackedDataset, training: Training) -> Order:
     """The order of a run over this data. Raises ValueError where stages and data do not fit."""
     records = {source.name: source.records for source in baked.sources}
     return Order(training, records, baked.mixtures, baked.sequence_length)
 
 
-def plan(baked: Baked, order: Order, max_epochs: float) -> list[dict[str, Any]]:
+def plan(baked: PackedDataset, order: Order, max_epochs: float) -> list[dict[str, Any]]:
     """What each stage will draw, as plan.json has it:
 
         {"name", "mixture", "tokens", "steps", "sources": [{"name", "tier", "weight", "tokens",
@@ -180,7 +180,7 @@ def plan(baked: Baked, order: Order, max_epochs: float) -> list[dict[str, Any]]:
     `weight` is the share of rows, `tokens` of a source are targets, `epochs` of a stage alone.
     Raises ValueError where a source would be repeated more than `max_epochs` times in all.
     """
-    for source, rows in zip(baked.sources, order.drawn_in_all(), strict=True):
+    for source, rows in zip(baked.sources, order.rows_drawn_in_total(), strict=True):
         if rows > max_epochs * source.records:
             raise ValueError(
                 f"source {source.name!r} would be repeated {rows / source.records:.1f} times, "
@@ -190,7 +190,7 @@ def plan(baked: Baked, order: Order, max_epochs: float) -> list[dict[str, Any]]:
     return [_plan_stage(baked, order, stage) for stage in order.stages]
 
 
-def _plan_stage(baked: Baked, order: Order, stage: Stretch) -> dict[str, Any]:
+def _plan_stage(baked: PackedDataset, order: Order, stage: StageSchedule) -> dict[str, Any]:
     sources = [
         {
             "name": source.name,
@@ -200,7 +200,7 @@ def _plan_stage(baked: Baked, order: Order, stage: Stretch) -> dict[str, Any]:
             "epochs": rows / source.records,
         }
         for source, weight, rows in zip(
-            baked.sources, stage.weights, order.drawn(stage), strict=True
+            baked.sources, stage.weights, order.rows_drawn(stage), strict=True
         )
         if weight
     ]
@@ -213,13 +213,13 @@ def _plan_stage(baked: Baked, order: Order, stage: Stretch) -> dict[str, Any]:
     }
 
 
-def trace(baked: Baked, order: Order, step: int) -> list[Span]:
+def trace(baked: PackedDataset, order: Order, step: int) -> list[Span]:
     """The documents that the global batch of a step is made of."""
-    return baked.spans(order.picks(step))
+    return baked.spans(order.records_of_step(step))
 
 
 def batches(
-    baked: Baked, order: Order, *, first_step: int, rows: slice, threads: int = 0
+    baked: PackedDataset, order: Order, *, first_step: int, rows: slice, threads: int = 0
 ) -> Iterator[Batch]:
     """The batches of the steps from `first_step` on, read ahead by threads; 0: up to four.
 
@@ -235,7 +235,7 @@ def batches(
 class _Steps:
     """The batches of a run as a source with random access, which is all that grain asks for."""
 
-    baked: Baked
+    baked: PackedDataset
     order: Order
     rows: slice
 
@@ -243,7 +243,7 @@ class _Steps:
         return self.order.steps
 
     def __getitem__(self, step: int) -> Batch:
-        return self.baked.batch(self.order.picks(step)[self.rows])
+        return self.baked.batch(self.order.records_of_step(step)[self.rows])
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ INK, SOFT = "#1f2937", "#d1d5db"
 class Bar(NamedTuple):
     """`value` with its interval, None where it has none; `said` stands to the right."""
 
-    colour: str
+    color: str
     value: float
     low: float | None
     high: float | None
@@ -37,7 +37,7 @@ class Bar(NamedTuple):
 class Mark(NamedTuple):
     """A line across a group of bars: what they are held against. `said` is shown on pointing."""
 
-    colour: str
+    color: str
     value: float
     said: str
 
@@ -53,7 +53,7 @@ class Panel:
     threshold: float | None = None
 
 
-def colours(number: int) -> list[str]:
+def colors(number: int) -> list[str]:
     """So many that can be told apart."""
     if number <= len(SERIES):
         return list(SERIES[:number])
@@ -61,7 +61,7 @@ def colours(number: int) -> list[str]:
 
 
 def drawing(panels: Sequence[Panel], legend: Mapping[str, str] | None = None) -> str:
-    """The panels, one below the other; `legend`: what is said -> its colour."""
+    """The panels, one below the other; `legend`: what is said -> its color."""
     drawn: list[str] = []
     y = _legend(drawn, legend or {})
     for panel in panels:
@@ -76,11 +76,11 @@ def drawing(panels: Sequence[Panel], legend: Mapping[str, str] | None = None) ->
 
 def _legend(drawn: list[str], legend: Mapping[str, str]) -> float:
     x, y = 16.0, 14.0
-    for name, colour in legend.items():
+    for name, color in legend.items():
         width = 34 + 7 * len(name)
         if x > 16 and x + width > WIDTH:
             x, y = 16.0, y + LEGEND - 6
-        drawn.append(_rect(x, y, 11, 11, colour))
+        drawn.append(_rect(x, y, 11, 11, color))
         drawn.append(_text(x + 16, y + 10, name))
         x += width
     return y + LEGEND - 14 if legend else 0.0
@@ -130,7 +130,7 @@ def _range(panel: Panel) -> tuple[float, float]:
 def _bar(bar: Bar, x: Callable[[float], float], y: float) -> list[str]:
     start, end = sorted((x(0.0), x(bar.value)))
     middle = y + BAR / 2
-    drawn = [_rect(start, y, max(end - start, 1.0), BAR, bar.colour)]
+    drawn = [_rect(start, y, max(end - start, 1.0), BAR, bar.color)]
     if bar.low is not None and bar.high is not None:
         drawn.append(_line(x(bar.low), middle, x(bar.high), middle, INK))
         drawn += [_line(x(v), middle - 4, x(v), middle + 4, INK) for v in (bar.low, bar.high)]
@@ -141,7 +141,7 @@ def _bar(bar: Bar, x: Callable[[float], float], y: float) -> list[str]:
 def _mark(mark: Mark, x: float, top: float, bottom: float) -> str:
     return (
         f'<line x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{bottom:.1f}" '
-        f'stroke="{mark.colour}" stroke-width="2"><title>{escape(mark.said)}</title></line>'
+        f'stroke="{mark.color}" stroke-width="2"><title>{escape(mark.said)}</title></line>'
     )
 
 

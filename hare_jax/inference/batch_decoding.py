@@ -2,7 +2,7 @@
 
 The keys and values of the contexts are computed once and only read afterwards; those of the new
 tokens lie apart, so that a step writes one token and copies nothing. Between stretches of
-STRETCH steps the host looks whether all rows have stopped.
+TOKENS_PER_SYNC steps the host looks whether all rows have stopped.
 
 Shape legend: B rows, P positions of the longest context, N new tokens, L layers, D, G, K, V as in
 decoder.py.
@@ -27,7 +27,7 @@ from hare_jax.model import decoder
 from hare_jax.model.attention import rope_tables
 from hare_jax.model.kernels.xla import HIDDEN
 
-STRETCH = 16
+TOKENS_PER_SYNC = 16
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,7 +42,7 @@ class Sampling:
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
-class Reading:
+class DecodeState:
     """What a batch has read: contexts, then `used` new tokens; `x_BD` is the last hidden state."""
 
     context_k_LBPGK: Array
@@ -79,9 +79,9 @@ def continue_batch(
     for row, context in enumerate(contexts):
         tokens_BP[row, : len(context)] = context
         lengths_B[row], numbers_B[row] = len(context), numbers[row]
-    stretches = -(-max_new_tokens // STRETCH)
+    stretches = -(-max_new_tokens // TOKENS_PER_SYNC)
     reading = _read(
-        graph, stretches * STRETCH, params, *map(place, (tokens_BP, lengths_B, numbers_B))
+        graph, stretches * TOKENS_PER_SYNC, params, *map(place, (tokens_BP, lengths_B, numbers_B))
     )
     key = jax.random.key(sampling.seed)
     new: list[list[int]] = [[] for _ in contexts]
@@ -113,7 +113,7 @@ def _read(
     tokens_BP: Array,
     lengths_B: Array,
     numbers_B: Array,
-) -> Reading:
+) -> DecodeState:
     model = decoder.merge(graph, params)
     c = model.config
     B, length = tokens_BP.shape
@@ -136,7 +136,7 @@ def _read(
     last_B11 = (lengths_B - 1)[:, None, None]
     x_BD = jnp.take_along_axis(x_BPD, last_B11, axis=1)
     nothing = jnp.zeros((c.num_layers, B, new_tokens, c.num_kv_heads, c.head_dim), k_LBPGK.dtype)
-    return Reading(
+    return DecodeState(
         k_LBPGK,
         v_LBPGK,
         nothing,
@@ -155,15 +155,15 @@ def _extend(
     top_k: int,
     nucleus: bool,
     params: decoder.Params,
-    reading: Reading,
+    reading: DecodeState,
     key: Array,
     temperature: Array,
     top_p: Array,
-) -> tuple[Array, Reading]:
-    """STRETCH more tokens of each row, int32 [STRETCH, B]."""
+) -> tuple[Array, DecodeState]:
+    """TOKENS_PER_SYNC more tokens of each row, int32 [TOKENS_PER_SYNC, B]."""
     model = decoder.merge(graph, params)
 
-    def choose(reading: Reading) -> Array:
+    def choose(reading: DecodeState) -> Array:
         logits_BV = model.logits(reading.x_BD)
         if greedy:
             return _argmax(logits_BV)
@@ -173,15 +173,15 @@ def _extend(
         )(reading.numbers_B)
         return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
 
-    def step(reading: Reading, _: None) -> tuple[Reading, Array]:
+    def step(reading: DecodeState, _: None) -> tuple[DecodeState, Array]:
         token_B = choose(reading)
-        return _read_one(model, token_B, reading), token_B
+        return _decode_step(model, token_B, reading), token_B
 
-    reading, tokens_NB = jax.lax.scan(step, reading, None, length=STRETCH)
+    reading, tokens_NB = jax.lax.scan(step, reading, None, length=TOKENS_PER_SYNC)
     return tokens_NB, reading
 
 
-def _read_one(model: decoder.Decoder, token_B: Array, reading: Reading) -> Reading:
+def _decode_step(model: decoder.Decoder, token_B: Array, reading: DecodeState) -> DecodeState:
     """The reading after one more token of each row."""
     c, r = model.config, reading
     position_B1 = (r.lengths_B + r.used)[:, None]
@@ -218,7 +218,7 @@ def _read_one(model: decoder.Decoder, token_B: Array, reading: Reading) -> Readi
     (x_B1D, new_k_LBNGK, new_v_LBNGK), _ = jax.lax.scan(
         layer, start, (layers, r.context_k_LBPGK, r.context_v_LBPGK, numbers_L)
     )
-    return Reading(
+    return DecodeState(
         r.context_k_LBPGK,
         r.context_v_LBPGK,
         new_k_LBNGK,

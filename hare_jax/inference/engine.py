@@ -31,7 +31,7 @@ from hare_jax.config import Model
 from hare_jax.inference import prefix_tree
 from hare_jax.inference.batch_decoding import Sampling, continue_batch
 from hare_jax.inference.prefix_tree import Packed
-from hare_jax.inference.requests import Done, Request, Score, truncated, unheard
+from hare_jax.inference.requests import Done, Score, ScoreRequest, truncated, unheard
 from hare_jax.inference.tree_attention import hidden_states
 from hare_jax.model import decoder
 
@@ -39,7 +39,7 @@ HEAD_POSITIONS = 128  # whose logits exist at one time: 128 x 32 000 in float32 
 IN_FLIGHT = 2  # batches that are computed while the host prepares the next one
 
 
-class Engine:
+class InferenceEngine:
     """`max_length`: tokens the model reads at most; a longer context loses its first tokens.
 
     `batch_tokens`: tokens of a batch on each device, padding included. `devices`: all of this
@@ -67,7 +67,7 @@ class Engine:
         self.max_length = max_length
         self.batch_tokens = batch_tokens
 
-    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
         """One score a request, in order; `done` is told of each once, as they become known.
 
         Raises ValueError for an empty context or continuation, for a continuation longer than

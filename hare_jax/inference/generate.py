@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hare_jax.model.decoder import Cache, Params, merge
+from hare_jax.model.decoder import KVCache, Params, merge
 
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
-class Sampling:
+class Sampler:
     """How the next token is drawn; a row's draws depend on its key and the number of the token."""
 
     temperature: Array
@@ -31,7 +31,7 @@ class Sampling:
     nucleus: bool = field(metadata={"static": True})
 
     @classmethod
-    def of(cls, rows: int, temperature: float, top_k: int, top_p: float, seed: int) -> Sampling:
+    def of(cls, rows: int, temperature: float, top_k: int, top_p: float, seed: int) -> Sampler:
         keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
         return cls(
             jnp.float32(temperature), jnp.float32(top_p), keys_B, temperature == 0, top_k, top_p < 1
@@ -79,7 +79,7 @@ def generate(
     for row, prompt in enumerate(prompts):
         tokens_BP[row, length - len(prompt) :] = prompt
         positions_BP[row, length - len(prompt) :] = np.arange(len(prompt))
-    sampling = Sampling.of(len(prompts), temperature, top_k, top_p, seed)
+    sampling = Sampler.of(len(prompts), temperature, top_k, top_p, seed)
     new_BN = _continue(graph, max_new_tokens, params, tokens_BP, positions_BP, eos_id, sampling)
     return [_until(row, eos_id) for row in np.asarray(new_BN).tolist()]
 
@@ -107,7 +107,7 @@ def stream(
     padding = max(16, 1 << (len(prompt) - 1).bit_length()) - len(prompt)
     tokens_BP = np.array([[0] * padding + list(prompt)], np.int32)
     positions_BP = np.array([[-1] * padding + list(range(len(prompt)))], np.int32)
-    sampling = Sampling.of(1, temperature, top_k, top_p, seed)
+    sampling = Sampler.of(1, temperature, top_k, top_p, seed)
     token_B, cache = _first(graph, max_new_tokens, params, tokens_BP, positions_BP, sampling)
     for index in range(max_new_tokens):
         known_B = token_B
@@ -127,8 +127,8 @@ def _first(
     params: Params,
     tokens_BP: Array,
     positions_BP: Array,
-    sampling: Sampling,
-) -> tuple[Array, Cache]:
+    sampling: Sampler,
+) -> tuple[Array, KVCache]:
     """The token after the prompt, and the cache with the prompt in it and room for the others."""
     model = merge(graph, params)
     cache = model.init_cache(tokens_BP.shape[0], tokens_BP.shape[1] + max_new_tokens)
@@ -143,9 +143,9 @@ def _next(
     token_B: Array,
     position: Array,
     index: Array,
-    cache: Cache,
-    sampling: Sampling,
-) -> tuple[Array, Cache]:
+    cache: KVCache,
+    sampling: Sampler,
+) -> tuple[Array, KVCache]:
     """Token number `index`, after `token_B` at `position`."""
     model = merge(graph, params)
     position_BT = jnp.full((token_B.shape[0], 1), position)
@@ -161,18 +161,18 @@ def _continue(
     tokens_BP: Array,
     positions_BP: Array,
     eos_id: Array,
-    sampling: Sampling,
+    sampling: Sampler,
 ) -> Array:
     """New tokens, int32 [B, N]; after the first `eos_id` of a row only `eos_id`."""
     model = merge(graph, params)
     B, P = tokens_BP.shape
 
-    def unfinished(loop: tuple[Array, Array, Array, Cache]) -> Array:
+    def unfinished(loop: tuple[Array, Array, Array, KVCache]) -> Array:
         index, new_BN, _, _ = loop
         last_B = new_BN[:, jnp.maximum(index - 1, 0)]
         return (index < max_new_tokens) & ((index == 0) | jnp.any(last_B != eos_id))
 
-    def extend(loop: tuple[Array, Array, Array, Cache]) -> tuple[Array, Array, Array, Cache]:
+    def extend(loop: tuple[Array, Array, Array, KVCache]) -> tuple[Array, Array, Array, KVCache]:
         index, new_BN, x_BTD, cache = loop
         ended_B = (index > 0) & (new_BN[:, jnp.maximum(index - 1, 0)] == eos_id)
         chosen_B = sampling.choose(model.logits(x_BTD[:, -1]), index)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hare_jax.inference.requests import Request
+from hare_jax.inference.requests import ScoreRequest
 
 # An input joins the tree before it where at least 1 / SHARED of it is there already ...
 SHARED = 8
@@ -46,7 +46,7 @@ class Tree:
 
 
 @dataclass(slots=True)
-class Row:
+class TreeRow:
     length: int  # tokens with padding
     trees: list[Tree]
 
@@ -62,7 +62,7 @@ class Packed(NamedTuple):
     request: list[np.ndarray]  # int32 [N] a part
 
 
-def trees(requests: Sequence[Request]) -> list[Tree]:
+def trees(requests: Sequence[ScoreRequest]) -> list[Tree]:
     """The inputs of all requests, each as a path of some tree; contexts must not be empty."""
     inputs = [np.array([*c, *t[:-1]], np.uint32) for c, t in requests]
     keys = [tokens.astype(">u4").tobytes() for tokens in inputs]
@@ -94,7 +94,7 @@ class _Growing:
         limit = min(max(SHORT_TREE, SHARED * shared), max(LONG_TREE, len(tokens) * 5 // 4))
         return shared * SHARED >= len(tokens) and self.size + len(tokens) - shared <= limit
 
-    def add(self, tokens: np.ndarray, request: Request, number: int) -> None:
+    def add(self, tokens: np.ndarray, request: ScoreRequest, number: int) -> None:
         shared = _common(self._input, tokens)
         if shared < len(self._path):
             self._closed.append((self._path[shared:], self.size))
@@ -168,13 +168,13 @@ def context_batches(
         start += rows
 
 
-def rows(trees: Sequence[Tree]) -> list[Row]:
+def rows(trees: Sequence[Tree]) -> list[TreeRow]:
     """Longest tree first; each gap is filled with the longest tree that fits into it."""
     waiting = sorted(trees, key=len)
     lengths = [len(tree) for tree in waiting]
     packed = []
     while waiting:
-        row = Row(row_length(lengths[-1]), [])
+        row = TreeRow(row_length(lengths[-1]), [])
         room = row.length
         while fitting := bisect.bisect_right(lengths, room):
             room -= lengths.pop(fitting - 1)
@@ -183,16 +183,16 @@ def rows(trees: Sequence[Tree]) -> list[Row]:
     return packed
 
 
-def batches(rows: Sequence[Row], batch_tokens: int, parts: int = 1) -> Iterator[Packed]:
+def batches(rows: Sequence[TreeRow], batch_tokens: int, parts: int = 1) -> Iterator[Packed]:
     """Rows of one length, about `batch_tokens` tokens for each of `parts` devices at a time.
 
     Rows that do not fill a batch go on with the next longer ones, so that only the last batch has
     empty rows.
     """
-    by_length: dict[int, list[Row]] = {}
+    by_length: dict[int, list[TreeRow]] = {}
     for row in rows:
         by_length.setdefault(row.length, []).append(row)
-    left: list[Row] = []
+    left: list[TreeRow] = []
     lengths = sorted(by_length)
     for length in lengths:
         waiting = by_length[length] + left
@@ -203,7 +203,7 @@ def batches(rows: Sequence[Row], batch_tokens: int, parts: int = 1) -> Iterator[
         left = waiting[whole:]
 
 
-def lay_out(rows: Sequence[Row], shape: tuple[int, int], parts: int = 1) -> Packed:
+def lay_out(rows: Sequence[TreeRow], shape: tuple[int, int], parts: int = 1) -> Packed:
     """`rows` as arrays of `shape` [B, T]; what they do not fill is padding."""
     tokens_BT, positions_BT, ends_BT = (np.zeros(shape, np.int32) for _ in range(3))
     pairs: list[list[np.ndarray]] = [[np.zeros((0, 3), np.int32)] for _ in range(parts)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
-class Request(NamedTuple):
+class ScoreRequest(NamedTuple):
     """What is the log-likelihood of `continuation` after `context`? Both are token ids."""
 
     context: Sequence[int]
@@ -36,12 +36,12 @@ def unheard(scores: dict[int, Score]) -> None:
 class Scorer(Protocol):
     """Whatever assigns probabilities to tokens: a model, or a baseline without one."""
 
-    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
         """One score a request, in order; `done` is told of each once, as they become known."""
         ...
 
 
-def truncated(request: Request, max_length: int) -> tuple[Request, bool]:
+def truncated(request: ScoreRequest, max_length: int) -> tuple[ScoreRequest, bool]:
     """The request as the model can read it, and whether its context was cut.
 
     The last `max_length + 1` tokens of context and continuation stay (the last one is never an
@@ -64,4 +64,4 @@ def truncated(request: Request, max_length: int) -> tuple[Request, bool]:
             f" {max_length} at a time: shorten it, or score it in windows"
         )
     room = max_length + 1 - len(continuation)
-    return Request(context[-room:], continuation), len(context) > room
+    return ScoreRequest(context[-room:], continuation), len(context) > room

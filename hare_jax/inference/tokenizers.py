@@ -18,7 +18,7 @@ Encode = Callable[[str], list[int]]  # text -> token ids, without BOS
 Decode = Callable[[list[int]], str]  # token ids -> text
 
 
-class Texts(Protocol):
+class Tokenizer(Protocol):
     """`bos_id`: None where the tokenizer has none; `adds_bos`: whether it puts it before a text
     unless told otherwise."""
 
@@ -37,7 +37,7 @@ class Texts(Protocol):
         """How a special id is written: "<s>"."""
 
 
-class SentencePieceTexts:
+class SentencePieceTokenizer:
     """Around a class of the data side that reads a SentencePiece model: see `Tokenizer` there."""
 
     adds_bos = True  # every document of ours begins with BOS
@@ -59,7 +59,7 @@ class SentencePieceTexts:
         return {self.bos_id: "<s>", self.eos_id: "</s>"}[token_id]
 
 
-class HuggingFaceTexts:
+class HuggingFaceTokenizer:
     """tokenizer.json of a folder; its special tokens from tokenizer_config.json or config.json.
 
     Raises FileNotFoundError or ValueError where the folder has no such tokenizer, or no EOS.
@@ -102,15 +102,15 @@ class HuggingFaceTexts:
         return fallback[0] if isinstance(fallback, list) else fallback
 
 
-def open_texts(run: Run, open_tokenizer: Callable[[Path], Any]) -> Texts:
+def open_texts(run: Run, open_tokenizer: Callable[[Path], Any]) -> Tokenizer:
     """The tokenizer of a run, or of what was imported; `open_tokenizer`: a SentencePiece model.
 
     Raises FileNotFoundError or ValueError where there is none.
     """
     theirs = run.directory / "huggingface"
     if (theirs / "tokenizer.json").is_file():
-        return HuggingFaceTexts(theirs)
-    return SentencePieceTexts(open_tokenizer(run.tokenizer))
+        return HuggingFaceTokenizer(theirs)
+    return SentencePieceTokenizer(open_tokenizer(run.tokenizer))
 
 
 def _json(path: Path) -> dict[str, Any]:

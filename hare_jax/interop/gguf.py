@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hare_jax.config import GgufExport, Model, Quantisation
+from hare_jax.config import GgufExport, Model, Quantization
 from hare_jax.interop import names, vocabulary
 from hare_jax.interop.names import Tensor
 from hare_jax.interop.vocabulary import Kind, Vocabulary
@@ -44,21 +44,21 @@ def export(config: GgufExport) -> dict[str, Path]:
     """Writes a checkpoint of ours as a GGUF file, with one parameter in memory at a time.
 
     Raises ValueError or OSError where there is no such checkpoint, its tokenizer is one that
-    llama.cpp cannot repeat, a width does not fit the quantisation, or `config.out` is there.
+    llama.cpp cannot repeat, a width does not fit the quantization, or `config.out` is there.
     """
     import gguf
 
     c, run = config, open_run(config.checkpoint)
-    check_widths(run.model, c.quantisation)
+    check_widths(run.model, c.quantization)
     pieces = padded(readable(vocabulary.read(run.tokenizer)), run.model.vocab_size)
     with _new_file(c.out) as part:
         writer = gguf.GGUFWriter(part, "llama")
         try:
             writer.add_name(c.name or Path(c.out).stem)
-            _describe(writer, run, c.quantisation)
+            _describe(writer, run, c.quantization)
             _add_vocabulary(writer, pieces)
             for tensor in names.tensors(run.model):
-                kind = _kind(tensor, c.quantisation)
+                kind = _kind(tensor, c.quantization)
                 shape = gguf.quant_shape_to_byte_shape(tensor.theirs, kind)
                 size = int(np.prod(shape))
                 writer.add_tensor_info(name(tensor), shape, np.dtype(np.uint8), size, kind)
@@ -68,7 +68,7 @@ def export(config: GgufExport) -> dict[str, Path]:
             params = checkpoint.stream_params(run.checkpoints, run.model, step=run.step)
             for tensor, array in names.each(run.model, params):
                 array = np.ascontiguousarray(interleaved(tensor, array, run.model.head_dim))
-                writer.write_tensor_data(gguf.quantize(array, _kind(tensor, c.quantisation)))
+                writer.write_tensor_data(gguf.quantize(array, _kind(tensor, c.quantization)))
         finally:
             writer.close()
     return {"GGUF": Path(c.out)}
@@ -96,7 +96,7 @@ def interleaved(tensor: Tensor, array: np.ndarray, head_dim: int) -> np.ndarray:
     return heads.swapaxes(1, 2).reshape(array.shape)
 
 
-def check_widths(model: Model, quantisation: Quantisation) -> None:
+def check_widths(model: Model, quantization: Quantization) -> None:
     """Raises ValueError where a row of a matrix does not divide into blocks."""
     widths = {
         "d_model": model.d_model,
@@ -104,10 +104,10 @@ def check_widths(model: Model, quantisation: Quantisation) -> None:
         "num_heads * head_dim": model.num_heads * model.head_dim,
     }
     for what, width in widths.items():
-        if quantisation is not Quantisation.F16 and width % BLOCK:
+        if quantization is not Quantization.F16 and width % BLOCK:
             raise ValueError(
-                f"{what} is {width}, expected a multiple of {BLOCK}: {quantisation.value} scales "
-                f"so many numbers of a row together; export with --config.quantisation=F16"
+                f"{what} is {width}, expected a multiple of {BLOCK}: {quantization.value} scales "
+                f"so many numbers of a row together; export with --config.quantization=F16"
             )
 
 
@@ -138,14 +138,14 @@ def padded(pieces: Vocabulary, size: int) -> Vocabulary:
     )
 
 
-def _kind(tensor: Tensor, quantisation: Quantisation) -> Any:
+def _kind(tensor: Tensor, quantization: Quantization) -> Any:
     """Matrices as asked for, norms in float32."""
     import gguf
 
-    return gguf.GGMLQuantizationType[quantisation.value if len(tensor.theirs) == 2 else "F32"]
+    return gguf.GGMLQuantizationType[quantization.value if len(tensor.theirs) == 2 else "F32"]
 
 
-def _describe(writer: Any, run: Run, quantisation: Quantisation) -> None:
+def _describe(writer: Any, run: Run, quantization: Quantization) -> None:
     import gguf
 
     m = run.model
@@ -162,7 +162,7 @@ def _describe(writer: Any, run: Run, quantisation: Quantisation) -> None:
     writer.add_rope_freq_base(m.rope_theta)
     writer.add_layer_norm_rms_eps(m.norm_eps)
     writer.add_vocab_size(m.vocab_size)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantisation.value}"])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantization.value}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 

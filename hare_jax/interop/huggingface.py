@@ -96,7 +96,7 @@ def check(model: Model, theirs: Mapping[str, Any], source: Path) -> None:
         if dtype not in READABLE:
             raise ValueError(
                 f"{source}: {name} is of dtype {dtype}, expected one of {', '.join(READABLE)}; "
-                "quantised checkpoints have to be made whole first"
+                "quantized checkpoints have to be made whole first"
             )
     ignored = {"lm_head.weight"} if model.tied_head else set()  # as transformers does
     if unknown := sorted(set(theirs) - set(expected) - ignored):

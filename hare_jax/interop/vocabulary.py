@@ -40,7 +40,7 @@ class Vocabulary:
 def read(path: Path) -> Vocabulary:
     """Reads tokenizer.model, which must be such that other programs give the same ids.
 
-    Raises ValueError where it is not BPE with byte fallback, no normalisation and a space before
+    Raises ValueError where it is not BPE with byte fallback, no normalization and a space before
     the text: what Llama and Mistral have, and all that transformers and llama.cpp can repeat.
     """
     from sentencepiece import sentencepiece_model_pb2
@@ -79,7 +79,7 @@ def read(path: Path) -> Vocabulary:
 def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """The pairs that make a piece, in the order in which `tokenizers` must merge them.
 
-    SentencePiece merges the neighbours that make the piece of the highest score; of equal ones,
+    SentencePiece merges the neighbors that make the piece of the highest score; of equal ones,
     such as runs of spaces have, the leftmost. So a run grows from its left, which an order of pairs
     says as: the longest first.
     """

@@ -11,7 +11,7 @@ from jax import Array
 
 from hare_jax.config import AttentionKernel, Model
 from hare_jax.model.kernels import cudnn, splash, xla
-from hare_jax.model.kernels.request import Request, request
+from hare_jax.model.kernels.request import AttentionRequest, request
 from hare_jax.model.kernels.xla import visible_BTS
 
 RESIDUAL = "attention_residual"  # checkpoint name of what a fused kernel's backward pass needs
@@ -57,7 +57,7 @@ def attention(
     return xla.attend(q_BTHK, k_BSGK, v_BSGK, visible)
 
 
-def choose(kernel: AttentionKernel, asked: Request) -> AttentionKernel:
+def choose(kernel: AttentionKernel, asked: AttentionRequest) -> AttentionKernel:
     """The kernel that runs: AUTO takes the first of splash, cudnn and xla that can.
 
     Raises ValueError where `kernel` itself cannot do what is asked.

@@ -34,7 +34,7 @@ Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
-class Cache:
+class KVCache:
     """Keys and values of the tokens read so far, in slots 0 .. used - 1.
 
     `segments_BS` is 1 for a token, 0 for padding and for empty slots; `positions_BS` counts tokens.
@@ -231,11 +231,11 @@ class Decoder(nnx.Module):
         head_DV = self.head().astype(x.dtype)
         return jnp.einsum("...d,dv->...v", x, head_DV, preferred_element_type=jnp.float32)
 
-    def init_cache(self, batch: int, length: int) -> Cache:
+    def init_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache of `length` slots for each of `batch` rows."""
         c = self.config
         shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_dim)
-        return Cache(
+        return KVCache(
             k_LBSGK=jnp.zeros(shape, c.compute_dtype.value),
             v_LBSGK=jnp.zeros(shape, c.compute_dtype.value),
             positions_BS=jnp.zeros((batch, length), jnp.int32),
@@ -243,7 +243,9 @@ class Decoder(nnx.Module):
             used=jnp.zeros((), jnp.int32),
         )
 
-    def decode(self, tokens_BT: Array, positions_BT: Array, cache: Cache) -> tuple[Array, Cache]:
+    def decode(
+        self, tokens_BT: Array, positions_BT: Array, cache: KVCache
+    ) -> tuple[Array, KVCache]:
         """Reads T more tokens of each row: hidden states [B, T, D], and the cache with them in it.
 
         A negative position marks padding, which no token sees. More tokens than free slots is an
@@ -280,7 +282,7 @@ class Decoder(nnx.Module):
             layer, self.embed(tokens_BT), (layers, cache.k_LBSGK, cache.v_LBSGK)
         )
         used = cache.used + tokens_BT.shape[1]
-        return self.final_norm(x_BTD), Cache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
+        return self.final_norm(x_BTD), KVCache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
 
     def embed(self, tokens_BT: Array) -> Array:
         """The first layer's input, [B, T, D] in the compute dtype."""

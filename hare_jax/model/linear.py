@@ -44,20 +44,20 @@ def fp8_matmul(x_NI: Array, w_IO: Array) -> Array:
 
 
 def _forward(x_NI: Array, w_IO: Array) -> tuple[Array, Any]:
-    x8, w8 = _quantise(x_NI, FORWARD), _quantise(w_IO, FORWARD)
-    return _dequantise(*x8) @ _dequantise(*w8), (x8, w8)
+    x8, w8 = _quantize(x_NI, FORWARD), _quantize(w_IO, FORWARD)
+    return _dequantize(*x8) @ _dequantize(*w8), (x8, w8)
 
 
 def _backward(kept: Any, dy_NO: Array) -> tuple[Array, Array]:
     x8, w8 = kept
-    dy_NO = _dequantise(*_quantise(dy_NO, BACKWARD))
-    return dy_NO @ _dequantise(*w8).T, _dequantise(*x8).T @ dy_NO
+    dy_NO = _dequantize(*_quantize(dy_NO, BACKWARD))
+    return dy_NO @ _dequantize(*w8).T, _dequantize(*x8).T @ dy_NO
 
 
 fp8_matmul.defvjp(_forward, _backward)
 
 
-def _quantise(x: Array, dtype: Any) -> tuple[Array, Array]:
+def _quantize(x: Array, dtype: Any) -> tuple[Array, Array]:
     """`x` / scale in 8 bits, and the scale: a power of two that fits the largest number.
 
     A power of two costs no precision, in 8 bits or in the dtype of `x`. Where `x` holds anything
@@ -70,5 +70,5 @@ def _quantise(x: Array, dtype: Any) -> tuple[Array, Array]:
     return (x / scale).astype(dtype), scale
 
 
-def _dequantise(x8: Array, scale: Array) -> Array:
+def _dequantize(x8: Array, scale: Array) -> Array:
     return x8.astype(scale.dtype) * scale

@@ -35,7 +35,7 @@ TOLD = 2000  # bytes of an error that the others are told
 _waits = itertools.count()
 
 
-class Elsewhere(SystemExit):
+class OtherProcessError(SystemExit):
     """Another process has stopped, so that this one must; that one says why, in full."""
 
 
@@ -66,33 +66,33 @@ def initialize(config: Distributed) -> None:
     jax.devices()  # here all meet once more, before process 0 may go to some work of its own
 
 
-def several() -> bool:
+def is_multi_process() -> bool:
     """Whether this process is one of several. Loads no JAX where none was."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_process_zero() -> bool:
     """Whether it is this process that writes and speaks."""
-    return not several() or sys.modules["jax"].process_index() == 0
+    return not is_multi_process() or sys.modules["jax"].process_index() == 0
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """Prints a line, at process 0 alone."""
-    if is_first():
+    if is_process_zero():
         print(text, flush=True)
 
 
-def first(work: Callable[[], T]) -> T:
+def on_process_zero(work: Callable[[], T]) -> T:
     """What `work()` gives at process 0, which alone does it; the others wait, however long.
 
     What it raises there is raised there; the others raise Elsewhere. The result is pickled.
     """
-    if not several():
+    if not is_multi_process():
         return work()
     answer: tuple[Any, str] = (None, "")
     failure: BaseException | None = None
-    if is_first():
+    if is_process_zero():
         try:
             answer = (work(), "")
         except (Exception, SystemExit) as error:
@@ -102,17 +102,17 @@ def first(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if wrong:
-        raise Elsewhere(f"process 0 stopped: {wrong}")
+        raise OtherProcessError(f"process 0 stopped: {wrong}")
     return value
 
 
-def together(work: Callable[[], T]) -> T:
+def on_all_processes(work: Callable[[], T]) -> T:
     """What `work()` gives, done by every process; where it raises in one, all raise.
 
     The others raise Elsewhere, which names the process. Inside `work` processes must not wait
     for one another.
     """
-    if not several():
+    if not is_multi_process():
         return work()
     value, failure = None, None
     try:
@@ -124,13 +124,13 @@ def together(work: Callable[[], T]) -> T:
         raise failure
     for process, text in enumerate(wrong):
         if text:
-            raise Elsewhere(f"process {process} stopped: {text}")
+            raise OtherProcessError(f"process {process} stopped: {text}")
     return value  # type: ignore[return-value]
 
 
 def check_shared(directory: Path) -> None:
     """Raises ValueError where the processes do not all see the same `directory`."""
-    if not several():
+    if not is_multi_process():
         return
 
     def leave_a_file() -> str:
@@ -148,11 +148,11 @@ def check_shared(directory: Path) -> None:
                 )
             time.sleep(0.2)
 
-    name = first(leave_a_file)
+    name = on_process_zero(leave_a_file)
     try:
-        together(see_it)
+        on_all_processes(see_it)
     finally:
-        if is_first():
+        if is_process_zero():
             (directory / name).unlink()
 
 
@@ -271,7 +271,7 @@ def _from_first(value: Any) -> Any:
 
     data = np.frombuffer(pickle.dumps(value), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
-    data = data if is_first() else np.zeros(size, np.uint8)
+    data = data if is_process_zero() else np.zeros(size, np.uint8)
     return pickle.loads(multihost_utils.broadcast_one_to_all(data).tobytes())
 
 

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from hare_jax.runtime import distributed
 
 
-class Stop:
+class PreemptionSignal:
     """Whether SIGTERM or Ctrl-C has asked for an end; a second signal does what it always does.
 
         with Stop() as stop:
@@ -27,10 +27,10 @@ class Stop:
     hundredth. Ctrl-C is passed on to it.
     """
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> PreemptionSignal:
         self._received: list[int] = []
         self._before: dict[int, Any] = {}
-        self._several = distributed.several()
+        self._several = distributed.is_multi_process()
         if threading.current_thread() is threading.main_thread():  # Python allows no other
             numbers = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
             self._before = {number: signal.signal(number, self._receive) for number in numbers}
@@ -46,7 +46,7 @@ class Stop:
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def asked(self, step: int) -> int | None:
+    def requested(self, step: int) -> int | None:
         """The signal after which this step is the last, or None; the same in all processes.
 
         Every process asks once for each finished step, in order.
@@ -57,8 +57,10 @@ class Stop:
         return self._received[0] if self._received else told_another
 
 
-def leave(number: int, step: int, steps: int) -> None:
+def exit_after_save(number: int, step: int, steps: int) -> None:
     """Raises SystemExit with the status that shells give to a signal, saying where to go on."""
     name = signal.Signals(number).name
-    distributed.say(f"{name}: saved step {step} of {steps}; the same command goes on from there")
+    distributed.print_once(
+        f"{name}: saved step {step} of {steps}; the same command goes on from there"
+    )
     raise SystemExit(128 + number)

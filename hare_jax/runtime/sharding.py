@@ -58,7 +58,7 @@ def make_mesh(config: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.
 def device_order(config: Mesh, devices: Sequence[jax.Device]) -> np.ndarray:
     """The devices by their place on the mesh, [data, fsdp, tensor].
 
-    Neighbours on the last axes are neighbours on the network of their slice. With two slices of
+    Neighbours on the last axes are neighbors on the network of their slice. With two slices of
     four devices, data 2 and fsdp 4, each slice holds one copy of the parameters:
 
         data 0    slice 0: 0 1 2 3
@@ -113,7 +113,7 @@ def _across_slices(config: Slices, shape: tuple[int, ...], slices: int) -> tuple
     return tuple(across)
 
 
-def of_params(mesh: jax.sharding.Mesh, params: Any) -> Any:
+def params_sharding(mesh: jax.sharding.Mesh, params: Any) -> Any:
     """A NamedSharding for each parameter, by RULES.
 
     Raises ValueError where a parameter has no rule or an axis of it cannot be cut so.
@@ -136,7 +136,7 @@ def of_params(mesh: jax.sharding.Mesh, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, params)
 
 
-def of_optimizer(
+def optimizer_sharding(
     mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, params: Any
 ) -> Any:
     """Shardings of the optimizer's state: moments like their parameters, all else everywhere.
@@ -147,7 +147,7 @@ def of_optimizer(
         _keys(path): (param.shape, place)
         for (path, param), place in zip(
             jax.tree_util.tree_leaves_with_path(params),
-            jax.tree.leaves(of_params(mesh, params)),
+            jax.tree.leaves(params_sharding(mesh, params)),
             strict=True,
         )
     }

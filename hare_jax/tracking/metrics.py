@@ -20,10 +20,10 @@ from typing import Any
 
 import jax
 
-from hare_jax.data.order import Stretch
+from hare_jax.data.order import StageSchedule
 from hare_jax.files import write_text
-from hare_jax.tracking.progress_bar import ProgressLine
-from hare_jax.tracking.trackers import Board, TensorBoard, WeightsAndBiases
+from hare_jax.tracking.progress_bar import TrainingProgress
+from hare_jax.tracking.trackers import TensorBoard, Tracker, WeightsAndBiases
 
 # Dense bfloat16 FLOP/s by datasheet, for MFU; by jax.Device.device_kind.
 PEAK_FLOPS = {
@@ -98,7 +98,7 @@ class Metrics:
         self._rows.close(failed=kind is not None)
 
     def add(
-        self, step: int, stage: Stretch, values: dict[str, jax.Array], *, input_wait: float
+        self, step: int, stage: StageSchedule, values: dict[str, jax.Array], *, input_wait: float
     ) -> None:
         """Takes what a step returned (0 for the first), without waiting for it until a row is due.
 
@@ -186,11 +186,11 @@ class Rows:
             return
         path = run_dir / "metrics.jsonl"
         cut_back(path, first_step)
-        self._boards: list[Board] = [TensorBoard(run_dir, first_step)]
+        self._boards: list[Tracker] = [TensorBoard(run_dir, first_step)]
         if wandb_project:
             self._boards.append(WeightsAndBiases(run_dir, wandb_project))
         self._file = path.open("a", encoding="utf-8")
-        self._progress = ProgressLine(first_step, steps)
+        self._progress = TrainingProgress(first_step, steps)
 
     def write(self, row: dict[str, Any]) -> None:
         if not self._writes:

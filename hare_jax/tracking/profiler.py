@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from hare_jax.config import Profile
+from hare_jax.config import ProfilerWindow
 
 
 class Profiler:
@@ -24,7 +24,7 @@ class Profiler:
                 state, values = step_fn(state, batch)
     """
 
-    def __init__(self, config: Profile, run_dir: Path):
+    def __init__(self, config: ProfilerWindow, run_dir: Path):
         first, last = config.first_step, config.last_step
         if (first or last) and not 1 <= first <= last:
             raise ValueError(

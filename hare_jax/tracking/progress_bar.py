@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PLAIN_LINE_SECONDS = 5  # between lines where there is no terminal
 
 
-class ProgressLine:
+class TrainingProgress:
     """Shows rows of metrics.jsonl: loss, tokens/s, MFU where the peak is known, and time left."""
 
     def __init__(self, first_step: int, steps: int):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tensorboardX import SummaryWriter
 
 
-class Board(Protocol):
+class Tracker(Protocol):
     """Takes scalars by name, such as "train/loss" and "source_loss/web"."""
 
     def write(self, step: int, values: dict[str, float]) -> None: ...

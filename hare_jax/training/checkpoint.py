@@ -25,7 +25,7 @@ from jax import Array
 from hare_jax.config import Checkpointing, Model, plain
 from hare_jax.model.decoder import Params, abstract
 from hare_jax.runtime import distributed
-from hare_jax.training.faults import Recent
+from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
 
 # What may differ between saving and restoring: how the model is computed, not what it is.
@@ -49,11 +49,11 @@ class _Quiet(logging.Filter):
 QUIET = _Quiet()
 
 
-class DamagedCheckpoint(ValueError):
+class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read back as it was written."""
 
 
-class NotSaved(OSError):
+class CheckpointSaveError(OSError):
     """A checkpoint that could not be written: a full disk, mostly. Those before it are intact."""
 
 
@@ -79,11 +79,11 @@ class Checkpoints:
     def save(self, state: State, record: dict[str, Any]) -> None:
         """Copies `state` to the host, then writes it in the background; waits for the save before.
 
-        `record`: JSON that comes back with the state, such as the order's past. Raises NotSaved
+        `record`: JSON that comes back with the state, such as the order's past. Raises CheckpointSaveError
         where this save cannot begin, or the one before has failed.
         """
         step = int(state.step)
-        recent = jax.device_get(state.recent)
+        recent = jax.device_get(state.loss_history)
         record = {
             **record,
             "step": step,
@@ -111,20 +111,22 @@ class Checkpoints:
 
         `like`: jax.ShapeDtypeStruct with shardings, of any mesh. Damaged checkpoints are moved
         aside, loudly; what one process cannot read is damaged for all. Raises ValueError where the
-        checkpoint is of another mixture or model, and DamagedCheckpoint where there are checkpoints
+        checkpoint is of another mixture or model, and CorruptCheckpointError where there are checkpoints
         but all are damaged.
         """
         damaged = []
         with _manager(self.directory, None) as reader:
-            for step in distributed.first(lambda: sorted(reader.all_steps(), reverse=True)):
+            for step in distributed.on_process_zero(
+                lambda: sorted(reader.all_steps(), reverse=True)
+            ):
                 try:
                     return self._restore(reader, step, like)
-                except (DamagedCheckpoint, distributed.Elsewhere) as error:
-                    if distributed.is_first():
+                except (CorruptCheckpointError, distributed.OtherProcessError) as error:
+                    if distributed.is_process_zero():
                         _say(f"DAMAGED CHECKPOINT, taking the one before: {error}")
                     damaged.append(step)
         if damaged:
-            raise DamagedCheckpoint(
+            raise CorruptCheckpointError(
                 f"{self.directory}: all checkpoints are damaged (steps {damaged}); "
                 "remove the directory to train from the start"
             )
@@ -145,11 +147,16 @@ class Checkpoints:
             with _as_damage(path):
                 return record, reader.restore(step, args=args)
 
-        record, arrays = distributed.together(read)
+        record, arrays = distributed.on_all_processes(read)
         sums = _checksums({"params": arrays.params, "optimizer": arrays.optimizer})
         _check_sums(path, record["checksums"], sums)
-        small = (jnp.int32(step), Recent.of(record["losses"], record["skipped"], like.recent))
-        small = jax.device_put(small, jax.tree.map(lambda a: a.sharding, (like.step, like.recent)))
+        small = (
+            jnp.int32(step),
+            LossHistory.of(record["losses"], record["skipped"], like.loss_history),
+        )
+        small = jax.device_put(
+            small, jax.tree.map(lambda a: a.sharding, (like.step, like.loss_history))
+        )
         return State(arrays.params, arrays.optimizer, *small), record
 
     def drop_after(self, step: int) -> None:
@@ -162,11 +169,11 @@ class Checkpoints:
                 number = len(list(aside.iterdir()))
                 (self.directory / str(later)).rename(aside / f"{number:03d}-step-{later}")
 
-        distributed.first(move)
+        distributed.on_process_zero(move)
         self._manager.reload()
 
     def wait(self) -> None:
-        """Until the last save is on disk. Raises NotSaved where it could not be written."""
+        """Until the last save is on disk. Raises CheckpointSaveError where it could not be written."""
         with self._as_not_saved():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -178,7 +185,7 @@ class Checkpoints:
             yield
         except Exception as error:
             if not told:
-                raise NotSaved(
+                raise CheckpointSaveError(
                     f"{self.directory}: a checkpoint could not be written, those before it are "
                     f"intact; make room or mend the disk, then the same command goes on from the "
                     f"last: {type(error).__name__}: {error}"
@@ -196,7 +203,7 @@ def restore_params(
 
     They come on one device unless `sharding` (one for all, or nested as they are) says otherwise.
     Raises FileNotFoundError where there is no such checkpoint, ValueError where it is of another
-    model, DamagedCheckpoint where its bytes are not what was saved.
+    model, CorruptCheckpointError where its bytes are not what was saved.
     """
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -332,7 +339,9 @@ def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         record = manager.restore(step, args=args).record
     claimed = record.pop("sha256", None)
     if claimed != _sha256(record):
-        raise DamagedCheckpoint(f"{path}: its record has sha256 {_sha256(record)}, saved {claimed}")
+        raise CorruptCheckpointError(
+            f"{path}: its record has sha256 {_sha256(record)}, saved {claimed}"
+        )
     return record
 
 
@@ -346,7 +355,7 @@ def _as_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise DamagedCheckpoint(f"{path}: {type(error).__name__}: {error}") from error
+        raise CorruptCheckpointError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def _check_identity(path: Path, record: dict[str, Any], model: Model, fingerprint: str) -> None:
@@ -366,7 +375,9 @@ def _check_identity(path: Path, record: dict[str, Any], model: Model, fingerprin
 def _check_sums(path: Path, expected: dict[str, int], got: dict[str, int]) -> None:
     for name, value in expected.items():
         if got.get(name) != value:
-            raise DamagedCheckpoint(f"{path}: checksum of {name}: {got.get(name)}, saved {value}")
+            raise CorruptCheckpointError(
+                f"{path}: checksum of {name}: {got.get(name)}, saved {value}"
+            )
 
 
 def _checksums(tree: Any) -> dict[str, int]:

@@ -26,7 +26,7 @@ from hare_jax.runtime import distributed
 INTACT = "; the checkpoints before it are intact"
 
 
-class Verdict(enum.IntEnum):
+class StepVerdict(enum.IntEnum):
     """On a step, as its values have it."""
 
     GOOD = 0
@@ -34,7 +34,7 @@ class Verdict(enum.IntEnum):
     SPIKE = 2  # a loss more than `spike_z` standard deviations above the mean of those before
 
 
-class Fault(RuntimeError):
+class BadStepError(RuntimeError):
     """A step that stops the run; `step` counts from 0."""
 
     def __init__(self, step: int, message: str):
@@ -42,39 +42,39 @@ class Fault(RuntimeError):
         self.step = step
 
 
-class NotFinite(Fault):
+class NonFiniteError(BadStepError):
     """A loss, or a norm of gradient or parameters, that is not a number."""
 
 
-class LossSpike(Fault):
+class LossSpikeError(BadStepError):
     """A loss far above the losses before it."""
 
 
-class TooManySkipped(Fault):
+class TooManySkippedError(BadStepError):
     """So many steps in a row were left out that training no longer learns."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
-class Recent:
+class LossHistory:
     """What a verdict rests on. A part of the training state: resumed, a run judges the same."""
 
     losses_W: Any  # float32 [W]: of the latest good steps of the stage, newest last; NaN: none yet
     skipped: Any  # int32 []: bad steps in a row, up to this one
 
     @staticmethod
-    def none(window: int) -> Recent:
+    def none(window: int) -> LossHistory:
         """Before the first step."""
-        return Recent(jnp.full(window, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
+        return LossHistory(jnp.full(window, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
 
     @staticmethod
-    def of(losses: list[float], skipped: int, like: Recent) -> Recent:
+    def of(losses: list[float], skipped: int, like: LossHistory) -> LossHistory:
         """From a checkpoint; of `losses`, the newest that the window of `like` has room for."""
         window = like.losses_W.size
         losses_W = np.full(window, np.nan, np.float32)
         newest = losses[max(0, len(losses) - window) :]
         losses_W[window - len(newest) :] = newest
-        return Recent(losses_W, np.int32(skipped))
+        return LossHistory(losses_W, np.int32(skipped))
 
 
 def window(config: Faults) -> int:
@@ -99,8 +99,8 @@ def window(config: Faults) -> int:
 
 
 def judge(
-    recent: Recent, loss: Array, grad_norm: Array, config: Faults, *, new_stage: Array
-) -> tuple[Array, Array, Recent]:
+    recent: LossHistory, loss: Array, grad_norm: Array, config: Faults, *, new_stage: Array
+) -> tuple[Array, Array, LossHistory]:
     """(Verdict, z, what the next verdict rests on), on the device.
 
         z = (loss - mean of losses_W) / standard deviation of losses_W         (NaN: nothing known)
@@ -112,10 +112,12 @@ def judge(
     z = (loss - jnp.nanmean(losses_W)) / jnp.nanstd(losses_W, ddof=1)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     spike = (known >= config.spike_warmup) & (z > config.spike_z)
-    verdict = jnp.where(finite, jnp.where(spike, Verdict.SPIKE, Verdict.GOOD), Verdict.NOT_FINITE)
-    good = verdict == Verdict.GOOD
+    verdict = jnp.where(
+        finite, jnp.where(spike, StepVerdict.SPIKE, StepVerdict.GOOD), StepVerdict.NOT_FINITE
+    )
+    good = verdict == StepVerdict.GOOD
     losses_W = jnp.where(good, jnp.append(losses_W, loss)[1:], losses_W)
-    return verdict, z, Recent(losses_W, jnp.where(good, 0, recent.skipped + 1))
+    return verdict, z, LossHistory(losses_W, jnp.where(good, 0, recent.skipped + 1))
 
 
 class BadSteps:
@@ -139,35 +141,39 @@ class BadSteps:
     def counts(self, step: int, values: dict[str, Any]) -> bool:
         """Whether a step, from 0, was learned from; `values` are what it returned, on the host.
 
-        Raises NotFinite or LossSpike where the config says stop, TooManySkipped after so many.
+        Raises NonFiniteError or LossSpikeError where the config says stop, TooManySkippedError after so many.
         """
-        verdict = Verdict(values["verdict"])
+        verdict = StepVerdict(values["verdict"])
         c, param_norm = self.config, values["param_norm"]
-        if verdict is Verdict.GOOD and not math.isfinite(param_norm):  # nothing left to go on with
-            raise NotFinite(step, f"the norm of the parameters is {param_norm}{INTACT}")
-        if verdict is Verdict.GOOD:
+        if verdict is StepVerdict.GOOD and not math.isfinite(
+            param_norm
+        ):  # nothing left to go on with
+            raise NonFiniteError(step, f"the norm of the parameters is {param_norm}{INTACT}")
+        if verdict is StepVerdict.GOOD:
             return True
-        action = c.spike if verdict is Verdict.SPIKE else c.not_finite
+        action = c.spike if verdict is StepVerdict.SPIKE else c.not_finite
         what = f"loss {values['loss']}, gradient norm {values['grad_norm']}"
-        if verdict is Verdict.SPIKE:
+        if verdict is StepVerdict.SPIKE:
             what += f", {values['loss_z']:.1f} standard deviations above the losses before it"
         what += self._write(step, values, verdict, action)
         if action is OnFault.STOP:
-            kind = LossSpike if verdict is Verdict.SPIKE else NotFinite
+            kind = LossSpikeError if verdict is StepVerdict.SPIKE else NonFiniteError
             name = verdict.name.lower()
             raise kind(step, f"{what}{INTACT}; training.faults.{name}=skip leaves such steps out")
         if values["skipped"] >= c.max_skipped:
-            raise TooManySkipped(
+            raise TooManySkippedError(
                 step,
                 f"{what}; the {values['skipped']} latest steps were all left out "
                 f"(training.faults.max_skipped={c.max_skipped}): lower the learning rate, or look "
                 f"at the documents in {self.directory}",
             )
-        if distributed.is_first():
+        if distributed.is_process_zero():
             print(f"!!! step {step + 1} is left out: {what}", file=sys.stderr, flush=True)
         return False
 
-    def _write(self, step: int, values: dict[str, Any], verdict: Verdict, action: OnFault) -> str:
+    def _write(
+        self, step: int, values: dict[str, Any], verdict: StepVerdict, action: OnFault
+    ) -> str:
         """The step's file, and words that say where it is."""
         stage, spans = self._documents(step)
         numbers = {name: values[name] for name in ("loss", "grad_norm", "loss_z")}
@@ -180,7 +186,7 @@ class BadSteps:
             "documents": [asdict(span) for span in spans],
         }
         path = self.directory / f"step-{step + 1}.json"
-        if distributed.is_first():
+        if distributed.is_process_zero():
             self.directory.mkdir(exist_ok=True)
             write_json(path, case)
         names = ", ".join(dict.fromkeys(span.document_id for span in spans[:4]))

@@ -15,49 +15,51 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hare_jax.config import InLoop, Model
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.config import InLoopConfig, Model
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.model import decoder
 from hare_jax.runtime import distributed
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import Metrics, Rows, cut_back
 
 # (parameters, who is told what is being done) -> a row without its step; in all processes at once.
-Ask = Callable[[decoder.Params, Callable[[str], None]], dict[str, Any]]
-Open = Callable[[Model, InLoop, Baked], Ask]  # raises where the settings do not fit
+Evaluate = Callable[[decoder.Params, Callable[[str], None]], dict[str, Any]]
+Open = Callable[
+    [Model, InLoopConfig, PackedDataset], Evaluate
+]  # raises where the settings do not fit
 
 
-class Looks:
+class InLoopEvaluation:
     """When a run is looked at, and where that is written; see evaluation/benchmarks/in_loop.py for what.
 
     A look comes after the save of its step, so that a run that was killed in a look resumes there:
     then the look is owed, and taken before the next step.
     """
 
-    def __init__(self, config: InLoop, run_dir: Path, steps: int):
+    def __init__(self, config: InLoopConfig, run_dir: Path, steps: int):
         if config.every_steps < 0:
             raise ValueError(
                 f"training.in_loop.every_steps={config.every_steps}: expected 0 (never) or more"
             )
         self._every, self._steps, self._run_dir = config.every_steps, steps, run_dir
         self._path = run_dir / "benchmarks.jsonl"
-        self._ask: Ask | None = None
-        self.owed = False
+        self._ask: Evaluate | None = None
+        self.pending = False
 
     def due(self, done: int) -> bool:
         """Whether a look follows the step after which `done` are finished."""
         return self._every > 0 and done > 0 and (done % self._every == 0 or done == self._steps)
 
-    def begin(self, first_step: int, open_: Callable[[], Ask] | None) -> None:
+    def start(self, first_step: int, open_: Callable[[], Evaluate] | None) -> None:
         """Cuts the rows back to `first_step`, and opens what is asked, if anything is left to ask.
 
         Raises ValueError where there is nothing to open, and what `open_` raises.
         """
-        written = distributed.first(lambda: self._cut_back(first_step))
+        written = distributed.on_process_zero(lambda: self._cut_back(first_step))
         if not self._every:
             return
-        self.owed = self.due(first_step) and first_step not in written
-        if first_step == self._steps and not self.owed:
+        self.pending = self.due(first_step) and first_step not in written
+        if first_step == self._steps and not self.pending:
             return
         if open_ is None:
             raise ValueError(
@@ -66,25 +68,25 @@ class Looks:
             )
         self._ask = open_()
 
-    def take(self, done: int, params: decoder.Params, metrics: Metrics, watchdog: Watchdog) -> None:
+    def run(self, done: int, params: decoder.Params, metrics: Metrics, watchdog: Watchdog) -> None:
         """A look between two steps; its time is no part of the run's speed."""
         metrics.fetch()  # waits for the steps under way; after a bad one nothing is asked
         started = time.perf_counter()
         what = f"a look at step {done}"
-        watchdog.doing(what, however_long=not distributed.is_first())
-        self._take(done, params, metrics.show, lambda part: watchdog.doing(f"{what}: {part}"))
+        watchdog.doing(what, however_long=not distributed.is_process_zero())
+        self._evaluate(done, params, metrics.show, lambda part: watchdog.doing(f"{what}: {part}"))
         metrics.paused(time.perf_counter() - started)
 
-    def take_last(self, params: decoder.Params, wandb_project: str) -> None:
+    def run_pending(self, params: decoder.Params, wandb_project: str) -> None:
         """The look that a complete run owes, having been killed in it."""
         rows, failed = Rows(self._run_dir, self._steps, self._steps, wandb_project), True
         try:
-            self._take(self._steps, params, rows.show, lambda part: None)
+            self._evaluate(self._steps, params, rows.show, lambda part: None)
             failed = False
         finally:
             rows.close(failed)
 
-    def _take(
+    def _evaluate(
         self,
         done: int,
         params: decoder.Params,
@@ -94,13 +96,13 @@ class Looks:
         assert self._ask is not None  # `begin` opened it
         started = time.perf_counter()
         row = {"step": done, **self._ask(params, doing)}
-        if distributed.is_first():
+        if distributed.is_process_zero():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         show(done, _curves(row["benchmarks"]))
-        distributed.say(f"{_line(row)} ({time.perf_counter() - started:.1f} s)")
+        distributed.print_once(f"{_line(row)} ({time.perf_counter() - started:.1f} s)")
 
     def _cut_back(self, step: int) -> list[int]:
         """The steps whose rows are left."""

@@ -13,7 +13,7 @@ from hare_jax.model import decoder
 def make_plan(
     model_config: Model,
     training_config: Training,
-    baked: packed_dataset.Baked,
+    baked: packed_dataset.PackedDataset,
     order: packed_dataset.Order,
 ) -> dict[str, Any]:
     """plan.json: what will be drawn from where, and what it costs."""

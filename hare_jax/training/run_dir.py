@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from hare_jax.config import Model, Training, from_plain, plain
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -98,7 +98,7 @@ def start_params(path: str, model: Model, placed: decoder.Params) -> decoder.Par
     return checkpoint.restore_params(run.checkpoints, model, step=run.step, sharding=places)[0]
 
 
-def write_config(directory: Path, model: Model, training: Training, baked: Baked) -> None:
+def write_config(directory: Path, model: Model, training: Training, baked: PackedDataset) -> None:
     """Writes config.json, with where the data lay, and a copy of its tokenizer:
 
     {"mixture": {"directory", "fingerprint", "sequence_length", "tokenizer"}, ...}

@@ -12,7 +12,7 @@ import optax
 from hare_jax.config import Model
 from hare_jax.model import decoder
 from hare_jax.runtime import sharding
-from hare_jax.training.faults import Recent
+from hare_jax.training.faults import LossHistory
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +23,7 @@ class State:
     params: decoder.Params
     optimizer: Any
     step: Any  # int32 []: steps finished
-    recent: Recent
+    loss_history: LossHistory
 
 
 def place_state(
@@ -41,14 +41,14 @@ def place_state(
         params,
         jax.eval_shape(optimizer.init, params),
         jax.ShapeDtypeStruct((), jnp.int32),
-        jax.eval_shape(lambda: Recent.none(window)),
+        jax.eval_shape(lambda: LossHistory.none(window)),
     )
     everywhere = sharding.replicated(mesh)
     places = State(
-        sharding.of_params(mesh, params),
-        sharding.of_optimizer(mesh, optimizer, params),
+        sharding.params_sharding(mesh, params),
+        sharding.optimizer_sharding(mesh, optimizer, params),
         everywhere,
-        Recent(everywhere, everywhere),
+        LossHistory(everywhere, everywhere),
     )
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, places
@@ -70,7 +70,7 @@ def init_state(
     def init(params: decoder.Params | None) -> State:
         if params is None:
             params = decoder.init(model_config, seed)
-        none = Recent.none(placed.recent.losses_W.size)
+        none = LossHistory.none(placed.loss_history.losses_W.size)
         return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), none)
 
     return jax.jit(init, out_shardings=jax.tree.map(lambda a: a.sharding, placed))(params)

@@ -86,14 +86,14 @@ def make_step(
         loss = per_example_B.sum() / jnp.maximum(tokens.sum(), 1.0)
         grad_norm = optax.tree.norm(grads)
         verdict, z, recent = faults.judge(
-            state.recent,
+            state.loss_history,
             loss,
             grad_norm,
             c.faults,
             new_stage=jnp.isin(state.step, jnp.array(first_steps)),
         )
         if may_skip:
-            good = verdict == faults.Verdict.GOOD
+            good = verdict == faults.StepVerdict.GOOD
             params = _chosen(good, params, state.params)
             optimizer_state = _chosen(good, optimizer_state, state.optimizer)
         values = {

@@ -21,7 +21,7 @@ from typing import Any
 from hare_jax.config import Trace
 from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
-from hare_jax.data.packed_dataset import Baked, Span
+from hare_jax.data.packed_dataset import PackedDataset, Span
 from hare_jax.files import write_json
 from hare_jax.training.run_dir import Run, open_run
 
@@ -88,7 +88,7 @@ def table(step: Step, words: list[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def _data(trained: Run, mixture: str) -> tuple[Baked, Order]:
+def _data(trained: Run, mixture: str) -> tuple[PackedDataset, Order]:
     """The run's data, in the run's order."""
     if trained.training is None:
         raise ValueError(f"{trained.directory} was not trained here: it has no steps to trace")
@@ -98,7 +98,7 @@ def _data(trained: Run, mixture: str) -> tuple[Baked, Order]:
             f"{directory}: no such folder; the run's baked data lay there: where it lies now, "
             "--config.mixture=DIR"
         )
-    baked = Baked(directory, memory=trained.directory.parent)
+    baked = PackedDataset(directory, memory=trained.directory.parent)
     if baked.fingerprint != trained.mixture["fingerprint"]:
         raise ValueError(
             f"{directory} has fingerprint {baked.fingerprint}, the run was trained on "
@@ -118,10 +118,10 @@ def _numbers(config: Trace, order: Order) -> range:
 
 
 def _words(
-    baked: Baked, order: Order, number: int, decode: Callable[[list[int]], str], count: int
+    baked: PackedDataset, order: Order, number: int, decode: Callable[[list[int]], str], count: int
 ) -> list[str]:
     """The first words of each piece, in the order of `input.trace`."""
-    batch = baked.batch(order.picks(number - 1))
+    batch = baked.batch(order.records_of_step(number - 1))
     pieces = []
     for tokens_T, segment_ids_T in zip(batch["tokens_BT"], batch["segment_ids_BT"], strict=True):
         for segment in range(1, segment_ids_T.max() + 1):

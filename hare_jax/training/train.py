@@ -14,7 +14,7 @@ import jax
 
 from hare_jax.config import AttentionKernel, Model, Training, plain
 from hare_jax.data import packed_dataset
-from hare_jax.data.batch import check, within
+from hare_jax.data.batch import check, check_max_segments
 from hare_jax.files import write_json
 from hare_jax.model.attention import kernel_of
 from hare_jax.runtime import distributed, preemption, sharding
@@ -23,7 +23,7 @@ from hare_jax.tracking.metrics import Metrics
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import faults, optim
 from hare_jax.training.checkpoint import Checkpoints
-from hare_jax.training.in_loop_evaluation import Looks, Open
+from hare_jax.training.in_loop_evaluation import InLoopEvaluation, Open
 from hare_jax.training.plan import check_past, describe, make_plan
 from hare_jax.training.run_dir import start_params, write_config
 from hare_jax.training.state import init_state, place_state
@@ -64,14 +64,16 @@ def run(
 
     # ---------------------------------------------------------------- data: checked, then planned
     share = (jax.process_index(), jax.process_count())
-    baked = distributed.together(lambda: packed_dataset.Baked(mixture_dir, run_dir.parent, share))
+    baked = distributed.on_all_processes(
+        lambda: packed_dataset.PackedDataset(mixture_dir, run_dir.parent, share)
+    )
     baked.check_model(model_config)
     order = packed_dataset.make_order(baked, c)
     plan = make_plan(model_config, c, baked, order)
     profiler = Profiler(c.profile, run_dir)
-    looks = Looks(c.in_loop, run_dir, order.steps)
-    distributed.say(describe(plan))
-    if distributed.is_first():
+    in_loop = InLoopEvaluation(c.in_loop, run_dir, order.steps)
+    distributed.print_once(describe(plan))
+    if distributed.is_process_zero():
         write_config(run_dir, model_config, c, baked)
         write_json(run_dir / "plan.json", plan)
 
@@ -97,9 +99,9 @@ def run(
         first_step = record.get("step", 0)
         checkpoints.drop_after(first_step)
         if restored:
-            check_past(record["past"], order.past(first_step), run_dir)
-            distributed.say(f"resumed from step {first_step} of {order.steps}")
-        looks.begin(
+            check_past(record["past"], order.history(first_step), run_dir)
+            distributed.print_once(f"resumed from step {first_step} of {order.steps}")
+        in_loop.start(
             first_step,
             benchmarks and functools.partial(benchmarks, model_config, c.in_loop, baked),
         )
@@ -112,17 +114,17 @@ def run(
             resumed_from=first_step if restored else None,
         )
         if first_step == order.steps:
-            if looks.owed:
-                looks.take_last(state.params, c.wandb_project)
-            distributed.say(f"complete already: step {first_step}, {result.checkpoints}")
+            if in_loop.pending:
+                in_loop.run_pending(state.params, c.wandb_project)
+            distributed.print_once(f"complete already: step {first_step}, {result.checkpoints}")
             return result
 
         # ------------------------------------------------------------ step: compiled before it runs
         kernel = kernel_of(model_config, c.batch_size // c.accumulation, baked.sequence_length)
-        distributed.say(f"attention by kernel {kernel.value}")
+        distributed.print_once(f"attention by kernel {kernel.value}")
         batches = packed_dataset.batches(baked, order, first_step=first_step, rows=rows)
         if kernel is AttentionKernel.CUDNN:
-            batches = within(model_config.max_segments, batches)
+            batches = check_max_segments(model_config.max_segments, batches)
         started = time.perf_counter()
         first_batch = sharding.place(next(batches), mesh, c.batch_size, rows)
         check(first_batch)
@@ -131,7 +133,7 @@ def run(
             state,
             first_batch,
         )
-        distributed.say(f"compiled the train step in {time.perf_counter() - started:.1f} s")
+        distributed.print_once(f"compiled the train step in {time.perf_counter() - started:.1f} s")
 
         # ------------------------------------------------------------ the loop
         bad_steps = faults.BadSteps(
@@ -143,7 +145,7 @@ def run(
             ),
         )
         with (
-            preemption.Stop() as stop,
+            preemption.PreemptionSignal() as stop,
             Watchdog(c.faults.hang_seconds, c.faults.hang_abort) as watchdog,
             Metrics(
                 run_dir,
@@ -160,8 +162,8 @@ def run(
             ) as metrics,
             profiler,
         ):
-            if looks.owed:
-                looks.take(first_step, state.params, metrics, watchdog)
+            if in_loop.pending:
+                in_loop.run(first_step, state.params, metrics, watchdog)
             batch, waited = first_batch, 0.0
             for step in range(first_step, order.steps):
                 done = step + 1
@@ -170,19 +172,19 @@ def run(
                 state, values = step_fn(state, batch)
                 metrics.add(step, order.stage(step), values, input_wait=waited)
                 due = done % c.checkpointing.every_steps == 0 or done == order.steps
-                signalled = stop.asked(done)
+                signalled = stop.requested(done)
                 if due or signalled:
                     pending = metrics.fetch()  # never saves what came after a bad loss
                     metrics.sync()
                     watchdog.doing(f"the save of step {done}")
                     asked = time.perf_counter()
-                    checkpoints.save(state, {"past": order.past(done), "pending": pending})
+                    checkpoints.save(state, {"past": order.history(done), "pending": pending})
                     metrics.stalled(time.perf_counter() - asked)
                 if signalled and done < order.steps:
                     checkpoints.wait()
-                    preemption.leave(signalled, done, order.steps)
-                if looks.due(done):
-                    looks.take(done, state.params, metrics, watchdog)
+                    preemption.exit_after_save(signalled, done, order.steps)
+                if in_loop.due(done):
+                    in_loop.run(done, state.params, metrics, watchdog)
                 if done < order.steps:
                     watchdog.doing(f"the batch of step {done + 1}")
                     asked = time.perf_counter()

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.config import Teacher
+from data_pipeline.config import TeacherConfig
 from data_pipeline.storage.object_store import storage_path
 
 
@@ -33,7 +33,7 @@ class Served:
     url: str
     log: Path
 
-    def config(self, **fields: Any) -> Teacher:
+    def config(self, **fields: Any) -> TeacherConfig:
         """Waits are short; time-outs stay far above what a busy machine takes."""
         short: dict[str, Any] = {
             "base_url": self.url,
@@ -42,7 +42,7 @@ class Served:
             "max_backoff_s": 0.05,
             "stall_timeout_s": 2.0,
         }
-        return Teacher(**(short | fields))
+        return TeacherConfig(**(short | fields))
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """The rows of the log, in order; `kind`: "asked", "answered", "fault", "embed"."""

@@ -14,9 +14,9 @@ import zstandard
 from data_pipeline import pipeline
 from data_pipeline.config import Baking, Cleaning, HeldOut, Reading, Recipe, Source, Tier
 from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import DamagedInput, Directory
+from data_pipeline.execution.manifest import CorruptStageError, Directory
 from data_pipeline.execution.runner import Runner
-from data_pipeline.storage.compressed import TruncatedInput
+from data_pipeline.storage.compressed import TruncatedInputError
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.text import seeded_random
 
@@ -39,10 +39,10 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "raw text"
     folder.mkdir()
     web = [{"id": str(k), "text": text(k)} for k in range(30)]
-    books = [{"text": text(k)} for k in [*range(100, 120), 7]]
+    output = [{"text": text(k)} for k in [*range(100, 120), 7]]
     (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in web))
     with gzip.open(folder / "books.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in books)
+        file.writelines(json.dumps(row) + "\n" for row in output)
     return folder
 
 
@@ -149,7 +149,7 @@ def test_all_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
 def test_truncated_input_is_an_error_not_an_end(folder: Path, tmp_path: Path) -> None:
     path = folder / "books.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(TruncatedInput, match=r"books\.jsonl\.gz"):
+    with pytest.raises(TruncatedInputError, match=r"books\.jsonl\.gz"):
         read(folder, tmp_path)
     assert not list(tmp_path.glob("read-*/manifest.json"))
 
@@ -183,7 +183,7 @@ def test_a_damaged_shard_is_refused_by_the_next_stage(
     else:
         shard.unlink()
     with LocalEngine(1) as engine:
-        with pytest.raises(DamagedInput, match=f"{said}.*Delete {directory.path}"):
+        with pytest.raises(CorruptStageError, match=f"{said}.*Delete {directory.path}"):
             pipeline.clean(recipe(folder), Runner(tmp_path, engine), directory)
         shutil.rmtree(directory.path)
         assert read(folder, tmp_path).files()[0].path.read_bytes() == content

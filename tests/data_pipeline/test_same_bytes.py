@@ -21,7 +21,7 @@ from data_pipeline import pipeline, report
 from data_pipeline.config import (
     Baking,
     Cleaning,
-    Engine,
+    EngineKind,
     HeldOut,
     NlpTasks,
     Reading,
@@ -29,10 +29,10 @@ from data_pipeline.config import (
     Source,
     Tier,
 )
-from data_pipeline.mixture.download import bring
+from data_pipeline.mixture.download import download_mixture
 from data_pipeline.mixture.tasks import define
 from data_pipeline.storage.atomic import write_bytes
-from data_pipeline.storage.object_store import RemotePath, is_remote, storage_path
+from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 from data_pipeline.text import seeded_random
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def recipe(path: object, **changes: object) -> Recipe:
 def paths(root: Path) -> dict[str, Path]:
     """Every file by its name; those of a run at work may be gone a moment later."""
     if is_remote(root):
-        assert isinstance(root, RemotePath)
+        assert isinstance(root, ObjectStorePath)
         return {file.name: root / file.name for file in root.walk_files()}
     return {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
 
@@ -132,7 +132,7 @@ def local(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def beam(*options: str) -> dict[str, object]:
-    return {"engine": Engine.BEAM, "beam_options": ("--runner=DirectRunner", *options)}
+    return {"engine": EngineKind.BEAM, "beam_options": ("--runner=DirectRunner", *options)}
 
 
 def test_beam_writes_every_byte_of_a_whole_recipe(raw: Path, local: Files, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_recipe_in_an_object_store(raw: Path, local: Files, bucket: Path, tmp_
     (one, two) = sorted(tmp_path.glob("bake-*/shards/*.tfrecord"))[:2]
     modified = one.stat().st_mtime_ns
     two.write_bytes(b"damaged")
-    assert bring(curated.mixture, tmp_path) == here.mixture
+    assert download_mixture(curated.mixture, tmp_path) == here.mixture
     assert one.stat().st_mtime_ns == modified
     assert two.read_bytes() == made[f"{two.parent.parent.name}/shards/{two.name}"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from data_pipeline.nlp_tasks.kinds import definitions, rendering, templates
 from data_pipeline.nlp_tasks.kinds.cloze import gaps, with_blank
-from data_pipeline.nlp_tasks.kinds.source_text import MAX_CONTEXT_WORDS, Material, Task, trim
+from data_pipeline.nlp_tasks.kinds.source_text import MAX_CONTEXT_WORDS, NlpTask, SourceText, trim
 from data_pipeline.text import distractors, prose
 
 
-def multiple_choice(material: Material, random_: random.Random) -> Iterator[Task]:
+def multiple_choice(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """Definitions, the next sentence and missing words in turn, four options each."""
     makers = [
         _choose_definition(material, random_),
@@ -27,11 +27,11 @@ def multiple_choice(material: Material, random_: random.Random) -> Iterator[Task
                 yield task
 
 
-def _choose_word(material: Material, random_: random.Random) -> Iterator[Task]:
+def _choose_word(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     for place, match, context in gaps(material, random_):
         word, sentence = match[0], place.sentence
         before = distractors.WORD.findall(sentence, 0, match.start())[-1:]
-        others = material.vocabulary.stand_ins(
+        others = material.vocabulary.distractors(
             word, before[0] if before else "", f"{context} {sentence}", 3, random_
         )
         if others:
@@ -45,7 +45,7 @@ def _choose_word(material: Material, random_: random.Random) -> Iterator[Task]:
             )
 
 
-def _choose_next(material: Material, random_: random.Random) -> Iterator[Task]:
+def _choose_next(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     places = [p for p in material.places if p.before and all(map(prose.is_plain, p.before[-3:]))]
     for place in random_.sample(places, len(places)):
         length = len(place.sentence)
@@ -65,7 +65,7 @@ def _choose_next(material: Material, random_: random.Random) -> Iterator[Task]:
                 )
 
 
-def _choose_definition(material: Material, random_: random.Random) -> Iterator[Task]:
+def _choose_definition(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     found: dict[str, tuple[str, str]] = {}
     for place in material.places:
         match = definitions.DEFINITION.match(place.sentence)

@@ -7,11 +7,17 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.nlp_tasks.kinds import rendering
-from data_pipeline.nlp_tasks.kinds.source_text import MAX_CONTEXT_WORDS, Material, Place, Task, trim
+from data_pipeline.nlp_tasks.kinds.source_text import (
+    MAX_CONTEXT_WORDS,
+    NlpTask,
+    SentenceContext,
+    SourceText,
+    trim,
+)
 from data_pipeline.text import distractors, prose
 
 
-def cloze(material: Material, random_: random.Random) -> Iterator[Task]:
+def cloze(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """A sentence with a gap, after the sentences before it."""
     for place, match, context in gaps(material, random_):
         text = f"{context} {with_blank(place.sentence, match)}".strip()
@@ -19,7 +25,9 @@ def cloze(material: Material, random_: random.Random) -> Iterator[Task]:
             yield rendering.cloze(text, match[0], random_)
 
 
-def gaps(material: Material, random_: random.Random) -> Iterator[tuple[Place, re.Match[str], str]]:
+def gaps(
+    material: SourceText, random_: random.Random
+) -> Iterator[tuple[SentenceContext, re.Match[str], str]]:
     """Sentences in random order: (place, the word to leave out, a context without it)."""
     for place in random_.sample(material.places, len(material.places)):
         before = place.before[-2:]
@@ -31,9 +39,9 @@ def gaps(material: Material, random_: random.Random) -> Iterator[tuple[Place, re
         # Not in the first third, where nothing leads up to it; numbers only if said elsewhere too.
         matches = [
             match
-            for match in distractors.blanks(place.sentence)
+            for match in distractors.cloze_positions(place.sentence)
             if match.start() > len(place.sentence) / 3
-            and not distractors.occurs(match[0], context)
+            and not distractors.contains_stem(match[0], context)
             and (not match[0][0].isdigit() or material.text.count(match[0]) > 1)
         ]
         if matches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_pipeline.nlp_tasks.kinds.source_text import Material
+from data_pipeline.nlp_tasks.kinds.source_text import SourceText
 from data_pipeline.text import distractors
 from data_pipeline.text.word_lists import JUDGEMENT, LEANING, PERSON, STOP_WORDS, VAGUE
 
@@ -22,7 +22,7 @@ _PERSON = re.compile(rf"\b(?:\w{{4,}}(?:ist|ian)|{'|'.join(sorted(PERSON))})\b")
 _CONNECTORS = frozenset({"a", "an", "the", "of", "and"})
 
 
-def what_is(match: re.Match[str], material: Material) -> str:
+def what_is(match: re.Match[str], material: SourceText) -> str:
     subject = match["subject"]
     person = subject.istitle() and " " in subject and _PERSON.search(match["predicate"][:60])
     return f"{'Who' if person else 'What'} {match['verb']} {inside(subject, material)}?"
@@ -32,7 +32,9 @@ def defines(match: re.Match[str]) -> bool:
     return (
         names_something(match["subject"])
         and not _NO_DEFINITION.match(match["predicate"])
-        and not distractors.occurs(match["subject"].split()[-1].strip("`"), match["predicate"])
+        and not distractors.contains_stem(
+            match["subject"].split()[-1].strip("`"), match["predicate"]
+        )
     )
 
 
@@ -48,7 +50,7 @@ def names_something(subject: str) -> bool:
     )
 
 
-def inside(subject: str, material: Material) -> str:
+def inside(subject: str, material: SourceText) -> str:
     """Inside a sentence: "The hare" -> "the hare", "Coffee" -> "coffee"; "Berlin" stays."""
     first = subject.split()[0]
     if first in ("A", "An", "The") or f" {first.lower()} " in material.text:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.nlp_tasks.kinds import templates
-from data_pipeline.nlp_tasks.kinds.source_text import Material, Task, fill
+from data_pipeline.nlp_tasks.kinds.source_text import NlpTask, SourceText, fill
 from data_pipeline.text import prose
 from data_pipeline.text.word_lists import NO_EXPLANATION
 
@@ -32,7 +32,7 @@ _COMMENTED_FUNCTION = re.compile(  # Go and Rust
 _NAMED = re.compile(r"`?([A-Za-z_]\w*(?:\.\w+)*)`?(?:\([^)]*\))?\Z")
 
 
-def functions(material: Material, random_: random.Random) -> Iterator[Task]:
+def functions(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """Definitions under a heading that is their name, then functions with their code."""
     for section in random_.sample(material.sections, len(material.sections)):
         named, first = _NAMED.match(section.heading), section.paragraphs[0][0]

@@ -16,7 +16,13 @@ from data_pipeline.nlp_tasks.kinds.definitions import (
     what_is,
 )
 from data_pipeline.nlp_tasks.kinds.functions import functions
-from data_pipeline.nlp_tasks.kinds.source_text import Material, Place, Task, fill, passage
+from data_pipeline.nlp_tasks.kinds.source_text import (
+    NlpTask,
+    SentenceContext,
+    SourceText,
+    fill,
+    passage,
+)
 
 _PAIRS = re.compile(
     r"""
@@ -51,7 +57,7 @@ _HOW_MANY = re.compile(
 )
 
 
-def question_answering(material: Material, random_: random.Random) -> Iterator[Task]:
+def question_answering(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """Written-out questions first; then functions, definitions, dates and counts."""
     pairs = list(_PAIRS.finditer(material.text))
     random_.shuffle(pairs)
@@ -72,7 +78,9 @@ def question_answering(material: Material, random_: random.Random) -> Iterator[T
         yield from _question(place, material, random_)
 
 
-def _question(place: Place, material: Material, random_: random.Random) -> Iterator[Task]:
+def _question(
+    place: SentenceContext, material: SourceText, random_: random.Random
+) -> Iterator[NlpTask]:
     sentence = place.sentence
     if match := DEFINITION.match(sentence):
         if defines(match):
@@ -93,8 +101,12 @@ def _question(place: Place, material: Material, random_: random.Random) -> Itera
 
 
 def _ask(
-    question: str, answer: str, place: Place, random_: random.Random, must_read: bool = False
-) -> Iterator[Task]:
+    question: str,
+    answer: str,
+    place: SentenceContext,
+    random_: random.Random,
+    must_read: bool = False,
+) -> Iterator[NlpTask]:
     """With the passage where that is more than the answer; else alone, if it need not be read."""
     context = passage(place)
     must_read = must_read or re.match(r"\w+ \w+ the ", question) is not None

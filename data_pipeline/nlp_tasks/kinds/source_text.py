@@ -16,12 +16,12 @@ _MAX_CHARACTERS = 40_000  # of a long document: one stretch of it
 _WORKED = re.compile(r"^Question:.*^Answer:.* = [\d(]", re.M | re.S)
 
 
-class Task(NamedTuple):
+class NlpTask(NamedTuple):
     text: str  # prompt and answer
     answer: str  # the end of the text
 
 
-class Place(NamedTuple):
+class SentenceContext(NamedTuple):
     """A sentence and where it stands."""
 
     sentence: str
@@ -31,16 +31,16 @@ class Place(NamedTuple):
 
 
 @dataclass(slots=True)
-class Material:
+class SourceText:
     """A document as the tasks see it."""
 
     text: str
     sections: list[prose.Section]
-    places: list[Place]  # the plain sentences
-    vocabulary: distractors.Vocabulary
+    places: list[SentenceContext]  # the plain sentences
+    vocabulary: distractors.DistractorPool
 
     @classmethod
-    def of(cls, text: str, random_: random.Random) -> Material:
+    def of(cls, text: str, random_: random.Random) -> SourceText:
         if len(text) > _MAX_CHARACTERS:
             start = random_.randrange(len(text) - _MAX_CHARACTERS)
             start = text.find("\n\n", start) + 2 if "\n\n" in text[start:] else 0
@@ -48,22 +48,25 @@ class Material:
         # A worked problem is a task as it is, and its sentences are no prose.
         sections = [] if _WORKED.search(text) else prose.sections(text)
         places = [
-            Place(sentence, paragraph[:i], paragraph[i + 1 :], section.heading)
+            SentenceContext(sentence, paragraph[:i], paragraph[i + 1 :], section.heading)
             for section in sections
             for paragraph in section.paragraphs
             for i, sentence in enumerate(paragraph)
             if prose.is_plain(sentence)
         ]
         return cls(
-            text, sections, places, distractors.Vocabulary.of(place.sentence for place in places)
+            text,
+            sections,
+            places,
+            distractors.DistractorPool.of(place.sentence for place in places),
         )
 
 
-def fill(templates: Sequence[str], answer: str, random_: random.Random, **parts: str) -> Task:
+def fill(templates: Sequence[str], answer: str, random_: random.Random, **parts: str) -> NlpTask:
     """One of the phrasings, in which {answer} comes last."""
     template = random_.choice(templates)
     assert template.endswith("{answer}"), template
-    return Task(template.format(answer=answer, **parts), answer)
+    return NlpTask(template.format(answer=answer, **parts), answer)
 
 
 def content(text: str) -> set[str]:
@@ -72,7 +75,7 @@ def content(text: str) -> set[str]:
     return {word for word in found if len(word) > 3 and word not in distractors.STOP_WORDS}
 
 
-def passage(place: Place) -> str:
+def passage(place: SentenceContext) -> str:
     """The sentence within its paragraph, up to the limit of a context."""
     before = trim(place.before, MAX_CONTEXT_WORDS - len(place.sentence.split()))
     taken = [before, place.sentence] if before else [place.sentence]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.nlp_tasks.kinds import definitions, rendering
-from data_pipeline.nlp_tasks.kinds.source_text import Material, Place, Task, passage
+from data_pipeline.nlp_tasks.kinds.source_text import NlpTask, SentenceContext, SourceText, passage
 from data_pipeline.text import distractors, prose
 
 # Before a number that counts or dates something; not "Table 3", "Section 8", "version 2".
@@ -21,7 +21,7 @@ _NO_STATEMENT = re.compile(r"\A(?:[\"“‘']|\w+:|[A-Z]{4,}\b)|\b(?i:I|you|we|m
 _MIN_CONTEXT = 40  # characters of a passage beyond the sentence in question
 
 
-def true_false(material: Material, random_: random.Random) -> Iterator[Task]:
+def true_false(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """Definitions first, then sentences with a number; half of the statements are true."""
     for makers in (_definitions, _numbers):
         for place, false in makers(material, random_):
@@ -34,9 +34,11 @@ def true_false(material: Material, random_: random.Random) -> Iterator[Task]:
             yield rendering.true_false(statement, verdict, reason, context, random_)
 
 
-def _definitions(material: Material, random_: random.Random) -> Iterator[tuple[Place, str]]:
+def _definitions(
+    material: SourceText, random_: random.Random
+) -> Iterator[tuple[SentenceContext, str]]:
     """A definition, and its term with what the text says of another one."""
-    found: list[tuple[Place, re.Match[str]]] = []
+    found: list[tuple[SentenceContext, re.Match[str]]] = []
     for place in material.places:
         match = definitions.DEFINITION.match(place.sentence)
         if match and definitions.defines(match):
@@ -49,13 +51,15 @@ def _definitions(material: Material, random_: random.Random) -> Iterator[tuple[P
             if other["verb"] == match["verb"]
             and other["subject"] != match["subject"]
             and other["predicate"] not in passage(place)
-            and not distractors.occurs(match["subject"].split()[-1].strip("`"), other["predicate"])
+            and not distractors.contains_stem(
+                match["subject"].split()[-1].strip("`"), other["predicate"]
+            )
         ]
         if others:
             yield place, f"{match['subject']} {match['verb']} {random_.choice(others)}"
 
 
-def _numbers(material: Material, random_: random.Random) -> Iterator[tuple[Place, str]]:
+def _numbers(material: SourceText, random_: random.Random) -> Iterator[tuple[SentenceContext, str]]:
     """A sentence with a number, and the same with another number of the text."""
     for place in random_.sample(material.places, len(material.places)):
         sentence = place.sentence
@@ -63,13 +67,13 @@ def _numbers(material: Material, random_: random.Random) -> Iterator[tuple[Place
             continue
         numbers = [
             match
-            for match in distractors.blanks(sentence)
+            for match in distractors.cloze_positions(sentence)
             if match[0][0].isdigit() and _COUNTED.search(sentence[: match.start()])
         ]
         for match in random_.sample(numbers, len(numbers)):
             start, end = match.span()
             before = distractors.WORD.findall(sentence, 0, start)[-1:]
-            other = material.vocabulary.stand_ins(
+            other = material.vocabulary.distractors(
                 match[0], before[0] if before else "", passage(place), 1, random_
             )
             if other:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipeline.nlp_tasks.kinds import rendering, templates
-from data_pipeline.nlp_tasks.kinds.source_text import Material, Task, content, fill
+from data_pipeline.nlp_tasks.kinds.source_text import NlpTask, SourceText, content, fill
 from data_pipeline.text import distractors, prose
 from data_pipeline.text.word_lists import GENERIC_TITLE
 
@@ -19,7 +19,7 @@ _TITLE_SHARE = 0.6  # of the tasks ask for the title, the others for the text
 _MIN_SHARED = 4  # content words that a summary shares with what it sums up
 
 
-def summary(material: Material, random_: random.Random) -> Iterator[Task]:
+def summary(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """The conclusion of a structured abstract, then lead sentences in random order."""
     if match := _CONCLUSION.search(material.text):
         before = material.text[: match.start()].strip()
@@ -29,7 +29,7 @@ def summary(material: Material, random_: random.Random) -> Iterator[Task]:
         yield from _lead(section, random_)
 
 
-def title(material: Material, random_: random.Random) -> Iterator[Task]:
+def title(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
     """A section's heading for its text, or, more rarely, the text for its heading."""
     for section in random_.sample(material.sections, len(material.sections)):
         text = _passage_of(section.paragraphs)
@@ -41,7 +41,7 @@ def title(material: Material, random_: random.Random) -> Iterator[Task]:
             yield fill(templates.TEXT_OF_TITLE, text, random_, title=section.heading)
 
 
-def _lead(section: prose.Section, random_: random.Random) -> Iterator[Task]:
+def _lead(section: prose.Section, random_: random.Random) -> Iterator[NlpTask]:
     for paragraph in random_.sample(section.paragraphs, len(section.paragraphs)):
         lead, rest = paragraph[0], _passage_of([paragraph[1:]])
         if (
@@ -87,4 +87,4 @@ def _is_telling(heading: str, text: str) -> bool:
     if not 2 <= len(names) <= 12 or not re.fullmatch(r"[\w ,:'’?!&()–—-]+", bare) or "_" in bare:
         return False
     telling = content(bare) - GENERIC_TITLE
-    return bool(telling) and any(distractors.occurs(word, text) for word in telling)
+    return bool(telling) and any(distractors.contains_stem(word, text) for word in telling)

@@ -137,7 +137,7 @@ TEXT_OF_TITLE = (
 )
 
 
-class Verdict(NamedTuple):
+class TrueFalseTemplate(NamedTuple):
     """A template and how it says that a statement holds, and that it does not."""
 
     template: str
@@ -146,37 +146,41 @@ class Verdict(NamedTuple):
 
 
 TRUE_FALSE_WITH_TEXT = (
-    Verdict("{context}\n\nTrue or false? {statement}\n{answer}", "True.", "False."),
-    Verdict(
+    TrueFalseTemplate("{context}\n\nTrue or false? {statement}\n{answer}", "True.", "False."),
+    TrueFalseTemplate(
         "Read the text and judge the statement.\n\n{context}\n\nStatement: {statement}\n"
         "Is it true according to the text, and why? {answer}",
         "Yes.",
         "No.",
     ),
-    Verdict("Passage: {context}\nClaim: {statement}\nVerdict: {answer}", "True.", "False."),
-    Verdict(
+    TrueFalseTemplate(
+        "Passage: {context}\nClaim: {statement}\nVerdict: {answer}", "True.", "False."
+    ),
+    TrueFalseTemplate(
         'Does the text say so? "{statement}"\n\nText: {context}\n\nAnswer, with a reason: {answer}',
         "Yes.",
         "No.",
     ),
-    Verdict(
+    TrueFalseTemplate(
         "{context}\n\n{statement} Is this correct by what stands above? Give a reason.\n{answer}",
         "Correct.",
         "Incorrect.",
     ),
-    Verdict("User: {context}\n\nIs it true? {statement}\nAssistant: {answer}", "Yes.", "No."),
+    TrueFalseTemplate(
+        "User: {context}\n\nIs it true? {statement}\nAssistant: {answer}", "Yes.", "No."
+    ),
 )
 TRUE_FALSE_ALONE = (
-    Verdict("True or false? {statement}\n{answer}", "True.", "False."),
-    Verdict("Statement: {statement}\nIs this correct, and why? {answer}", "Yes.", "No."),
-    Verdict("Claim: {statement}\nVerdict: {answer}", "True.", "False."),
-    Verdict(
+    TrueFalseTemplate("True or false? {statement}\n{answer}", "True.", "False."),
+    TrueFalseTemplate("Statement: {statement}\nIs this correct, and why? {answer}", "Yes.", "No."),
+    TrueFalseTemplate("Claim: {statement}\nVerdict: {answer}", "True.", "False."),
+    TrueFalseTemplate(
         "Judge whether the statement is correct, and give a reason.\n\n{statement}\n\n{answer}",
         "Correct.",
         "Incorrect.",
     ),
-    Verdict("User: Is it true? {statement}\nAssistant: {answer}", "Yes.", "No."),
-    Verdict(
+    TrueFalseTemplate("User: Is it true? {statement}\nAssistant: {answer}", "Yes.", "No."),
+    TrueFalseTemplate(
         "Is the following right or wrong?\n{statement}\nIt is {answer}",
         "right.",
         "wrong.",

@@ -63,17 +63,17 @@ class Objection(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class SourcePassage:
     """What a task was made from."""
 
     text: str
     category: str = ""
 
 
-Check = Callable[[dict[str, Any], Passage], Iterator[Objection]]
+Check = Callable[[dict[str, Any], SourcePassage], Iterator[Objection]]
 
 
-def object_to(kind: str, item: dict[str, Any], passage: Passage) -> Objection | None:
+def object_to(kind: str, item: dict[str, Any], passage: SourcePassage) -> Objection | None:
     """Why a tidied object (see tasks.py), which fits its schema, makes no good task; else None.
 
     >>> object_to("title", {"title": "Cats"}, Passage("Basalt forms when lava cools."))
@@ -94,7 +94,7 @@ def refers(text: str) -> bool:
     return _REFERENCE.search(text) is not None
 
 
-def _texts(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _texts(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     for key, value in sorted(item.items()):
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str):
@@ -108,7 +108,7 @@ def _texts(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
                 yield Objection("refusal", {"field": key, "text": refusal[0]})
 
 
-def _question(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _question(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     question = item["question"]
     if not question.endswith("?"):
         yield Objection("no_question", {"question": question})
@@ -118,7 +118,7 @@ def _question(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
         yield Objection("off_topic", {"share": share})
 
 
-def _question_answering(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _question_answering(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     yield from _question(item, passage)
     question, answer = item["question"], item["answer"]
     if len(answer.split()) > ANSWER_WORDS:
@@ -131,7 +131,7 @@ def _question_answering(item: dict[str, Any], passage: Passage) -> Iterator[Obje
         yield from _supported(answer, passage)
 
 
-def _multiple_choice(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _multiple_choice(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     yield from _question(item, passage)
     options, answer = item["options"], item["answer"]
     if len({_plain(option) for option in options}) < len(options):
@@ -146,7 +146,7 @@ def _multiple_choice(item: dict[str, Any], passage: Passage) -> Iterator[Objecti
     yield from _supported(answer, passage)
 
 
-def _cloze(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _cloze(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     sentence, answer = item["sentence"], item["answer"]
     if (gaps := sentence.count(BLANK)) != 1:
         yield Objection("gaps", {"gaps": gaps, "sentence": sentence})
@@ -163,7 +163,7 @@ def _cloze(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
         yield Objection("trivial_answer", {"answer": answer})
 
 
-def _summary(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _summary(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     summary = item["summary"]
     length, most = len(summary.split()), int(MAX_SUMMARY * len(passage.text.split()))
     if length > most:
@@ -175,7 +175,7 @@ def _summary(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
     yield from _supported(summary, passage)
 
 
-def _true_false(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _true_false(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     statement, verdict, reason = item["statement"], item["verdict"], item["reason"]
     if len(statement.split()) < 4 or statement.endswith("?"):
         yield Objection("no_statement", {"statement": statement})
@@ -191,7 +191,7 @@ def _true_false(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
     yield from _supported(reason, passage)
 
 
-def _paraphrase(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _paraphrase(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     sentence, other = item["sentence"], item["paraphrase"]
     if find(sentence, passage.text) is None:
         yield Objection("not_in_passage", {"sentence": sentence})
@@ -208,7 +208,7 @@ def _paraphrase(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
         yield Objection("numbers_differ", {"paraphrase": other})
 
 
-def _keywords(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _keywords(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     given = item["keywords"]
     if len({_plain(keyword) for keyword in given}) < len(given):
         yield Objection("keywords_not_distinct", {"keywords": given})
@@ -221,7 +221,7 @@ def _keywords(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
             yield Objection("trivial_answer", {"keyword": keyword})
 
 
-def _title(item: dict[str, Any], passage: Passage) -> Iterator[Objection]:
+def _title(item: dict[str, Any], passage: SourcePassage) -> Iterator[Objection]:
     title = item["title"]
     length = len(title.split())
     if length < 2:
@@ -246,7 +246,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _supported(text: str, passage: Passage) -> Iterator[Objection]:
+def _supported(text: str, passage: SourcePassage) -> Iterator[Objection]:
     """The words and numbers of an answer come from the passage."""
     if (share := support(text, passage.text)) < MIN_SUPPORT:
         yield Objection("unsupported", {"share": share, "text": text})

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipeline.config import Restructuring
 from data_pipeline.nlp_tasks.kinds import rendering, templates
-from data_pipeline.nlp_tasks.kinds.source_text import Task
+from data_pipeline.nlp_tasks.kinds.source_text import NlpTask
 from data_pipeline.nlp_tasks.restructure import checks, replies
 from data_pipeline.nlp_tasks.restructure.prompts import EXAMPLES
 from data_pipeline.nlp_tasks.restructure.schemas import breach
@@ -36,7 +36,7 @@ def build(config: Restructuring, count_tokens: Callable[[str], int]) -> Decide:
 
     def decide(reply: Document) -> Document | Dropped:
         kind = reply.meta["task"]
-        passage = checks.Passage(reply.meta["passage"], reply.meta["category"])
+        passage = checks.SourcePassage(reply.meta["passage"], reply.meta["category"])
         item = read(reply, kind)
         if isinstance(item, Dropped):
             return item
@@ -113,7 +113,7 @@ def _stripped(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def forms(kind: str, item: dict[str, Any], text: str, random_: random.Random) -> list[Task]:
+def forms(kind: str, item: dict[str, Any], text: str, random_: random.Random) -> list[NlpTask]:
     """The task in words: as chosen by chance, then shorter where there is a shorter way."""
     if kind in ("question_answering", "multiple_choice", "true_false"):
         asked = item["statement"] if kind == "true_false" else item["question"]
@@ -135,7 +135,7 @@ def forms(kind: str, item: dict[str, Any], text: str, random_: random.Random) ->
     return [rendering.title(_HEADING.sub("", text), item["title"], random_)]
 
 
-def _asked(kind: str, item: dict[str, Any], context: str, random_: random.Random) -> Task:
+def _asked(kind: str, item: dict[str, Any], context: str, random_: random.Random) -> NlpTask:
     if kind == "question_answering":
         return rendering.question(item["question"], item["answer"], context, random_)
     if kind == "true_false":
@@ -147,7 +147,7 @@ def _asked(kind: str, item: dict[str, Any], context: str, random_: random.Random
     return rendering.choice(templates_, item["answer"], wrong, random_, **parts)
 
 
-def _gapped(item: dict[str, Any], text: str, random_: random.Random) -> list[Task]:
+def _gapped(item: dict[str, Any], text: str, random_: random.Random) -> list[NlpTask]:
     """The sentence within its passage, if that does not give the answer away, or alone."""
     sentence, answer = item["sentence"], item["answer"]
     made = [rendering.cloze(sentence, answer, random_)]
@@ -161,7 +161,7 @@ def _gapped(item: dict[str, Any], text: str, random_: random.Random) -> list[Tas
     return made
 
 
-def _document(reply: Document, task: Task, config: Restructuring) -> Document:
+def _document(reply: Document, task: NlpTask, config: Restructuring) -> Document:
     kept = ("task", "from", "from_source", "topic")
     meta = {key: reply.meta[key] for key in kept if key in reply.meta}
     return Document(reply.id, task.text, config.source, "tasks", meta | {"answer": task.answer})

@@ -6,7 +6,7 @@ An item is a distribution, a topic, a module or a file; its name is the end of t
     python_reference    yield                                 a topic of pydoc's help()
     python_docstrings   json.decoder                          all docstrings of a module
     python_code         json/decoder.py                       its source
-    python_licences     certifi-2026.1.4/licenses/LICENSE     a licence, notice or copying file
+    python_licenses     certifi-2026.1.4/licenses/LICENSE     a license, notice or copying file
 
 Names and texts hold no path of this machine, so that two machines with the same distributions
 read the same documents.
@@ -29,7 +29,7 @@ from pathlib import Path
 
 from data_pipeline.config import Reader, Source
 from data_pipeline.storage.compressed import HEAD_BYTES
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.storage.document import BadInput, Document
 
 # Not text of the library itself: tests, what is installed into it, what was generated for this
 # machine, and the reference, which is a source of its own.
@@ -63,21 +63,21 @@ def items(reader: Reader) -> list[Item]:
             found = [(_module_name(file), size, v) for file, size, v in _library_files()]
         case Reader.PYTHON_CODE:
             found = _library_files()
-        case Reader.PYTHON_LICENCES:
-            found = [(name, path.stat().st_size, "") for name, path in _licences().items()]
+        case Reader.PYTHON_LICENSES:
+            found = [(name, path.stat().st_size, "") for name, path in _licenses().items()]
         case _:
             raise AssertionError(f"{reader} is not a part of the Python installation")
     return sorted(found)
 
 
-def read(reader: Reader, names: Sequence[str], source: Source) -> Iterator[Document | Bad]:
+def read(reader: Reader, names: Sequence[str], source: Source) -> Iterator[Document | BadInput]:
     """Yields the documents of these items; a module without docstrings gives none."""
     match reader:
         case Reader.PYTHON_READMES:
             distributions = _distributions()
             for name in names:
                 distribution = distributions[name]
-                meta = {"file": name, "licence": _licence_name(distribution)}
+                meta = {"file": name, "license": _license_name(distribution)}
                 yield _document(name, _description(distribution), meta, source)
         case Reader.PYTHON_REFERENCE:
             topics = _topics()
@@ -90,10 +90,10 @@ def read(reader: Reader, names: Sequence[str], source: Source) -> Iterator[Docum
         case Reader.PYTHON_CODE:
             for name in names:
                 yield _file_document(name, _library() / name, source)
-        case Reader.PYTHON_LICENCES:
-            licences = _licences()
+        case Reader.PYTHON_LICENSES:
+            licenses = _licenses()
             for name in names:
-                yield _file_document(name, licences[name], source)
+                yield _file_document(name, licenses[name], source)
 
 
 def docstrings(code: bytes, module: str) -> str:
@@ -139,20 +139,20 @@ def _document(name: str, text: str, meta: dict[str, str], source: Source) -> Doc
     return Document(f"{source.name}/{name}", text, source.name, category, meta)
 
 
-def _file_document(name: str, path: Path, source: Source) -> Document | Bad:
+def _file_document(name: str, path: Path, source: Source) -> Document | BadInput:
     raw = path.read_bytes()
     try:
         return _document(name, raw.decode("utf-8-sig"), {"file": name}, source)
     except UnicodeDecodeError as error:
-        return Bad("invalid_utf8", name, 0, str(error), raw[:HEAD_BYTES])
+        return BadInput("invalid_utf8", name, 0, str(error), raw[:HEAD_BYTES])
 
 
-def _docstring_document(name: str, file: str, source: Source) -> Iterator[Document | Bad]:
+def _docstring_document(name: str, file: str, source: Source) -> Iterator[Document | BadInput]:
     raw = (_library() / file).read_bytes()
     try:
         text = docstrings(raw, name)
     except (SyntaxError, ValueError, RecursionError) as error:
-        yield Bad("invalid_python", file, 0, str(error), raw[:HEAD_BYTES])
+        yield BadInput("invalid_python", file, 0, str(error), raw[:HEAD_BYTES])
         return
     if text:
         yield _document(name, text, {"file": file}, source)
@@ -177,8 +177,8 @@ def _description(distribution: Distribution) -> str:
     return "" if text.strip() in ("", "UNKNOWN") else text  # what setuptools once wrote for none
 
 
-def _licence_name(distribution: Distribution) -> str:
-    """The licence in one line, as metadata has it since 2.4, or before, or as a classifier."""
+def _license_name(distribution: Distribution) -> str:
+    """The license in one line, as metadata has it since 2.4, or before, or as a classifier."""
     metadata = distribution.metadata.json
     given = str(metadata.get("license_expression") or metadata.get("license") or "")
     if not given or len(given) > 100 or "\n" in given:
@@ -231,8 +231,8 @@ def _module_name(file: str) -> str:
 
 
 @functools.cache
-def _licences() -> dict[str, Path]:
-    """distribution/file -> path, for licence files that are there and hold something."""
+def _licenses() -> dict[str, Path]:
+    """distribution/file -> path, for license files that are there and hold something."""
     found = {}
     for name, distribution in _distributions().items():
         for file in _recorded(distribution):
@@ -249,7 +249,7 @@ def _licences() -> dict[str, Path]:
 
 
 def _recorded(distribution: Distribution) -> list[str]:
-    """The licence files that a distribution installed, by its RECORD or what stands for it."""
+    """The license files that a distribution installed, by its RECORD or what stands for it."""
     record = distribution.read_text("RECORD")  # read here: `files` takes a second for a large one
     if record is None:
         files = [file.as_posix() for file in distribution.files or []]

@@ -1,6 +1,6 @@
 """Instruction and question data in its usual shapes, as plain text.
 
-A row is recognised by its keys and their types, first match in `FORMATS` wins:
+A row is recognized by its keys and their types, first match in `FORMATS` wins:
 
 >>> print(render({"question": "Which one hops?", "choices": ["a cod", "a hare"], "answer": 1}).text)
 Question: Which one hops?
@@ -30,12 +30,12 @@ DESCRIPTIONS = ({"service_name", "intents"}, {"API", "Link"})
 PEOPLE = {"human": "User", "gpt": "Assistant"}  # other roles are shown by their own names
 
 
-class Rendered(NamedTuple):
+class RenderedRow(NamedTuple):
     format: str
     text: str
 
 
-class Refused(NamedTuple):
+class UnusableRow(NamedTuple):
     """Why a row is nothing to train on: `reason` is a stable snake_case name."""
 
     reason: str
@@ -48,7 +48,7 @@ class Format(NamedTuple):
     render: Callable[[Row], str]
 
 
-def render(row: Row, label_fields: tuple[str, ...] = ()) -> Rendered | Refused:
+def render(row: Row, label_fields: tuple[str, ...] = ()) -> RenderedRow | UnusableRow:
     """The row as text, by the first format that fits it.
 
     A row with a `text` and one of `label_fields` is a classification. What fits nothing is refused:
@@ -59,22 +59,22 @@ def render(row: Row, label_fields: tuple[str, ...] = ()) -> Rendered | Refused:
         unknown_format  neither
     """
     if field := labelled.label_field(row, label_fields):
-        return Rendered("labelled_text", labelled.labelled_text(row, field))
+        return RenderedRow("labelled_text", labelled.labelled_text(row, field))
     for format in FORMATS:
         if format.fits(row):
-            return Rendered(format.name, format.render(row))
+            return RenderedRow(format.name, format.render(row))
     return _refusal(row)
 
 
-def _refusal(row: Row) -> Refused:
+def _refusal(row: Row) -> UnusableRow:
     fields = ", ".join(row)
     if any(isinstance(row.get(key), str) and "jinja:" in row[key] for key in TEMPLATES):
-        return Refused("template", f"templates to be filled with other data, in {fields}")
+        return UnusableRow("template", f"templates to be filled with other data, in {fields}")
     if any(row.get(key) for key in QUESTIONS):
-        return Refused("no_answer", f"a request, and no answer that can be read, in {fields}")
+        return UnusableRow("no_answer", f"a request, and no answer that can be read, in {fields}")
     if any(keys <= row.keys() for keys in DESCRIPTIONS):
-        return Refused("description", f"describes services, and no use of one, by {fields}")
-    return Refused("unknown_format", f"no known format has the fields {fields}")
+        return UnusableRow("description", f"describes services, and no use of one, by {fields}")
+    return UnusableRow("unknown_format", f"no known format has the fields {fields}")
 
 
 def _question(row: Row) -> str:

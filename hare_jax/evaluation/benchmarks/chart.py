@@ -1,11 +1,11 @@
-"""Results as bars with 95 % intervals, a group for each benchmark, a colour for each model."""
+"""Results as bars with 95 % intervals, a group for each benchmark, a color for each model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hare_jax.evaluation.bar_chart import INK, Bar, Mark, Panel, colours, drawing
+from hare_jax.evaluation.bar_chart import INK, Bar, Mark, Panel, colors, drawing
 from hare_jax.evaluation.benchmarks import tables
 from hare_jax.evaluation.benchmarks.registry import SIX
 from hare_jax.evaluation.benchmarks.tables import Result
@@ -17,12 +17,12 @@ OTHERS = "#9ca3af"
 def of_results(results: Sequence[Result]) -> str:
     """Scores beside the paper's, as lines across, then bits per byte of the right answers."""
     names, titles = tables.names_of(results), tables.titles(results)
-    shown = dict(zip(colours(len(results)), results, strict=True))
+    shown = dict(zip(colors(len(results)), results, strict=True))
     columns = [*(["average"] if set(SIX) <= set(names) else []), *names]
     how, differing = tables.settings(results, with_paper=bool(set(names) & set(SIX)))
     legend = {
-        label + (f" ({said})" if differing else ""): colour
-        for label, said, colour in zip(tables.labels(results), how, shown, strict=True)
+        label + (f" ({said})" if differing else ""): color
+        for label, said, color in zip(tables.labels(results), how, shown, strict=True)
     }
     scores = Panel(
         "score (percent) and 95 % interval",
@@ -45,11 +45,11 @@ def _groups(
     """A bar of each result that has the benchmark; those that none has are left out."""
     groups: dict[str, list[Bar]] = {}
     for name, title in titles.items():
-        for colour, result in shown.items():
+        for color, result in shown.items():
             score = _score(result, name, what)
             if score is not None:
                 low, high = score["interval"]
-                bar = Bar(colour, score["value"], low, high, said.format(unit * score["value"]))
+                bar = Bar(color, score["value"], low, high, said.format(unit * score["value"]))
                 groups.setdefault(title, []).append(bar)
     return groups
 

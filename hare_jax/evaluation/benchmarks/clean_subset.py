@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hare_jax.evaluation.benchmarks.decontamination_status import Checked
+from hare_jax.evaluation.benchmarks.decontamination_status import DecontaminationStatus
 from hare_jax.evaluation.benchmarks.statistics import combined, estimate
 
 # The folder of a decontaminate* stage -> (benchmark, item) of all that its documents held.
@@ -34,34 +34,38 @@ Score = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Found:
+class ContaminatedItems:
     """`indexed`: the `files` of protection.Checked. `layout`: what layout.json says, {} for the
     hub. `unknown`: why nothing is known, or ""."""
 
-    touched: dict[str, set[str]] = field(default_factory=dict)
+    contaminated: dict[str, set[str]] = field(default_factory=dict)
     indexed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
     unknown: str = ""
 
 
-def found(
-    checked: Checked | None, read_evidence: ReadEvidence | None, layout: Mapping[str, Any]
-) -> Found:
+def load_contaminated_items(
+    checked: DecontaminationStatus | None,
+    read_evidence: ReadEvidence | None,
+    layout: Mapping[str, Any],
+) -> ContaminatedItems:
     """What decontamination found in the documents of a mixture."""
     if checked is None or read_evidence is None:
-        return Found(unknown="the stages that made the training data are not there to be read")
+        return ContaminatedItems(
+            unknown="the stages that made the training data are not there to be read"
+        )
     touched: dict[str, set[str]] = {}
     try:
         for stage in checked.stages:
             for benchmark, item in read_evidence(stage):
                 touched.setdefault(benchmark, set()).add(item)
     except (OSError, ValueError) as error:
-        return Found(unknown=str(error))
-    return Found(touched, checked.files, layout)
+        return ContaminatedItems(unknown=str(error))
+    return ContaminatedItems(touched, checked.files, layout)
 
 
 def of_benchmark(
-    found: Found,
+    found: ContaminatedItems,
     name: str,
     metric: str,
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -95,7 +99,7 @@ def of_benchmark(
     files = found.layout.get(name, {}).get("files", {})
     if (other := _other_file(values, files, found.indexed[name])) is not None:
         return unknown(f"decontamination has indexed another {other} file than the one evaluated")
-    touched = found.touched.get(name, set())
+    touched = found.contaminated.get(name, set())
     return {"state": "known", **parts(values, touched, by_items=by_items)}
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hare_jax.config import ScoreComparison
+from hare_jax.config import ResultComparison
 from hare_jax.evaluation.benchmarks import chart, tables
 from hare_jax.evaluation.benchmarks.tables import Result
 from hare_jax.files import write_text
 
 
-def run(config: ScoreComparison, workdir: Path) -> dict[str, Path]:
+def run(config: ResultComparison, workdir: Path) -> dict[str, Path]:
     """Writes compare.md and compare.svg to `workdir`, and prints the former.
 
     Raises FileNotFoundError where there is no result, ValueError for a file that is none.

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Checked:
+class DecontaminationStatus:
     """What the documents of a mixture were checked against.
 
     `files`: benchmark -> "FILE SHA256" of each file that all documents were checked against.
@@ -24,7 +24,9 @@ class Checked:
     stages: list[Path] = field(default_factory=list)
 
 
-def states(checked: Checked | None, names: dict[str, str]) -> dict[str, dict[str, Any]]:
+def status_by_benchmark(
+    checked: DecontaminationStatus | None, names: dict[str, str]
+) -> dict[str, dict[str, Any]]:
     """Benchmark -> {"state", ...} for benchmark -> its name in decontamination ("": it has none).
 
     decontaminated       every document was checked; "files" names what against
@@ -41,7 +43,7 @@ def states(checked: Checked | None, names: dict[str, str]) -> dict[str, dict[str
     }
 
 
-def checked(mixture: Path | None) -> Checked | None:
+def read_status(mixture: Path | None) -> DecontaminationStatus | None:
     """None where the mixture, or a manifest behind it, is not there to be read."""
     manifest = None if mixture is None else _read(mixture / "mixture.json")
     if mixture is None or manifest is None:
@@ -64,7 +66,9 @@ def checked(mixture: Path | None) -> Checked | None:
         return None
     first, *others = found.values()
     files = {name: of for name, of in first.items() if all(name in other for other in others)}
-    return Checked(files, sorted(stage for stage, against in found.items() if against))
+    return DecontaminationStatus(
+        files, sorted(stage for stage, against in found.items() if against)
+    )
 
 
 def _against(root: Path, stage: dict[str, Any]) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from hare_jax.config import BenchmarkScores, HuggingFaceImport, Model, Protocol, plain
+from hare_jax.config import BenchmarkEvaluation, HuggingFaceImport, Model, Protocol, plain
 from hare_jax.evaluation.benchmarks import (
     clean_subset,
     compare,
@@ -34,12 +34,12 @@ from hare_jax.evaluation.benchmarks import (
     statistics,
 )
 from hare_jax.evaluation.benchmarks.lm_harness import Loaded
-from hare_jax.evaluation.benchmarks.response_cache import Responses
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.evaluation.benchmarks.tables import clean_unknown
 from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_params
 from hare_jax.files import write_json
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.tokenizers import Texts, open_texts
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.tokenizers import Tokenizer, open_texts
 from hare_jax.model import decoder
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
@@ -57,12 +57,12 @@ class Subject:
     model: Model
     params: decoder.Params
     step: int
-    texts: Texts
+    texts: Tokenizer
     mixture: Mapping[str, Any]
 
 
 def run(
-    config: BenchmarkScores,
+    config: BenchmarkEvaluation,
     workdir: Path,
     open_tokenizer: OpenTokenizer,
     read_evidence: clean_subset.ReadEvidence | None = None,
@@ -96,7 +96,7 @@ def run(
         "jax": jax.__version__,
     }
     mixture = subject.mixture.get("directory")
-    checked = decontamination_status.checked(Path(mixture) if mixture else None)
+    checked = decontamination_status.read_status(Path(mixture) if mixture else None)
     inputs = {
         "checkpoint": subject.name,
         "step": subject.step,
@@ -117,10 +117,10 @@ def run(
         return {"scores": path, **compare.write([known], path)}
 
     # ---------------------------------------------------------------- the work, a benchmark a time
-    engine = Engine(
+    engine = InferenceEngine(
         subject.model, subject.params, max_length=max_length, batch_tokens=config.batch_tokens
     )
-    responses = Responses(workdir / f"responses-{_sha256(answers_by)[:12]}.jsonl")
+    responses = ResponseCache(workdir / f"responses-{_sha256(answers_by)[:12]}.jsonl")
     if responses.found:
         print(f"evaluation: {responses.found:,} answers are there already", flush=True)
     shots = None if config.shots < 0 else config.shots
@@ -134,9 +134,9 @@ def run(
         max_length=max_length,
     )
     layout = offline_data.layout_of(data)
-    found = clean_subset.found(checked, read_evidence, layout)
+    found = clean_subset.load_contaminated_items(checked, read_evidence, layout)
     names = {one.name: one.benchmark.protected_as for one in loaded}
-    states = decontamination_status.states(checked, names)
+    states = decontamination_status.status_by_benchmark(checked, names)
     rows = {}
     for benchmark in loaded:
         name = benchmark.name
@@ -171,7 +171,9 @@ def run(
     return {"scores": path, **compare.write([result], path)}
 
 
-def open_subject(config: BenchmarkScores, workdir: Path, open_tokenizer: OpenTokenizer) -> Subject:
+def open_subject(
+    config: BenchmarkEvaluation, workdir: Path, open_tokenizer: OpenTokenizer
+) -> Subject:
     """A checkpoint of ours, or one of Hugging Face, which is imported into the workdir first.
 
     Raises ValueError or OSError where it cannot be read.
@@ -211,7 +213,7 @@ def benchmark_row(
     limit: int,
     *,
     samples: Path | None = None,
-    found: clean_subset.Found | None = None,
+    found: clean_subset.ContaminatedItems | None = None,
 ) -> dict[str, Any]:
     """A benchmark's row in the results, of what `lm_harness.model` answers.
 

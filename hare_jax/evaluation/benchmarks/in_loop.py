@@ -15,14 +15,14 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hare_jax.config import InLoop, Model
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.config import InLoopConfig, Model
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness
 from hare_jax.evaluation.benchmarks.evaluate import OpenTokenizer
 from hare_jax.evaluation.benchmarks.lm_harness import Loaded
-from hare_jax.evaluation.benchmarks.response_cache import Responses
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.tokenizers import SentencePieceTexts
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.tokenizers import SentencePieceTokenizer
 from hare_jax.model import decoder
 from hare_jax.runtime import distributed
 
@@ -35,7 +35,13 @@ class Benchmarks:
     Raises ValueError or FileNotFoundError for settings, names or data that do not fit.
     """
 
-    def __init__(self, open_tokenizer: OpenTokenizer, model: Model, config: InLoop, baked: Baked):
+    def __init__(
+        self,
+        open_tokenizer: OpenTokenizer,
+        model: Model,
+        config: InLoopConfig,
+        baked: PackedDataset,
+    ):
         if not config.benchmarks:
             raise ValueError(
                 "training.in_loop.benchmarks: got none, expected names as configs/evaluate.py "
@@ -48,7 +54,7 @@ class Benchmarks:
         tokenizer = baked.directory / baked.tokenizer["file"]
 
         def load() -> None:
-            self._texts = SentencePieceTexts(open_tokenizer(tokenizer))
+            self._texts = SentencePieceTokenizer(open_tokenizer(tokenizer))
             self._loaded = lm_harness.load(
                 config.benchmarks,
                 config.protocol,
@@ -58,7 +64,7 @@ class Benchmarks:
                 max_length=self._max_length,
             )
 
-        distributed.first(load)
+        distributed.on_process_zero(load)
 
     def __call__(self, params: decoder.Params, doing: Callable[[str], None]) -> dict[str, Any]:
         """What a row of benchmarks.jsonl says beside the step; the same in all processes.
@@ -68,11 +74,11 @@ class Benchmarks:
         """
         with jax.set_mesh(None):  # training's; the engine has one of its own
             whole = _whole_here(decoder.in_compute_dtype(params, self._model))
-            return distributed.first(lambda: self._score(whole, doing))
+            return distributed.on_process_zero(lambda: self._score(whole, doing))
 
     def _score(self, params: decoder.Params, doing: Callable[[str], None]) -> dict[str, Any]:
         devices = jax.tree.leaves(params)[0].sharding.mesh.local_devices
-        engine = Engine(
+        engine = InferenceEngine(
             self._model,
             params,
             max_length=self._max_length,
@@ -90,7 +96,9 @@ class Benchmarks:
             "benchmarks": rows,
         }
 
-    def _row(self, engine: Engine, loaded: Loaded, doing: Callable[[str], None]) -> dict[str, Any]:
+    def _row(
+        self, engine: InferenceEngine, loaded: Loaded, doing: Callable[[str], None]
+    ) -> dict[str, Any]:
         c, finished = self._config, 0
         total = lm_harness.num_requests(loaded, c.protocol, c.limit)
 
@@ -100,7 +108,7 @@ class Benchmarks:
             doing(f"{loaded.name}, {finished:,} of {total:,} requests")
 
         advance(0)
-        lm = lm_harness.model(engine, self._texts, c.protocol, Responses(), advance)
+        lm = lm_harness.model(engine, self._texts, c.protocol, ResponseCache(), advance)
         row = evaluate.benchmark_row(lm, loaded, c.protocol, c.limit)
         return {name: row[name] for name in KEPT}
 
@@ -110,7 +118,7 @@ def _whole_here(params: decoder.Params) -> decoder.Params:
 
     All processes call it, since none has all of them.
     """
-    if not distributed.several():
+    if not distributed.is_multi_process():
         return params  # the engine moves them
     mesh = jax.tree.leaves(params)[0].sharding.mesh
     here = Mesh(mesh.local_devices, ("rows",))

@@ -22,12 +22,12 @@ import numpy as np
 
 from hare_jax.config import Protocol
 from hare_jax.evaluation.benchmarks import protocols
-from hare_jax.evaluation.benchmarks.registry import BENCHMARKS, Benchmark
-from hare_jax.evaluation.benchmarks.response_cache import Responses, key_of
+from hare_jax.evaluation.benchmarks.registry import BENCHMARKS, BenchmarkTask
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache, key_of
 from hare_jax.inference.batch_decoding import Sampling
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Request, Score
-from hare_jax.inference.tokenizers import Texts
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import Score, ScoreRequest
+from hare_jax.inference.tokenizers import Tokenizer
 
 SEEDS = {"random": 0, "numpy": 1234, "fewshot": 1234}  # as lm-eval's command line has them
 NEW_TOKENS = 256  # of a completion, unless the task says otherwise
@@ -38,7 +38,7 @@ class Loaded:
     """A benchmark's tasks, ready to be asked. `groups`: lm-eval's, by name."""
 
     name: str
-    benchmark: Benchmark
+    benchmark: BenchmarkTask
     tasks: dict[str, Any]
     groups: dict[str, Any]
 
@@ -55,10 +55,10 @@ def version() -> str:
 
 
 def model(
-    engine: Engine,
-    texts: Texts,
+    engine: InferenceEngine,
+    texts: Tokenizer,
     protocol: Protocol,
-    responses: Responses,
+    responses: ResponseCache,
     advance: Callable[[int], None] = lambda finished: None,
 ) -> Any:
     """An lm_eval.api.model.TemplateLM around `engine`.
@@ -80,9 +80,9 @@ def _model_class() -> type:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     class EngineLM(TemplateLM):
-        engine: Engine
-        texts: Texts
-        responses: Responses
+        engine: InferenceEngine
+        texts: Tokenizer
+        responses: ResponseCache
         advance: Callable[[int], None]
         adds_bos: bool
         prefix: int
@@ -139,7 +139,7 @@ def _model_class() -> type:
                 self.responses.add(answers)
                 self.advance(len(scores))
 
-            asked = [Request(requests[i][1], requests[i][2]) for i in new]
+            asked = [ScoreRequest(requests[i][1], requests[i][2]) for i in new]
             self.engine.scores(asked, keep)
             answers = [self.responses.get(key) for key in keys]
             return [(log_likelihood, is_greedy) for log_likelihood, is_greedy in answers]
@@ -269,12 +269,12 @@ def _keep_templates() -> None:
     utils.env.from_string = functools.lru_cache(utils.env.from_string)
 
 
-def _other(name: str) -> Benchmark:
+def _other(name: str) -> BenchmarkTask:
     """Any task of lm-eval: its own examples, its first score."""
-    return Benchmark(name, name, "", -1, "", "")
+    return BenchmarkTask(name, name, "", -1, "", "")
 
 
-def _manager(benchmarks: Sequence[Benchmark], task_folders: Sequence[Path]) -> Any:
+def _manager(benchmarks: Sequence[BenchmarkTask], task_folders: Sequence[Path]) -> Any:
     """Knows the asked tasks; the whole index of lm-eval takes seconds, and is a last resort."""
     from lm_eval import tasks
 
@@ -287,7 +287,7 @@ def _manager(benchmarks: Sequence[Benchmark], task_folders: Sequence[Path]) -> A
     return manager
 
 
-def _load(manager: Any, benchmark: Benchmark, data: Path | None) -> dict[str, Any]:
+def _load(manager: Any, benchmark: BenchmarkTask, data: Path | None) -> dict[str, Any]:
     if benchmark.task not in manager.all_tasks:
         raise ValueError(
             f"unknown benchmark {benchmark.task!r}: expected one of {', '.join(BENCHMARKS)}, a task"
@@ -337,7 +337,7 @@ def _stamp(folder: Path) -> str:
     return hashlib.sha256(json.dumps([str(folder.resolve()), state]).encode()).hexdigest()[:12]
 
 
-def _prepare(task: Any, benchmark: Benchmark, shots: int, protocol: Protocol) -> None:
+def _prepare(task: Any, benchmark: BenchmarkTask, shots: int, protocol: Protocol) -> None:
     if shots >= 0:
         task.set_config(key="num_fewshot", value=shots)
     elif task.get_config("num_fewshot") is None:
@@ -346,7 +346,7 @@ def _prepare(task: Any, benchmark: Benchmark, shots: int, protocol: Protocol) ->
         _as_leaderboard_gsm8k(task)
 
 
-def _check_room(task: Any, benchmark: Benchmark, max_length: int) -> None:
+def _check_room(task: Any, benchmark: BenchmarkTask, max_length: int) -> None:
     """Told before the first request, not after hours."""
     if task.OUTPUT_TYPE != "generate_until":
         return

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hare_jax.config import BenchmarkFolder
+from hare_jax.config import OfflineBenchmarkData
 from hare_jax.evaluation.benchmarks.registry import BENCHMARKS
 from hare_jax.files import write_json
 
@@ -38,7 +38,7 @@ LAYOUT = "layout.json"
 STAND_IN_ROWS = 100
 
 
-def run(config: BenchmarkFolder) -> dict[str, Path]:
+def run(config: OfflineBenchmarkData) -> dict[str, Path]:
     """Writes `config.out`, layout.json last.
 
     Raises FileNotFoundError where the source holds no benchmark, ValueError where a row is not one

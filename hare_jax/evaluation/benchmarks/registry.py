@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, frozen=True)
-class Benchmark:
+class BenchmarkTask:
     """`folder`: of lm-eval's task files. `metric`: the one score that tables show.
 
     `dataset`, `subset`: the hub's name of its data. `protected_as`: its name in decontamination.
@@ -30,8 +30,8 @@ class Benchmark:
 
 # The paper's table, then others; "acc_norm" divides log-likelihoods by the length of a choice.
 BENCHMARKS = {
-    "mmlu": Benchmark("MMLU", "mmlu", "mmlu/default", 5, "acc", "cais/mmlu", "", "mmlu"),
-    "arc_challenge": Benchmark(
+    "mmlu": BenchmarkTask("MMLU", "mmlu", "mmlu/default", 5, "acc", "cais/mmlu", "", "mmlu"),
+    "arc_challenge": BenchmarkTask(
         "ARC-C",
         "arc_challenge",
         "arc",
@@ -41,7 +41,7 @@ BENCHMARKS = {
         "ARC-Challenge",
         "arc_challenge",
     ),
-    "truthfulqa": Benchmark(
+    "truthfulqa": BenchmarkTask(
         "TruthfulQA",
         "truthfulqa_mc2",
         "truthfulqa",
@@ -51,7 +51,7 @@ BENCHMARKS = {
         "multiple_choice",
         "truthfulqa",
     ),
-    "winogrande": Benchmark(
+    "winogrande": BenchmarkTask(
         "Winogrande",
         "winogrande",
         "winogrande",
@@ -61,7 +61,7 @@ BENCHMARKS = {
         "winogrande_xl",
         "winogrande",
     ),
-    "hellaswag": Benchmark(
+    "hellaswag": BenchmarkTask(
         "HellaSwag",
         "hellaswag",
         "hellaswag",
@@ -71,14 +71,14 @@ BENCHMARKS = {
         "default",
         "hellaswag",
     ),
-    "gsm8k": Benchmark(
+    "gsm8k": BenchmarkTask(
         "GSM8K", "gsm8k", "gsm8k", 5, "exact_match,strict-match", "openai/gsm8k", "main", "gsm8k"
     ),
-    "arc_easy": Benchmark(
+    "arc_easy": BenchmarkTask(
         "ARC-E", "arc_easy", "arc", 0, "acc_norm", "allenai/ai2_arc", "ARC-Easy", "arc_easy"
     ),
-    "piqa": Benchmark("PIQA", "piqa", "piqa", 0, "acc_norm", "baber/piqa"),
-    "openbookqa": Benchmark(
+    "piqa": BenchmarkTask("PIQA", "piqa", "piqa", 0, "acc_norm", "baber/piqa"),
+    "openbookqa": BenchmarkTask(
         "OpenBookQA",
         "openbookqa",
         "openbookqa",
@@ -88,10 +88,10 @@ BENCHMARKS = {
         "main",
         "openbookqa",
     ),
-    "boolq": Benchmark(
+    "boolq": BenchmarkTask(
         "BoolQ", "boolq", "super_glue/boolq", 0, "acc", "aps/super_glue", "boolq", "boolq"
     ),
-    "commonsenseqa": Benchmark(
+    "commonsenseqa": BenchmarkTask(
         "CommonsenseQA",
         "commonsense_qa",
         "commonsense_qa",
@@ -101,10 +101,10 @@ BENCHMARKS = {
         "default",
         "commonsenseqa",
     ),
-    "lambada": Benchmark(
+    "lambada": BenchmarkTask(
         "LAMBADA", "lambada_openai", "lambada", 0, "acc", "EleutherAI/lambada_openai"
     ),
-    "sciq": Benchmark("SciQ", "sciq", "sciq", 0, "acc_norm", "allenai/sciq"),
+    "sciq": BenchmarkTask("SciQ", "sciq", "sciq", 0, "acc_norm", "allenai/sciq"),
 }
 # The Open LLM Leaderboard's first version, whose average the paper reports.
 SIX = ("mmlu", "arc_challenge", "truthfulqa", "winogrande", "hellaswag", "gsm8k")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 
-class Responses:
+class ResponseCache:
     """`found`: how many answers were there already. Without a `path` nothing is written.
 
     Raises ValueError where a line before the last one is damaged; a last line that breaks off was

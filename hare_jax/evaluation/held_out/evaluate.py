@@ -28,7 +28,7 @@ import jax
 
 from hare_jax.config import Evaluation, Model, Training, plain
 from hare_jax.data import packed_dataset
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
 from hare_jax.evaluation.held_out import loss as heldout
 from hare_jax.evaluation.held_out import multiple_choice, samples, unigram
@@ -37,8 +37,8 @@ from hare_jax.evaluation.held_out.multiple_choice import Scored
 from hare_jax.evaluation.held_out.unigram import Unigram
 from hare_jax.evaluation.resumable import FinishedParts, read_json_or_none
 from hare_jax.files import write_json, write_jsonl
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Request, Score, Scorer, truncated
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import Score, Scorer, ScoreRequest, truncated
 from hare_jax.inference.tokenizers import Decode, Encode
 from hare_jax.model import decoder
 from hare_jax.progress import progress
@@ -95,7 +95,7 @@ def run(
 
     # ---------------------------------------------------------------- data and questions, checked
     memory = run_dir.parent  # what training has verified is not hashed again
-    mixture, held_out = Baked(mixture_dir, memory), Baked(held_out_dir, memory)
+    mixture, held_out = PackedDataset(mixture_dir, memory), PackedDataset(held_out_dir, memory)
     mixture.check_model(model)
     held_out.check_model(model)
     if mixture.tokenizer != held_out.tokenizer:
@@ -110,7 +110,7 @@ def run(
     # ---------------------------------------------------------------- who is evaluated
     def with_params(params: decoder.Params) -> Scorer:
         size = evaluation.batch_tokens
-        return Engine(model, params, max_length=max_length, batch_tokens=size)
+        return InferenceEngine(model, params, max_length=max_length, batch_tokens=size)
 
     scorers: dict[str, Callable[[], Scorer]] = {
         "untrained": lambda: with_params(jax.jit(lambda: decoder.init(model, training.seed))()),
@@ -155,7 +155,7 @@ def run(
     return path
 
 
-def read(name: str, scorer: Callable[[], Scorer], held_out: Baked) -> list[list[Any]]:
+def read(name: str, scorer: Callable[[], Scorer], held_out: PackedDataset) -> list[list[Any]]:
     """The model's document losses, as JSON has them."""
     tokens = heldout.num_tokens(held_out)
     with progress(f"{name:<9} held-out text", tokens, "tokens") as advance:
@@ -163,16 +163,18 @@ def read(name: str, scorer: Callable[[], Scorer], held_out: Baked) -> list[list[
     return [list(loss) for loss in losses]
 
 
-def answer(name: str, scorer: Callable[[], Scorer], requests: Sequence[Request]) -> list[list[Any]]:
+def answer(
+    name: str, scorer: Callable[[], Scorer], requests: Sequence[ScoreRequest]
+) -> list[list[Any]]:
     """The model's scores, as JSON has them."""
     with progress(f"{name:<9} multiple choice", len(requests), "requests") as advance:
         scores = scorer().scores(requests, lambda known: advance(len(known)))
     return [list(score) for score in scores]
 
 
-def baseline(mixture: Baked, training: Training, records: int) -> Unigram:
+def baseline(mixture: PackedDataset, training: Training, records: int) -> Unigram:
     """The unigram model of the tokens that all stages together draw from each source."""
-    rows = packed_dataset.make_order(mixture, training).drawn_in_all()
+    rows = packed_dataset.make_order(mixture, training).rows_drawn_in_total()
     shares = {
         source.name: drawn * source.tokens / source.records
         for source, drawn in zip(mixture.sources, rows, strict=True)

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hare_jax.data.batch import Batch
-from hare_jax.data.packed_dataset import Baked
-from hare_jax.inference.requests import Request, Score, Scorer
+from hare_jax.data.packed_dataset import PackedDataset
+from hare_jax.inference.requests import Score, Scorer, ScoreRequest
 
 BLOCK_TOKENS = 1 << 20  # of records that are asked about at one time
 
@@ -33,13 +33,13 @@ class DocumentLoss(NamedTuple):
     loss: float
 
 
-def num_tokens(baked: Baked) -> int:
+def num_tokens(baked: PackedDataset) -> int:
     """Predicted tokens of all records."""
     return sum(source.tokens for source in baked.sources)
 
 
 def document_losses(
-    baked: Baked, scorer: Scorer, advance: Callable[[int], None]
+    baked: PackedDataset, scorer: Scorer, advance: Callable[[int], None]
 ) -> list[DocumentLoss]:
     """The loss of each document of a held-out directory, in the order in which they are met.
 
@@ -76,7 +76,7 @@ def document_losses(
     ]
 
 
-def requests(batch: Batch) -> Iterator[Request]:
+def requests(batch: Batch) -> Iterator[ScoreRequest]:
     """Its first token, then all others: of each segment of two tokens or more, row by row."""
     for tokens_T, targets_T, mask_T, segment_ids_T in zip(
         batch["tokens_BT"],
@@ -89,7 +89,7 @@ def requests(batch: Batch) -> Iterator[Request]:
         starts = np.flatnonzero(np.diff(segment_ids_T, prepend=0) > 0)
         for start, count in zip(starts, predicted[1:], strict=True):
             if count:
-                yield Request(tokens_T[start : start + 1], targets_T[start : start + count])
+                yield ScoreRequest(tokens_T[start : start + 1], targets_T[start : start + count])
 
 
 def table(losses: Mapping[str, Sequence[DocumentLoss]]) -> list[dict[str, Any]]:

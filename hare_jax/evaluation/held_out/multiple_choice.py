@@ -5,9 +5,9 @@
 
 becomes requests "The hare is" -> " fast." and -> " a stone.", and the choices again without the
 context. The prediction is the choice with the greatest log-likelihood ("accuracy"); with the
-greatest one a byte ("accuracy_norm"), which does not favour short choices; or with the greatest
+greatest one a byte ("accuracy_norm"), which does not favor short choices; or with the greatest
 mutual information ("accuracy_mutual_info"), that is what the context adds to a choice's own
-log-likelihood, which does not favour common words either. The last one tells small models apart
+log-likelihood, which does not favor common words either. The last one tells small models apart
 from guessing first. lm-evaluation-harness has all three by these names (acc, acc_norm,
 acc_mutual_info). Of equals the first is taken.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hare_jax.inference.requests import Request, Score
+from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.inference.tokenizers import Encode
 
 FIELDS = {
@@ -37,7 +37,7 @@ FIELDS = {
 
 
 @dataclass(slots=True)
-class Item:
+class EvalItem:
     """A question. `choices` are ready to be appended to `context`; `answer` counts from 0."""
 
     id: str
@@ -53,7 +53,7 @@ class Item:
 class Scored:
     """An item with the log-likelihood of each choice, in nats, after the context and alone."""
 
-    item: Item
+    item: EvalItem
     log_likelihoods: list[float]
     alone: list[float]
 
@@ -75,7 +75,7 @@ def _bytes(choices: Iterable[str]) -> list[int]:
     return [max(1, len(choice.strip().encode())) for choice in choices]
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path) -> list[EvalItem]:
     """Raises ValueError, naming the line, where a line is not an item; or where there is none."""
     items = []
     for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
@@ -89,7 +89,7 @@ def read_items(path: Path) -> list[Item]:
     return items
 
 
-def _item(line: str, number: int) -> Item:
+def _item(line: str, number: int) -> EvalItem:
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError(f"got {type(row).__name__}, expected an object with {', '.join(FIELDS)}")
@@ -107,11 +107,11 @@ def _item(line: str, number: int) -> Item:
             f"'answer' is {answer}, expected 0 to {len(choices) - 1}: there are"
             f" {len(choices)} choices"
         )
-    return Item(**{name: row[name] for name in FIELDS}, line=number)
+    return EvalItem(**{name: row[name] for name in FIELDS}, line=number)
 
 
 def encode_pair(encode: Encode, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Token ids of both, the text tokenised as one and cut where the context's own tokens end.
+    """Token ids of both, the text tokenized as one and cut where the context's own tokens end.
 
     White space at the end of the context goes to the continuation, since most tokenizers join it
     with the word that follows. This is lm-evaluation-harness' `TemplateLM._encode_pair`.
@@ -122,7 +122,7 @@ def encode_pair(encode: Encode, context: str, continuation: str) -> tuple[list[i
     return start, encode(kept + continuation)[len(start) :]
 
 
-def requests(items: Sequence[Item], encode: Encode, bos_id: int) -> list[Request]:
+def requests(items: Sequence[EvalItem], encode: Encode, bos_id: int) -> list[ScoreRequest]:
     """Two requests a choice, item by item: after the context, which begins with BOS, and after BOS.
 
     Raises:
@@ -137,12 +137,12 @@ def requests(items: Sequence[Item], encode: Encode, bos_id: int) -> list[Request
                     f"line {item.line} of the evaluation items ({item.id!r}): choice {number},"
                     f" {choice!r}, adds no token to its context; expected a text that does"
                 )
-            asked.append(Request([bos_id, *context], continuation))
-            asked.append(Request([bos_id], continuation))
+            asked.append(ScoreRequest([bos_id, *context], continuation))
+            asked.append(ScoreRequest([bos_id], continuation))
     return asked
 
 
-def scored(items: Sequence[Item], scores: Sequence[Score]) -> list[Scored]:
+def scored(items: Sequence[EvalItem], scores: Sequence[Score]) -> list[Scored]:
     """Gives each item the scores of its choices; `scores` answer `requests(items, ...)`."""
     assert len(scores) == 2 * sum(len(item.choices) for item in items)
     rest = iter(score.log_likelihood for score in scores)

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hare_jax.data.packed_dataset import Baked
-from hare_jax.inference.requests import Done, Request, Score, unheard
+from hare_jax.data.packed_dataset import PackedDataset
+from hare_jax.inference.requests import Done, Score, ScoreRequest, unheard
 
 BLOCK = 256  # records decoded at one time
 
@@ -52,7 +52,7 @@ class Unigram:
         self.log_probability_V = np.log(self.probability_V)
         self.top = int(np.argmax(self.probability_V))
 
-    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
         """See Scorer; the context changes nothing."""
         answers = []
         for request in requests:
@@ -63,7 +63,7 @@ class Unigram:
         return answers
 
 
-def count(baked: Baked, records: int) -> dict[str, np.ndarray]:
+def count(baked: PackedDataset, records: int) -> dict[str, np.ndarray]:
     """How often each token is a target, int64 [V] for each source of baked data.
 
     Of a source with more than so many `records`, as many are read, evenly spaced.

@@ -27,12 +27,12 @@ from hare_jax.config import LeakageAudit, plain
 from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
 from hare_jax.evaluation.leakage import chart, compare, items, ngrams, paraphrase_by_rules
 from hare_jax.evaluation.leakage.items import Files, Pair
-from hare_jax.evaluation.leakage.ngrams import Definition, Measured
+from hare_jax.evaluation.leakage.ngrams import Definition, NgramAccuracy
 from hare_jax.evaluation.resumable import FinishedParts
 from hare_jax.files import write_json, write_jsonl, write_text
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Request, Score
-from hare_jax.inference.tokenizers import Texts, open_texts
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import Score, ScoreRequest
+from hare_jax.inference.tokenizers import Tokenizer, open_texts
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -80,12 +80,12 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
         return written
 
     # ---------------------------------------------------------------- the work, set by set
-    definition = Definition(config.definition, config.ngram, config.places, max_length)
+    definition = Definition(config.definition, config.ngram, config.num_prefixes, max_length)
     print(f"leakage audit of step {step}: {len(pairs)} sets", flush=True)
 
     @functools.cache
-    def engine() -> Engine:  # compiled when a set is still to be measured
-        return Engine(
+    def engine() -> InferenceEngine:  # compiled when a set is still to be measured
+        return InferenceEngine(
             ran.model,
             params,
             max_length=max_length,
@@ -123,7 +123,7 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
 
 def check(config: LeakageAudit) -> None:
     """Raises ValueError for a number out of range."""
-    for name, least in (("ngram", 1), ("places", 1), ("resamples", 100), ("batch_tokens", 1)):
+    for name, least in (("ngram", 1), ("num_prefixes", 1), ("resamples", 100), ("batch_tokens", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected at least {least}")
     if not 0 < config.confidence < 1:
@@ -139,7 +139,7 @@ def read(files: Files, config: LeakageAudit) -> Pair:
     pair = items.pair(files, config)
     if pair.rewritten:
         return pair
-    rewritten = paraphrase_by_rules.rewritten(pair.original, config.seed)
+    rewritten = paraphrase_by_rules.paraphrased(pair.original, config.seed)
     if not rewritten:
         raise ValueError(
             f"{files.original}: got no item on which a rule of rewriting works, expected some; "
@@ -167,11 +167,11 @@ def drawn(pair: Pair, config: LeakageAudit) -> Pair:
 
 
 def measure(
-    pair: Pair, engine: Callable[[], Engine], texts: Texts, definition: Definition
-) -> list[list[Measured | None]]:
+    pair: Pair, engine: Callable[[], InferenceEngine], texts: Tokenizer, definition: Definition
+) -> list[list[NgramAccuracy | None]]:
     """What the model does with the original items, then with each version of the rewritten ones."""
 
-    def scores(requests: Sequence[Request]) -> list[Score]:
+    def scores(requests: Sequence[ScoreRequest]) -> list[Score]:
         with progress(pair.name, len(requests), "requests") as advance:
             return engine().scores(requests, lambda known: advance(len(known)))
 

@@ -8,15 +8,15 @@ from typing import Any
 from hare_jax.evaluation.bar_chart import Bar, Panel, drawing
 
 COLOURS = {
-    "accused": "#c2410c",
-    "acquitted": "#15803d",
-    "undecided": "#a16207",
+    "contaminated": "#c2410c",
+    "clean": "#15803d",
+    "inconclusive": "#a16207",
     "control": "#6b7280",
 }
 
 
 def of_results(results: Mapping[str, Any]) -> str:
-    """The sets of leakage.json, a bar each, coloured by verdict."""
+    """The sets of leakage.json, a bar each, colored by verdict."""
     sets = results["sets"]
     settings = results["inputs"]["config"]
     with_control = any(one["verdict"] == "control" for one in sets)
@@ -35,11 +35,11 @@ def of_results(results: Mapping[str, Any]) -> str:
     return bars(f"{title} (percentage points)", groups, threshold=settings["threshold"])
 
 
-def bar(colour: str, interval: Mapping[str, float], said: str) -> Bar:
+def bar(color: str, interval: Mapping[str, float], said: str) -> Bar:
     """Of {"value", "low", "high"} in shares."""
     value = interval["value"]
     return Bar(
-        colour, value, interval["low"], interval["high"], f"{100 * value:+.1f} {said}".strip()
+        color, value, interval["low"], interval["high"], f"{100 * value:+.1f} {said}".strip()
     )
 
 
@@ -50,5 +50,5 @@ def bars(
     threshold: float,
     legend: Mapping[str, str] | None = None,
 ) -> str:
-    """A group of bars for each label, on one scale; `legend`: what is said -> its colour."""
+    """A group of bars for each label, on one scale; `legend`: what is said -> its color."""
     return drawing([Panel(title, groups, unit=100, threshold=threshold)], legend)

@@ -11,7 +11,7 @@ import numpy as np
 from hare_jax.config import LeakageAudit
 from hare_jax.evaluation.leakage import ngrams, paraphrase_by_rules, verdict
 from hare_jax.evaluation.leakage.items import Pair
-from hare_jax.evaluation.leakage.ngrams import Measured
+from hare_jax.evaluation.leakage.ngrams import NgramAccuracy
 from hare_jax.evaluation.leakage.verdict import Resampled
 
 Values = dict[str, Any]  # JSON
@@ -24,19 +24,19 @@ class Sides:
     """What is compared. `keys`: of the original items; where paired, lists go in their order."""
 
     keys: list[str]
-    original: list[Measured]
-    rewritten: list[Measured]  # of an item with several versions their mean
+    original: list[NgramAccuracy]
+    rewritten: list[NgramAccuracy]  # of an item with several versions their mean
 
 
 def sides(pair: Pair, measured: Answers) -> Sides:
     """Raises ValueError where no item is left to compare."""
     original = {
-        item.key: Measured(*answer)
+        item.key: NgramAccuracy(*answer)
         for item, answer in zip(pair.original, measured[0], strict=True)
         if answer is not None
     }
     rewritten = [
-        (item.key, Measured(*answer))
+        (item.key, NgramAccuracy(*answer))
         for version, answers in zip(pair.rewritten, measured[1:], strict=True)
         for item, answer in zip(version, answers, strict=True)
         if answer is not None
@@ -44,7 +44,7 @@ def sides(pair: Pair, measured: Answers) -> Sides:
     if pair.unpaired:
         kept = Sides(list(original), list(original.values()), [m for _, m in rewritten])
     else:
-        told: dict[str, list[Measured]] = {}
+        told: dict[str, list[NgramAccuracy]] = {}
         for key, answer in rewritten:
             told.setdefault(key, []).append(answer)
         keys = [key for key in original if key in told]
@@ -57,9 +57,9 @@ def sides(pair: Pair, measured: Answers) -> Sides:
     return kept
 
 
-def _mean(versions: list[Measured]) -> Measured:
+def _mean(versions: list[NgramAccuracy]) -> NgramAccuracy:
     accuracy = float(np.mean([m.accuracy for m in versions]))
-    return Measured(accuracy, float(np.mean([m.loss for m in versions])), [])
+    return NgramAccuracy(accuracy, float(np.mean([m.loss for m in versions])), [])
 
 
 def judged(
@@ -71,7 +71,7 @@ def judged(
 ) -> list[Values]:
     """The result of each set; the control, where there is one, comes last.
 
-        {"name": "gsm8k", "verdict": "accused", "items": 1319, "left_out": 0, "paired": true,
+        {"name": "gsm8k", "verdict": "contaminated", "items": 1319, "left_out": 0, "paired": true,
          "unpaired_because": "", "rewritten_by": "gsm8k_rewritten.jsonl", "copied": 0.23,
          "original": {"accuracy": 0.31, "perplexity": 4.2},
          "rewritten": {"accuracy": 0.12, "perplexity": 7.9},
@@ -147,7 +147,7 @@ def _resampled(pair: Pair, side: Sides, value: str, config: LeakageAudit, number
     )
 
 
-def _summary(side: Sequence[Measured]) -> dict[str, float]:
+def _summary(side: Sequence[NgramAccuracy]) -> dict[str, float]:
     return {
         "accuracy": float(np.mean([m.accuracy for m in side])),
         "perplexity": ngrams.perplexity([m.loss for m in side]),

@@ -31,7 +31,7 @@ ORIGINAL, REWRITTEN = "_original", "_rewritten"  # of the names of files in a fo
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AuditItem:
     """`key`: the same for an item and its rewritings; "" for a rewriting that names no original.
 
     `choices`: what `answer` is one of, where it is multiple choice.
@@ -66,8 +66,8 @@ class Pair:
     """
 
     name: str
-    original: list[Item]
-    rewritten: list[list[Item]]
+    original: list[AuditItem]
+    rewritten: list[list[AuditItem]]
     made_by: str
     unpaired: str = ""
     by_hand: bool = True
@@ -148,10 +148,10 @@ def _stem(path: Path) -> str:
     return next((path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s)), path.stem)
 
 
-def read_original(path: Path, config: LeakageAudit) -> list[Item]:
+def read_original(path: Path, config: LeakageAudit) -> list[AuditItem]:
     """Raises ValueError for a line that is no item, for a key that comes twice, and for no line."""
     items = [_item(row, where, config, rewritten=False) for where, row in _rows(path)]
-    seen: dict[str, Item] = {}
+    seen: dict[str, AuditItem] = {}
     for item in items:
         if seen.setdefault(item.key, item) != item:
             raise ValueError(
@@ -161,12 +161,12 @@ def read_original(path: Path, config: LeakageAudit) -> list[Item]:
     return list(seen.values())  # of two that are all the same, one
 
 
-def read_rewritten(path: Path, config: LeakageAudit) -> list[Item]:
+def read_rewritten(path: Path, config: LeakageAudit) -> list[AuditItem]:
     """Raises ValueError for a line that is no rewritten item, and for a file without lines."""
     return [_item(row, where, config, rewritten=True) for where, row in _rows(path)]
 
 
-def drawn(items: list[Item], count: int, seed: int) -> list[Item]:
+def drawn(items: list[AuditItem], count: int, seed: int) -> list[AuditItem]:
     """`count` of the items in their order, or all of them; 0: all."""
     if not count:
         return items
@@ -179,7 +179,7 @@ def rows_by_key(path: Path, config: LeakageAudit) -> dict[str, dict[str, Any]]:
     return {_key(row, config): row for _, row in _rows(path)}
 
 
-def rewritten_fields(item: Item) -> dict[str, Any]:
+def rewritten_fields(item: AuditItem) -> dict[str, Any]:
     """A rewritten item as further fields of its original's line: see the head of this file."""
     fields = {"rewritten_question": item.question, "rewritten_answer": item.answer}
     return fields | ({"rewritten_choices": list(item.choices)} if item.choices else {})
@@ -227,7 +227,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _item(row: dict[str, Any], where: str, config: LeakageAudit, *, rewritten: bool) -> Item:
+def _item(row: dict[str, Any], where: str, config: LeakageAudit, *, rewritten: bool) -> AuditItem:
     prefix = "rewritten_" if rewritten else ""
 
     def value(role: str) -> Any:
@@ -250,7 +250,7 @@ def _item(row: dict[str, Any], where: str, config: LeakageAudit, *, rewritten: b
                 f"{where}: got {text!r:.40} for {getattr(config, prefix + role)!r}, expected text"
                 + ("" if config.choices else "; of multiple choice, --config.choices=NAME as well")
             )
-    return Item(_key(row, config), question, answer, choices)
+    return AuditItem(_key(row, config), question, answer, choices)
 
 
 def _field(row: dict[str, Any], name: str) -> Any:

@@ -10,7 +10,7 @@ exactly the text. So n-gram accuracy follows from one forward pass over the text
 share as far as they begin alike. Of tokens that are exactly as probable, each counts as the first.
 
 As GAIR-NLP/benbench has it, what a place reads is the text up to it as text again: its ids are
-detokenised and tokenised, with BOS if there is one. Where these ids are others, the place has a
+detokenized and tokenized, with BOS if there is one. Where these ids are others, the place has a
 path of its own.
 """
 
@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hare_jax.config import LeakageDefinition
-from hare_jax.evaluation.leakage.items import Item
-from hare_jax.inference.requests import Request, Score
+from hare_jax.evaluation.leakage.items import AuditItem
+from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.inference.tokenizers import Decode, Encode
 
 FIRST = 2  # tokens before the first place, BOS not counted
@@ -39,7 +39,7 @@ class Definition(NamedTuple):
     max_length: int
 
 
-class Measured(NamedTuple):
+class NgramAccuracy(NamedTuple):
     """What a model did with one item. `loss`: nats a token of its whole text."""
 
     accuracy: float
@@ -47,10 +47,10 @@ class Measured(NamedTuple):
     hits: list[bool]
 
 
-def places(length: int, definition: Definition) -> list[int]:
+def prefix_lengths(length: int, definition: Definition) -> list[int]:
     """How many tokens come before each place, of a text of `length`; none in too short a text.
 
-    >>> places(27, Definition(LeakageDefinition.IDS, n=5, starts=5, max_length=2048))
+    >>> prefix_lengths(27, Definition(LeakageDefinition.IDS, n=5, starts=5, max_length=2048))
     [2, 7, 12, 17, 22]
     """
     n = definition.n
@@ -62,12 +62,12 @@ def places(length: int, definition: Definition) -> list[int]:
 
 def requests(
     ids: Sequence[int], encode: Encode, decode: Decode, bos_id: int | None, definition: Definition
-) -> list[Request]:
+) -> list[ScoreRequest]:
     """A request a place, and one of the whole text for its loss; none in too short a text.
 
     Without BOS the loss is that of all tokens but the first.
     """
-    at = places(len(ids), definition)
+    at = prefix_lengths(len(ids), definition)
     if not at:
         return []
     ids = list(ids)
@@ -78,30 +78,32 @@ def requests(
         again = definition.kind is LeakageDefinition.BENBENCH
         return [*bos, *(encode(decode(prefix)) if again else prefix)]
 
-    asked = [Request(before(start), ids[start : start + definition.n]) for start in at]
+    asked = [ScoreRequest(before(start), ids[start : start + definition.n]) for start in at]
     whole = [*bos, *ids[: definition.max_length]]
-    return [*asked, Request(whole[:1], whole[1:])]
+    return [*asked, ScoreRequest(whole[:1], whole[1:])]
 
 
 def measure(
-    items: Sequence[Item],
-    scores: Callable[[Sequence[Request]], list[Score]],
+    items: Sequence[AuditItem],
+    scores: Callable[[Sequence[ScoreRequest]], list[Score]],
     encode: Encode,
     decode: Decode,
     bos_id: int | None,
     definition: Definition,
-) -> list[Measured | None]:
+) -> list[NgramAccuracy | None]:
     """One answer an item, in order; None where its text is too short. `scores`: the engine's."""
     asked = [requests(encode(i.text), encode, decode, bos_id, definition) for i in items]
     answers = iter(scores([request for of_item in asked for request in of_item]))
-    measured: list[Measured | None] = []
+    measured: list[NgramAccuracy | None] = []
     for of_item in asked:
         *at_places, whole = (next(answers) for _ in of_item) if of_item else (None,)
         if whole is None:
             measured.append(None)
             continue
         hits = [score.is_greedy for score in at_places if score is not None]
-        measured.append(Measured(float(np.mean(hits)), -whole.log_likelihood / whole.tokens, hits))
+        measured.append(
+            NgramAccuracy(float(np.mean(hits)), -whole.log_likelihood / whole.tokens, hits)
+        )
     return measured
 
 

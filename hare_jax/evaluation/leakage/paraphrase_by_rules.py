@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hare_jax.evaluation.leakage.items import Item
+from hare_jax.evaluation.leakage.items import AuditItem
 
 NGRAM = 5  # words
 WORD = re.compile(r"\w+(?:['’.,]\w+)*")
@@ -46,7 +46,7 @@ _NO_NAMES = frozenset(
 )
 
 
-def rewritten(items: Sequence[Item], seed: int) -> list[Item]:
+def paraphrased(items: Sequence[AuditItem], seed: int) -> list[AuditItem]:
     """The items on which a rule works, rewritten; the same `seed` gives the same options' order.
 
     >>> rewritten([Item("1", "If it rains, Ann and Bo stay.", "Who stays?")], seed=0)[0].question
@@ -69,14 +69,14 @@ def copied(new: str, old: str) -> float:
     return sum(gram in known for gram in grams) / max(1, len(grams))
 
 
-def _item(item: Item, seed: int) -> Item:
+def _item(item: AuditItem, seed: int) -> AuditItem:
     question = _text(item.question, item)
     if item.choices:
         return dataclasses.replace(item, question=question, choices=shuffled(item, seed))
     return dataclasses.replace(item, question=question, answer=_text(item.answer, item))
 
 
-def shuffled(item: Item, seed: int) -> tuple[str, ...]:
+def shuffled(item: AuditItem, seed: int) -> tuple[str, ...]:
     """Another order of the choices than theirs, drawn for this item."""
     digest = hashlib.sha256(f"{seed} {item.key}".encode()).digest()
     rng = np.random.default_rng(list(digest))
@@ -86,7 +86,7 @@ def shuffled(item: Item, seed: int) -> tuple[str, ...]:
     return tuple(item.choices[k] for k in order)
 
 
-def _text(text: str, item: Item) -> str:
+def _text(text: str, item: AuditItem) -> str:
     words = frozenset(re.findall(r"\b[a-z]+\b", item.text))
     return _SENTENCE.sub(lambda match: _sentence(match.group(), _NO_NAMES | words), text)
 

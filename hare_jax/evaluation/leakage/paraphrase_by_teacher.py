@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hare_jax.config import LeakageAudit, LeakageRewriting
+from hare_jax.config import LeakageAudit, LeakageParaphrasing
 from hare_jax.evaluation.leakage import items as item_files
 from hare_jax.evaluation.leakage import paraphrase_by_rules
-from hare_jax.evaluation.leakage.items import Item
+from hare_jax.evaluation.leakage.items import AuditItem
 from hare_jax.files import write_jsonl
 
 Values = dict[str, Any]  # JSON
@@ -61,7 +61,7 @@ _NAMED |= {"dozen": 12, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100}
 _MANY_WAYS = {0.0, 1.0, 2.0, 3.0, 4.0}  # to be written: once, both, pair, half, third, quarter
 
 
-class Question(NamedTuple):
+class ParaphraseRequest(NamedTuple):
     """What a teacher is asked. `messages`: (role, content); `schema`: JSON schema of the answer.
 
     `sample`: another one asks the same again for another answer.
@@ -74,24 +74,26 @@ class Question(NamedTuple):
     sample: int
 
 
-class Answer(NamedTuple):
+class ParaphraseReply(NamedTuple):
     """The JSON objects in a teacher's reply, or the `error` for which there is no reply."""
 
     objects: Sequence[Values]
     error: str = ""
 
 
-class Refused(NamedTuple):
+class RejectedParaphrase(NamedTuple):
     """Why an answer is not taken: a stable word, and what shows it."""
 
     reason: str
     evidence: Values
 
 
-Ask = Callable[[Sequence[Question]], Iterable[Answer]]  # answers in the order of the questions
+Ask = Callable[
+    [Sequence[ParaphraseRequest]], Iterable[ParaphraseReply]
+]  # answers in the order of the questions
 
 
-def run(config: LeakageRewriting, ask: Ask, out: Path, made_by: str) -> dict[str, Path]:
+def run(config: LeakageParaphrasing, ask: Ask, out: Path, made_by: str) -> dict[str, Path]:
     """Writes NAME_rewritten_1.jsonl, ... to `out`, for configs/audit.py, and NAME_refused.jsonl.
 
     A line is the item's own with "rewritten_question", "rewritten_answer", for multiple choice
@@ -116,7 +118,7 @@ def run(config: LeakageRewriting, ask: Ask, out: Path, made_by: str) -> dict[str
     written: dict[str, Path] = {}
     refused: list[Values] = []
     for version in range(1, config.versions + 1):
-        told, not_taken = retold(drawn, ask, config, version)
+        told, not_taken = paraphrase(drawn, ask, config, version)
         refused += [{"version": version} | line for line in not_taken]
         print(_said(name, version, len(drawn), told, not_taken), flush=True)
         lines = [
@@ -137,26 +139,26 @@ def run(config: LeakageRewriting, ask: Ask, out: Path, made_by: str) -> dict[str
     return written
 
 
-def check(config: LeakageRewriting) -> None:
+def check(config: LeakageParaphrasing) -> None:
     """Raises ValueError for a number out of range."""
     for name in ("versions", "tries", "answer_tokens"):
         if getattr(config, name) < 1:
             raise ValueError(f"items.{name}: got {getattr(config, name)}, expected at least 1")
 
 
-def retold(
-    items: Sequence[Item], ask: Ask, config: LeakageRewriting, version: int
-) -> tuple[dict[str, Item], list[Values]]:
+def paraphrase(
+    items: Sequence[AuditItem], ask: Ask, config: LeakageParaphrasing, version: int
+) -> tuple[dict[str, AuditItem], list[Values]]:
     """(key -> item in other words, in the order of `items`; what was refused, and why)."""
-    told: dict[str, Item] = {}
+    told: dict[str, AuditItem] = {}
     refused: list[Values] = []
     waiting = list(items)
-    for attempt in range(1, config.tries + 1):
-        sample = (version - 1) * config.tries + attempt - 1
+    for attempt in range(1, config.max_attempts + 1):
+        sample = (version - 1) * config.max_attempts + attempt - 1
         questions = [_question(item, config.answer_tokens, sample) for item in waiting]
         for item, answer in zip(waiting, ask(questions), strict=True):
             new = read(item, answer, config.seed + version)
-            if isinstance(new, Item):
+            if isinstance(new, AuditItem):
                 told[item.key] = new
             else:
                 objects = list(answer.objects)
@@ -167,12 +169,12 @@ def retold(
     return {item.key: told[item.key] for item in items if item.key in told}, refused
 
 
-def keeps_answer(item: Item) -> bool:
+def keeps_answer(item: AuditItem) -> bool:
     """Whether only the question is told anew: the answer is an option, or of a few words."""
     return bool(item.choices) or len(item.answer.split()) <= SHORT_ANSWER
 
 
-def _question(item: Item, max_tokens: int, sample: int) -> Question:
+def _question(item: AuditItem, max_tokens: int, sample: int) -> ParaphraseRequest:
     fields = ["question"] if keeps_answer(item) else ["question", "answer"]
     told = f"{_TASK}\n\nQuestion:\n{item.question}"
     if item.choices:
@@ -190,10 +192,12 @@ def _question(item: Item, max_tokens: int, sample: int) -> Question:
         "required": fields,
         "additionalProperties": False,
     }
-    return Question(item.key, (("system", SYSTEM), ("user", told)), max_tokens, schema, sample)
+    return ParaphraseRequest(
+        item.key, (("system", SYSTEM), ("user", told)), max_tokens, schema, sample
+    )
 
 
-def read(item: Item, answer: Answer, seed: int) -> Item | Refused:
+def read(item: AuditItem, answer: ParaphraseReply, seed: int) -> AuditItem | RejectedParaphrase:
     """The item in the answer's words, or why these are not taken; `seed`: of options' order.
 
     >>> told = Answer([{"question": "If Ann has 3 hares and buys 5, how many has she then?"}])
@@ -201,14 +205,14 @@ def read(item: Item, answer: Answer, seed: int) -> Item | Refused:
     '8'
     """
     if answer.error:
-        return Refused("no_answer", {"error": answer.error})
+        return RejectedParaphrase("no_answer", {"error": answer.error})
     if len(answer.objects) != 1:
-        return Refused("no_object", {"objects": len(answer.objects)})
+        return RejectedParaphrase("no_object", {"objects": len(answer.objects)})
     (found,) = answer.objects
     fields = ["question"] if keeps_answer(item) else ["question", "answer"]
     values = [text.strip() for text in map(found.get, fields) if isinstance(text, str)]
     if sorted(found) != sorted(fields) or len(values) < len(fields) or "" in values:
-        return Refused("wrong_fields", {"expected": fields})
+        return RejectedParaphrase("wrong_fields", {"expected": fields})
     told = dataclasses.replace(item, question=values[0], answer=[*values, item.answer][1])
     for field in fields:
         objection = next(_objections(getattr(item, field), getattr(told, field), field), None)
@@ -221,24 +225,24 @@ def read(item: Item, answer: Answer, seed: int) -> Item | Refused:
     )
 
 
-def _objections(old: str, new: str, field: str) -> Iterator[Refused]:
+def _objections(old: str, new: str, field: str) -> Iterator[RejectedParaphrase]:
     ratio = round(len(_words(new)) / max(1, len(_words(old))), 3)
     if not LENGTHS[0] <= ratio <= LENGTHS[1]:
-        yield Refused("length", {"field": field, "times": ratio})
+        yield RejectedParaphrase("length", {"field": field, "times": ratio})
     if field == "answer":
         expected, got = result(old), result(new)
         if expected != got:
-            yield Refused("result", {"expected": expected, "got": got})
+            yield RejectedParaphrase("result", {"expected": expected, "got": got})
         return
     if (share := round(paraphrase_by_rules.copied(new, old), 3)) > MAX_COPIED:
-        yield Refused("copied", {"share": share})
+        yield RejectedParaphrase("copied", {"share": share})
     telling = {word for word in _words(old) if len(word) > 3}
     kept = round(len(telling & set(_words(new))) / max(1, len(telling)), 3)
     if telling and kept < MIN_KEPT:
-        yield Refused("different", {"share": kept})
+        yield RejectedParaphrase("different", {"share": kept})
     lost, added = figures(old) - figures(new), figures(new) - figures(old)
     if lost or added:
-        yield Refused("numbers", {"lost": sorted(lost), "added": sorted(added)})
+        yield RejectedParaphrase("numbers", {"lost": sorted(lost), "added": sorted(added)})
 
 
 def figures(text: str) -> set[float]:
@@ -284,7 +288,7 @@ def _words(text: str) -> list[str]:
 
 
 def _said(
-    name: str, version: int, asked: int, told: dict[str, Item], refused: Sequence[Values]
+    name: str, version: int, asked: int, told: dict[str, AuditItem], refused: Sequence[Values]
 ) -> str:
     lost = {line["id"]: line["reason"] for line in refused if line["id"] not in told}
     why = ", ".join(f"{n:,} {reason}" for reason, n in Counter(lost.values()).most_common())

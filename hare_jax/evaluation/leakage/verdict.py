@@ -30,9 +30,9 @@ RESAMPLED_AT_A_TIME = 1 << 22
 
 
 class Verdict(enum.Enum):
-    ACCUSED = "accused"
-    ACQUITTED = "acquitted"
-    UNDECIDED = "undecided"
+    CONTAMINATED = "contaminated"
+    CLEAN = "clean"
+    INCONCLUSIVE = "inconclusive"
 
 
 class Interval(NamedTuple):
@@ -97,8 +97,8 @@ def judge(excess: Interval, threshold: float, items: int, copied: float) -> Verd
     """See above. `items`: how many the interval is made of; `copied`: of the rewritings' n-grams,
     the share that the originals have."""
     if items < FEWEST_ITEMS:
-        return Verdict.UNDECIDED
+        return Verdict.INCONCLUSIVE
     if excess.low > threshold:
-        return Verdict.ACCUSED
+        return Verdict.CONTAMINATED
     acquits = excess.high <= threshold and copied <= MOST_COPIED
-    return Verdict.ACQUITTED if acquits else Verdict.UNDECIDED
+    return Verdict.CLEAN if acquits else Verdict.INCONCLUSIVE

@@ -24,13 +24,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax._src.cudnn import fused_attention_stablehlo as fused
 
-from hare_jax.model.kernels.request import Request, on_each_device
+from hare_jax.model.kernels.request import AttentionRequest, on_each_device
 
 # Before this version JAX finds grouped keys by the stride of the queries (jax-ml/jax#39521).
 GROUPED_OFFSETS = (0, 11, 1)
 
 
-def refusal(request: Request) -> str | None:
+def refusal(request: AttentionRequest) -> str | None:
     """Why the kernel cannot do what is asked; None where it can."""
     if request.platform != "gpu":
         return f"needs a GPU, got platform {request.platform!r}"

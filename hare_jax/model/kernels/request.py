@@ -15,7 +15,7 @@ HEAD_AXIS = "tensor"  # the mesh axis that shares the heads
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AttentionRequest:
     """`platform`: cpu, gpu or tpu; `shares` says whether a mesh cuts rows and heads evenly."""
 
     platform: str
@@ -29,13 +29,13 @@ class Request:
 
 def request(
     q_BTHK: Array | jax.ShapeDtypeStruct, k_BSGK: Array | jax.ShapeDtypeStruct, *, packed: bool
-) -> Request:
+) -> AttentionRequest:
     """The request that attention over these arrays is, on the mesh that is set."""
     B, T, _, K = q_BTHK.shape
     S, G = k_BSGK.shape[1:3]
     mesh = dict(jax.sharding.get_abstract_mesh().shape)
     rows = math.prod(mesh.get(axis, 1) for axis in BATCH_AXES)
-    return Request(
+    return AttentionRequest(
         platform=platform(),
         dtype=q_BTHK.dtype.name,
         queries=T,

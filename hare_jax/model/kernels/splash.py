@@ -11,13 +11,13 @@ from typing import Any
 import jax
 from jax import Array
 
-from hare_jax.model.kernels.request import Request, on_each_device, platform
+from hare_jax.model.kernels.request import AttentionRequest, on_each_device, platform
 
 LANES = 128  # T is cut in blocks of a multiple of this
 BLOCKS = (512, 256, 128)
 
 
-def refusal(request: Request) -> str | None:
+def refusal(request: AttentionRequest) -> str | None:
     """Why the kernel cannot do what is asked; None where it can."""
     if request.platform != "tpu":
         return f"needs a TPU, got platform {request.platform!r}"

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from data_pipeline.cleaning.links import remove_links
-from data_pipeline.config import Profile
+from data_pipeline.config import CleaningProfile
 
-PROSE, MARKUP, CODE = Profile.PROSE, Profile.MARKUP, Profile.CODE
+PROSE, MARKUP, CODE = CleaningProfile.PROSE, CleaningProfile.MARKUP, CleaningProfile.CODE
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import unicodedata
 
 import pytest
 
-from data_pipeline.cleaning.normalize import normalise
-from data_pipeline.config import Profile
+from data_pipeline.cleaning.normalize import normalize
+from data_pipeline.config import CleaningProfile
 
-PROSE, CODE = Profile.PROSE, Profile.CODE
+PROSE, CODE = CleaningProfile.PROSE, CleaningProfile.CODE
 
 
 @pytest.mark.parametrize(
@@ -33,23 +33,23 @@ PROSE, CODE = Profile.PROSE, Profile.CODE
     ],
 )
 def test_prose(raw: str, clean: str | None) -> None:
-    assert normalise(raw, PROSE) == (raw if clean is None else clean)
+    assert normalize(raw, PROSE) == (raw if clean is None else clean)
 
 
 def test_code_keeps_its_layout() -> None:
     code = '    x = "&amp;"\n\n\ndef f():\n\treturn 1'
-    assert normalise(code + "  \n\n", CODE) == code
-    assert normalise("a\n\n\n\n\nb", CODE) == "a\n\n\nb"
-    assert normalise("a\n\n\n\n\nb", PROSE) == "a\n\nb"
+    assert normalize(code + "  \n\n", CODE) == code
+    assert normalize("a\n\n\n\n\nb", CODE) == "a\n\n\nb"
+    assert normalize("a\n\n\n\n\nb", PROSE) == "a\n\nb"
 
 
 def test_what_comes_out_can_be_written_and_is_composed() -> None:
     everything = "".join(
         map(chr, [*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFB00, 0x10000)])
     )
-    for profile in Profile:
-        text = normalise(everything, profile)
+    for profile in CleaningProfile:
+        text = normalize(everything, profile)
         text.encode()
         assert unicodedata.is_normalized("NFC", text)
         assert "\x00" not in text and "\r" not in text
-        assert normalise(text, profile) == text
+        assert normalize(text, profile) == text

@@ -15,9 +15,9 @@ from data_pipeline.cleaning.personal_information import (
     is_card_number,
     replace_personal_information,
 )
-from data_pipeline.config import Profile
+from data_pipeline.config import CleaningProfile
 
-PROSE, CODE = Profile.PROSE, Profile.CODE
+PROSE, CODE = CleaningProfile.PROSE, CleaningProfile.CODE
 TOKEN = "ghp_" + "a1B2" * 9  # assembled, so that nothing that looks like a token is in this file
 AMAZON = "AKIA" + "ABCDEFGH12345678"
 PRIVATE_KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIE" * 20 + "\n-----END RSA PRIVATE KEY-----"

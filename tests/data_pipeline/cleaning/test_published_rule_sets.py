@@ -7,7 +7,14 @@ import pytest
 from data_pipeline.cleaning import published_rule_sets
 from data_pipeline.cleaning.published_rule_sets import Broken
 from data_pipeline.cleaning.rules import build as build_cleaning
-from data_pipeline.config import C4, Cleaning, FineWeb, GopherQuality, GopherRepetition, Profile
+from data_pipeline.config import (
+    C4,
+    Cleaning,
+    CleaningProfile,
+    FineWeb,
+    GopherQuality,
+    GopherRepetition,
+)
 from data_pipeline.storage.document import Document, Dropped
 
 ARTICLE = """Hares are faster than rabbits and live alone. They rest in shallow forms by day.
@@ -171,7 +178,7 @@ def test_in_cleaning_they_see_prose_alone_and_in_their_order() -> None:
     alone = build_cleaning(Cleaning(rule_sets=(FineWeb(min_punctuated_lines=0.9),)))
     dropped = alone(Document("a", f"{menu}\n\n{ARTICLE}", "web", "web"))
     assert isinstance(dropped, Dropped) and dropped.reason == "fineweb_line_ends"
-    everywhere = Cleaning(rule_sets=(C4(),), rule_set_profiles=(Profile.CODE,))
+    everywhere = Cleaning(rule_sets=(C4(),), rule_set_profiles=(CleaningProfile.CODE,))
     dropped = build_cleaning(everywhere)(Document("a", code, "code", "code"))
     assert isinstance(dropped, Dropped) and dropped.reason.startswith("c4_")
 

@@ -222,7 +222,7 @@ def test_no_rule_drops_a_page_of_the_language_reference(clean: Clean) -> None:
             assert isinstance(kept, Document), (name, kept)
 
 
-def test_no_rule_drops_a_licence(clean: Clean) -> None:
+def test_no_rule_drops_a_license(clean: Clean) -> None:
     texts = {
         file.read_text(): str(file)
         for distribution in metadata.distributions()

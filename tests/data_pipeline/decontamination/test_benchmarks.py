@@ -14,7 +14,7 @@ from data_pipeline.config import Benchmark
 from data_pipeline.decontamination.benchmarks import (
     DEFAULT,
     LAYOUTS,
-    Item,
+    BenchmarkItem,
     check,
     files,
     fingerprint,
@@ -228,7 +228,7 @@ def test_a_row_gives_its_parts(
 ) -> None:
     write(tmp_path / "test.jsonl", [row])
     (item,) = read(Benchmark(name, str(tmp_path)))
-    assert item == Item(f"{name}/test/0", name, parts)
+    assert item == BenchmarkItem(f"{name}/test/0", name, parts)
     assert list(item.parts) == list(parts), "the first part is the question"
 
 
@@ -253,7 +253,9 @@ def test_any_benchmark_by_its_fields(tmp_path: Path) -> None:
     write(path, [{"q": "Who?", "answers": ["he", "she"], "more": 1}])
     benchmark = Benchmark("trivia", str(path), parts=("q", "answers"), absolute_hits=False)
     parts = {"q": "Who?", "answers_0": "he", "answers_1": "she"}
-    assert list(read(benchmark)) == [Item("trivia/trivia/0", "trivia", parts, absolute_hits=False)]
+    assert list(read(benchmark)) == [
+        BenchmarkItem("trivia/trivia/0", "trivia", parts, absolute_hits=False)
+    ]
 
 
 def test_options_are_told_from_questions_and_answers() -> None:
@@ -353,7 +355,7 @@ def test_rewrites_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> N
     both = row | {f"rewritten_{name}": text for name, text in told.items()}
     write(tmp_path / "gsm8k" / "rewrites" / "b.jsonl", [both])
     (benchmark,) = known(str(tmp_path))
-    assert [Path(name).name for name in benchmark.rewrites] == ["a.jsonl.gz", "b.jsonl"]
+    assert [Path(name).name for name in benchmark.paraphrases] == ["a.jsonl.gz", "b.jsonl"]
     parts = {"question": "What number of hares?", "answer": "It is four.\n"}
     found = list(rewritten(benchmark))
     assert [item.id for item in found] == ["gsm8k/a/0", "gsm8k/b/0"]
@@ -367,7 +369,7 @@ def test_rewrites_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> N
 
 def test_missing_rewrites_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k.jsonl", [GOOD])
-    benchmark = Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl"), rewrites=("nowhere.jsonl",))
+    benchmark = Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl"), paraphrases=("nowhere.jsonl",))
     for function in (check, lambda b: list(rewritten(b))):
         with pytest.raises(ValueError, match=r"rewrites: nowhere.jsonl is no file"):
             function(benchmark)

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipeline.config import CutSpans, Decontamination
 from data_pipeline.decontamination import cut_spans, rules
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document, Dropped
 
@@ -17,8 +17,8 @@ QUESTION = (
 )
 SECOND = "Seven brothers carry eleven lanterns across the frozen harbour before the bakery opens?"
 ITEMS = [
-    Item("tales/test/0", "tales", {"question": QUESTION}),
-    Item("tales/test/1", "tales", {"question": SECOND}),
+    BenchmarkItem("tales/test/0", "tales", {"question": QUESTION}),
+    BenchmarkItem("tales/test/1", "tales", {"question": SECOND}),
 ]
 CONFIG = Decontamination(cut_spans=CutSpans(enabled=True, margin_sentences=1))
 FIND = rules.finder(CONFIG, build_index(ITEMS, 13, CONFIG))
@@ -89,7 +89,7 @@ def test_text_without_sentences_is_cut_by_lines() -> None:
 
 
 def test_what_folds_to_other_letters_does_not_move_the_cut() -> None:
-    """Words are counted after normalisation; the text itself is never normalised."""
+    """Words are counted after normalization; the text itself is never normalized."""
     around = [f"ﬁne ½ ① e\u0301tude {sentence}" for sentence in sentences(60, 4)]
     answer = decide("".join([*around[:30], f"{QUESTION} ", *around[30:]]))
     assert isinstance(answer, Document)

@@ -13,7 +13,7 @@ from data_pipeline.decontamination import stage as step
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -38,12 +38,12 @@ FILLER = " ".join(
 
 
 def write(task: Task) -> Ledger:
-    with Books(task, "read") as books:
+    with ShardOutput(task, "read") as output:
         for number, text in enumerate(task.config):
             document = Document(f"web/{number}", text, "web", "web")
-            books.came(document)
-            books.settle(document)
-    return books.ledger
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
 
 
 def decontaminated(folder: Path, texts: list[str], cut_spans: CutSpans | None = None) -> Directory:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.config import Decontamination, Rewrites
+from data_pipeline.config import Decontamination, ParaphraseRule
 from data_pipeline.decontamination import paraphrases, rules
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
-from data_pipeline.decontamination.paraphrases import RewriteIndex, Search
+from data_pipeline.decontamination.paraphrases import ParaphraseIndex, Search
 from data_pipeline.storage.document import Document, Dropped
 
 NAMES = ["Zoey", "Marcus", "Imelda", "Tobias", "Ramona", "Quentin", "Odette", "Lucian"]
@@ -35,17 +35,19 @@ def told(k: int) -> tuple[str, str]:
     )
 
 
-ITEMS = [Item(f"b/test/{k}", "b", {"question": told(k)[0]}) for k in range(60)]
+ITEMS = [BenchmarkItem(f"b/test/{k}", "b", {"question": told(k)[0]}) for k in range(60)]
 # A benchmark tells its problems in many ways, so how a rewrite is put is nothing rare either.
-REST = [Item(f"b/train/{k}", "b", {"question": told(k)[1]}) for k in range(100, 160)]
-KNOBS = Rewrites(enabled=True)
+REST = [BenchmarkItem(f"b/train/{k}", "b", {"question": told(k)[1]}) for k in range(100, 160)]
+KNOBS = ParaphraseRule(enabled=True)
 INDEX = paraphrases.build_index([*ITEMS, *REST], KNOBS)
 FILLER = " ".join(
     f"ordinary{k % 37} sentence{k % 11} about{k % 5} weather{k % 23}" for k in range(60)
 )
 
 
-def found(texts: list[str], knobs: Rewrites = KNOBS, index: RewriteIndex = INDEX) -> dict[int, str]:
+def found(
+    texts: list[str], knobs: ParaphraseRule = KNOBS, index: ParaphraseIndex = INDEX
+) -> dict[int, str]:
     return {r.document: index.parts[r.part][1] for r in Search(index, knobs)(texts)}
 
 
@@ -59,7 +61,7 @@ def test_ngrams_do_not_see_them() -> None:
     documents = [Document(str(k), told(k)[1], "web", "web") for k in range(60)]
     index = build_index(ITEMS, 13, config)
     assert rules.build(config, index)(documents) == documents
-    answers = rules.build(Decontamination(rewrites=KNOBS), index, INDEX)(documents)
+    answers = rules.build(Decontamination(paraphrases=KNOBS), index, INDEX)(documents)
     assert all(isinstance(answer, Dropped) for answer in answers)
     (first, *_) = answers
     assert isinstance(first, Dropped)
@@ -80,7 +82,7 @@ def test_a_rewrite_inside_a_long_text_is_found_at_its_place() -> None:
 def test_the_cosine_is_that_of_the_definition() -> None:
     """One part, one text that is a passage as a whole: computed by hand from weights."""
     text = told(3)[1]
-    knobs = Rewrites(enabled=True, similarity=0.01)
+    knobs = ParaphraseRule(enabled=True, similarity=0.01)
     rewrite = next(r for r in Search(INDEX, knobs)([text]))
     from data_pipeline.text.ngrams import stems
 
@@ -103,8 +105,8 @@ def test_other_problems_of_the_kind_are_not_found() -> None:
 
 
 def test_short_items_are_left_out() -> None:
-    short = Item("b/test/x", "b", {"question": "Which planet has rings and many moons?"})
-    document = Item("d/0", "d", {"document": told(0)[0]}, absolute_hits=False)
+    short = BenchmarkItem("b/test/x", "b", {"question": "Which planet has rings and many moons?"})
+    document = BenchmarkItem("d/0", "d", {"document": told(0)[0]}, absolute_hits=False)
     assert paraphrases.build_index([short, document], KNOBS).parts == []
     assert (
         found(["Which planet has rings and many moons?"], index=paraphrases.build_index([], KNOBS))
@@ -126,18 +128,18 @@ def test_an_index_survives_saving_in_the_same_bytes(tmp_path: Path) -> None:
         paraphrases.build_index([*ITEMS, *REST], KNOBS).save(tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     texts = [told(k)[1] for k in range(60)]
-    assert found(texts, index=RewriteIndex.load(tmp_path / "a.npz")) == found(texts)
+    assert found(texts, index=ParaphraseIndex.load(tmp_path / "a.npz")) == found(texts)
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (Rewrites(similarity=0.0), "expected a cosine above 0"),
-        (Rewrites(similarity=65), "expected a cosine above 0"),
-        (Rewrites(min_words=0), "at least 1 of each"),
-        (Rewrites(max_items_per_word=0), "at least 1 of each"),
+        (ParaphraseRule(similarity=0.0), "expected a cosine above 0"),
+        (ParaphraseRule(similarity=65), "expected a cosine above 0"),
+        (ParaphraseRule(min_words=0), "at least 1 of each"),
+        (ParaphraseRule(max_items_per_word=0), "at least 1 of each"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(knobs: Rewrites, message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(knobs: ParaphraseRule, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paraphrases.build_index(ITEMS, knobs)

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import probe
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document
 
@@ -19,9 +19,9 @@ def text(seed: int, number: int) -> str:
     return " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(number))
 
 
-def items(benchmark: str, number: int, seed: int = 0) -> list[Item]:
+def items(benchmark: str, number: int, seed: int = 0) -> list[BenchmarkItem]:
     return [
-        Item(
+        BenchmarkItem(
             f"{benchmark}/test/{k}",
             benchmark,
             {"question": text(seed + 2 * k, 30), "answer": text(seed + 2 * k + 1, 40)},
@@ -34,7 +34,7 @@ CLEAN = [Document(f"web/{k}", text(10**6 + k, 400), "web", "web") for k in range
 
 
 def measure(
-    config: Decontamination, what: list[Item], clean: list[Document] = CLEAN, n: int = 13
+    config: Decontamination, what: list[BenchmarkItem], clean: list[Document] = CLEAN, n: int = 13
 ) -> dict[str, Any]:
     return probe.measure(what, clean, config, build_index(what, n, config))
 
@@ -108,7 +108,7 @@ def test_the_same_input_gives_the_same_table_whatever_the_order_of_items() -> No
 def test_cost_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "CLEAN_CHARACTERS", 10_000)
     monkeypatch.setattr(probe, "ITEM_CHARACTERS", 1_000)
-    book = Item("b/test/book", "b", {"document": text(3, 5000)})
+    book = BenchmarkItem("b/test/book", "b", {"document": text(3, 5000)})
     measured = measure(Decontamination(), [book, *items("b", 3)])
     assert measured["results"][0]["planted"] == 3
     assert 0 < measured["false_positives"]["documents"] < 20
@@ -131,15 +131,17 @@ def test_without_clean_text_there_is_nothing_to_plant_in() -> None:
     ],
 )
 def test_a_whole_item_is_what_a_text_would_hold(parts: dict[str, str], whole: str) -> None:
-    assert probe.whole(Item("b/0", "b", parts)) == whole
+    assert probe.whole(BenchmarkItem("b/0", "b", parts)) == whole
 
 
 def test_rewrites_are_planted_as_they_are() -> None:
     what = items("b", 8)
-    told_anew = [Item(f"b/retold/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)]
+    told_anew = [
+        BenchmarkItem(f"b/retold/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)
+    ]
     config = Decontamination()
     index = build_index(what, 13, config)
-    measured = probe.measure(what, CLEAN, config, index, rewrites=[*what[:3], *told_anew])
+    measured = probe.measure(what, CLEAN, config, index, paraphrases=[*what[:3], *told_anew])
     assert recall(measured, "rewritten") == round(3 / 11, 4)
     kinds = [row["kind"] for row in measured["results"]]
     assert kinds == [*probe.KINDS, *probe.RETOLD]
@@ -147,10 +149,12 @@ def test_rewrites_are_planted_as_they_are() -> None:
 
 def test_questions_too_short_to_be_told_from_other_text_are_counted_apart() -> None:
     asked = [
-        Item(f"b/test/{k}", "b", {"question": f"Why do {text(k, 1)} sleep?", "answer": text(k, 30)})
+        BenchmarkItem(
+            f"b/test/{k}", "b", {"question": f"Why do {text(k, 1)} sleep?", "answer": text(k, 30)}
+        )
         for k in range(9)
     ]
-    asked.append(Item("b/test/9", "b", {"question": text(77, 30)}))
+    asked.append(BenchmarkItem("b/test/9", "b", {"question": text(77, 30)}))
     measured = measure(Decontamination(), asked)
     rows = {row["kind"]: row for row in measured["results"]}
     assert (rows["question_only"]["found"], rows["question_only"]["generic"]) == (10, 0)

@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline.config import Decontamination, Rules
 from data_pipeline.decontamination import rules
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import Index, build_index, word_bits
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import shared_ngrams
@@ -25,7 +25,7 @@ QUESTION = (
     "willow. How many metres does the hare run before the tortoise wakes?"
 )
 ANSWER = "Once around takes it ninety metres, so twice around is two times ninety, or 180 metres."
-ITEM = Item("tales/test/0", "tales", {"question": QUESTION, "answer": ANSWER})
+ITEM = BenchmarkItem("tales/test/0", "tales", {"question": QUESTION, "answer": ANSWER})
 
 OFF: dict[str, Any] = {"item_share": 0.0, "sample_share": 0.0, "absolute_hits": 0}
 ITEM_SHARE = Decontamination(**{**OFF, "item_share": 0.75})
@@ -42,7 +42,7 @@ def clean(number: int, seed: int = 0) -> str:
 def check(
     texts: Sequence[str],
     config: Decontamination = DEFAULT,
-    items: Sequence[Item] = (ITEM,),
+    items: Sequence[BenchmarkItem] = (ITEM,),
     n: int = 13,
 ) -> list[dict[str, Any] | None]:
     """The evidence for each text, None for a clean one."""
@@ -109,7 +109,7 @@ def test_each_rule_finds_what_it_should_and_only_that(
 
 def test_sample_share_alone_finds_a_patchwork_of_pieces_of_many_items() -> None:
     """The paper's rule: each piece is too small for the other rules, together they are the text."""
-    items = [Item(f"b/test/{k}", "b", {"question": clean(60, k)}) for k in range(30)]
+    items = [BenchmarkItem(f"b/test/{k}", "b", {"question": clean(60, k)}) for k in range(30)]
     patchwork = " ".join(" ".join(clean(60, k).split()[5:23]) for k in range(30))
     assert not finds(patchwork, ITEM_SHARE, items=items)
     assert not finds(patchwork, ABSOLUTE_HITS, items=items)
@@ -119,18 +119,18 @@ def test_sample_share_alone_finds_a_patchwork_of_pieces_of_many_items() -> None:
 
 
 def test_absolute_hits_alone_finds_a_piece_of_a_long_item() -> None:
-    item = Item("books/test/0", "books", {"passage": clean(2000, 7)})
+    item = BenchmarkItem("books/test/0", "books", {"passage": clean(2000, 7)})
     piece = f"{clean(300)} {' '.join(clean(2000, 7).split()[900:925])} {clean(300, 1)}"
     assert finds(piece, ABSOLUTE_HITS, items=[item])
     assert not finds(piece, ITEM_SHARE, items=[item])
     assert not finds(piece, SAMPLE_SHARE, items=[item])
-    exempt = Item(item.id, item.benchmark, item.parts, absolute_hits=False)
+    exempt = BenchmarkItem(item.id, item.benchmark, item.parts, absolute_hits=False)
     assert not finds(piece, DEFAULT, items=[exempt])
     assert finds(clean(2000, 7), DEFAULT, items=[exempt]), "the other rules still apply"
 
 
 def test_absolute_hits_count_different_ngrams() -> None:
-    item = Item("books/test/0", "books", {"passage": clean(2000, 7)})
+    item = BenchmarkItem("books/test/0", "books", {"passage": clean(2000, 7)})
     piece = " ".join(clean(2000, 7).split()[100:115])  # 3 n-grams, again and again
     text = " ".join(f"{piece} {clean(20, 50 + k)}" for k in range(9))
     assert not finds(text, ABSOLUTE_HITS, items=[item])
@@ -145,7 +145,7 @@ def test_item_share_wants_the_words_in_one_passage() -> None:
 
 
 PART = clean(12, 77)  # twelve rare words
-RARE_ITEM = Item("b/test/0", "b", {"question": PART})
+RARE_ITEM = BenchmarkItem("b/test/0", "b", {"question": PART})
 
 
 def test_item_share_counts_an_ngram_once_in_a_passage() -> None:
@@ -179,7 +179,7 @@ def test_layout_and_punctuation_do_not_hide_an_item() -> None:
 
 
 def test_a_short_question_is_found_in_full_and_not_in_part() -> None:
-    item = Item("b/test/0", "b", {"question": "Why do hares sleep with open eyes?"})
+    item = BenchmarkItem("b/test/0", "b", {"question": "Why do hares sleep with open eyes?"})
     assert finds(f"{clean(50)} Why do hares sleep with open eyes? {clean(50)}", items=[item])
     assert not finds(f"{clean(50)} Why do hares sleep with open {clean(50)}", items=[item])
 
@@ -191,7 +191,7 @@ def test_fragments_and_options_are_not_looked_for_alone() -> None:
         "question_answer": "The Federal Open Market Committee sets the target for the federal "
         "funds rate each month",
     }
-    item = Item("b/test/0", "b", parts)
+    item = BenchmarkItem("b/test/0", "b", parts)
     assert not finds(f"{clean(50)} {parts['question']} {clean(50)}", items=[item])
     assert not finds(f"{clean(50)} {parts['choice_0']} {clean(50)}", items=[item])
     assert finds(f"{clean(50)} {parts['question_answer']} {clean(50)}", items=[item])
@@ -199,9 +199,9 @@ def test_fragments_and_options_are_not_looked_for_alone() -> None:
 
 def test_items_without_any_part_to_look_for_are_counted() -> None:
     items = [
-        Item("b/test/0", "b", {"question": "The Federal Open Market Committee"}),
-        Item("b/test/1", "b", {"question": "Why?", "choice_0": "because"}),
-        Item("b/test/2", "b", {"question": QUESTION}),
+        BenchmarkItem("b/test/0", "b", {"question": "The Federal Open Market Committee"}),
+        BenchmarkItem("b/test/1", "b", {"question": "Why?", "choice_0": "because"}),
+        BenchmarkItem("b/test/2", "b", {"question": QUESTION}),
         ITEM,
     ]
     assert build_index(items, 13, DEFAULT).unindexed == {"b": 2}
@@ -209,8 +209,10 @@ def test_items_without_any_part_to_look_for_are_counted() -> None:
 
 def test_a_phrase_of_many_items_is_no_evidence() -> None:
     phrase = "which of the following best explains the result of the experiment described above"
-    few = [Item(f"b/{k}", "b", {"question": f"{clean(9, k)} {phrase}?"}) for k in range(10)]
-    many = [*few, Item("b/10", "b", {"question": f"{clean(9, 10)} {phrase}?"})]
+    few = [
+        BenchmarkItem(f"b/{k}", "b", {"question": f"{clean(9, k)} {phrase}?"}) for k in range(10)
+    ]
+    many = [*few, BenchmarkItem("b/10", "b", {"question": f"{clean(9, 10)} {phrase}?"})]
     config = Decontamination(**{**OFF, "absolute_hits": 1})
     assert finds(f"{clean(50, 99)} {phrase}", config, items=few)
     assert not finds(f"{clean(50, 99)} {phrase}", config, items=many)
@@ -219,7 +221,7 @@ def test_a_phrase_of_many_items_is_no_evidence() -> None:
 
 
 def test_the_same_text_twice_in_a_benchmark_counts_once() -> None:
-    items = [Item(f"b/{split}/0", "b", {"question": QUESTION}) for split in range(30)]
+    items = [BenchmarkItem(f"b/{split}/0", "b", {"question": QUESTION}) for split in range(30)]
     found = check([QUESTION], items=items)[0]
     assert found is not None
     assert found["item"] == "b/0/0"
@@ -270,10 +272,12 @@ def test_the_span_is_taken_from_the_right_document_and_place() -> None:
 # ---- Properties
 
 
-def random_items(seed: int, number: int) -> list[Item]:
+def random_items(seed: int, number: int) -> list[BenchmarkItem]:
     rng = random.Random(seed)
     return [
-        Item(f"b{seed}/{k}", f"b{seed}", {"question": clean(rng.randrange(8, 60), seed * 1000 + k)})
+        BenchmarkItem(
+            f"b{seed}/{k}", f"b{seed}", {"question": clean(rng.randrange(8, 60), seed * 1000 + k)}
+        )
         for k in range(number)
     ]
 
@@ -309,7 +313,7 @@ def test_clean_text_is_kept() -> None:
 
 
 def test_an_index_survives_saving_in_the_same_bytes(tmp_path: Path) -> None:
-    items = [*random_items(4, 50), ITEM, Item("b/0", "b", {"question": "Why?"})]
+    items = [*random_items(4, 50), ITEM, BenchmarkItem("b/0", "b", {"question": "Why?"})]
     index = build_index(items, 8, DEFAULT)
     for name in ("a.npz", "b.npz"):
         index.save(tmp_path / name)
@@ -385,7 +389,7 @@ def test_settings_that_make_no_sense_are_refused(config: Decontamination, messag
 
 def test_a_short_item_with_a_replaced_word_is_found_in_a_short_document() -> None:
     text = "Which gas do plants take in from the air during photosynthesis? carbon dioxide"
-    item = Item("b/test/0", "b", {"question": text[:62], "question_answer": text})
+    item = BenchmarkItem("b/test/0", "b", {"question": text[:62], "question_answer": text})
     edited = text.replace("plants", "flowers").replace("air", "sky")
     (found,) = check([edited], items=[item])
     assert found is not None
@@ -399,18 +403,21 @@ def test_a_short_item_with_a_replaced_word_is_found_in_a_short_document() -> Non
 
 def test_nearly_all_of_an_option_has_to_be_there() -> None:
     option = clean(20, 5)
-    item = Item("b/test/0", "b", {"question": "Why?", "choice_0": option})
+    item = BenchmarkItem("b/test/0", "b", {"question": "Why?", "choice_0": option})
     most = " ".join(option.split()[:17])  # .85 of it
     for found, text in ((True, option), (False, most)):
         assert finds(f"{clean(99)} {text} {clean(99, 1)}", ITEM_SHARE, items=[item]) == found
-    question = Item("b/test/0", "b", {"question": option})
+    question = BenchmarkItem("b/test/0", "b", {"question": option})
     assert finds(f"{clean(99)} {most} {clean(99, 1)}", ITEM_SHARE, items=[question])
 
 
 def test_a_long_phrase_does_not_hide_what_an_item_has_for_itself() -> None:
     """As in a task whose every question begins with the same forty words."""
     phrase = clean(40, 3)
-    items = [Item(f"b/{k}", "b", {"question": f"{phrase} {clean(15, 100 + k)}"}) for k in range(30)]
+    items = [
+        BenchmarkItem(f"b/{k}", "b", {"question": f"{phrase} {clean(15, 100 + k)}"})
+        for k in range(30)
+    ]
     edited = replace_words(items[7].parts["question"], (3, 30, 49))
     (found,) = check([f"{clean(60)} {edited} {clean(60, 1)}"], ITEM_SHARE, items=items)
     assert found is not None
@@ -425,14 +432,16 @@ def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
         return "\n".join(f"{part} {clean(own, 100 * k + j)}" for j, part in enumerate(frame))
 
     pages = [Document(f"web/{k}", page(k, 9), "web", "web") for k in range(1, 5)]
-    item = Item("web/1", "held_out_documents", {"document": pages[0].text}, absolute_hits=False)
+    item = BenchmarkItem(
+        "web/1", "held_out_documents", {"document": pages[0].text}, absolute_hits=False
+    )
     templates = {n: shared_ngrams.shared_ngrams(pages, n) for n in (5, 13)}
     other = Document("web/9", page(9, 9), "web", "web")
     leak = Document("web/10", f"{clean(50)} {pages[0].text} {clean(50, 1)}", "web", "web")
     for given, expected in ((None, [True, True]), (templates, [False, True])):
         answers = rules.build(DEFAULT, build_index([item], 13, DEFAULT, given))([other, leak])
         assert [isinstance(answer, Dropped) for answer in answers] == expected
-    benchmark = Item("b/1", "b", {"question": frame[0]})
+    benchmark = BenchmarkItem("b/1", "b", {"question": frame[0]})
     index = build_index([benchmark], 13, DEFAULT, templates)
     answers = rules.build(DEFAULT, index)([other])
     assert isinstance(answers[0], Dropped), "a benchmark's text stays evidence, wherever it stands"
@@ -441,7 +450,7 @@ def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
 def test_the_papers_rule_is_one_setting() -> None:
     papers = Decontamination(rules=Rules.PAPER).resolved()
     assert papers.ngram_words == {"D1": 13, "D2": 10, "D3": 4}
-    items = [Item(f"b/{k}", "b", {"question": clean(60, k)}) for k in range(20)]
+    items = [BenchmarkItem(f"b/{k}", "b", {"question": clean(60, k)}) for k in range(20)]
     inside = f"{clean(100, 98)} {clean(60, 3)} {clean(200, 99)}"
     mostly = f"{clean(60, 3)} {clean(20, 99)}"
     for n in papers.ngram_words.values():
@@ -449,6 +458,8 @@ def test_the_papers_rule_is_one_setting() -> None:
         (found,) = check([mostly], papers, items=items, n=n)
         assert found is not None
         assert found["rule"] == "sample_share"
-    same = [Item(f"b/{k}", "b", {"question": f"{clean(60)} {clean(9, k)}"}) for k in range(30)]
+    same = [
+        BenchmarkItem(f"b/{k}", "b", {"question": f"{clean(60)} {clean(9, k)}"}) for k in range(30)
+    ]
     assert finds(clean(60), papers, items=same, n=10), "nothing is excused as a phrase"
     assert Decontamination().resolved() == Decontamination()

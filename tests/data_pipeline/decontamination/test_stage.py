@@ -13,8 +13,8 @@ from data_pipeline.config import (
     Benchmark,
     CutSpans,
     Decontamination,
+    ParaphraseRule,
     Recipe,
-    Rewrites,
     Rules,
 )
 from data_pipeline.decontamination import stage as step
@@ -60,7 +60,7 @@ def run(
     config = config.resolved()
     side = {"held_out": shard(tmp_path / "held_out.jsonl.zst", [Document("h", "x", "web", "web")])}
     names = {str(n) for n in config.ngram_words.values()}
-    if config.rewrites.enabled:
+    if config.paraphrases.enabled:
         names.add(step.REWRITES)
     for name in names:
         made = step.make_index(Task(name, out=tmp_path / "index", config=(config, [benchmark])))
@@ -143,7 +143,7 @@ def test_a_source_may_have_its_own_n(tmp_path: Path, benchmark: Benchmark) -> No
 def test_rewrites_are_looked_for_where_that_is_on(tmp_path: Path, benchmark: Benchmark) -> None:
     words = clean(25, 8).split()
     shuffled = " ".join(words[k] for k in random.Random(0).sample(range(25), 25))
-    config = Decontamination(rewrites=Rewrites(enabled=True))
+    config = Decontamination(paraphrases=ParaphraseRule(enabled=True))
     _, kept, dropped = run(tmp_path, config, benchmark, [document("a", shuffled)])
     assert dropped["a"].evidence["rule"] == "rewrite"
     off = tmp_path / "off"
@@ -167,7 +167,10 @@ def test_decontamination_that_is_off_takes_out_held_out_documents_only(
         (Decontamination(max_tokens={"D5": 1}), r"max_tokens: got 'D5': 1"),
         (Decontamination(sample_share=50), "sample_share: got 50"),
         (Decontamination(cut_spans=CutSpans(enabled=True, max_share=0)), "cut_spans.max_share"),
-        (Decontamination(rewrites=Rewrites(enabled=True, similarity=2)), "rewrites.similarity"),
+        (
+            Decontamination(paraphrases=ParaphraseRule(enabled=True, similarity=2)),
+            "rewrites.similarity",
+        ),
         (Decontamination(benchmarks=[Benchmark("mmlu", "nowhere")]), "'mmlu': nowhere is neither"),
         (Decontamination(folder="nowhere"), "no benchmark in nowhere"),
         (Decontamination(benchmarks=[Benchmark("mmlo", "nowhere")]), "did you mean mmlu"),

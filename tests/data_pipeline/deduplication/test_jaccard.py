@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.deduplication import jaccard as similarity
-from data_pipeline.deduplication.jaccard import jaccard, unite
+from data_pipeline.deduplication.jaccard import connected_components, jaccard
 from data_pipeline.text.ngrams import U64
 
 
@@ -56,7 +56,7 @@ def test_prefixes_find_what_all_pairs_find(
     assert 5 < len({*expected}) < len(sets)
     for small in (0, 10**6):
         monkeypatch.setattr(similarity, "SMALL", small)
-        assert unite(sets, threshold).tolist() == expected
+        assert connected_components(sets, threshold).tolist() == expected
 
 
 @pytest.mark.parametrize("small", [0, 32])
@@ -65,14 +65,14 @@ def test_the_threshold_is_a_least_similarity(
     size: int, joined: bool, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(similarity, "SMALL", small)
-    found = unite(arrays([list(range(100)), list(range(size))]), 0.7).tolist()
+    found = connected_components(arrays([list(range(100)), list(range(size))]), 0.7).tolist()
     assert found == ([0, 0] if joined else [0, 1])
 
 
-def test_every_set_is_looked_at_though_its_neighbour_is_unlike() -> None:
+def test_every_set_is_looked_at_though_its_neighbor_is_unlike() -> None:
     a, b = list(range(100)), list(range(1000, 1100))
-    assert unite(arrays([a, b, b]), 0.7).tolist() == [0, 1, 1]
-    assert unite(arrays([b, a, b, a, [7]]), 0.7).tolist() == [0, 1, 0, 1, 4]
+    assert connected_components(arrays([a, b, b]), 0.7).tolist() == [0, 1, 1]
+    assert connected_components(arrays([b, a, b, a, [7]]), 0.7).tolist() == [0, 1, 0, 1, 4]
 
 
 def test_jaccard_is_exact() -> None:
@@ -89,7 +89,7 @@ def count_comparisons(sets: list[U64], monkeypatch: pytest.MonkeyPatch) -> int:
         return jaccard(one, others)
 
     monkeypatch.setattr(similarity, "jaccard", counting)
-    unite(sets, 0.7)
+    connected_components(sets, 0.7)
     return compared
 
 

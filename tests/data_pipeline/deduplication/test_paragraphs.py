@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import pipeline
-from data_pipeline.config import Cleaning, Profile, Recipe, RepeatedParagraphs, Source
+from data_pipeline.config import Cleaning, CleaningProfile, Recipe, RepeatedParagraphs, Source
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.paragraphs_stage import remove_repeated_paragraphs
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
-from data_pipeline.execution.shuffle_file import pack, unpack
+from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.shuffle_file import pack_arrays, unpack_arrays
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -48,7 +48,7 @@ def find(shards: Sequence[Sequence[Document | None]], partitions: int = 1) -> di
     parts = [paragraphs.read(shard, SOURCES, CONFIG).parts(partitions) for shard in shards]
     found: dict[str, list[int]] = {}
     for p in range(partitions):
-        own_parts = ((k, unpack(pack(part[p]))) for k, part in enumerate(parts))
+        own_parts = ((k, unpack_arrays(pack_arrays(part[p]))) for k, part in enumerate(parts))
         for number, place in zip(*map(list, paragraphs.repeated(own_parts)), strict=True):
             document = shards[int(number) >> 32][int(number) & 0xFFFFFFFF]
             assert document is not None
@@ -153,11 +153,11 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
 
 
 def write_documents(task: Task) -> Ledger:
-    with Books(task, "read") as books:
+    with ShardOutput(task, "read") as output:
         for document in task.config:
-            books.came(document)
-            books.settle(document)
-    return books.ledger
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
 
 
 def content(directory: Directory) -> dict[str, bytes]:
@@ -171,7 +171,7 @@ def content(directory: Directory) -> dict[str, bytes]:
 def run(root: Path, documents: list[Document], partitions: int, workers: int = 1) -> Directory:
     config = RepeatedParagraphs(True, CONFIG.min_words, CONFIG.min_words_left)
     config.partitions = partitions
-    profiles = {"code": Profile.CODE, "qa": Profile.TASKS}
+    profiles = {"code": CleaningProfile.CODE, "qa": CleaningProfile.TASKS}
     recipe = Recipe(repeated_paragraphs=config, cleaning=Cleaning(profiles=profiles))
     with LocalEngine(workers) as engine:
         runner = Runner(root, engine)

@@ -12,7 +12,7 @@ from data_pipeline.deduplication import candidate_groups, signatures, survivors
 from data_pipeline.deduplication.minhash import band_keys, minhash
 from data_pipeline.deduplication.signatures import Decisions
 from data_pipeline.deduplication.survivors import Members
-from data_pipeline.execution.shuffle_file import pack, partition_of, unpack
+from data_pipeline.execution.shuffle_file import pack_arrays, partition_of, unpack_arrays
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text.ngrams import ngrams, words
 
@@ -53,7 +53,9 @@ def connect(
 ) -> candidate_groups.Groups:
     signed = [signatures.signatures(shard, config).parts(partitions) for shard in shards]
     return candidate_groups.connect(
-        candidate_groups.find_links((k, unpack(pack(parts[p]))) for k, parts in enumerate(signed))
+        candidate_groups.find_links(
+            (k, unpack_arrays(pack_arrays(parts[p]))) for k, parts in enumerate(signed)
+        )
         for p in range(partitions)
     )
 
@@ -73,10 +75,12 @@ def find(
     decisions = [Decisions() for _ in shards]
     for p in range(partitions):
         chosen = [
-            table.where(np.flatnonzero(partition_of(table.groups.together_M, partitions) == p))
+            table.where(np.flatnonzero(partition_of(table.groups.decision_root_M, partitions) == p))
             for table in tables
         ]
-        read_again = [Members.of(unpack(pack(t.arrays())) or {}) for t in chosen if t.ids]
+        read_again = [
+            Members.of(unpack_arrays(pack_arrays(t.arrays())) or {}) for t in chosen if t.ids
+        ]
         for shard, decided in survivors.decide(read_again, order, config).items():
             decisions[shard].add(decided)
     return decisions
@@ -171,7 +175,9 @@ def test_every_key_is_in_one_partition_and_equal_keys_in_the_same(partitions: in
     documents = families(1)
     signed = signatures.signatures(documents, CONFIG)
     parts = signed.parts(partitions)
-    assert [pack(part) for part in parts] == [pack(part) for part in signed.parts(partitions)]
+    assert [pack_arrays(part) for part in parts] == [
+        pack_arrays(part) for part in signed.parts(partitions)
+    ]
     for kind, all_keys in (("bands", signed.bands_NB), ("names", signed.names_N[:, None])):
         found = [
             (int(row), int(key))
@@ -360,9 +366,9 @@ def test_only_candidates_are_compared_and_copies_once() -> None:
     connected = connect(shards, CONFIG, 2)
     places = list(zip(connected.shard_M().tolist(), connected.row_M().tolist(), strict=True))
     assert places == [(0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
-    assert connected.compared_M.tolist() == [True, False, True, False, False]
-    assert len({*connected.near_M.tolist()}) == 3
-    assert len({*connected.together_M.tolist()}) == 2
+    assert connected.needs_jaccard_M.tolist() == [True, False, True, False, False]
+    assert len({*connected.candidate_root_M.tolist()}) == 3
+    assert len({*connected.decision_root_M.tolist()}) == 2
     last = survivors.members(shards[2], connected.where(connected.shard_M() == 2), CONFIG)
     assert [len(own) for own in last.sets] == [97, 0, 0]
 

@@ -11,9 +11,9 @@ import pytest
 from data_pipeline.config import Deduplication, Recipe
 from data_pipeline.deduplication.stage import deduplicate
 from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import DamagedInput, Directory, Ledger
+from data_pipeline.execution.manifest import CorruptStageError, Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -39,11 +39,11 @@ def corpus() -> list[Document]:
 
 
 def write_documents(task: Task) -> Ledger:
-    with Books(task, "read") as books:
+    with ShardOutput(task, "read") as output:
         for document in task.config:
-            books.came(document)
-            books.settle(document)
-    return books.ledger
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
 
 
 def run(root: Path, partitions: int, workers: int = 1, seed: int = 0, **more: str) -> Directory:
@@ -116,7 +116,9 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
     for ledger in (members / "ledger").iterdir():
         ledger.unlink()
     groups.write_bytes(groups.read_bytes()[:-1] + b"?")
-    with pytest.raises(DamagedInput, match=r"all\.parts: part 1 has changed since it was written"):
+    with pytest.raises(
+        CorruptStageError, match=r"all\.parts: part 1 has changed since it was written"
+    ):
         run(tmp_path, partitions=2)
 
 

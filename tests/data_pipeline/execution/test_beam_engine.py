@@ -15,11 +15,11 @@ pytest.importorskip("apache_beam")
 from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.execution import beam_engine
 from data_pipeline.execution.beam_engine import BeamEngine
-from data_pipeline.execution.local_engine import Engine, Failed, LocalEngine
+from data_pipeline.execution.local_engine import ExecutionEngine, Failed, LocalEngine
 from data_pipeline.execution.manifest import Ledger, file_sha256
 from data_pipeline.execution.runner import Runner, Task
 from data_pipeline.reading.stage import read
-from data_pipeline.storage.atomic import DiskFull, write_text
+from data_pipeline.storage.atomic import DiskFullError, write_text
 
 ALONE = ("--runner=DirectRunner",)
 THREADS = (*ALONE, "--direct_running_mode=multi_threading", "--direct_num_workers=4")
@@ -43,7 +43,9 @@ def refuse_some(task: Task) -> Ledger:
 
 
 def fill_the_disk(task: Task) -> Ledger:
-    raise DiskFull(28, "No space left on device. Finished shards are kept. It was writing", "/x/y")
+    raise DiskFullError(
+        28, "No space left on device. Finished shards are kept. It was writing", "/x/y"
+    )
 
 
 def make_a_mistake(task: Task) -> Ledger:
@@ -78,7 +80,7 @@ def tasks(root: Path, names: str) -> list[Task]:
 
 
 @pytest.fixture(params=["local", "beam"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[ExecutionEngine]:
     with LocalEngine(1) if request.param == "local" else BeamEngine(ALONE) as made:
         yield made
 
@@ -100,16 +102,18 @@ def test_a_second_job_in_one_process_does_its_own_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_no_more_than_at_once(tmp_path: Path, at_once: int) -> None:
+def test_no_more_than_at_once(tmp_path: Path, max_parallel: int) -> None:
     global most_at_work
     most_at_work = 0
     with BeamEngine(THREADS) as engine:
-        done = list(engine.run(count_who_works, tasks(tmp_path, "abcdefgh"), at_once=at_once))
+        done = list(
+            engine.run(count_who_works, tasks(tmp_path, "abcdefgh"), max_parallel=max_parallel)
+        )
     assert len(done) == 8
-    assert most_at_work <= at_once
+    assert most_at_work <= max_parallel
 
 
-def test_refused_shards_are_collected_or_raised(tmp_path: Path, engine: Engine) -> None:
+def test_refused_shards_are_collected_or_raised(tmp_path: Path, engine: ExecutionEngine) -> None:
     todo = tasks(tmp_path, "abcde")
     answers = {t.shard: made for t, made in engine.run(refuse_some, todo, collect=(ValueError,))}
     failed = {shard: str(made.error) for shard, made in answers.items() if isinstance(made, Failed)}
@@ -120,7 +124,7 @@ def test_refused_shards_are_collected_or_raised(tmp_path: Path, engine: Engine) 
     assert not list(tmp_path.rglob("failed*"))
 
 
-def test_a_full_disk_is_said_in_the_same_words(tmp_path: Path, engine: Engine) -> None:
+def test_a_full_disk_is_said_in_the_same_words(tmp_path: Path, engine: ExecutionEngine) -> None:
     with pytest.raises(OSError, match=r"No space left on device.*kept.*'/x/y'"):
         list(engine.run(fill_the_disk, tasks(tmp_path, "a"), collect=(ValueError,)))
 

@@ -59,7 +59,7 @@ def test_of_errors_seen_together_the_first_is_raised(monkeypatch: pytest.MonkeyP
     first = local_engine.wait
     monkeypatch.setattr(local_engine, "wait", lambda running, return_when: first(running))
     with LocalEngine(1) as local, pytest.raises(ValueError, match=r"invalid literal.*'a0'"):
-        list(local.run(int, [f"a{k}" for k in range(8)], at_once=8))
+        list(local.run(int, [f"a{k}" for k in range(8)], max_parallel=8))
 
 
 def test_errors_of_a_kind_are_collected_and_others_raised() -> None:
@@ -88,8 +88,8 @@ def test_no_more_than_at_once(tmp_path: Path) -> None:
     tasks = [(str(tmp_path), number) for number in range(8)]
     with LocalEngine(3) as local_engine:
         assert max(n for _, n in local_engine.run(work_in_turn, tasks)) > 1
-        assert {n for _, n in local_engine.run(work_in_turn, tasks, at_once=1)} == {1}
-        assert max(n for _, n in local_engine.run(work_in_turn, tasks, at_once=2)) <= 2
+        assert {n for _, n in local_engine.run(work_in_turn, tasks, max_parallel=1)} == {1}
+        assert max(n for _, n in local_engine.run(work_in_turn, tasks, max_parallel=2)) <= 2
 
 
 def test_tasks_are_taken_as_they_are_needed() -> None:

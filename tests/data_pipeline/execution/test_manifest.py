@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.config import Cleaning, Profile, Recipe, Tier
+from data_pipeline.config import Cleaning, CleaningProfile, Recipe, Tier
 from data_pipeline.execution import manifest as manifests
-from data_pipeline.execution.manifest import Counts, DamagedInput, Directory, Ledger, ShardFile
+from data_pipeline.execution.manifest import CorruptStageError, Counts, Directory, Ledger, ShardFile
 from data_pipeline.storage.atomic import write_text
 
 
@@ -36,7 +36,9 @@ def test_plain_is_json_of_every_config() -> None:
     value = manifests.plain(Recipe())
     assert json.loads(json.dumps(value)) == value
     assert manifests.plain({"tier": Tier.D1, "t": (1, 2)}) == {"tier": "D1", "t": [1, 2]}
-    assert manifests.plain(Cleaning(profiles={"c": Profile.CODE}))["profiles"] == {"c": "code"}
+    assert manifests.plain(Cleaning(profiles={"c": CleaningProfile.CODE}))["profiles"] == {
+        "c": "code"
+    }
 
 
 def test_ledger_round_trip(tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_verify_names_the_file_and_both_hashes(tmp_path: Path) -> None:
     (file,) = make(tmp_path / "d").files()
     file.verify()
     file.path.write_text("hare!")
-    with pytest.raises(DamagedInput) as error:
+    with pytest.raises(CorruptStageError) as error:
         file.verify()
     assert str(file.path) in str(error.value)
     assert file.sha256[:12] in str(error.value)
@@ -74,7 +76,7 @@ def test_verify_names_the_file_and_both_hashes(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused_at_load(tmp_path: Path) -> None:
     (file,) = make(tmp_path / "d").files()
     file.path.unlink()
-    with pytest.raises(DamagedInput, match=r"a\.txt is missing"):
+    with pytest.raises(CorruptStageError, match=r"a\.txt is missing"):
         manifests.load(tmp_path / "d")
 
 
@@ -83,7 +85,7 @@ def test_a_missing_file_is_refused_at_load(tmp_path: Path) -> None:
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(DamagedInput, match=said):
+    with pytest.raises(CorruptStageError, match=said):
         manifests.load(tmp_path)
 
 
@@ -105,5 +107,5 @@ def test_file_asks_for_a_known_name(tmp_path: Path) -> None:
     assert directory.file("shards/a.txt") == ShardFile(
         "shards/a.txt", tmp_path / "d/shards/a.txt", directory.files()[0].sha256
     )
-    with pytest.raises(DamagedInput, match=r"has no file 'b'"):
+    with pytest.raises(CorruptStageError, match=r"has no file 'b'"):
         directory.file("b")

@@ -13,9 +13,9 @@ import pytest
 
 from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import DamagedInput, Directory, Ledger, ShardFile
+from data_pipeline.execution.manifest import CorruptStageError, Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.storage.atomic import DiskFull, write_text
+from data_pipeline.storage.atomic import DiskFullError, write_text
 
 
 def write_twice(task: Task) -> Ledger:
@@ -68,7 +68,7 @@ def troubled(task: Task) -> Ledger:
 @pytest.mark.parametrize(
     ("trouble", "kind", "said"),
     [
-        ("full disk", DiskFull, r"File too large\. Finished shards are kept.*b\.txt"),
+        ("full disk", DiskFullError, r"File too large\. Finished shards are kept.*b\.txt"),
         ("out of memory", RuntimeError, r"a worker process died.*Finished shards are\s+kept"),
     ],
 )
@@ -183,5 +183,5 @@ def test_the_manifest_has_no_time_in_it(tmp_path: Path) -> None:
 def test_workers_check_their_input(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("changed")
     task = Task("a", inputs=(ShardFile("x", tmp_path / "x", "0" * 64),), config=1)
-    with LocalEngine(1) as engine, pytest.raises(DamagedInput, match="has changed since"):
+    with LocalEngine(1) as engine, pytest.raises(CorruptStageError, match="has changed since"):
         Runner(tmp_path / "r", engine).stage("twice", write_twice, [task], config=1, inputs=[])

@@ -14,7 +14,7 @@ import pytest
 
 from data_pipeline.config import HeldOut
 from data_pipeline.held_out import multiple_choice
-from data_pipeline.held_out.multiple_choice import Item
+from data_pipeline.held_out.multiple_choice import MultipleChoiceItem
 from data_pipeline.reading.demo import school_math
 from data_pipeline.storage.document import Document
 
@@ -34,11 +34,11 @@ def documents() -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def made() -> list[Item]:
+def made() -> list[MultipleChoiceItem]:
     return multiple_choice.make(documents(), HeldOut())
 
 
-def test_contract(made: list[Item]) -> None:
+def test_contract(made: list[MultipleChoiceItem]) -> None:
     assert len({item.id for item in made}) == len(made)
     texts = {document.id: document for document in documents()}
     for item in made:
@@ -53,7 +53,9 @@ def test_contract(made: list[Item]) -> None:
         assert item.context + item.choices[item.answer] in texts[item.document].text
 
 
-def test_as_many_as_wanted_of_each_task_spread_over_the_documents(made: list[Item]) -> None:
+def test_as_many_as_wanted_of_each_task_spread_over_the_documents(
+    made: list[MultipleChoiceItem],
+) -> None:
     counts = Counter((item.source, item.task) for item in made)
     assert counts == {
         (source, task): 40
@@ -67,12 +69,12 @@ def test_as_many_as_wanted_of_each_task_spread_over_the_documents(made: list[Ite
     assert all(len(item.choices) == 2 for item in few)
 
 
-def test_the_right_choice_has_no_favourite_place(made: list[Item]) -> None:
+def test_the_right_choice_has_no_favorite_place(made: list[MultipleChoiceItem]) -> None:
     places = Counter(item.answer for item in made)
     assert all(30 < places[place] < 70 for place in range(4)), places  # of 200
 
 
-def test_cloze(made: list[Item]) -> None:
+def test_cloze(made: list[MultipleChoiceItem]) -> None:
     texts = {document.id: document for document in documents()}
     for item in (item for item in made if item.task == "cloze"):
         assert 20 <= len(item.context.split()) <= 60
@@ -89,7 +91,7 @@ def test_cloze(made: list[Item]) -> None:
                 assert any(choice in other.text for other in others)
 
 
-def test_continuation(made: list[Item]) -> None:
+def test_continuation(made: list[MultipleChoiceItem]) -> None:
     texts = {document.id: document for document in documents()}
     for item in (item for item in made if item.task == "continuation"):
         assert len(item.context.split()) == 50
@@ -103,7 +105,7 @@ def test_continuation(made: list[Item]) -> None:
                 assert any(choice in other.text for other in others)
 
 
-def test_arithmetic(made: list[Item]) -> None:
+def test_arithmetic(made: list[MultipleChoiceItem]) -> None:
     copied = 0
     for item in (item for item in made if item.task == "arithmetic"):
         assert item.context.endswith("The answer is")
@@ -116,7 +118,7 @@ def test_arithmetic(made: list[Item]) -> None:
     assert copied > 20  # a number of the problem is no way to the answer
 
 
-def test_order_of_documents_does_not_matter(made: list[Item]) -> None:
+def test_order_of_documents_does_not_matter(made: list[MultipleChoiceItem]) -> None:
     shuffled = documents()
     random.Random(0).shuffle(shuffled)
     assert multiple_choice.make(shuffled, HeldOut()) == made
@@ -130,7 +132,7 @@ def test_too_little_to_choose_from() -> None:
     assert multiple_choice.make([Document("a", "Too short.", "web", "web")], HeldOut()) == []
 
 
-def test_another_process_gives_the_same(made: list[Item]) -> None:
+def test_another_process_gives_the_same(made: list[MultipleChoiceItem]) -> None:
     script = (
         "from tests.data_pipeline.held_out.test_multiple_choice import *\n"
         "print(json.dumps([item.to_json() for item in multiple_choice.make(documents(), HeldOut())]))"

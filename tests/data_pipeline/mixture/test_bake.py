@@ -46,7 +46,7 @@ def hashes(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def baked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bake.Part]:
+def baked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bake.BakedPart]:
     directory = tmp_path_factory.mktemp("baked data")
     return directory, bake.bake_part("web-00000", "web", documents(), directory, CONFIG)
 
@@ -54,7 +54,7 @@ def baked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bake.Part]:
 # -- records and spans -------------------------------------------------------------------------
 
 
-def read_rows(directory: Path, part: bake.Part) -> Iterator[tuple[list[int], str, int, int]]:
+def read_rows(directory: Path, part: bake.BakedPart) -> Iterator[tuple[list[int], str, int, int]]:
     """(tokens, document id, offset, length) of every segment, in order; checks the layout."""
     rows, spans = records(directory / part.file), records(directory / part.spans)
     assert len(rows) == len(spans) == part.records
@@ -69,7 +69,7 @@ def read_rows(directory: Path, part: bake.Part) -> Iterator[tuple[list[int], str
             yield tokens[end - length : end].tolist(), name, offset, length
 
 
-def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.Part]) -> None:
+def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.BakedPart]) -> None:
     tokenizer = Tokenizer()
     whole = {d.id: [1, *tokenizer.encode(d.text), 2] for d in documents()}
     predicted = {name: np.zeros(len(tokens), int) for name, tokens in whole.items()}
@@ -81,7 +81,7 @@ def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.
         assert (counts[1:] == 1).all()
 
 
-def test_counts(baked: tuple[Path, bake.Part]) -> None:
+def test_counts(baked: tuple[Path, bake.BakedPart]) -> None:
     directory, part = baked
     tokenizer = Tokenizer()
     assert part.documents == 60
@@ -96,7 +96,7 @@ def test_counts(baked: tuple[Path, bake.Part]) -> None:
 
 
 def test_the_same_documents_give_the_same_bytes(
-    baked: tuple[Path, bake.Part], tmp_path: Path
+    baked: tuple[Path, bake.BakedPart], tmp_path: Path
 ) -> None:
     again = bake.bake_part("web-00000", "web", iter(documents()), tmp_path, CONFIG)
     assert asdict(again) == asdict(baked[1])
@@ -176,7 +176,7 @@ def test_refuses_a_wrong_tokenizer(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_and_a_kill_leave_nothing_that_looks_done(
-    baked: tuple[Path, bake.Part], tmp_path: Path
+    baked: tuple[Path, bake.BakedPart], tmp_path: Path
 ) -> None:
     directory, part = baked
     assert 5_000 < part.tfrecord_bytes < 50_000 < (directory / part.file).stat().st_size
@@ -214,11 +214,11 @@ bake.bake_part("web-00000", "web", documents(), {str(tmp_path)!r}, CONFIG)
 # -- the manifest ------------------------------------------------------------------------------
 
 
-def parts_of(*sources: str, count: int = 2) -> Iterable[bake.Part]:
+def parts_of(*sources: str, count: int = 2) -> Iterable[bake.BakedPart]:
     for source in sources:
         for i in range(count):
             name = f"{source}-{i}"
-            yield bake.Part(
+            yield bake.BakedPart(
                 source,
                 f"{name}.array_record",
                 f"{name}.spans.array_record",
@@ -230,7 +230,7 @@ def parts_of(*sources: str, count: int = 2) -> Iterable[bake.Part]:
             )
 
 
-def with_files(directory: Path, parts: Iterable[bake.Part]) -> list[bake.Part]:
+def with_files(directory: Path, parts: Iterable[bake.BakedPart]) -> list[bake.BakedPart]:
     parts = list(parts)
     for part in parts:
         for file in (part.file, part.spans, part.tfrecord):

@@ -1,4 +1,4 @@
-"""Texts on which two ways of tokenising would differ if they could, and changed vocabularies."""
+"""Texts on which two ways of tokenizing would differ if they could, and changed vocabularies."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def test_examples_of_prompts_would_be_kept_if_they_were_answers(kind: str) -> No
     assert len(EXAMPLES[kind]) == 3
     for passage, item in EXAMPLES[kind]:
         assert schemas.breach(kind, item) is None
-        assert checks.object_to(kind, tasks.tidy(kind, item), checks.Passage(passage)) is None
+        assert checks.object_to(kind, tasks.tidy(kind, item), checks.SourcePassage(passage)) is None
 
 
 # ---- replies

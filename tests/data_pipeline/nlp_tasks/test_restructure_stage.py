@@ -22,13 +22,13 @@ from data_pipeline.config import (
     Recipe,
     Restructuring,
     Source,
-    Teacher,
+    TeacherConfig,
     Tier,
 )
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, digest
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.nlp_tasks.restructure import schemas
 from data_pipeline.nlp_tasks.restructure_stage import restructure
 from data_pipeline.pipeline import run as run_recipe
@@ -81,11 +81,11 @@ def text(k: int) -> str:
 
 
 def write(task: Task) -> Ledger:
-    with Books(task, "made") as books:
+    with ShardOutput(task, "made") as output:
         for document in task.config:
-            books.came(document)
-            books.settle(document)
-    return books.ledger
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
 
 
 def documents(runner: Runner, count: int = 30) -> Directory:
@@ -99,7 +99,7 @@ def documents(runner: Runner, count: int = 30) -> Directory:
     return runner.stage("made", write, tasks, config=count, inputs=[])
 
 
-def recipe(teacher: Teacher, **changes: Any) -> Recipe:
+def recipe(teacher: TeacherConfig, **changes: Any) -> Recipe:
     made = {"min_words": 40, "max_words": 120, "teacher": teacher, "enabled": True}
     return Recipe(restructuring=Restructuring(**(made | changes)))
 
@@ -209,7 +209,7 @@ def test_an_address_holds_what_determines_the_text_and_nothing_else(
     key = {"api_key_variable": "HARE_TEST_KEY"}
     os.environ["HARE_TEST_KEY"] = "a secret"
 
-    def made(teacher: Teacher, **changes: Any) -> dict[str, str]:
+    def made(teacher: TeacherConfig, **changes: Any) -> dict[str, str]:
         return addresses(run(recipe(teacher, **changes), tmp_path, count=4))
 
     first = made(server.config())
@@ -220,7 +220,7 @@ def test_an_address_holds_what_determines_the_text_and_nothing_else(
         "a secret" not in manifests and other.url not in manifests and server.url not in manifests
     )
 
-    def changed(teacher: Teacher, **changes: Any) -> list[bool]:
+    def changed(teacher: TeacherConfig, **changes: Any) -> list[bool]:
         now = made(teacher, **changes)
         return [now[name] != first[name] for name in STAGES]
 
@@ -316,7 +316,7 @@ def test_a_killed_run_asks_only_for_what_is_missing(
 
 
 def test_another_source_of_its_name_is_refused(tmp_path: Path) -> None:
-    config = recipe(Teacher(base_url="http://127.0.0.1:9/v1", model="m"), source="sea")
+    config = recipe(TeacherConfig(base_url="http://127.0.0.1:9/v1", model="m"), source="sea")
     with pytest.raises(ValueError, match=r"restructuring\.source: 'sea' is the name of another"):
         run(config, tmp_path)
 
@@ -412,8 +412,8 @@ def test_the_recipe_asks_about_clean_documents_by_topic_and_bakes_the_tasks(
 
 def test_settings_are_looked_at_before_anything_is_read(tmp_path: Path) -> None:
     for teacher, kinds, message in (
-        (Teacher(model="m"), ("riddle",), "there is no kind riddle"),
-        (Teacher(), ("title",), r"teacher\.model is not set"),
+        (TeacherConfig(model="m"), ("riddle",), "there is no kind riddle"),
+        (TeacherConfig(), ("title",), r"teacher\.model is not set"),
     ):
         made = recipe(teacher, kinds=kinds)
         made.sources = [Source(path=str(tmp_path / "nowhere"))]
@@ -445,7 +445,7 @@ def test_answers_of_a_random_model_fit_their_schema_and_are_all_rejected(tmp_pat
             url = process.stdout.readline().strip()
             assert url.startswith("http://"), (tmp_path / "log").read_text()
             no_bytes = [[token, False] for token in range(3, 259)]  # they are seldom UTF-8
-            teacher = Teacher(
+            teacher = TeacherConfig(
                 base_url=url,
                 model="m.gguf",
                 temperature=1.0,

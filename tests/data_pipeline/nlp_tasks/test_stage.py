@@ -14,7 +14,7 @@ from data_pipeline.config import NlpTasks, Recipe
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.mixture.tokenizer import Tokenizer
 from data_pipeline.nlp_tasks.from_structure import KINDS, build
 from data_pipeline.nlp_tasks.stage import write_tasks
@@ -318,11 +318,11 @@ def test_pure_and_the_same_in_another_process(tasks: list[Document]) -> None:
 
 
 def write(task: Task) -> Ledger:
-    with Books(task, "made") as books:
+    with ShardOutput(task, "made") as output:
         for one in everything():
-            books.came(one)
-            books.settle(one)
-    return books.ledger
+            output.count_input(one)
+            output.write(one)
+    return output.ledger
 
 
 def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 import zstandard
 
 from data_pipeline.reading import files
-from data_pipeline.reading.files import Row, kind, read_file, split_array
+from data_pipeline.reading.files import RawRow, kind, read_file, split_array
 from data_pipeline.storage import compressed
-from data_pipeline.storage.compressed import CorruptInput, TruncatedInput
-from data_pipeline.storage.document import Bad
+from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
+from data_pipeline.storage.document import BadInput
 
 LIMIT = 1 << 20
 GOOD = [{"text": f"document {i} ü\u2028"} for i in range(4)]
@@ -33,7 +33,9 @@ def read(path, content=None, max_bytes=LIMIT, columns=()):
 
 def split(rows):
     """The fields of the good rows, and the bad ones."""
-    return [r.fields for r in rows if isinstance(r, Row)], [r for r in rows if isinstance(r, Bad)]
+    return [r.fields for r in rows if isinstance(r, RawRow)], [
+        r for r in rows if isinstance(r, BadInput)
+    ]
 
 
 def zst(data: bytes) -> bytes:
@@ -67,15 +69,17 @@ def test_a_truncated_file_gives_its_rows_and_then_raises(tmp_path, suffix, compr
     content = compress(lines({"text": f"{i * 7919} " * 20} for i in range(30_000)))
     path.write_bytes(content[: len(content) * 2 // 3])
     got = []
-    with pytest.raises(TruncatedInput, match=rf"a\.jsonl{suffix} ends inside .* bytes of content"):
+    with pytest.raises(
+        TruncatedInputError, match=rf"a\.jsonl{suffix} ends inside .* bytes of content"
+    ):
         got.extend(read_file(path, path.name, LIMIT))
     assert 0 < len(got) < 30_000
-    assert all(isinstance(row, Row) for row in got)
+    assert all(isinstance(row, RawRow) for row in got)
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zst)])
 def test_garbage_after_a_compressed_file_raises(tmp_path, suffix, compress):
-    with pytest.raises(CorruptInput, match=r"a\.jsonl"):
+    with pytest.raises(CorruptInputError, match=r"a\.jsonl"):
         read(tmp_path / f"a.jsonl{suffix}", compress(lines(GOOD)) + b"garbage")
 
 
@@ -185,7 +189,7 @@ def test_a_json_file_may_be_an_array_an_object_or_lines(tmp_path):
     assert split(read(path, json.dumps(GOOD, indent=2).encode())) == (GOOD, [])
     assert split(read(path, b" [ ] ")) == (
         [],
-        [Bad("empty_file", "a.json", 0, "no rows in it", b"")],
+        [BadInput("empty_file", "a.json", 0, "no rows in it", b"")],
     )
     assert split(read(path, json.dumps(GOOD[0], indent=2).encode())) == (GOOD[:1], [])
     assert split(read(path, lines(GOOD))) == (GOOD, [])
@@ -205,9 +209,9 @@ def test_an_array_is_split_the_same_whatever_the_chunks():
 def test_an_array_that_is_not_closed_or_goes_on_raises(tmp_path):
     content = json.dumps(GOOD).encode()
     for kept in range(1, len(content)):
-        with pytest.raises(TruncatedInput, match=r"a\.json ends inside its JSON array"):
+        with pytest.raises(TruncatedInputError, match=r"a\.json ends inside its JSON array"):
             read(tmp_path / "a.json", content[:kept])
-    with pytest.raises(CorruptInput, match="goes on after its JSON array: b'and more'"):
+    with pytest.raises(CorruptInputError, match="goes on after its JSON array: b'and more'"):
         read(tmp_path / "a.json", content + b" and more")
 
 
@@ -278,11 +282,13 @@ def test_damaged_parquet_raises(tmp_path):
     pq.write_table(table(text=[f"{i * 7919}" for i in range(5000)]), path)
     content = path.read_bytes()
     for damaged in (content[:-100], b"", b"PAR1 not really"):
-        with pytest.raises(CorruptInput, match=r"a\.parquet is no complete Parquet file"):
+        with pytest.raises(CorruptInputError, match=r"a\.parquet is no complete Parquet file"):
             read(path, damaged)
     middle = bytearray(content)
     middle[4:200] = bytes(196)  # the first page, which the footer still promises
-    with pytest.raises(CorruptInput, match=r"a\.parquet cannot be read beyond 0 of 5,000 rows"):
+    with pytest.raises(
+        CorruptInputError, match=r"a\.parquet cannot be read beyond 0 of 5,000 rows"
+    ):
         read(path, bytes(middle))
 
 
@@ -329,9 +335,9 @@ COMPRESSED = {".gz": gzip.compress, ".zst": zst}
 def test_a_cut_file_of_any_kind_is_refused_wherever_it_is_cut(tmp_path, kind, suffix):
     whole = COMPRESSED[suffix](CONTENTS[kind])
     path = tmp_path / f"a{kind}{suffix}"
-    assert not [row for row in read(path, whole) if isinstance(row, Bad)]
+    assert not [row for row in read(path, whole) if isinstance(row, BadInput)]
     for kept in (2, len(whole) // 2, len(whole) - 1):
-        with pytest.raises(TruncatedInput, match=rf"^a\{kind}\{suffix} ends inside"):
+        with pytest.raises(TruncatedInputError, match=rf"^a\{kind}\{suffix} ends inside"):
             read(path, whole[:kept])
 
 
@@ -345,8 +351,8 @@ def test_a_file_of_any_kind_that_is_empty_or_too_long_or_no_utf8_is_named(tmp_pa
         assert (bad.reason, bad.file) == ("empty_file", path.name)
     long = CONTENTS[kind].replace(b"document 1", b"x" * 3000).replace(b"a text", b"a text" * 99)
     rows = read(path, compress(long), max_bytes=1000)
-    assert [row.reason for row in rows if isinstance(row, Bad)] == ["line_too_long"]
+    assert [row.reason for row in rows if isinstance(row, BadInput)] == ["line_too_long"]
     wrong = CONTENTS[kind].replace(b"document 1", b"caf\xff").replace(b"a text", b"\xff", 1)
     rows = read(path, compress(wrong))
-    assert [row.reason for row in rows if isinstance(row, Bad)] == ["invalid_utf8"]
+    assert [row.reason for row in rows if isinstance(row, BadInput)] == ["invalid_utf8"]
     assert len(rows) == len(read(path, compress(CONTENTS[kind])))  # and the other rows survive

@@ -6,7 +6,7 @@ import doctest
 import pytest
 
 from data_pipeline.reading import html
-from data_pipeline.reading.html import NoMainText, decode, main_text
+from data_pipeline.reading.html import NoMainTextError, decode, main_text
 
 PAGE = """<!DOCTYPE html><html><head><title>Hares</title><style>p {color: red}</style></head><body>
 <nav><ul><li><a href="/">Home page</a></li><li><a href="/about">The authors</a></li></ul></nav>
@@ -52,7 +52,7 @@ def test_signs_are_not_escaped():
     "page", ["<html></html>", "<body><nav><a href='/'></a></nav></body>", "<p> </p>"]
 )
 def test_a_page_without_main_text_raises(page):
-    with pytest.raises(NoMainText):
+    with pytest.raises(NoMainTextError):
         main_text(page)
 
 

@@ -12,9 +12,9 @@ import pytest
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading import hub_source, sources
 from data_pipeline.reading.input_shards import partition
-from data_pipeline.reading.listing import MissingSource
-from data_pipeline.storage.compressed import CorruptInput
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.reading.listing import MissingSourceError
+from data_pipeline.storage.compressed import CorruptInputError
+from data_pipeline.storage.document import BadInput, Document
 
 datasets = pytest.importorskip("datasets", reason="the extra `hub` is not installed")
 ROWS = 25
@@ -74,7 +74,7 @@ def source(folder: Path) -> Source:
     return Source("hares", reader=Reader.HUGGING_FACE, path=path, subset="english")
 
 
-def read(source: Source, reading: Reading | None = None) -> list[Document | Bad]:
+def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
     reading = reading or Reading()
     shards = partition(source, reading)
     return [row for shard in shards for row in sources.read(shard, source, reading)]
@@ -149,15 +149,19 @@ def test_invalid_utf8_is_quarantined_with_its_place(
     parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     good, bad = read(replace(source, path=str(tmp_path), subset="", streaming=streaming))
     assert isinstance(good, Document) and good.text == "ok"
-    assert isinstance(bad, Bad) and (bad.reason, bad.offset) == ("invalid_utf8", 1)
+    assert isinstance(bad, BadInput) and (bad.reason, bad.offset) == ("invalid_utf8", 1)
 
 
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"path": "no-such/thing"}, MissingSource, "there is no dataset 'no-such/thing' on this"),
-        ({"path": "/no/where"}, MissingSource, "there is no dataset '/no/where'"),
-        ({"path": ""}, MissingSource, "has no path: a hub id or a folder"),
+        (
+            {"path": "no-such/thing"},
+            MissingSourceError,
+            "there is no dataset 'no-such/thing' on this",
+        ),
+        ({"path": "/no/where"}, MissingSourceError, "there is no dataset '/no/where'"),
+        ({"path": ""}, MissingSourceError, "has no path: a hub id or a folder"),
         ({"subset": "german"}, ValueError, r"'german' not found.*\['english', 'other'\]"),
         ({"split": "tost"}, ValueError, "source 'hares'.*Unknown split \"tost\""),
         ({"split": "tost", "streaming": True}, ValueError, "source 'hares'.*Bad split: tost"),
@@ -185,7 +189,7 @@ def test_saved_datasets_say_what_they_have_not(source: Source, folder: Path) -> 
 
 def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingSource, match=r"not installed: pip install 'hare-jax\[hub\]'"):
+    with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[hub\]'"):
         partition(source, Reading())
 
 
@@ -201,7 +205,7 @@ def test_a_truncated_file_is_an_error(
         (tmp_path / file.name).write_bytes(file.read_bytes())
     truncate(sorted(tmp_path.iterdir())[2], 0.8)
     source = replace(source, path=str(tmp_path), subset="", streaming=streaming)
-    with pytest.raises(CorruptInput, match=r"source 'hares': .*cannot be read"):
+    with pytest.raises(CorruptInputError, match=r"source 'hares': .*cannot be read"):
         read(source)
 
 
@@ -211,7 +215,7 @@ def test_a_truncated_saved_dataset_is_an_error(
     for file in (folder / "saved").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     truncate(sorted(tmp_path.glob("*.arrow"))[1], 0.5)
-    with pytest.raises(CorruptInput, match=r"cannot be read\. Download or make it again"):
+    with pytest.raises(CorruptInputError, match=r"cannot be read\. Download or make it again"):
         read(replace(source, path=str(tmp_path)))
 
 

@@ -20,7 +20,7 @@ from data_pipeline.reading.files import pieces
 from data_pipeline.reading.input_shards import partition
 from data_pipeline.storage import compressed
 from data_pipeline.storage.compressed import lines_between, split_lines
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.storage.document import BadInput, Document
 
 TOGETHER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Lines with everything that a cut could fall into: characters of several bytes, CRLF, nothing.
@@ -30,7 +30,7 @@ LINES = st.lists(
 )
 
 
-def read_all(source: Source, shard_bytes: int) -> list[Document | Bad]:
+def read_all(source: Source, shard_bytes: int) -> list[Document | BadInput]:
     reading = Reading(shard_bytes=shard_bytes, max_line_bytes=200)
     shards = partition(source, reading)
     return [d for shard in shards for d in sources.read(shard, source, reading)]

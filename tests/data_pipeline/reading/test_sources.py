@@ -16,8 +16,8 @@ import zstandard
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import not_read, partition
-from data_pipeline.storage.compressed import CorruptInput, TruncatedInput
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
+from data_pipeline.storage.document import BadInput, Document
 
 
 def lines(*rows) -> bytes:
@@ -34,7 +34,9 @@ def read(path, content=None, **source):
     if content is not None:
         path.write_bytes(content)
     rows = read_all(Source("web", path=str(path), **source))
-    return [r for r in rows if isinstance(r, Document)], [r for r in rows if isinstance(r, Bad)]
+    return [r for r in rows if isinstance(r, Document)], [
+        r for r in rows if isinstance(r, BadInput)
+    ]
 
 
 @pytest.fixture
@@ -273,7 +275,7 @@ def test_a_bad_row_is_named_and_the_others_survive(tmp_path, line, reason, detai
     path.write_bytes(content)
     first, bad, last = read_all(Source("web", path=str(path)), Reading(max_line_bytes=500))
     assert [first.text, last.text] == [row["text"] for row in GOOD]
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadInput)
     assert bad.reason == reason
     assert detail in bad.detail
     assert (bad.file, bad.offset) == ("a.jsonl", len(lines(GOOD[0])))
@@ -325,10 +327,10 @@ def test_a_byte_order_mark_is_noted_in_meta(tmp_path):
 def test_a_truncated_file_is_no_short_file(tmp_path, suffix):
     content = lines(*[{"text": f"{i * 7919} " * 9} for i in range(3000)])
     compress = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
-    with pytest.raises(TruncatedInput, match=rf"^a\.jsonl{suffix} ends inside"):
+    with pytest.raises(TruncatedInputError, match=rf"^a\.jsonl{suffix} ends inside"):
         read(tmp_path / f"a.jsonl{suffix}", compress(content)[:-2000])
-    assert issubclass(TruncatedInput, ValueError)
-    with pytest.raises(CorruptInput, match=rf"^a\.jsonl{suffix} is not valid"):
+    assert issubclass(TruncatedInputError, ValueError)
+    with pytest.raises(CorruptInputError, match=rf"^a\.jsonl{suffix} is not valid"):
         read(tmp_path / f"a.jsonl{suffix}", compress(content) + b"garbage")
 
 
@@ -361,13 +363,13 @@ def test_categories(tmp_path):
     assert documents[0].category == "a"
 
 
-def test_licence_address_and_origin_are_kept(tmp_path):
+def test_license_address_and_origin_are_kept(tmp_path):
     rows = [
         {"text": "t", "license": "MIT", "url": "http://a.b", "source": "elsewhere", "other": 1},
-        {"text": "t", "licence": "x" * 1000, "url": 3, "source": "web"},
+        {"text": "t", "license": "x" * 1000, "url": 3, "source": "web"},
     ]
     documents, _ = read(tmp_path / "a.jsonl", lines(*rows))
-    kept = {"licence": "MIT", "url": "http://a.b", "source": "elsewhere"}
+    kept = {"license": "MIT", "url": "http://a.b", "source": "elsewhere"}
     assert documents[0].meta == {"file": "a.jsonl", "offset": 0} | kept
     assert documents[1].meta == {"file": "a.jsonl", "offset": len(lines(rows[0]))}
 

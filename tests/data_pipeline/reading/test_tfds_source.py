@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import Reader, Reading, Source, Tier
-from data_pipeline.execution.silence_stderr import quiet
+from data_pipeline.execution.silence_stderr import silence_stderr
 from data_pipeline.reading import sources, tfds_source
 from data_pipeline.reading.input_shards import partition
-from data_pipeline.reading.listing import MissingSource
-from data_pipeline.storage.compressed import CorruptInput, TruncatedInput
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.reading.listing import MissingSourceError
+from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
+from data_pipeline.storage.document import BadInput, Document
 
 # TFDS calls what protobuf has deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
@@ -42,7 +42,7 @@ def example(i: int) -> dict[str, Any]:
 def builder_class() -> Any:
     import numpy as np
 
-    with quiet():
+    with silence_stderr():
         import tensorflow_datasets as tfds
 
     class Animals(tfds.core.GeneratorBasedBuilder):
@@ -80,14 +80,14 @@ def builder_class() -> Any:
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
 def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with quiet():
+    with silence_stderr():
         import tensorflow_datasets as tfds
 
     folder: Path = tmp_path_factory.mktemp("tfds")
     options = {"data_dir": str(folder), "file_format": request.param, "config": "plain"}
     logging.disable(logging.WARNING)
     try:
-        with quiet(), warnings.catch_warnings():
+        with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what TFDS imports to write
             builder_class()(**options).download_and_prepare(
                 download_config=tfds.download.DownloadConfig(num_shards=SHARDS)
@@ -102,7 +102,7 @@ def source(data_dir: Path) -> Source:
     return Source("animals_text", reader=Reader.TFDS, path="animals/plain", data_dir=str(data_dir))
 
 
-def read(source: Source, reading: Reading | None = None) -> list[Document | Bad]:
+def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
     reading = reading or Reading()
     shards = partition(source, reading)
     return [row for shard in shards for row in sources.read(shard, source, reading)]
@@ -144,7 +144,7 @@ def test_a_document_says_where_it_lies(source: Source) -> None:
         (again,) = [
             r
             for f, r in tfds_source.read([file], source)
-            if not isinstance(r, Bad) and r.place["row"] == number
+            if not isinstance(r, BadInput) and r.place["row"] == number
         ]
         assert again.fields["text"] == row.text
 
@@ -156,7 +156,7 @@ def test_nested_fields_and_labels(source: Source) -> None:
     )
     names = [item.name for item in tfds_source.items(source)]
     rows = [r for _, r in tfds_source.read(names, replace(source, category_field="meta"))]
-    assert {r.fields["meta"]["kind"] for r in rows if not isinstance(r, Bad)} == {"web", "law"}
+    assert {r.fields["meta"]["kind"] for r in rows if not isinstance(r, BadInput)} == {"web", "law"}
 
 
 def test_d3_sees_a_conversation_as_json_would_have_it(source: Source) -> None:
@@ -165,13 +165,13 @@ def test_d3_sees_a_conversation_as_json_would_have_it(source: Source) -> None:
     assert {row.text for row in rows if isinstance(row, Document)} == {
         f"User: Hi\nAssistant: {i}" for i in range(ROWS) if i != 5
     }
-    (bad,) = [row for row in rows if isinstance(row, Bad)]
+    (bad,) = [row for row in rows if isinstance(row, BadInput)]
     assert (bad.reason, bad.raw) == ("invalid_utf8", b"\xff\xfe")
 
 
 def test_invalid_utf8_is_quarantined_with_its_place(source: Source) -> None:
     rows = read(replace(source, text_fields=("raw",)))
-    (bad,) = [row for row in rows if isinstance(row, Bad)]
+    (bad,) = [row for row in rows if isinstance(row, BadInput)]
     assert bad.reason == "invalid_utf8" and "byte 0xff" in bad.detail
     assert len(rows) == ROWS
 
@@ -184,15 +184,19 @@ def test_the_folder_of_a_version_is_read_in_place(source: Source, data_dir: Path
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"path": "fish"}, MissingSource, "no prepared TFDS dataset 'fish' .* `tfds build fish"),
-        ({"path": "animals/odd"}, MissingSource, "no prepared TFDS dataset 'animals/odd'"),
-        ({"path": "animals:9.0.0"}, MissingSource, "no prepared TFDS dataset 'animals:9.0.0'"),
+        (
+            {"path": "fish"},
+            MissingSourceError,
+            "no prepared TFDS dataset 'fish' .* `tfds build fish",
+        ),
+        ({"path": "animals/odd"}, MissingSourceError, "no prepared TFDS dataset 'animals/odd'"),
+        ({"path": "animals:9.0.0"}, MissingSourceError, "no prepared TFDS dataset 'animals:9.0.0'"),
         ({"path": "a b!"}, ValueError, "source 'animals_text': Parsing builder name"),
-        ({"path": ""}, MissingSource, "has no path: a dataset's name"),
-        ({"data_dir": "/no/where"}, MissingSource, "in /no/where"),
+        ({"path": ""}, MissingSourceError, "has no path: a dataset's name"),
+        ({"data_dir": "/no/where"}, MissingSourceError, "in /no/where"),
         ({"split": "tost"}, ValueError, "has no split 'tost'; there are train, test"),
         ({"split": "train[:9z]"}, ValueError, r"has no split 'train\[:9z\]'"),
-        ({"split": "train[:0]"}, MissingSource, "is empty"),
+        ({"split": "train[:0]"}, MissingSourceError, "is empty"),
         ({"split": "train[:9]+train[8:]"}, ValueError, "overlap: some examples would be read tw"),
         ({"text_fields": ("body",)}, ValueError, "no field 'body', only messages, meta/kind, meta"),
         ({"text_fields": ("meta/kind",)}, ValueError, "'meta/kind' of .* is ClassLabel, expected"),
@@ -209,7 +213,7 @@ def test_what_is_not_there_is_said(
 
 def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets.core", None)
-    with pytest.raises(MissingSource, match=r"not installed: pip install 'hare-jax\[data\]'"):
+    with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[data\]'"):
         partition(source, Reading())
 
 
@@ -225,7 +229,7 @@ def damaged(source: Source, to: Path, keep: float) -> tuple[Source, Path]:
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.95])
 def test_a_truncated_file_is_an_error(source: Source, tmp_path: Path, keep: float) -> None:
     source, file = damaged(source, tmp_path, keep)
-    kind = CorruptInput if ".array_record" in file.name else TruncatedInput
+    kind = CorruptInputError if ".array_record" in file.name else TruncatedInputError
     with pytest.raises(kind, match=f"{file.name}.* (copied|prepared again)"):
         read(source)
 
@@ -237,7 +241,9 @@ def test_a_file_cut_between_two_records_is_an_error_too(source: Source, tmp_path
     content = file.read_bytes()
     first = 8 + 4 + int.from_bytes(content[:8], "little") + 4
     file.write_bytes(content[:first])
-    with pytest.raises(TruncatedInput, match=r"ends after 1 examples, dataset_info\.json says \d"):
+    with pytest.raises(
+        TruncatedInputError, match=r"ends after 1 examples, dataset_info\.json says \d"
+    ):
         read(source)
 
 
@@ -246,7 +252,7 @@ def test_damaged_bytes_are_an_error(source: Source, tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[130] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CorruptInput, match=file.name):
+    with pytest.raises(CorruptInputError, match=file.name):
         read(source)
 
 
@@ -257,5 +263,5 @@ def test_a_missing_file_and_a_changed_one(source: Source, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="changed while the run was reading it"):
         list(sources.read(shard, source, Reading()))
     file.unlink()
-    with pytest.raises(MissingSource, match=f"{file.name} is missing, though dataset_info"):
+    with pytest.raises(MissingSourceError, match=f"{file.name} is missing, though dataset_info"):
         partition(source, Reading())

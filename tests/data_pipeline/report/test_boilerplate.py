@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipeline import report
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import boilerplate
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.document import Document
 
 from .test_page import make
@@ -29,7 +29,9 @@ def cleaned(root: Path, lines: list[list[object]]) -> Directory:
 
 def test_the_most_frequent_lines_of_each_source(tmp_path: Path) -> None:
     lines = [[f"Line {k}", 100 - k] for k in range(20)]
-    (row,) = boilerplate.repeated_lines(Stage.all_of([cleaned(tmp_path, lines)]), {"web": "s0"})
+    (row,) = boilerplate.repeated_lines(
+        ReportStage.all_of([cleaned(tmp_path, lines)]), {"web": "s0"}
+    )
     assert (row["source"], row["count"]) == ("web", 7)
     assert row["lines"] == [(f"Line {k}", 100 - k) for k in range(boilerplate.LINES)]
 
@@ -53,5 +55,5 @@ def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
 
 def test_nothing_is_shown_where_nothing_was_taken_out(tmp_path: Path) -> None:
     pages = [Document("web/1", "Hares are fast.", "web", "web")]
-    stages = Stage.all_of([make(tmp_path, "clean", pages, pages)])
+    stages = ReportStage.all_of([make(tmp_path, "clean", pages, pages)])
     assert boilerplate.repeated_lines(stages, {"web": "s0"}) == []

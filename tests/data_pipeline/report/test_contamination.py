@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import charts, contamination
 from data_pipeline.report.charts import PairRow
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.page import _environment
 
 FOUND: dict[str, Any] = {
@@ -24,12 +24,12 @@ FOUND: dict[str, Any] = {
 }
 
 
-def stage(name: str, *ledgers: Ledger) -> Stage:
+def stage(name: str, *ledgers: Ledger) -> ReportStage:
     value = {"stage": name, "address": "x", "shards": [ledger.to_json() for ledger in ledgers]}
-    return Stage.all_of([Directory(Path("nowhere") / name, value)])[0]
+    return ReportStage.all_of([Directory(Path("nowhere") / name, value)])[0]
 
 
-def cut() -> list[Stage]:
+def cut() -> list[ReportStage]:
     index = stage("index", Ledger("13", extra={"items": {"gsm8k": 30, "mmlu": 9}}))
     ledgers = [
         Ledger("a", extra={"cut": {"gsm8k": 2, "mmlu": 1}, "examples": [FOUND] * 9}),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import contamination, drops, flow
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 
 
-def stage(name: str, *ledgers: Ledger) -> Stage:
+def stage(name: str, *ledgers: Ledger) -> ReportStage:
     value = {"stage": name, "address": "x", "shards": [ledger.to_json() for ledger in ledgers]}
-    return Stage.all_of([Directory(Path("nowhere") / name, value)])[0]
+    return ReportStage.all_of([Directory(Path("nowhere") / name, value)])[0]
 
 
 def test_a_source_is_known_by_the_longest_name_that_fits() -> None:
@@ -42,7 +42,7 @@ def test_flow_carries_untouched_sources_and_adds_new_ones() -> None:
                 counts.dropped["x"] = came - kept
         return made
 
-    stages = Stage.all_of(
+    stages = ReportStage.all_of(
         [
             Directory(
                 Path("nowhere"), {"stage": name, "address": "x", "shards": [account.to_json()]}

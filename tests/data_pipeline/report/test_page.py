@@ -503,13 +503,13 @@ def test_addresses_and_versions_are_given(full: str) -> None:
     assert '"least": 3' in text
 
 
-def test_more_sources_than_colours(tmp_path: Path) -> None:
+def test_more_sources_than_colors(tmp_path: Path) -> None:
     documents = [Document(f"{k}/0", SENTENCE * (k + 1), f"source{k:02}", "c") for k in range(30)]
     html = write(tmp_path, [make(tmp_path, "read", documents, documents)])
     page = Page(html)
     assert page.wrong == []
     assert len([row for row in page.rows if row and row[0].startswith("source")]) == 30
-    # The largest have a colour of their own each, the others the last one.
+    # The largest have a color of their own each, the others the last one.
     legend = re.search(r'<ul class="legend">(.*?)</ul>', html, re.S)
     assert legend
     classes = Counter(re.findall(r'class="swatch (s\d)"', legend[1]))

@@ -10,7 +10,7 @@ from data_pipeline import report
 from data_pipeline.execution import manifest
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import tasks
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import DroppedWriter, ShardWriter
@@ -70,7 +70,7 @@ def stages(root: Path) -> list[Directory]:
 
 
 def test_rows_are_sums_over_shards_by_maker_and_kind(tmp_path: Path) -> None:
-    found = tasks.section(Stage.all_of(stages(tmp_path)))
+    found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     assert [
         (row["maker"], row["name"], row["made"], row["kept"], row["reasons"])
@@ -97,7 +97,7 @@ def test_rows_are_sums_over_shards_by_maker_and_kind(tmp_path: Path) -> None:
 
 
 def test_examples_are_what_is_left_after_decontamination(tmp_path: Path) -> None:
-    found = tasks.section(Stage.all_of(stages(tmp_path)))
+    found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     cloze, none, title = (row["examples"] for row in found["kinds"])
     assert len(cloze) == tasks.EXAMPLES and none == []
@@ -113,7 +113,7 @@ def test_a_long_prompt_keeps_its_end_and_its_answer(tmp_path: Path) -> None:
     long = task("title", 1, "restructured")
     long.text = "Hares run. " * 500 + "What is the title? " + long.meta["answer"]
     made = directory(tmp_path, "restructured_tasks", [long], a={"kinds": {"title": {"kept": 1}}})
-    found = tasks.section(Stage.all_of([made]))
+    found = tasks.section(ReportStage.all_of([made]))
     assert found is not None
     segments = found["kinds"][0]["examples"][0]["segments"]
     assert segments[-1] == (long.meta["answer"], True)

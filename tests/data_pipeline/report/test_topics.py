@@ -16,7 +16,7 @@ from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
 from data_pipeline.report import charts, flow, topics
 from data_pipeline.report.charts import StackRow
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.results import Results
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.topics.model import diversity
@@ -53,9 +53,9 @@ def directories(tmp_path: Path) -> list[Directory]:
 
 
 def test_the_section_says_what_the_table_says(directories: list[Directory]) -> None:
-    everything = Stage.all_of(directories)
-    colours = flow.colours(everything, Results.read(None, None, None, None))
-    section = topics.section(everything, colours)
+    everything = ReportStage.all_of(directories)
+    colors = flow.colors(everything, Results.read(None, None, None, None))
+    section = topics.section(everything, colors)
     assert section is not None
     table = [row for file in directories[-1].files() for row in read_rows(file.path)]
     by_topic = Counter(row["topic"] for row in table)
@@ -100,7 +100,7 @@ def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_pa
 
 
 def test_without_topics_there_is_no_section(directories: list[Directory]) -> None:
-    assert topics.section(Stage.all_of(directories[:1]), {}) is None
+    assert topics.section(ReportStage.all_of(directories[:1]), {}) is None
 
 
 def test_bars_are_as_long_as_their_numbers() -> None:

@@ -6,7 +6,12 @@ import tracemalloc
 import pytest
 import zstandard
 
-from data_pipeline.storage.compressed import CorruptInput, TruncatedInput, read_chunks, split_lines
+from data_pipeline.storage.compressed import (
+    CorruptInputError,
+    TruncatedInputError,
+    read_chunks,
+    split_lines,
+)
 
 TEXT = b"".join(b"line %d of a file that is to be compressed\n" % i for i in range(20_000))
 
@@ -35,7 +40,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, suffix, compress, frames):
     for kept in range(1, len(last)):  # every cut, also inside the header and the checksum
         path.write_bytes(before + last[:kept])
         # One byte is not yet a gzip member: it could as well be garbage.
-        kind = CorruptInput if (suffix, kept) == (".gz", 1) else TruncatedInput
+        kind = CorruptInputError if (suffix, kept) == (".gz", 1) else TruncatedInputError
         with pytest.raises(kind) as error:
             content(path)
         assert str(path) in str(error.value)
@@ -48,7 +53,7 @@ def test_a_large_file_cut_in_the_middle_says_how_far_it_got(tmp_path, suffix, co
     path, data = tmp_path / f"a{suffix}", compress(TEXT)
     path.write_bytes(data[: len(data) // 2])
     got = bytearray()
-    with pytest.raises(TruncatedInput, match=r"after [0-9,]+ bytes of content") as error:
+    with pytest.raises(TruncatedInputError, match=r"after [0-9,]+ bytes of content") as error:
         for chunk in read_chunks(path):
             got += chunk
     assert TEXT.startswith(got)
@@ -60,7 +65,7 @@ def test_a_large_file_cut_in_the_middle_says_how_far_it_got(tmp_path, suffix, co
 def test_garbage_after_the_end_is_refused(tmp_path, suffix, compress, garbage):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(compress(TEXT) + garbage)
-    with pytest.raises(CorruptInput, match=path.name):
+    with pytest.raises(CorruptInputError, match=path.name):
         content(path)
 
 
@@ -69,7 +74,7 @@ def test_a_changed_byte_is_refused(tmp_path, suffix, compress):
     path, data = tmp_path / f"a{suffix}", bytearray(compress(TEXT))
     data[-3] ^= 0xFF  # in the checksum or length at the end, where the content itself still reads
     path.write_bytes(data)
-    with pytest.raises(CorruptInput, match="is not valid"):
+    with pytest.raises(CorruptInputError, match="is not valid"):
         content(path)
 
 
@@ -79,7 +84,7 @@ def test_zstd_frames_that_are_to_be_skipped_are_skipped(tmp_path):
     path.write_bytes(skipped + zst(TEXT) + skipped)
     assert content(path) == TEXT
     path.write_bytes(zst(TEXT) + skipped[:-1])
-    with pytest.raises(TruncatedInput):
+    with pytest.raises(TruncatedInputError):
         content(path)
 
 
@@ -88,7 +93,7 @@ def test_zstd_blocks_of_one_repeated_byte_are_walked(tmp_path):
     path.write_bytes(data)
     assert content(path) == b"x" * (1 << 20)
     path.write_bytes(data[:-1])
-    with pytest.raises(TruncatedInput):
+    with pytest.raises(TruncatedInputError):
         content(path)
 
 

@@ -23,7 +23,7 @@ import zstandard
 
 from data_pipeline.config import Reading, Source
 from data_pipeline.execution.manifest import (
-    DamagedInput,
+    CorruptStageError,
     Ledger,
     ShardFile,
     file_sha256,
@@ -32,10 +32,10 @@ from data_pipeline.execution.manifest import (
 from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import not_read, partition
 from data_pipeline.storage import atomic, object_store
-from data_pipeline.storage.compressed import CorruptInput, TruncatedInput
-from data_pipeline.storage.document import Bad, Document
-from data_pipeline.storage.object_store import RemoteError, RemotePath, storage_path
-from data_pipeline.storage.shards import ShardWriter, TruncatedShard, read_shard
+from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
+from data_pipeline.storage.document import BadInput, Document
+from data_pipeline.storage.object_store import ObjectStoreError, ObjectStorePath, storage_path
+from data_pipeline.storage.shards import ShardWriter, TruncatedShardError, read_shard
 
 
 def lines(*rows: object) -> bytes:
@@ -57,8 +57,8 @@ def test_addresses() -> None:
     assert storage_path(path) is path
     assert pickle.loads(pickle.dumps(path)) == path
     assert hash(storage_path("s3://bucket/run")) == hash(path)
-    assert isinstance(storage_path("gs://bucket/x"), RemotePath)
-    assert not isinstance(storage_path("a/b"), RemotePath)
+    assert isinstance(storage_path("gs://bucket/x"), ObjectStorePath)
+    assert not isinstance(storage_path("a/b"), ObjectStorePath)
     assert storage_path("~/x") == Path.home() / "x"
     with pytest.raises(ValueError, match=r"got an address of kind http://, expected .*s3://BUCKET"):
         storage_path("http://example.org/a.jsonl")
@@ -71,13 +71,13 @@ def test_what_is_written_is_read(bucket: Path) -> None:
     with (bucket / "a" / "text.txt").open() as file:
         assert file.read() == "häsin"
     assert atomic.read_arrays(bucket / "a" / "x.npz")["n"].tolist() == [0, 1, 2, 3, 4]
-    assert atomic.names_in(bucket / "a") == {"text.txt", "x.npz"}
-    assert atomic.names_in(bucket / "none") == set()
+    assert atomic.list_names(bucket / "a") == {"text.txt", "x.npz"}
+    assert atomic.list_names(bucket / "none") == set()
     assert (bucket / "a").is_dir() and (bucket / "a" / "x.npz").is_file()
     assert not (bucket / "b").exists()
     (bucket / "a" / "x.npz").unlink()
     (bucket / "a" / "x.npz").unlink(missing_ok=True)
-    assert atomic.names_in(bucket / "a") == {"text.txt"}
+    assert atomic.list_names(bucket / "a") == {"text.txt"}
     with pytest.raises(FileNotFoundError, match=rf"{bucket}/none"):
         (bucket / "none").read_bytes()
     with pytest.raises(FileNotFoundError, match=rf"{bucket}/none"):
@@ -89,14 +89,14 @@ def test_what_is_written_is_read(bucket: Path) -> None:
 def test_what_others_write_is_seen(bucket: Path) -> None:
     """Workers write into the folders that the driver lists."""
     put(bucket / "ledger" / "a.json", b"{}")
-    assert atomic.names_in(bucket / "ledger") == {"a.json"}
+    assert atomic.list_names(bucket / "ledger") == {"a.json"}
     assert not (bucket / "ledger" / "b.json").exists()
     import fsspec
 
     other = fsspec.filesystem(str(bucket).partition("://")[0], skip_instance_cache=True)
     list((bucket / "ledger").iterdir())
     other.pipe_file(f"{bucket}/ledger/b.json", b"{}")
-    assert atomic.names_in(bucket / "ledger") == {"a.json", "b.json"}
+    assert atomic.list_names(bucket / "ledger") == {"a.json", "b.json"}
     assert {path.name for path in (bucket / "ledger").iterdir()} == {"a.json", "b.json"}
     assert (bucket / "ledger" / "b.json").exists()
 
@@ -109,7 +109,7 @@ def test_a_file_is_read_from_anywhere_by_no_more_than_is_needed(
     content = np.random.default_rng(0).bytes(20 << 20)
     path = put(bucket / "large", content)
     fetched = []
-    store = object_store._store(path)
+    store = object_store._filesystem_of(path)
     cat_file = store.cat_file
 
     def counting(path: str, start: int, end: int) -> bytes:
@@ -146,10 +146,10 @@ def test_a_shard_appears_whole_or_not_at_all(bucket: Path) -> None:
         raise RuntimeError("stop")
     assert path.read_bytes() == before
     put(path, before[:-10])
-    with pytest.raises(TruncatedShard, match=rf"{bucket}/.*a\.jsonl\.zst ends inside"):
+    with pytest.raises(TruncatedShardError, match=rf"{bucket}/.*a\.jsonl\.zst ends inside"):
         list(read_shard(path))
     put(path, b"")
-    with pytest.raises(TruncatedShard, match="is empty"):
+    with pytest.raises(TruncatedShardError, match="is empty"):
         list(read_shard(path))
     left = Path(tempfile.gettempdir()).glob(".a.jsonl.zst.*.partial")
     assert list(left) == []
@@ -165,7 +165,7 @@ def test_an_upload_that_is_killed_leaves_nothing(bucket: Path) -> None:
     )
     path = bucket / "a.jsonl.zst"
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path.cwd(), check=False)
-    assert atomic.names_in(bucket) == set()
+    assert atomic.list_names(bucket) == set()
     for left in Path(tempfile.gettempdir()).glob(".a.jsonl.zst.*.partial"):
         left.unlink()
 
@@ -177,10 +177,10 @@ def test_verified_reads_what_was_checked(bucket: Path) -> None:
         assert copy.read_bytes() == b"hare"
     assert not copy.exists()
     put(path, b"hase")
-    with pytest.raises(DamagedInput, match=rf"{bucket}/shards/x has changed since"):
+    with pytest.raises(CorruptStageError, match=rf"{bucket}/shards/x has changed since"):
         file.verify()
     path.unlink()
-    with pytest.raises(DamagedInput, match=rf"{bucket}/shards/x is missing"):
+    with pytest.raises(CorruptStageError, match=rf"{bucket}/shards/x is missing"):
         file.verify()
 
 
@@ -195,7 +195,7 @@ def test_a_finished_shard_is_one_whose_files_are_there(bucket: Path) -> None:
 # --- sources
 
 
-def read_all(path: Path, shard_bytes: int = 4 << 20) -> list[Document | Bad]:
+def read_all(path: Path, shard_bytes: int = 4 << 20) -> list[Document | BadInput]:
     source = Source("web", path=str(path))
     reading = Reading(shard_bytes=shard_bytes, max_line_bytes=2000)
     shards = partition(source, reading)
@@ -238,7 +238,7 @@ def test_a_folder_reads_as_its_local_copy(bucket: Path, tmp_path: Path, shard_by
     there = read_all(bucket / "raw", shard_bytes)
     # A piece without rows is no empty file, so the rows of a folder are those of any partition.
     assert there == here
-    assert sum(isinstance(row, Bad) for row in here) == 5
+    assert sum(isinstance(row, BadInput) for row in here) == 5
     assert read_all(bucket / "raw" / "a.jsonl", shard_bytes) == read_all(tmp_path / "a.jsonl")
     source = Source("web", path=str(bucket / "raw"), exclude=("e/*", "a.jsonl"))
     assert not_read(source) == {".png": 1}
@@ -249,11 +249,21 @@ def test_a_folder_reads_as_its_local_copy(bucket: Path, tmp_path: Path, shard_by
 @pytest.mark.parametrize(
     ("name", "content", "kind", "said"),
     [
-        ("a.jsonl.gz", gzip.compress(GOOD)[:-20], TruncatedInput, "ends inside a gzip member"),
-        ("a.jsonl.zst", zstandard.compress(GOOD)[:-20], TruncatedInput, "ends inside the zstd"),
-        ("a.jsonl.zst", zstandard.compress(GOOD) + b"more", CorruptInput, "is not valid zstd"),
-        ("a.parquet", parquet("a", "b")[:-9], CorruptInput, "is no complete Parquet file"),
-        ("a.json", json.dumps(ROWS).encode()[:-9], TruncatedInput, "ends inside its JSON array"),
+        ("a.jsonl.gz", gzip.compress(GOOD)[:-20], TruncatedInputError, "ends inside a gzip member"),
+        (
+            "a.jsonl.zst",
+            zstandard.compress(GOOD)[:-20],
+            TruncatedInputError,
+            "ends inside the zstd",
+        ),
+        ("a.jsonl.zst", zstandard.compress(GOOD) + b"more", CorruptInputError, "is not valid zstd"),
+        ("a.parquet", parquet("a", "b")[:-9], CorruptInputError, "is no complete Parquet file"),
+        (
+            "a.json",
+            json.dumps(ROWS).encode()[:-9],
+            TruncatedInputError,
+            "ends inside its JSON array",
+        ),
     ],
 )
 def test_damaged_objects_raise(
@@ -294,7 +304,7 @@ def test_a_missing_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(object_store, "_file_system", missing)
-    with pytest.raises(RemoteError, match=r"s3://b/a: Install s3fs.*hare-jax\[remote\]"):
+    with pytest.raises(ObjectStoreError, match=r"s3://b/a: Install s3fs.*hare-jax\[remote\]"):
         storage_path("s3://b/a").exists()
 
 
@@ -316,7 +326,9 @@ def test_whatever_a_client_raises_becomes_an_error_of_files(
 
     monkeypatch.setattr(object_store, "_file_system", lambda scheme: Store())
     path = storage_path("gs://b/a")
-    with pytest.raises(RemoteError, match=r"gs://b/a: .*Odd: no credentials.*Check the") as error:
+    with pytest.raises(
+        ObjectStoreError, match=r"gs://b/a: .*Odd: no credentials.*Check the"
+    ) as error:
         path.exists()
     assert isinstance(pickle.loads(pickle.dumps(error.value)), OSError)
     with pytest.raises(PermissionError, match=r"Access Denied.*check the credentials"):
@@ -358,7 +370,7 @@ def test_a_refusal_is_no_missing_file(scheme: str, monkeypatch: pytest.MonkeyPat
             path.is_dir,
             path.read_bytes,
             path.open,
-            path.listed,
+            path.info,
             path.unlink,
             upload,
             lambda: list(path.iterdir()),

@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from data_pipeline.storage import shards
-from data_pipeline.storage.atomic import DiskFull, remove_partial
+from data_pipeline.storage.atomic import DiskFullError, remove_temporary_files
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import DroppedWriter, ShardWriter, TruncatedShard, read_shard
+from data_pipeline.storage.shards import DroppedWriter, ShardWriter, TruncatedShardError, read_shard
 
 DOCUMENTS = [
     Document("web/1", "Hares are fast.", "web", "web"),
@@ -116,7 +116,7 @@ def test_a_killed_writer_leaves_no_shard_and_its_rest_can_be_removed(tmp_path):
     subprocess.run([sys.executable, "-c", code, path], cwd=Path.cwd(), check=False)
     assert not path.exists()
     write(path)
-    left = remove_partial(tmp_path)
+    left = remove_temporary_files(tmp_path)
     assert len(left) == 1
     assert list(tmp_path.iterdir()) == [path]
 
@@ -127,7 +127,7 @@ def test_every_truncation_is_refused(tmp_path):
     data = path.read_bytes()
     for kept in range(len(data)):
         path.write_bytes(data[:kept])
-        with pytest.raises(TruncatedShard, match=r"a\.jsonl\.zst"):
+        with pytest.raises(TruncatedShardError, match=r"a\.jsonl\.zst"):
             list(read_shard(path))
 
 
@@ -136,7 +136,7 @@ def test_a_long_shard_cut_between_blocks_is_refused(tmp_path):
     write(path, many())
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(TruncatedShard):
+    with pytest.raises(TruncatedShardError):
         list(read_shard(path))
 
 
@@ -209,7 +209,7 @@ def test_dropped_documents_are_written_with_stage_and_reason(tmp_path):
 def test_a_full_disk_names_the_file_and_what_to_do(tmp_path):
     """The writer's open file is replaced by /dev/full, which the kernel answers with ENOSPC."""
     path = tmp_path / "a.jsonl.zst"
-    with pytest.raises(DiskFull) as error, ShardWriter(path) as writer:
+    with pytest.raises(DiskFullError) as error, ShardWriter(path) as writer:
         for entry in Path("/proc/self/fd").iterdir():
             if entry.is_symlink() and str(entry.readlink()).endswith(".partial"):
                 full = os.open("/dev/full", os.O_WRONLY)
@@ -226,7 +226,7 @@ def test_a_full_disk_names_the_file_and_what_to_do(tmp_path):
 
 def test_a_file_size_limit_is_a_full_disk_too(tmp_path):
     code = (
-        "import os, resource, sys; from data_pipeline.storage.atomic import DiskFull;"
+        "import os, resource, sys; from data_pipeline.storage.atomic import DiskFullError;"
         "from data_pipeline.storage.shards import ShardWriter;"
         "from data_pipeline.storage.document import Document\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
@@ -234,7 +234,7 @@ def test_a_file_size_limit_is_a_full_disk_too(tmp_path):
         "    with ShardWriter(sys.argv[1]) as writer:\n"
         "        for _ in range(3000):\n"
         "            writer.write(Document('a', os.urandom(999).hex(), 's', 's'))\n"
-        "except DiskFull as error: print(error)"
+        "except DiskFullError as error: print(error)"
     )
     path = tmp_path / "a.jsonl.zst"
     said = subprocess.run(

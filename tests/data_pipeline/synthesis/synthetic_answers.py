@@ -1,4 +1,4 @@
-"""What the teacher of test_synthesise.py answers: texts of all qualities, by a hash of the prompt.
+"""What the teacher of test_synthesize.py answers: texts of all qualities, by a hash of the prompt.
 
 Read by teacher_server.py as `answers`; the quality of an answer is in none of its words, so the
 tests call `quality` too.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipeline.config import Gates
+from data_pipeline.config import OutputFilters
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.synthesis import output_filters, prompts
-from data_pipeline.synthesis.output_filters import Asked, strip_frame, to_last_sentence
+from data_pipeline.synthesis.output_filters import PromptContext, strip_frame, to_last_sentence
 
 GOOD = (
     "Every spring the river carries silt from the hills down to the plain, where it settles in "
@@ -21,12 +21,14 @@ PASSAGE = (
     "The committee shall publish its report within ninety days of the hearing and shall send a "
     "copy of it to each of the parties, who may reply in writing within a further thirty days."
 )
-ASKED = Asked(PASSAGE, prompts.render(prompts.all_prompts()["law"][0], PASSAGE).instruction)
-CONFIG = Gates(min_words=40)
+ASKED = PromptContext(PASSAGE, prompts.render(prompts.all_prompts()["law"][0], PASSAGE).instruction)
+CONFIG = OutputFilters(min_words=40)
 GATE = output_filters.build(CONFIG)
 
 
-def judge(text: str, finish: str = "stop", gate: output_filters.Gate = GATE) -> Document | Dropped:
+def judge(
+    text: str, finish: str = "stop", gate: output_filters.OutputFilter = GATE
+) -> Document | Dropped:
     return gate(Document("s/0", text, "s", "law"), finish, ASKED)
 
 
@@ -135,7 +137,7 @@ def test_a_cut_answer_ends_at_its_last_sentence(tail: str, kept: str) -> None:
 
 
 def test_cut_answers_can_be_dropped_instead() -> None:
-    gate = output_filters.build(Gates(min_words=40, mend_cut=False))
+    gate = output_filters.build(OutputFilters(min_words=40, repair_truncated=False))
     judged = judge(GOOD + " And then", "length", gate)
     assert isinstance(judged, Dropped) and judged.reason == "cut_off"
     assert isinstance(judge(GOOD, "length", gate), Document)  # it ends well all the same
@@ -155,7 +157,7 @@ def test_a_quotation_is_no_copy() -> None:
     judged = judge(half)
     assert isinstance(judged, Dropped) and judged.evidence["recited"] > 0.6
     assert judged.evidence["copied"] < 0.3
-    free = output_filters.build(Gates(min_words=20, max_copied=0, max_recited=0))
+    free = output_filters.build(OutputFilters(min_words=20, max_copied=0, max_passage_coverage=0))
     assert isinstance(judge(half, gate=free), Document)
     assert isinstance(judge(PASSAGE, gate=free), Document)
 
@@ -163,15 +165,16 @@ def test_a_quotation_is_no_copy() -> None:
 def test_limits_are_the_configured_ones() -> None:
     words = len(GOOD.split())
     assert isinstance(
-        judge(GOOD, gate=output_filters.build(Gates(min_words=words, max_words=words))), Document
+        judge(GOOD, gate=output_filters.build(OutputFilters(min_words=words, max_words=words))),
+        Document,
     )
     for config, reason in (
-        (Gates(min_words=words + 1), "too_short"),
-        (Gates(max_words=words - 1), "too_long"),
+        (OutputFilters(min_words=words + 1), "too_short"),
+        (OutputFilters(max_words=words - 1), "too_long"),
     ):
         judged = judge(GOOD, gate=output_filters.build(config))
         assert isinstance(judged, Dropped) and judged.reason == reason
     loop = GOOD + " " + "The hare runs over the hill and back to its form. " * 60
     assert isinstance(
-        judge(loop, gate=output_filters.build(Gates(max_repeated_ngrams=0))), Document
+        judge(loop, gate=output_filters.build(OutputFilters(max_repeated_ngrams=0))), Document
     )

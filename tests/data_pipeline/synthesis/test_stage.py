@@ -22,32 +22,32 @@ from data_pipeline.config import (
     Baking,
     Benchmark,
     Cleaning,
+    CleaningProfile,
     Decontamination,
     Features,
-    Gates,
     HeldOut,
     NlpTasks,
-    Profile,
+    OutputFilters,
     Reading,
     Recipe,
     Source,
     Synthesis,
-    Teacher,
+    TeacherConfig,
     Topics,
 )
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, Task
-from data_pipeline.execution.shard_output import Books
+from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.nlp_tasks.restructure_stage import check as check_restructuring
 from data_pipeline.report import flow, synthesis
-from data_pipeline.report.flow import Stage
+from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.results import Results
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.synthesis.prompts import all_prompts
-from data_pipeline.synthesis.stage import check, pass_gates, synthesise
-from data_pipeline.teacher.cache import Cache
+from data_pipeline.synthesis.stage import check, pass_gates, synthesize
+from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.topics.stage import find_topics
 
@@ -90,7 +90,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def recipe(folder: Path, teacher: Teacher, **changes: Any) -> Recipe:
+def recipe(folder: Path, teacher: TeacherConfig, **changes: Any) -> Recipe:
     made = Recipe(
         sources=[Source(path=str(folder))],
         reading=Reading(shard_bytes=40_000),
@@ -171,7 +171,7 @@ def test_every_answer_is_accounted_for(
     final = kept(by_name(done, "decontaminate_synthetic"))
     gone = [
         (stage.removesuffix("_synthetic"), one)
-        for stage in ("synthesise", "gates", "deduplicate_synthetic", "decontaminate_synthetic")
+        for stage in ("synthesize", "gates", "deduplicate_synthetic", "decontaminate_synthetic")
         for one in dropped(by_name(done, stage)).values()
     ]
     assert sorted([*final, *(one.document.id for _, one in gone)]) == sorted(prompts)
@@ -212,9 +212,9 @@ def test_every_answer_is_accounted_for(
     assert "synthetic_law" in sources and "law" in sources
 
     # The report says the same.
-    everything = Stage.all_of(done)
-    colours = flow.colours(everything, Results.read(None, None, None, None))
-    told = synthesis.section(everything, colours)
+    everything = ReportStage.all_of(done)
+    colors = flow.colors(everything, Results.read(None, None, None, None))
+    told = synthesis.section(everything, colors)
     assert told is not None
     assert (told["usage"]["requests"], told["kept"], told["model"]) == (90, len(final), "teacher")
     assert told["usage"]["cached"] == 0 and told["usage"]["retries"] > 0
@@ -259,7 +259,7 @@ def without_baking(made: Recipe, root: Path, cache: Path) -> tuple[list[Director
         runner = Runner(root, engine)
         documents = pipeline.read(made, runner)
         topics = find_topics(made, runner, documents, cache)
-        return runner.directories, synthesise(made, runner, documents, topics, cache)
+        return runner.directories, synthesize(made, runner, documents, topics, cache)
 
 
 def test_what_gets_no_answer_is_dropped_with_its_reason(
@@ -268,13 +268,13 @@ def test_what_gets_no_answer_is_dropped_with_its_reason(
     server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
     made = recipe(folder, server.config(max_retries=0, concurrency=1, max_unanswered=1.0))
     done, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
-    gone = dropped(by_name(done, "synthesise"))
+    gone = dropped(by_name(done, "synthesize"))
     assert {one.reason for one in gone.values()} == {"no_answer"}
     assert all("500" in one.evidence["error"] for one in gone.values())
-    came = kept(by_name(done, "synthesise"))
+    came = kept(by_name(done, "synthesize"))
     assert 5 < len(gone) < 60 and len(came) + len(gone) == 90
     assert gone.keys() | came.keys() == kept(by_name(done, "prompts")).keys()
-    usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesise").ledgers()]
+    usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesize").ledgers()]
     assert sum(one["failed"] for one in usage) == len(gone)
 
 
@@ -298,7 +298,7 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
         "without it, raise teacher.max_unanswered."
     )
     assert 5 < failed < 60 and answered.total() == 90 - failed
-    (stopped,) = root.glob("synthesise-*")
+    (stopped,) = root.glob("synthesize-*")
     assert not [path for path in stopped.rglob("*") if path.is_file()]
 
     done, _ = without_baking(made, root, cache)
@@ -313,9 +313,9 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     exact = again.config(max_retries=0, concurrency=1, max_unanswered=failed / 90)
     enough = replace(made, synthesis=replace(made.synthesis, teacher=exact))
     without, _ = without_baking(enough, tmp_path / "enough", tmp_path / "third")
-    assert len(dropped(by_name(without, "synthesise"))) == failed
-    address = by_name(done, "synthesise").address
-    assert by_name(without, "synthesise").address == address  # no limit is part of it
+    assert len(dropped(by_name(without, "synthesize"))) == failed
+    address = by_name(done, "synthesize").address
+    assert by_name(without, "synthesize").address == address  # no limit is part of it
 
 
 def test_embeddings_give_topics(
@@ -347,7 +347,7 @@ def test_embeddings_give_topics(
     ("changes", "said"),
     [
         ({"topics": Topics(enabled=False)}, r"set topics\.enabled=True"),
-        ({"teacher": Teacher()}, r"teacher\.model is not set"),
+        ({"teacher": TeacherConfig()}, r"teacher\.model is not set"),
         ({"weights": {"wab": 1.0}}, r"synthesis\.weights: there are no prompts for wab"),
         ({"weights": {"web": 0.0}}, r"expected numbers >= 0, not all of them 0"),
         ({"categories": {"blog": "wab"}}, r"synthesis\.categories: there are no prompts for wab"),
@@ -358,7 +358,7 @@ def test_embeddings_give_topics(
 def test_settings_that_cannot_be_meant_are_refused_at_once(
     folder: Path, changes: dict[str, Any], said: str
 ) -> None:
-    made = recipe(folder, Teacher(model="m"))
+    made = recipe(folder, TeacherConfig(model="m"))
     for name, value in changes.items():
         setattr(made if name == "topics" else made.synthesis, name, value)
     with pytest.raises(ValueError, match=said):
@@ -372,10 +372,10 @@ def test_settings_that_cannot_be_meant_are_refused_at_once(
 def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, asks: str) -> None:
     """Refused before anything is read, unless the run's own cache or a named one has answers."""
     step, _, name = asks.partition(".")
-    made = recipe(folder, Teacher(model="m"))
+    made = recipe(folder, TeacherConfig(model="m"))
     made.synthesis.enabled = step == "synthesis"
     made.restructuring.enabled = step == "restructuring"
-    config = Teacher(model="m")
+    config = TeacherConfig(model="m")
     setattr(getattr(made, step), name, config)
     if step == "topics":
         made.topics.features = Features.EMBEDDINGS
@@ -398,11 +398,11 @@ def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, as
     assert "teacher.base_url='127.0.0.1:8000': expected the address" in refused()
     config.base_url, config.cache = "", str(shared)
     assert f"and {shared} has no answers" in refused()
-    Cache(shared).__exit__()
+    TeacherCache(shared).__exit__()
     check(made, root / "teacher")
     check_restructuring(made, root / "teacher")
     config.cache = ""
-    Cache(root / "teacher").__exit__()
+    TeacherCache(root / "teacher").__exit__()
     check(made, root / "teacher")
     check_restructuring(made, root / "teacher")
 
@@ -433,11 +433,11 @@ PRIVATE = (
 
 
 def write(task: Task) -> Ledger:
-    with Books(task, "made") as books:
+    with ShardOutput(task, "made") as output:
         for document in task.config:
-            books.came(document)
-            books.settle(document)
-    return books.ledger
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
 
 
 def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_category(
@@ -468,17 +468,17 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
 
     made = Recipe()
     judged = judge(made)
-    for name, profile in (("web", Profile.PROSE), ("code", Profile.CODE)):
+    for name, profile in (("web", CleaningProfile.PROSE), ("code", CleaningProfile.CODE)):
         text, found = replace_personal_information(texts[name], profile)
         assert found == {"email": 1, "secret": 1} | ({"phone": 1} if name == "web" else {})
         assert kept(judged)[f"s/{name}"].text == text != texts[name]
         assert judged.counts()[f"synthetic_{name}"].changed == found
     assert [one.reason for one in dropped(judged).values()] == ["refusal"]
     made.cleaning.min_words = 7  # of cleaning alone: the same address
-    made.cleaning.profiles["khan academy"] = Profile.CODE
+    made.cleaning.profiles["khan academy"] = CleaningProfile.CODE
     assert judge(made).path == judged.path
 
-    made.cleaning.profiles = made.cleaning.profiles | {"web": Profile.CODE}
+    made.cleaning.profiles = made.cleaning.profiles | {"web": CleaningProfile.CODE}
     assert "(415) 555-2671" in kept(judge(made))["s/web"].text
     made.cleaning.replace_personal_information = False
     untouched = judge(made)
@@ -491,11 +491,13 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
 def test_a_source_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "law.jsonl").rename(folder / "synthetic_law.jsonl")
     with pytest.raises(ValueError, match="'synthetic_law' is the name of another source too"):
-        without_baking(recipe(folder, Teacher(model="m")), tmp_path / "run", tmp_path / "cache")
+        without_baking(
+            recipe(folder, TeacherConfig(model="m")), tmp_path / "run", tmp_path / "cache"
+        )
 
 
 def test_documents_without_a_passage_are_an_error(folder: Path, tmp_path: Path) -> None:
-    made = recipe(folder, Teacher(model="m"))
+    made = recipe(folder, TeacherConfig(model="m"))
     made.synthesis.weights = {"math": 1.0}
     with pytest.raises(ValueError, match=r"synthesis found no passage: .* 40 words .*\(math\)"):
         without_baking(made, tmp_path / "run", tmp_path / "cache")
@@ -507,7 +509,7 @@ def test_gates_may_change_without_asking_again(
     server = serve_teacher(answers=str(ANSWERS))
     made = recipe(folder, server.config())
     first, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
-    made.synthesis.gates = Gates(mend_cut=False)
+    made.synthesis.output_filters = OutputFilters(repair_truncated=False)
     second, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
     differ = {d.manifest["stage"] for d in second} - {
         d.manifest["stage"] for d in second if d.path in {one.path for one in first}
@@ -546,7 +548,7 @@ def test_a_killed_run_asks_only_for_the_rest(
     server = serve_teacher(answers=str(ANSWERS), delay_s=0.02)
     config = server.config(concurrency=2)
     done, _ = without_baking(recipe(folder, config), tmp_path / "run", tmp_path / "whole")
-    whole = kept(by_name(done, "synthesise"))
+    whole = kept(by_name(done, "synthesize"))
     before = Counter(server.answered())
 
     def ask() -> subprocess.Popen[bytes]:

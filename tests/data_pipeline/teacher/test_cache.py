@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.storage.atomic import DiskFull
+from data_pipeline.storage.atomic import DiskFullError
 from data_pipeline.teacher import cache as caches
 from data_pipeline.teacher import machine
-from data_pipeline.teacher.cache import Cache, DamagedCache
+from data_pipeline.teacher.cache import CorruptCacheError, TeacherCache
 
 ROOT = Path(__file__).parents[3]
 # Puts numbered values and says so after each commit; `first` tells processes apart.
@@ -39,16 +39,16 @@ def key(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def put(cache: Cache, values: dict[bytes, bytes]) -> dict[bytes, bytes]:
+def put(cache: TeacherCache, values: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return cache.put(values, model="m", prompt_tokens=1, completion_tokens=1)
 
 
 def test_what_is_put_is_there_after_opening_again(tmp_path: Path) -> None:
     values = {key(n): bytes([n]) * n * 1000 for n in range(50)}
-    with Cache(tmp_path / "answers of mine") as cache:
+    with TeacherCache(tmp_path / "answers of mine") as cache:
         assert cache.get(list(values)) == {}
         assert put(cache, values) == values
-    with Cache(tmp_path / "answers of mine") as cache:
+    with TeacherCache(tmp_path / "answers of mine") as cache:
         assert cache.get([*values, key(99)]) == values
         assert len(cache) == 50
         assert cache.get([]) == {}
@@ -58,23 +58,23 @@ def test_what_is_put_is_there_after_opening_again(tmp_path: Path) -> None:
 
 def test_the_first_answer_stays(tmp_path: Path) -> None:
     """Two processes that asked the same at once then agree, now and in every later run."""
-    with Cache(tmp_path) as one, Cache(tmp_path) as other:
+    with TeacherCache(tmp_path) as one, TeacherCache(tmp_path) as other:
         assert put(one, {key(1): b"first"}) == {key(1): b"first"}
         assert put(other, {key(1): b"second", key(2): b"2"}) == {key(1): b"first", key(2): b"2"}
 
 
 def test_tokens_add_up_by_model(tmp_path: Path) -> None:
     for _ in range(2):
-        with Cache(tmp_path) as cache:
+        with TeacherCache(tmp_path) as cache:
             cache.put({}, model="m", prompt_tokens=10, completion_tokens=3)
             cache.put({key(1): b""}, model="n", prompt_tokens=5, completion_tokens=1)
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         assert [cache.spent(model) for model in "mno"] == [(20, 6), (10, 2), (0, 0)]
 
 
 def test_a_million_answers_are_one_file_that_is_no_larger_than_they_are(tmp_path: Path) -> None:
     values = {key(n): hashlib.sha256(b"%d" % n).hexdigest().encode() * 20 for n in range(2000)}
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         put(cache, values)
     assert {path.name for path in tmp_path.iterdir()} == {"answers.sqlite", "machine.lock"}
     assert (tmp_path / "answers.sqlite").stat().st_size < sum(map(len, values.values()))
@@ -107,7 +107,7 @@ def test_processes_that_are_killed_lose_nothing_that_was_said_to_be_kept(tmp_pat
             thread.join()
             assert writer.wait() == -signal.SIGKILL
             writer.stdout.close()
-        with Cache(tmp_path) as cache:
+        with TeacherCache(tmp_path) as cache:
             for numbers in said:
                 assert len(numbers) >= 20
                 found = cache.get([key(n) for n in numbers])
@@ -131,7 +131,7 @@ def test_a_log_that_ends_anywhere_holds_every_commit_before_its_end(
     copy = tmp_path_factory.mktemp("copy")
     (copy / "answers.sqlite").write_bytes((killed / "answers.sqlite").read_bytes())
     (copy / "answers.sqlite-wal").write_bytes(log[:end])
-    with Cache(copy) as cache:
+    with TeacherCache(copy) as cache:
         kept = len(cache)
         assert set(cache.get([key(n) for n in range(kept)])) == {key(n) for n in range(kept)}
         assert cache.spent("m") == (2 * kept, 3 * kept)
@@ -156,33 +156,33 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_another_machine_waits_for_its_turn(tmp_path: Path) -> None:
     here = pytest.raises(OSError, match=r"in use by the machine .* this is 'other'.*Wait")
-    with Cache(tmp_path), Cache(tmp_path), here:
+    with TeacherCache(tmp_path), TeacherCache(tmp_path), here:
         machine.claim(tmp_path, "other")
     machine.claim(tmp_path, "other").close()
     with machine.claim(tmp_path, "other"), pytest.raises(OSError, match="by the machine 'other'"):
-        Cache(tmp_path)
+        TeacherCache(tmp_path)
 
 
 def test_an_answer_whose_bytes_have_changed_is_asked_for_again(tmp_path: Path) -> None:
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         put(cache, {key(1): b"one", key(2): b"two"})
     with sqlite3.connect(tmp_path / "answers.sqlite") as base:
         (packed,) = base.execute("SELECT value FROM answers WHERE key = ?", (key(1),)).fetchone()
         changed = packed[:-1] + bytes([packed[-1] ^ 1])
         base.execute("UPDATE answers SET value = ? WHERE key = ?", (changed, key(1)))
     base.close()
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         assert cache.get([key(1), key(2)]) == {key(2): b"two"}
         assert put(cache, {key(1): b"anew"}) == {key(1): b"anew"}
         assert cache.get([key(1), key(2)]) == {key(1): b"anew", key(2): b"two"}
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         put(cache, {key(1): b"one"})
         cache._writing.execute("PRAGMA max_page_count = 8")
         noise = b"".join(key(n) for n in range(5000))
-        with pytest.raises(DiskFull, match=r"free some space.*answers\.sqlite"):
+        with pytest.raises(DiskFullError, match=r"free some space.*answers\.sqlite"):
             put(cache, {key(2): noise})
         assert cache.get([key(1), key(2)]) == {key(1): b"one"}
         cache._writing.execute("PRAGMA max_page_count = 100000")
@@ -193,29 +193,29 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
 def test_files_that_are_no_cache_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
     file = tmp_path / "answers.sqlite"
     file.write_bytes(b"what is this? " * 1000)
-    with pytest.raises(DamagedCache, match=r"answers\.sqlite is damaged.*move the file away"):
-        Cache(tmp_path)
+    with pytest.raises(CorruptCacheError, match=r"answers\.sqlite is damaged.*move the file away"):
+        TeacherCache(tmp_path)
     assert file.read_bytes() == b"what is this? " * 1000
     file.unlink()
     with sqlite3.connect(file) as base:
         base.execute("PRAGMA user_version = 7")
     base.close()
-    with pytest.raises(DamagedCache, match="expected answers of a teacher in format 1, got"):
-        Cache(tmp_path)
+    with pytest.raises(CorruptCacheError, match="expected answers of a teacher in format 1, got"):
+        TeacherCache(tmp_path)
 
 
 def test_a_cut_file_is_damaged(tmp_path: Path) -> None:
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         put(cache, {key(n): key(n) * 50 for n in range(200)})
     file = tmp_path / "answers.sqlite"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(DamagedCache, match=r"damaged.*\.recover"):
-        Cache(tmp_path)
+    with pytest.raises(CorruptCacheError, match=r"damaged.*\.recover"):
+        TeacherCache(tmp_path)
 
 
 def test_a_writer_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "LOCK_S", 0.05)
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         other = sqlite3.connect(tmp_path / "answers.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OSError, match=r"is locked.*with locks"):

@@ -21,10 +21,10 @@ import pytest
 
 from data_pipeline import config as configs
 from data_pipeline.teacher import client, settings, wire
-from data_pipeline.teacher.cache import Cache
-from data_pipeline.teacher.client import Teacher
-from data_pipeline.teacher.errors import BudgetSpent, TeacherError
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.teacher.cache import TeacherCache
+from data_pipeline.teacher.client import TeacherClient
+from data_pipeline.teacher.errors import BudgetExceededError, TeacherError
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 ROOT = Path(__file__).parents[3]
 SEVEN = ("429", "500", "502_html", "cut", "cut_cleanly", "nonsense", "html")
@@ -45,13 +45,15 @@ with Teacher(Config(**config), Path(cache)) as teacher:
 """
 
 
-def prompts(count: int, start: int = 0) -> Iterator[Request]:
+def prompts(count: int, start: int = 0) -> Iterator[TeacherRequest]:
     for k in range(start, start + count):
-        yield Request(f"r{k}", (("user", f"prompt {k}"),), 300)
+        yield TeacherRequest(f"r{k}", (("user", f"prompt {k}"),), 300)
 
 
-def ask(config: configs.Teacher, cache: Path, requests: Any) -> tuple[list[Reply], Any]:
-    with Teacher(config, cache) as teacher:
+def ask(
+    config: configs.TeacherConfig, cache: Path, requests: Any
+) -> tuple[list[TeacherReply], Any]:
+    with TeacherClient(config, cache) as teacher:
         return list(teacher.ask(requests)), teacher.usage
 
 
@@ -122,7 +124,7 @@ def test_after_kill_9_only_what_was_not_answered_is_asked(
 
     requests = list(prompts(count))
     keys = {wire.key(wire.chat_body(config, r)): r.messages[0][1] for r in requests}
-    with Cache(cache) as opened:
+    with TeacherCache(cache) as opened:
         kept = {keys[key] for key in opened.get(list(keys))}
     assert {f"prompt {reply[1:]}" for reply in replied} <= kept
     assert len(kept) < count
@@ -144,7 +146,7 @@ def test_equal_questions_are_asked_once_and_samples_apart(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     served = serve_teacher(delay_s=0.02)
-    same = [Request(f"{k}", (("user", "same"),), 100, sample=k % 3) for k in range(90)]
+    same = [TeacherRequest(f"{k}", (("user", "same"),), 100, sample=k % 3) for k in range(90)]
     replies, usage = ask(served.config(), tmp_path, same)
     assert [reply.id for reply in replies] == [str(k) for k in range(90)]
     assert served.answered() == {"same": 3}
@@ -159,13 +161,13 @@ def test_requests_are_taken_as_they_are_needed_and_left_when_nobody_waits(
     served = serve_teacher(delay_s=0.005)
     taken = 0
 
-    def endless() -> Iterator[Request]:
+    def endless() -> Iterator[TeacherRequest]:
         nonlocal taken
         for request in prompts(10**9):
             taken += 1
             yield request
 
-    with Teacher(served.config(), tmp_path) as teacher:
+    with TeacherClient(served.config(), tmp_path) as teacher:
         for reply in itertools.islice(teacher.ask(endless()), 700):
             assert not reply.error
             assert taken <= int(reply.id[1:]) + client.WINDOW + client.CHUNK
@@ -178,7 +180,7 @@ def test_two_questions_at_a_time_that_share_an_answer(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     served = serve_teacher(delay_s=0.1)
-    with Teacher(served.config(concurrency=1), tmp_path) as teacher:
+    with TeacherClient(served.config(concurrency=1), tmp_path) as teacher:
         one, other = teacher.ask(prompts(4)), teacher.ask(prompts(4))
         first = next(one)
         assert next(other).text == first.text
@@ -242,12 +244,14 @@ def test_max_cost_stops_before_it_is_exceeded_and_counts_earlier_runs(
         done = [reply for reply in replies if not reply.error]
         return sum(1e-3 * r.prompt_tokens + 2e-3 * r.completion_tokens for r in done)
 
-    replies: list[Reply] = []
+    replies: list[TeacherReply] = []
     config = served.config(max_cost=8.0, **prices)
     for _ in range(2):
         with (
-            Teacher(config, tmp_path) as teacher,
-            pytest.raises(BudgetSpent, match=r"max_cost=8 is reached: [\d.]+ is spent.*higher"),
+            TeacherClient(config, tmp_path) as teacher,
+            pytest.raises(
+                BudgetExceededError, match=r"max_cost=8 is reached: [\d.]+ is spent.*higher"
+            ),
         ):
             replies = []
             for reply in teacher.ask(prompts(200)):
@@ -255,7 +259,7 @@ def test_max_cost_stops_before_it_is_exceeded_and_counts_earlier_runs(
         assert 0 < len(replies) < 200
         answered = served.answered()
     assert served.answered() == answered  # the second run had nothing left to spend
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         prompt, completion = cache.spent("teacher")
     assert 6.0 < 1e-3 * prompt + 2e-3 * completion <= 8.0
     config.max_cost = 0.0
@@ -364,7 +368,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = configs.Teacher(base_url=f"http://127.0.0.1:{port}/v1", model="m")
+    config = configs.TeacherConfig(base_url=f"http://127.0.0.1:{port}/v1", model="m")
     with pytest.raises(TeacherError, match=r"no server answers at .*/v1/models.*Start one"):
         ask(config, tmp_path, prompts(300))
 
@@ -384,18 +388,18 @@ def test_nobody_there(tmp_path: Path) -> None:
 )
 def test_fields_that_cannot_be_meant(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
-        Teacher(configs.Teacher(**({"model": "m"} | fields)), tmp_path)
+        TeacherClient(configs.TeacherConfig(**({"model": "m"} | fields)), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://a/v1", "http://", "http://a?k=v"])
 def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"base_url=.*for example http://127"):
-        ask(configs.Teacher(model="m", base_url=url), tmp_path, prompts(1))
+        ask(configs.TeacherConfig(model="m", base_url=url), tmp_path, prompts(1))
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    config = configs.Teacher(model="m", base_url="https://me:secret-7@a/v1")
+    config = configs.TeacherConfig(model="m", base_url="https://me:secret-7@a/v1")
     with pytest.raises(ValueError, match="holds a user name or password") as caught:
         ask(config, tmp_path, prompts(1))
     assert "secret-7" not in str(caught.value)
@@ -412,7 +416,7 @@ def test_the_key_is_written_nowhere(
     monkeypatch.setattr(client, "SHOWN_EVERY_S", 0.0)
     served = serve_teacher(key=key, fault_rate=0.3, faults=dict.fromkeys(SEVEN, 1.0))
     config = served.config(api_key_variable="TEACHER_KEY")
-    with Teacher(config, tmp_path / "cache") as teacher:
+    with TeacherClient(config, tmp_path / "cache") as teacher:
         replies = list(teacher.ask(prompts(30), total=30))
         said = [repr(vars(teacher)), repr(teacher.usage), repr(config), repr(replies)]
     said.append(json.dumps(wire.identity(config)))
@@ -446,7 +450,7 @@ def test_vectors_of_texts_are_asked_for_once(
 ) -> None:
     served = serve_teacher(fault_rate=0.3)
     texts = [f"word{k % 70} and word{k % 7}" for k in range(300)]
-    with Teacher(served.config(), tmp_path) as teacher:
+    with TeacherClient(served.config(), tmp_path) as teacher:
         found = teacher.embed(iter(texts))
         assert teacher.usage.retries > 0
     assert found.shape == (300, 16)
@@ -458,7 +462,7 @@ def test_vectors_of_texts_are_asked_for_once(
     batches = [tuple(row["texts"]) for row in served.events("embed")]
     asked = [text for batch in set(batches) for text in batch]
     assert set(asked) == set(texts)
-    with Teacher(served.config(base_url=""), tmp_path) as teacher:
+    with TeacherClient(served.config(base_url=""), tmp_path) as teacher:
         np.testing.assert_array_equal(teacher.embed(texts), found)
         assert teacher.usage.cached == 300
         assert teacher.embed([]).shape == (0, 0)
@@ -469,10 +473,10 @@ def test_vectors_of_another_length_are_refused(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     for dimensions, texts in ((16, ["a b"]), (8, ["c d"])):
-        with Teacher(serve_teacher(dimensions=dimensions).config(), tmp_path) as teacher:
+        with TeacherClient(serve_teacher(dimensions=dimensions).config(), tmp_path) as teacher:
             teacher.embed(texts)
     with (
-        Teacher(configs.Teacher(model="teacher"), tmp_path) as teacher,
+        TeacherClient(configs.TeacherConfig(model="teacher"), tmp_path) as teacher,
         pytest.raises(ValueError, match=r"lengths \[8, 16\].*another folder in teacher\.cache"),
     ):
         teacher.embed(["a b", "c d"])
@@ -483,7 +487,7 @@ def test_a_text_without_a_vector_is_named(
 ) -> None:
     served = serve_teacher(fault_rate=1.0, most_faults=99)
     with (
-        Teacher(served.config(max_retries=1), tmp_path) as teacher,
+        TeacherClient(served.config(max_retries=1), tmp_path) as teacher,
         pytest.raises(TeacherError, match=r"no vectors for 2 texts.*9 characters.*Cut texts"),
     ):
         teacher.embed(["short", "very long"])
@@ -551,7 +555,7 @@ def test_what_is_paid_is_what_the_server_counts(
     prompt = sum(reply.prompt_tokens for reply in replies)
     completion = sum(reply.completion_tokens for reply in replies)
     assert usage.paid == pytest.approx(usage.cost) == (3 * prompt + 5 * completion) / 1e6
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         assert cache.spent("teacher") == (prompt, completion)
 
 
@@ -561,7 +565,7 @@ def test_what_was_written_before_a_stream_was_cut_is_in_the_account(
     served = serve_teacher(fault_rate=0.5, faults={"cut_cleanly": 1.0})
     replies, usage = ask(served.config(completion_price=1.0), tmp_path, prompts(20))
     taken = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
-    with Cache(tmp_path) as cache:
+    with TeacherCache(tmp_path) as cache:
         assert sum(cache.spent("teacher")) == taken + usage.wasted_tokens
     assert usage.wasted_tokens > 0
     assert usage.paid > usage.cost

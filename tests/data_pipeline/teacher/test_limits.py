@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.config import Teacher
-from data_pipeline.teacher.errors import BudgetSpent
-from data_pipeline.teacher.limits import Budget, Limits, Pace, Places
+from data_pipeline.config import TeacherConfig
+from data_pipeline.teacher.errors import BudgetExceededError
+from data_pipeline.teacher.limits import Budget, Limits, PriorityLimiter, RateLimiter
 from data_pipeline.teacher.usage import Usage
 
 
@@ -23,7 +23,7 @@ def test_what_has_left_never_exceeds_the_pace(
     per_minute: float, asked: list[tuple[float, int, int]]
 ) -> None:
     """Until any request starts, those before it have used no more than the pace allows."""
-    pace, now, used = Pace(per_minute), 0.0, 0.0
+    pace, now, used = RateLimiter(per_minute), 0.0, 0.0
     for wait, amount, really in asked:
         now += wait
         start = pace.reserve(amount, now)
@@ -34,7 +34,7 @@ def test_what_has_left_never_exceeds_the_pace(
 
 
 def test_without_a_limit_nothing_waits() -> None:
-    pace = Pace(0)
+    pace = RateLimiter(0)
     assert [pace.reserve(10**9, now) for now in (1.0, 1.0, 2.0)] == [1.0, 1.0, 2.0]
 
 
@@ -45,7 +45,7 @@ def test_places_go_to_the_earliest_and_none_is_lost(count: int, given_up: list[b
     most = now = 0
     opened = asyncio.Event()
 
-    async def one(places: Places, order: int) -> None:
+    async def one(places: PriorityLimiter, order: int) -> None:
         nonlocal most, now
         async with places.place(order):
             now += 1
@@ -58,7 +58,7 @@ def test_places_go_to_the_earliest_and_none_is_lost(count: int, given_up: list[b
                 now -= 1
 
     async def run() -> None:
-        places = Places(count)
+        places = PriorityLimiter(count)
         first = [asyncio.create_task(one(places, -1)) for _ in range(count)]
         await asyncio.sleep(0)
         tasks = [asyncio.create_task(one(places, k)) for k in reversed(range(len(given_up)))]
@@ -84,7 +84,7 @@ def test_places_go_to_the_earliest_and_none_is_lost(count: int, given_up: list[b
 
 def test_a_request_waits_for_a_pause() -> None:
     async def run() -> float:
-        limits = Limits(Teacher(model="m"))
+        limits = Limits(TeacherConfig(model="m"))
         clock = asyncio.get_running_loop().time
         limits.pause(0.1)
         started = clock()
@@ -110,7 +110,7 @@ def test_a_budget_is_never_exceeded_and_stops_only_when_it_must(
                 await asyncio.sleep(0)
                 budget.spend(0, int(worst * share))
                 assert budget.spent <= limit
-        except BudgetSpent:
+        except BudgetExceededError:
             refused.append(worst)
             assert budget.spent + worst > limit
 

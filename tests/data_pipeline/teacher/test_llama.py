@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from data_pipeline.config import Structure
-from data_pipeline.config import Teacher as Config
-from data_pipeline.teacher.client import Teacher
-from data_pipeline.teacher.messages import Reply, Request
+from data_pipeline.config import TeacherConfig as Config
+from data_pipeline.teacher.client import TeacherClient
+from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 # Of letters, since random bytes are seldom UTF-8, which the server refuses to pass on.
 SCHEMA: dict[str, Any] = {
@@ -55,16 +55,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.kill()
 
 
-def prompts(count: int, **fields: Any) -> list[Request]:
+def prompts(count: int, **fields: Any) -> list[TeacherRequest]:
     talk = ("system", "You are a teacher.")
     return [
-        Request(f"r{k}", (talk, ("user", f"Tell me about the number {k}.")), 24, **fields)
+        TeacherRequest(f"r{k}", (talk, ("user", f"Tell me about the number {k}.")), 24, **fields)
         for k in range(count)
     ]
 
 
-def ask(config: Config, cache: Path, requests: list[Request]) -> tuple[list[Reply], Any]:
-    with Teacher(config, cache) as teacher:
+def ask(
+    config: Config, cache: Path, requests: list[TeacherRequest]
+) -> tuple[list[TeacherReply], Any]:
+    with TeacherClient(config, cache) as teacher:
         return list(teacher.ask(requests)), teacher.usage
 
 
@@ -103,7 +105,8 @@ def test_one_at_a_time_the_answers_are_the_same_in_another_run(url: str, tmp_pat
 def test_a_random_model_held_to_a_schema_writes_json_that_fits_it(url: str, tmp_path: Path) -> None:
     config = Config(base_url=url, model="tiny.gguf", temperature=1.0, top_p=1.0, concurrency=4)
     requests = [
-        Request(f"s{k}", (("user", "Write a question."),), 700, SCHEMA, sample=k) for k in range(12)
+        TeacherRequest(f"s{k}", (("user", "Write a question."),), 700, SCHEMA, sample=k)
+        for k in range(12)
     ]
     replies, _ = ask(config, tmp_path, requests)
     assert not any(reply.error for reply in replies)
@@ -121,19 +124,21 @@ def test_a_random_model_held_to_a_schema_writes_json_that_fits_it(url: str, tmp_
 def test_vectors_of_texts(url: str, tmp_path: Path) -> None:
     config = Config(base_url=url, model="tiny.gguf", concurrency=2)
     texts = [f"text number {k}" for k in range(40)]
-    with Teacher(config, tmp_path) as teacher:
+    with TeacherClient(config, tmp_path) as teacher:
         found = teacher.embed(texts)
     assert found.shape == (40, 64)
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-4)
     assert len({row.tobytes() for row in found}) == 40
-    with Teacher(Config(base_url="http://127.0.0.1:9/v1", model="tiny.gguf"), tmp_path) as teacher:
+    with TeacherClient(
+        Config(base_url="http://127.0.0.1:9/v1", model="tiny.gguf"), tmp_path
+    ) as teacher:
         np.testing.assert_array_equal(teacher.embed(texts[::-1]), found[::-1])
 
 
 def test_a_prompt_that_is_too_long_is_refused_by_itself(url: str, tmp_path: Path) -> None:
     config = Config(base_url=url, model="tiny.gguf", concurrency=2)
-    long = Request("long", (("user", "hare " * 1000),), 8)
+    long = TeacherRequest("long", (("user", "hare " * 1000),), 8)
     replies, usage = ask(config, tmp_path, [*prompts(2), long])
     assert [bool(reply.error) for reply in replies] == [False, False, True]
     assert "HTTP 400" in replies[2].error and "context" in replies[2].error

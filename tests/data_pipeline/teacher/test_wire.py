@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.config import Structure, Teacher
+from data_pipeline.config import Structure, TeacherConfig
 from data_pipeline.teacher import wire
-from data_pipeline.teacher.errors import Failure
-from data_pipeline.teacher.messages import Request
-from data_pipeline.teacher.wire import Answer, Stream
+from data_pipeline.teacher.errors import RetryableError
+from data_pipeline.teacher.messages import TeacherRequest
+from data_pipeline.teacher.wire import Completion, Stream
 
-CONFIG = Teacher(base_url="http://a/v1", model="m", temperature=0.5)
+CONFIG = TeacherConfig(base_url="http://a/v1", model="m", temperature=0.5)
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
-REQUEST = Request("id", (("system", "Be brief."), ("user", "Why?")), 100, SCHEMA)
+REQUEST = TeacherRequest("id", (("system", "Be brief."), ("user", "Why?")), 100, SCHEMA)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -39,7 +39,7 @@ def events(pieces: list[str], finish: str = "stop", end: str = "\n") -> list[byt
     return [f"{line}{end}{end}".encode() for line in [*lines, "data: [DONE]"]]
 
 
-def read(data: bytes, cuts: list[int]) -> Answer:
+def read(data: bytes, cuts: list[int]) -> Completion:
     stream = Stream()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for start, stop in pairwise(edges):
@@ -52,7 +52,7 @@ def test_an_answer_does_not_depend_on_how_the_stream_is_cut_up(
     pieces: list[str], cuts: list[int], end: str
 ) -> None:
     data = b"".join(events(pieces, end=end))
-    assert read(data, cuts) == Answer("".join(pieces), "stop", 7, 3)
+    assert read(data, cuts) == Completion("".join(pieces), "stop", 7, 3)
 
 
 @given(st.lists(texts, min_size=1), st.data())
@@ -63,7 +63,7 @@ def test_a_part_of_a_stream_is_a_failure_or_the_whole_text(
     end = data.draw(st.integers(0, len(whole)))
     try:
         answer = read(whole[:end], [])
-    except Failure:
+    except RetryableError:
         return
     assert (answer.text, answer.finish) == ("".join(pieces), "length")
 
@@ -76,7 +76,7 @@ def test_any_bytes_are_an_answer_or_a_failure(data: bytes) -> None:
         lambda: wire.whole_answer(data, 1),
         lambda: wire.vectors(data, 1, 1),
     ):
-        with pytest.raises(Failure):
+        with pytest.raises(RetryableError):
             judge()
     assert wire.model_names(data) == []
     assert "\n" not in wire.said(data)
@@ -102,22 +102,22 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_json_that_is_no_answer_is_a_failure(odd: str) -> None:
-    with pytest.raises(Failure):
+    with pytest.raises(RetryableError):
         wire.whole_answer(odd.encode(), 1)
-    with pytest.raises(Failure):
+    with pytest.raises(RetryableError):
         read(f"data: {odd}\n\ndata: [DONE]\n\n".encode(), [])
-    with pytest.raises(Failure):
+    with pytest.raises(RetryableError):
         read(f"data: {odd}".encode(), [])
 
 
 def test_an_error_in_the_middle_of_a_stream_is_told_with_its_message() -> None:
     for line in (b'data: {"error": {"message": "out of memory"}}\n', b'error: {"error": "full"}\n'):
-        with pytest.raises(Failure, match=r"out of memory|full"):
+        with pytest.raises(RetryableError, match=r"out of memory|full"):
             read(b"".join(events(["a", "b"])[:3]) + line, [])
 
 
 def test_a_failure_keeps_what_had_been_written_for_the_account() -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(RetryableError) as caught:
         read(b"".join(events(["Hares ", "run"])[:4]), [])
     assert caught.value.received == "Hares run"
 
@@ -125,7 +125,7 @@ def test_a_failure_keeps_what_had_been_written_for_the_account() -> None:
 def test_tokens_are_estimated_where_the_server_does_not_count() -> None:
     lines = events(["12345678"])
     without_counts = b"".join(lines[:-2] + lines[-1:])
-    assert read(without_counts, []) == Answer("12345678", "stop", 99, 2, estimated=True)
+    assert read(without_counts, []) == Completion("12345678", "stop", 99, 2, estimated=True)
     for odd in ('{"prompt_tokens": -1, "completion_tokens": 3}', "7", '{"prompt_tokens": true}'):
         data = b"".join([*lines[:-2], b'data: {"choices": [], "usage": ' + odd.encode() + b"}\n"])
         assert read(data, []).estimated
@@ -138,20 +138,20 @@ def test_an_answer_without_stream_and_in_parts() -> None:
             "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 1},
         }
-        assert wire.whole_answer(json.dumps(value).encode(), 9) == Answer(text, "stop", 5, 1)
+        assert wire.whole_answer(json.dumps(value).encode(), 9) == Completion(text, "stop", 5, 1)
 
 
 def test_a_cached_answer_is_read_whatever_fields_were_added_since() -> None:
-    answer = Answer("text é 兎", "stop", 3, 4, estimated=True)
-    assert Answer.from_bytes(answer.to_bytes()) == answer
+    answer = Completion("text é 兎", "stop", 3, 4, estimated=True)
+    assert Completion.from_bytes(answer.to_bytes()) == answer
     older = json.loads(answer.to_bytes())
     del older["estimated"]
     newer = json.loads(answer.to_bytes()) | {"thoughts": "deep"}
-    assert Answer.from_bytes(json.dumps(older).encode()) == replace(answer, estimated=False)
-    assert Answer.from_bytes(json.dumps(newer).encode()) == answer
+    assert Completion.from_bytes(json.dumps(older).encode()) == replace(answer, estimated=False)
+    assert Completion.from_bytes(json.dumps(newer).encode()) == answer
 
 
-def key(config: Teacher = CONFIG, request: Request = REQUEST) -> bytes:
+def key(config: TeacherConfig = CONFIG, request: TeacherRequest = REQUEST) -> bytes:
     return wire.key(wire.chat_body(config, request), request.sample)
 
 
@@ -217,7 +217,7 @@ def test_how_an_answer_is_fetched_changes_nothing() -> None:
     other = replace(CONFIG, **fetching)
     assert key(other) == key()
     assert wire.identity(other) == wire.identity(CONFIG)
-    assert fetching.keys() | wire.identity(CONFIG).keys() == set(Teacher.__slots__)
+    assert fetching.keys() | wire.identity(CONFIG).keys() == set(TeacherConfig.__slots__)
     no_stream = replace(CONFIG, extra_body={"stream": False, "stream_options": None})
     assert key(no_stream) == key()
 
@@ -275,7 +275,7 @@ def test_vectors_come_back_in_the_order_of_the_texts() -> None:
     ],
 )
 def test_vectors_that_are_not_all_there_are_a_failure(rows: list[dict[str, Any]]) -> None:
-    with pytest.raises(Failure, match="not 2 vectors"):
+    with pytest.raises(RetryableError, match="not 2 vectors"):
         wire.vectors(json.dumps({"data": rows}).encode(), 2, 9)
 
 

@@ -1,4 +1,4 @@
-"""The vectorised hashes are those of a plain definition, on any text and in any company."""
+"""The vectorized hashes are those of a plain definition, on any text and in any company."""
 
 import random
 import re

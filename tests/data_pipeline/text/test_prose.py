@@ -63,7 +63,7 @@ def test_leaning_sentences() -> None:
 
 
 def test_stand_ins_are_of_the_same_shape_and_not_in_the_text() -> None:
-    vocabulary = distractors.Vocabulary.of(
+    vocabulary = distractors.DistractorPool.of(
         [f"A {x} in {y} was {z} in {n}." for x, y, z, n in zip(
             ("tower", "house", "bridge", "tunnel", "castle", "garden"),
             ("Berlin", "Paris", "Madrid", "Vienna", "London", "Lisbon"),
@@ -76,16 +76,23 @@ def test_stand_ins_are_of_the_same_shape_and_not_in_the_text() -> None:
         ("1907", "4 digits"),
         ("tower", "word"),
     ):
-        found = vocabulary.stand_ins(word, "in", "Paris, 1958, started, house", 3, random.Random(0))
+        found = vocabulary.distractors(
+            word, "in", "Paris, 1958, started, house", 3, random.Random(0)
+        )
         assert len(set(found)) == 3 and word not in found
         assert all(distractors.shape(other) == kind for other in found)
         assert not {"Paris", "1958", "started", "house"} & set(found)
-    assert vocabulary.stand_ins("Berlin", "in", "", 6, random.Random(0)) == []
-    assert "Madrid" not in vocabulary.stand_ins(
+    assert vocabulary.distractors("Berlin", "in", "", 6, random.Random(0)) == []
+    assert "Madrid" not in vocabulary.distractors(
         "Berlin", "in", "", 4, random.Random(0), barred={"Madrid"}
     )
 
 
 def test_blanks() -> None:
     sentence = "The hare and the tortoise saw a hare near `the fence` in 1907, in Berlin."
-    assert [m[0] for m in distractors.blanks(sentence)] == ["tortoise", "near", "1907", "Berlin"]
+    assert [m[0] for m in distractors.cloze_positions(sentence)] == [
+        "tortoise",
+        "near",
+        "1907",
+        "Berlin",
+    ]

@@ -18,7 +18,7 @@ from data_pipeline.storage.shards import read_rows
 from data_pipeline.text import seeded_random
 from data_pipeline.topics import clusters
 from data_pipeline.topics import model as topics
-from data_pipeline.topics.model import NO_TOPIC, Model
+from data_pipeline.topics.model import NO_TOPIC, TopicModel
 from data_pipeline.topics.stage import find_topics
 
 FIELDS = {
@@ -70,7 +70,7 @@ def test_a_text_gets_its_topic_alone_as_among_others(tmp_path: Path) -> None:
     assert [topics.build(model, CONFIG)([one])[0] for one in texts] == together
     assert together[-3:-1] == [(NO_TOPIC, 0.0)] * 2 and together[-1][0] != NO_TOPIC
     model.save(tmp_path / "model.npz")
-    assert topics.build(Model.load(tmp_path / "model.npz"), CONFIG)(texts) == together
+    assert topics.build(TopicModel.load(tmp_path / "model.npz"), CONFIG)(texts) == together
 
 
 def test_the_same_sample_gives_the_same_model(tmp_path: Path) -> None:

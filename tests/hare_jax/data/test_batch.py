@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hare_jax.data.batch import Batch, check, decode_record, from_records, within
+from hare_jax.data.batch import Batch, check, check_max_segments, decode_record, from_records
 
 
 def _record(tokens: list[int], lengths: list[int]) -> bytes:
@@ -86,8 +86,8 @@ def test_check_names_what_is_wrong() -> None:
 def test_rows_of_too_many_segments_are_refused() -> None:
     """Three documents and padding are four segments."""
     batch = _batch(_record([1, 2, 1, 2, 1, 2, 0, 0, 0], [2, 2, 2]), tokens=9)
-    assert list(within(4, iter([batch, batch]))) == [batch, batch]
+    assert list(check_max_segments(4, iter([batch, batch]))) == [batch, batch]
     with pytest.raises(
         ValueError, match=r"has 4 documents, .* model.max_segments=3: give at least"
     ):
-        next(within(3, iter([batch])))
+        next(check_max_segments(3, iter([batch])))

@@ -29,7 +29,7 @@ def _order(
 
 
 def _rows(order: Order) -> list[tuple[int, int]]:
-    return [pick for step in range(order.steps) for pick in order.picks(step)]
+    return [pick for step in range(order.steps) for pick in order.records_of_step(step)]
 
 
 def test_counts_example() -> None:
@@ -92,7 +92,7 @@ def test_order_is_a_function_of_seed_and_step() -> None:
     assert _rows(_order()) == _rows(_order())
     assert _rows(_order(seed=1)) != _rows(_order())
     order = _order()
-    backwards = [order.picks(step) for step in reversed(range(order.steps))]
+    backwards = [order.records_of_step(step) for step in reversed(range(order.steps))]
     assert [pick for step in reversed(backwards) for pick in step] == _rows(_order())
 
 
@@ -105,14 +105,14 @@ def test_another_source_does_not_change_a_sources_own_order() -> None:
 def test_rows_follow_the_weights() -> None:
     order = _order([Stage("two", "second", 125 * 8 * T)])
     drawn = Counter(source for source, _ in _rows(order))
-    assert [drawn[0], drawn[1], drawn[2]] == order.drawn(order.stages[0])
-    assert np.abs(np.array(order.drawn(order.stages[0])) - [200, 300, 500]).max() <= 3
+    assert [drawn[0], drawn[1], drawn[2]] == order.rows_drawn(order.stages[0])
+    assert np.abs(np.array(order.rows_drawn(order.stages[0])) - [200, 300, 500]).max() <= 3
 
 
 def test_weights_of_a_stage_override_the_baked_ones() -> None:
     stage = Stage("two", "second", 10 * 8 * T, {"web": 0.0, "tasks": 0.3})
     order = _order([stage])
-    assert order.drawn(order.stages[0]) == [0, 40, 40]
+    assert order.rows_drawn(order.stages[0]) == [0, 40, 40]
 
 
 def test_stages_take_whole_steps() -> None:
@@ -125,10 +125,10 @@ def test_stages_take_whole_steps() -> None:
 
 def test_past_tells_the_steps_done_and_nothing_of_those_to_come() -> None:
     longer = _order([Stage("one", "first", 5 * 8 * T), Stage("two", "second", 99 * 8 * T)])
-    assert _order().past(7) == longer.past(7)
-    assert _order().past(5) == _order([Stage("x", "first", 50 * 8 * T)]).past(5)
-    assert _order().past(7) != _order([Stage("x", "first", 50 * 8 * T)]).past(7)
-    assert _order().past(7) != _order(seed=1).past(7)
+    assert _order().history(7) == longer.history(7)
+    assert _order().history(5) == _order([Stage("x", "first", 50 * 8 * T)]).history(5)
+    assert _order().history(7) != _order([Stage("x", "first", 50 * 8 * T)]).history(7)
+    assert _order().history(7) != _order(seed=1).history(7)
 
 
 @pytest.mark.parametrize(

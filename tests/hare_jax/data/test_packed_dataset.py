@@ -34,25 +34,25 @@ def _rewrite(directory: Path, change: Callable[[dict[str, Any]], None], sign: bo
 
 
 def test_batches_are_those_of_the_order(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     batches = list(packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B)))
     assert len(batches) == order.steps == 7
     for step, batch in enumerate(batches):
         check(batch)
         picks = list(zip(batch["source_id_B"], batch["record_id_B"], strict=True))
-        assert picks == order.picks(step)
+        assert picks == order.records_of_step(step)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_the_global_batch(bake: Callable[..., Path], processes: int) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     size = B // processes
     slices = [slice(p * size, (p + 1) * size) for p in range(processes)]
     parts = [list(packed_dataset.batches(baked, order, first_step=0, rows=rows)) for rows in slices]
     for step in range(order.steps):
-        whole = baked.batch(order.picks(step))
+        whole = baked.batch(order.records_of_step(step))
         for key, value in whole.items():
             joined = np.concatenate([part[step][key] for part in parts])
             assert (joined == value).all(), key
@@ -60,11 +60,11 @@ def test_processes_share_the_global_batch(bake: Callable[..., Path], processes: 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_the_number_of_readers_changes_nothing(bake: Callable[..., Path], threads: int) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     read = packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B), threads=threads)
     for step, batch in enumerate(read):
-        want = baked.batch(order.picks(step))
+        want = baked.batch(order.records_of_step(step))
         assert all((batch[key] == value).all() for key, value in want.items())
     assert step == order.steps - 1
 
@@ -73,19 +73,19 @@ def test_the_number_of_readers_changes_nothing(bake: Callable[..., Path], thread
 def test_the_global_batch_is_the_same_on_any_number_of_devices(
     bake: Callable[..., Path], devices: int
 ) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     mesh = sharding.make_mesh(Mesh(fsdp=devices), jax.devices()[:devices])
     rows = sharding.local_rows(mesh, B)
     for step, batch in enumerate(packed_dataset.batches(baked, order, first_step=0, rows=rows)):
         placed = sharding.place(batch, mesh, B, rows)
         assert len(placed["tokens_BT"].sharding.device_set) == devices
-        for key, value in baked.batch(order.picks(step)).items():
+        for key, value in baked.batch(order.records_of_step(step)).items():
             assert (np.asarray(placed[key]) == value).all(), key
 
 
 def test_weights_change_without_baking_again(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     before = baked.fingerprint
     stages = [Stage("one", "stage1", 5 * B * T, weights={"web": 0.0, "code": 3.0})]
     order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=B))
@@ -93,11 +93,11 @@ def test_weights_change_without_baking_again(bake: Callable[..., Path]) -> None:
     assert [(s["name"], s["weight"]) for s in plan["sources"]] == [("code", 1.0)]
     (first, *_) = packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B))
     assert set(first["source_id_B"]) == {1}
-    assert packed_dataset.Baked(baked.directory).fingerprint == before
+    assert packed_dataset.PackedDataset(baked.directory).fingerprint == before
 
 
 def test_starting_late_is_skipping(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     whole = list(packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B)))
     late = list(packed_dataset.batches(baked, order, first_step=4, rows=slice(0, B)))
@@ -107,10 +107,10 @@ def test_starting_late_is_skipping(bake: Callable[..., Path]) -> None:
 
 
 def test_trace_names_the_documents_of_a_step(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     spans = packed_dataset.trace(baked, order, 2)
-    batch = baked.batch(order.picks(2))
+    batch = baked.batch(order.records_of_step(2))
     for row in range(B):
         of_row = [span for span in spans if span.row == row]
         segments = batch["segment_ids_BT"][row]
@@ -123,7 +123,7 @@ def test_trace_names_the_documents_of_a_step(bake: Callable[..., Path]) -> None:
 
 
 def test_plan_counts_epochs_of_each_stage(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     order = packed_dataset.make_order(baked, _training())
     one, two = packed_dataset.plan(baked, order, max_epochs=2.0)
     assert (one["name"], one["mixture"], one["tokens"], one["steps"]) == ("one", "stage1", 384, 3)
@@ -135,7 +135,9 @@ def test_plan_counts_epochs_of_each_stage(bake: Callable[..., Path]) -> None:
 
 
 def test_plan_leaves_out_sources_without_weight(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake(mixtures={"stage1": {"web": 1.0}, "stage2": {"code": 1.0}}))
+    baked = packed_dataset.PackedDataset(
+        bake(mixtures={"stage1": {"web": 1.0}, "stage2": {"code": 1.0}})
+    )
     one, two = packed_dataset.plan(
         baked, packed_dataset.make_order(baked, _training()), max_epochs=2.0
     )
@@ -144,7 +146,7 @@ def test_plan_leaves_out_sources_without_weight(bake: Callable[..., Path]) -> No
 
 
 def test_too_many_epochs_are_refused_with_the_source(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake(records={"web": 40, "code": 5}))
+    baked = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 5}))
     order = packed_dataset.make_order(baked, _training())
     message = r"'code' would be repeated 5.0 times, training.max_epochs is 4.*raise training.max"
     with pytest.raises(ValueError, match=message):
@@ -153,10 +155,10 @@ def test_too_many_epochs_are_refused_with_the_source(bake: Callable[..., Path]) 
 
 
 def test_a_source_without_records_can_stand_by(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.Baked(bake(records={"web": 40, "code": 25, "none": 0}))
+    baked = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 25, "none": 0}))
     order = packed_dataset.make_order(baked, _training())
     packed_dataset.plan(baked, order, max_epochs=2.0)
-    assert {source for source, _ in order.picks(0)} == {0, 1}
+    assert {source for source, _ in order.records_of_step(0)} == {0, 1}
 
 
 @pytest.mark.parametrize("part", ["web-00000.array_record", "code-00001.spans.array_record"])
@@ -166,7 +168,7 @@ def test_a_flipped_byte_is_refused_by_name(bake: Callable[..., Path], part: str)
     data[len(data) // 2] ^= 1
     (directory / part).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{part}: sha256 [0-9a-f]{{64}}, mixture.json says"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 @pytest.mark.parametrize("part", ["code-00000.array_record", "tokenizer.model", "mixture.json"])
@@ -174,28 +176,28 @@ def test_a_missing_file_is_refused_by_name(bake: Callable[..., Path], part: str)
     directory = bake()
     (directory / part).unlink()
     with pytest.raises(FileNotFoundError, match=f"{part}: no such file"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_another_tokenizer_file_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     (directory / "tokenizer.model").write_bytes(b"other pieces")
     with pytest.raises(ValueError, match=r"tokenizer\.model: sha256"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_a_changed_manifest_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     _rewrite(directory, lambda m: m["mixtures"]["stage1"].update(web=0.5), sign=False)
     with pytest.raises(ValueError, match=r"have fingerprint [0-9a-f]{64}, but it says [0-9a-f]"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_another_schema_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     _rewrite(directory, lambda m: m.update(schema=2))
     with pytest.raises(ValueError, match=r"mixture.json: schema 2, expected 1; bake the data"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "schema 'list'")])
@@ -205,42 +207,42 @@ def test_a_manifest_that_is_none_is_refused(
     directory = bake()
     (directory / "mixture.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_a_wrong_count_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     _rewrite(directory, lambda m: m["sources"][0]["files"][0].update(records=21))
     with pytest.raises(ValueError, match=r"web-00000.array_record: got 20 records, .* says 21"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_a_wrong_total_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
     _rewrite(directory, lambda m: m["sources"][0].update(records=41))
     with pytest.raises(ValueError, match=r"files of 'web' have 40 records, the source says 41"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_a_file_that_was_right_before_is_not_read_again(
     bake: Callable[..., Path], tmp_path: Path
 ) -> None:
     directory, memory = bake(), tmp_path / "memory"
-    packed_dataset.Baked(directory, memory)
+    packed_dataset.PackedDataset(directory, memory)
     data = directory / "web-00000.array_record"
     stat, content = data.stat(), bytearray(data.read_bytes())
     content[1000] ^= 1
     data.write_bytes(content)
     with pytest.raises(ValueError, match=r"web-00000\.array_record: sha256"):
-        packed_dataset.Baked(directory, memory)
+        packed_dataset.PackedDataset(directory, memory)
     # Bytes that change without a trace are not seen at the start, but by the records' checksums.
     os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    baked = packed_dataset.Baked(directory, memory)
+    baked = packed_dataset.PackedDataset(directory, memory)
     with pytest.raises(ValueError, match=r"record \d+ of source 'web' cannot be read: .*mismatch"):
         baked.batch([(0, record_id) for record_id in range(40)])
     shutil.rmtree(memory)
     with pytest.raises(ValueError, match=r"web-00000\.array_record: sha256"):
-        packed_dataset.Baked(directory, memory)
+        packed_dataset.PackedDataset(directory, memory)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_records_that_are_not_as_the_manifest_says_are_refused(
 
     _rewrite(directory, mistake)
     with pytest.raises(ValueError, match=message):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_spans_of_other_rows_are_refused(bake: Callable[..., Path]) -> None:
@@ -278,11 +280,11 @@ def test_spans_of_other_rows_are_refused(bake: Callable[..., Path]) -> None:
 
     _rewrite(directory, mistake)
     with pytest.raises(ValueError, match=r"'web' has segments of \[.*\] tokens for the documents"):
-        packed_dataset.Baked(directory)
+        packed_dataset.PackedDataset(directory)
 
 
 def test_another_vocabulary_is_refused(bake: Callable[..., Path], model: Model) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     baked.check_model(model)
     model.vocab_size = 128
     with pytest.raises(ValueError, match=r"tokenizer of 64 pieces, .* has vocab_size=128"):

@@ -13,9 +13,9 @@ from hare_jax.config import AttentionKernel, Matmul, Model, Remat
 from hare_jax.inference import engine as evaluation_engine
 from hare_jax.inference import prefix_tree
 from hare_jax.inference.batch_decoding import Sampling
-from hare_jax.inference.engine import Engine
+from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.generate import generate
-from hare_jax.inference.requests import Request, Score
+from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.model import decoder
 
 EOS = 2
@@ -29,12 +29,12 @@ def params(model: Model) -> decoder.Params:
 
 def engine(
     model: Model, params: decoder.Params, max_length: int = 96, devices: int | None = None
-) -> Engine:
+) -> InferenceEngine:
     chosen = jax.devices()[:devices]
-    return Engine(model, params, max_length=max_length, batch_tokens=256, devices=chosen)
+    return InferenceEngine(model, params, max_length=max_length, batch_tokens=256, devices=chosen)
 
 
-def requests() -> list[Request]:
+def requests() -> list[ScoreRequest]:
     """Items of several choices after one context, questions after common examples, odd ones."""
     rng = np.random.default_rng(0)
 
@@ -45,16 +45,21 @@ def requests() -> list[Request]:
     made = []
     for _ in range(6):
         context = ids(int(rng.integers(1, 40)))
-        made += [Request(context, ids(int(rng.integers(1, 12)))) for _ in range(4)]
+        made += [ScoreRequest(context, ids(int(rng.integers(1, 12)))) for _ in range(4)]
     for _ in range(8):
         question = few_shot + ids(int(rng.integers(1, 20)))
-        made += [Request(question, [choice]) for choice in (3, 4, 5)]
+        made += [ScoreRequest(question, [choice]) for choice in (3, 4, 5)]
     # The same again; a context inside another's continuation; one that loses its beginning.
-    return [*made, made[0], Request(few_shot[:5], few_shot[5:30]), Request(few_shot * 3, [7, 8])]
+    return [
+        *made,
+        made[0],
+        ScoreRequest(few_shot[:5], few_shot[5:30]),
+        ScoreRequest(few_shot * 3, [7, 8]),
+    ]
 
 
 def one_by_one(
-    model: Model, params: decoder.Params, asked: Sequence[Request], max_length: int
+    model: Model, params: decoder.Params, asked: Sequence[ScoreRequest], max_length: int
 ) -> list[tuple[float, bool]]:
     """The oracle: each request in a row of its own, through the model's own forward pass."""
     graph, _ = decoder.abstract(model)
@@ -116,7 +121,7 @@ def test_scores_do_not_depend_on_the_batch_or_its_order(
 ) -> None:
     asked = requests()
     expected = engine(model, params, devices=1).scores(asked)
-    other = Engine(
+    other = InferenceEngine(
         model, params, max_length=96, batch_tokens=batch_tokens, devices=jax.devices()[:1]
     )
     shuffled = np.random.default_rng(1).permutation(len(asked)).tolist()
@@ -141,7 +146,9 @@ def test_only_scored_positions_meet_the_head(
     monkeypatch.setattr(
         evaluation_engine, "_score", lambda *args: chunks.append(int(args[-1])) or score(*args)
     )
-    engine(model, params, devices=1).scores([Request([1, *range(3, n)], [5]) for n in (10, 20, 30)])
+    engine(model, params, devices=1).scores(
+        [ScoreRequest([1, *range(3, n)], [5]) for n in (10, 20, 30)]
+    )
     assert chunks == [2]
 
 
@@ -158,14 +165,24 @@ def test_each_score_is_told_once(model: Model, params: decoder.Params) -> None:
 
 def test_what_begins_alike_is_read_once() -> None:
     context = list(range(100, 200))
-    choices = [Request(context, [1, 2, 3]), Request(context, [1, 9]), Request(context, [4, 5])]
+    choices = [
+        ScoreRequest(context, [1, 2, 3]),
+        ScoreRequest(context, [1, 9]),
+        ScoreRequest(context, [4, 5]),
+    ]
     (tree,) = prefix_tree.trees(choices)
     assert len(tree) == 100 + 3  # 1 2 once for two choices, 4 for the third
-    assert [len(t) for t in prefix_tree.trees([Request([1], [5]), Request([2, 3], [5])])] == [1, 2]
+    assert [
+        len(t) for t in prefix_tree.trees([ScoreRequest([1], [5]), ScoreRequest([2, 3], [5])])
+    ] == [1, 2]
 
 
 def test_the_layout_of_the_docstring() -> None:
-    asked = [Request([1, 5, 6], [7, 8]), Request([1, 5, 6], [9, 3]), Request([1, 2], [4])]
+    asked = [
+        ScoreRequest([1, 5, 6], [7, 8]),
+        ScoreRequest([1, 5, 6], [9, 3]),
+        ScoreRequest([1, 2], [4]),
+    ]
     (tree,) = prefix_tree.trees(asked)
     assert tree.tokens.tolist() == [1, 2, 5, 6, 7, 9]
     assert tree.positions.tolist() == [0, 1, 1, 2, 3, 3]
@@ -176,7 +193,8 @@ def test_the_layout_of_the_docstring() -> None:
 def test_batches_hold_every_pair_once_in_few_shapes() -> None:
     rng = np.random.default_rng(1)
     asked = [
-        Request(rng.integers(3, 64, rng.integers(1, 700)).tolist(), [1, 2, 3]) for _ in range(200)
+        ScoreRequest(rng.integers(3, 64, rng.integers(1, 700)).tolist(), [1, 2, 3])
+        for _ in range(200)
     ]
     packed = list(prefix_tree.batches(prefix_tree.rows(prefix_tree.trees(asked)), 2048, parts=2))
     seen = np.concatenate([np.concatenate(batch.request) for batch in packed])
@@ -233,7 +251,7 @@ def test_sampled_completions_depend_on_the_seed_and_the_place_alone(
 def test_parameters_that_are_no_numbers_are_refused(model: Model, params: decoder.Params) -> None:
     broken = jax.tree.map(lambda p: p * np.nan, params)
     with pytest.raises(ValueError, match=r"not finite.*evaluate an earlier checkpoint"):
-        engine(model, broken).scores([Request([1], [5])])
+        engine(model, broken).scores([ScoreRequest([1], [5])])
 
 
 def test_no_room_for_a_context_is_refused(model: Model, params: decoder.Params) -> None:
@@ -248,7 +266,7 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
 
     computed = 0
 
-    def reading(self: Engine, batch: prefix_tree.Packed) -> tuple[np.ndarray, np.ndarray]:
+    def reading(self: InferenceEngine, batch: prefix_tree.Packed) -> tuple[np.ndarray, np.ndarray]:
         nonlocal computed
         computed += batch.tokens_BT.size
         longest = max(map(len, batch.place))
@@ -271,7 +289,7 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
 
     counter = Counter(model, max_length=96, batch_tokens=256)
     one = engine(model, params, devices=1)
-    monkeypatch.setattr(Engine, "_score", reading)
+    monkeypatch.setattr(InferenceEngine, "_score", reading)
     counter.scores(requests())
     one.scores(requests())
     assert counter.computed == computed > 0

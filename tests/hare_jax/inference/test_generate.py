@@ -56,7 +56,7 @@ def test_ends_before_eos_and_the_others_go_on(split: tuple[Any, Any]) -> None:
     assert ended[1] == free[1]
 
 
-def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbours(
+def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
     split: tuple[Any, Any],
 ) -> None:
     def sample(prompts: list[list[int]], seed: int) -> list[list[int]]:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from hare_jax.inference.requests import Request, truncated
+from hare_jax.inference.requests import ScoreRequest, truncated
 
 
 def test_the_last_tokens_stay() -> None:
     """lm-evaluation-harness: (context + continuation)[-(max_length + 1):]."""
-    request = Request([1, 2, 3, 4], [5, 6])
+    request = ScoreRequest([1, 2, 3, 4], [5, 6])
     for max_length in range(2, 8):
         (context, continuation), cut = truncated(request, max_length)
         assert [*context, *continuation] == [1, 2, 3, 4, 5, 6][-(max_length + 1) :]
@@ -18,11 +18,11 @@ def test_the_last_tokens_stay() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request([], [1]), "empty context: give at least BOS"),
-        (Request([1], []), "empty continuation: there is nothing to score"),
-        (Request([1, 2], [3] * 5), "has 5 tokens, but the model reads at most 4"),
+        (ScoreRequest([], [1]), "empty context: give at least BOS"),
+        (ScoreRequest([1], []), "empty continuation: there is nothing to score"),
+        (ScoreRequest([1, 2], [3] * 5), "has 5 tokens, but the model reads at most 4"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(request_: Request, message: str) -> None:
+def test_what_cannot_be_scored_is_refused(request_: ScoreRequest, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         truncated(request_, 4)

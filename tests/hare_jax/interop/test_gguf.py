@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import GgufExport, Model, Quantisation, plain
+from hare_jax.config import GgufExport, Model, Quantization, plain
 from hare_jax.inference.generate import generate
 from hare_jax.interop import gguf as ours
 from hare_jax.interop.names import tensors
@@ -85,8 +85,8 @@ def random_params() -> decoder.Params:
     return jax.tree_util.tree_map_with_path(draw, decoder.abstract(MODEL)[1])
 
 
-def exported(run: Path, out: Path, quantisation: Quantisation) -> Path:
-    ours.export(GgufExport(checkpoint=str(run), out=str(out), quantisation=quantisation))
+def exported(run: Path, out: Path, quantization: Quantization) -> Path:
+    ours.export(GgufExport(checkpoint=str(run), out=str(out), quantization=quantization))
     return out
 
 
@@ -129,7 +129,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def f16(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield Served(exported(run, tmp_path_factory.mktemp("f16") / "m.gguf", Quantisation.F16))
+    yield Served(exported(run, tmp_path_factory.mktemp("f16") / "m.gguf", Quantization.F16))
 
 
 def test_text_and_chat_have_the_ids_of_sentencepiece(f16: Served, tokenizer: Any) -> None:
@@ -173,20 +173,20 @@ def our_logprobs(tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("quantisation", "error"),
-    [(Quantisation.F16, 0.006), (Quantisation.Q8_0, 0.12), (Quantisation.Q4_0, 1.2)],
+    ("quantization", "error"),
+    [(Quantization.F16, 0.006), (Quantization.Q8_0, 0.12), (Quantization.Q4_0, 1.2)],
 )
 def test_logits_are_within_the_error_of_the_format(
     run: Path,
     f16: Served,
     tokenizer: Any,
     tmp_path: Path,
-    quantisation: Quantisation,
+    quantization: Quantization,
     error: float,
 ) -> None:
     served = f16
-    if quantisation is not Quantisation.F16:
-        served = Served(exported(run, tmp_path / "m.gguf", quantisation))
+    if quantization is not Quantization.F16:
+        served = Served(exported(run, tmp_path / "m.gguf", quantization))
     tokens = [1, *tokenizer.encode(TEXT)]
     expected_TV = our_logprobs(tokens)
     assert expected_TV.std(axis=1).mean() > 1.5  # logits differ by more than the error
@@ -200,12 +200,12 @@ def test_logits_are_within_the_error_of_the_format(
 
 def test_size_and_kinds(run: Path, tmp_path: Path) -> None:
     parameters = {t.name: math.prod(t.theirs) for t in tensors(MODEL) if len(t.theirs) == 2}
-    for quantisation, bits in (("F16", 16), ("Q8_0", 8.5), ("Q4_0", 4.5)):
-        path = exported(run, tmp_path / f"{quantisation}.gguf", Quantisation[quantisation])
+    for quantization, bits in (("F16", 16), ("Q8_0", 8.5), ("Q4_0", 4.5)):
+        path = exported(run, tmp_path / f"{quantization}.gguf", Quantization[quantization])
         reader = gguf.GGUFReader(path)
-        matrices = [t for t in reader.tensors if t.tensor_type.name == quantisation]
+        matrices = [t for t in reader.tensors if t.tensor_type.name == quantization]
         assert sum(t.n_bytes for t in matrices) == sum(parameters.values()) * bits / 8
-        assert {t.tensor_type.name for t in reader.tensors} == {quantisation, "F32"}
+        assert {t.tensor_type.name for t in reader.tensors} == {quantization, "F32"}
         assert len(reader.tensors) == 9 * MODEL.num_layers + 3
 
 
@@ -224,15 +224,15 @@ def test_a_window_becomes_the_context(run: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.model").write_bytes((run / "tokenizer.model").read_bytes())
     config = json.loads((run / "config.json").read_text()) | {"model": plain(model)}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    path = exported(folder, tmp_path / "m.gguf", Quantisation.F16)
+    path = exported(folder, tmp_path / "m.gguf", Quantization.F16)
     field = gguf.GGUFReader(path).get_field("llama.context_length")
     assert field.contents() == 100
 
 
 def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="d_ff is 40, expected a multiple of 32: Q4_0 scales"):
-        ours.check_widths(replace(MODEL, d_ff=40), Quantisation.Q4_0)
-    ours.check_widths(replace(MODEL, d_ff=40), Quantisation.F16)
+        ours.check_widths(replace(MODEL, d_ff=40), Quantization.Q4_0)
+    ours.check_widths(replace(MODEL, d_ff=40), Quantization.F16)
     with pytest.raises(ValueError, match="has 400 pieces, the model vocab_size=399"):
         ours.padded(ours.vocabulary.read(run / "tokenizer.model"), 399)
     trained(tmp_path / "chat", user_defined_symbols="<round_start>")
@@ -242,4 +242,4 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
         ours.export(GgufExport(checkpoint=str(run)))
     (tmp_path / "m.gguf").touch()
     with pytest.raises(FileExistsError, match="is there already"):
-        exported(run, tmp_path / "m.gguf", Quantisation.F16)
+        exported(run, tmp_path / "m.gguf", Quantization.F16)

@@ -21,7 +21,7 @@ from hare_jax.model.attention import (
     visible_BTS,
 )
 from hare_jax.model.kernels import cudnn
-from hare_jax.model.kernels.request import Request, request
+from hare_jax.model.kernels.request import AttentionRequest, request
 
 KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # splash: test_splash, cudnn: test_cudnn
 
@@ -97,8 +97,8 @@ def test_bfloat16_keeps_its_dtype_and_softmax_in_float32() -> None:
     np.testing.assert_allclose(half.astype(jnp.float32), exact, atol=0.05)
 
 
-def _asked(**changes: Any) -> Request:
-    asked = Request("cpu", "bfloat16", queries=256, keys=256, head_dim=64, packed=True)
+def _asked(**changes: Any) -> AttentionRequest:
+    asked = AttentionRequest("cpu", "bfloat16", queries=256, keys=256, head_dim=64, packed=True)
     return dataclasses.replace(asked, **changes)
 
 
@@ -164,7 +164,7 @@ def test_a_kernel_that_cannot_is_refused_by_name(
 
 def test_what_is_asked_follows_from_arrays_and_mesh() -> None:
     q, k, _ = _qkv()
-    assert request(q, k, packed=True) == Request("cpu", "float32", 6, 6, 8, True)
+    assert request(q, k, packed=True) == AttentionRequest("cpu", "float32", 6, 6, 8, True)
     mesh = jax.make_mesh((4, 1, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         assert not request(q, k, packed=True).shares  # two rows, four shares

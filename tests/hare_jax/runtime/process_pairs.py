@@ -95,10 +95,12 @@ def run(settings: dict[str, Any], name: str, before_step: Seen) -> None:
 
 def whole(settings: dict[str, Any], process: int) -> None:
     said = {
-        "from the first": distributed.first(lambda: {"process": process}),
-        "alone": distributed.together(lambda: process),
-        "the first fails": _failure(lambda: distributed.first(_refuse)),
-        "one fails": _failure(lambda: distributed.together(_refuse if process == 1 else int)),
+        "from the first": distributed.on_process_zero(lambda: {"process": process}),
+        "alone": distributed.on_all_processes(lambda: process),
+        "the first fails": _failure(lambda: distributed.on_process_zero(_refuse)),
+        "one fails": _failure(
+            lambda: distributed.on_all_processes(_refuse if process == 1 else int)
+        ),
         "same folder": _failure(lambda: distributed.check_shared(Path.cwd())),
         "other folder": _failure(lambda: distributed.check_shared(Path(f"own-{process}"))),
     }

@@ -283,13 +283,13 @@ def test_what_cannot_be_cut_is_named(changed: dict[str, int], message: str) -> N
     model = dataclasses.replace(MODEL, **({"num_kv_heads": 4} if changed else {}) | changed)
     mesh = sharding.make_mesh(Mesh(1, 2, 4))
     with pytest.raises(ValueError, match=message + ".*choose a training.mesh.* that divides it"):
-        sharding.of_params(mesh, decoder.abstract(model)[1])
+        sharding.params_sharding(mesh, decoder.abstract(model)[1])
 
 
 def test_a_parameter_without_a_rule_is_named() -> None:
     mesh = sharding.make_mesh(Mesh())
     with pytest.raises(ValueError, match="no sharding rule for parameter layers/bias: add 'bias'"):
-        sharding.of_params(mesh, {"layers": {"bias": jnp.zeros(8)}})
+        sharding.params_sharding(mesh, {"layers": {"bias": jnp.zeros(8)}})
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
@@ -314,7 +314,7 @@ def test_place_puts_each_row_where_the_mesh_has_it() -> None:
 def test_the_batches_are_the_same_on_any_number_of_devices(
     bake: Callable[..., Path], devices: int
 ) -> None:
-    baked = packed_dataset.Baked(bake())
+    baked = packed_dataset.PackedDataset(bake())
     config = Training(stages=[Stage("all", "stage1", tokens=3 * B * T)], batch_size=B)
     order = packed_dataset.make_order(baked, config)
     mesh = sharding.make_mesh(Mesh(-1, min(devices, 2), 1), jax.devices()[:devices])
@@ -325,6 +325,6 @@ def test_the_batches_are_the_same_on_any_number_of_devices(
         picks = list(
             zip(placed["source_id_B"].tolist(), placed["record_id_B"].tolist(), strict=True)
         )
-        assert picks == order.picks(step)
+        assert picks == order.records_of_step(step)
         assert len(placed["record_id_B"].addressable_shards) == devices
     assert step == 2

@@ -124,7 +124,7 @@ def test_one_process_speaks(pairs: Pairs) -> None:
 
 def test_the_batches_are_those_of_one_process(pairs: Pairs) -> None:
     directory, _, mixture = pairs
-    order = packed_dataset.make_order(packed_dataset.Baked(mixture), TRAINING)
+    order = packed_dataset.make_order(packed_dataset.PackedDataset(mixture), TRAINING)
     seen = [
         [json.loads(line) for line in (directory / f"whole-{p}.seen").read_text().splitlines()]
         for p in (0, 1)
@@ -134,7 +134,7 @@ def test_the_batches_are_those_of_one_process(pairs: Pairs) -> None:
         rows = dict(map(tuple, [(row, tuple(pick)) for row, pick in first["rows"]]))
         others = dict(map(tuple, [(row, tuple(pick)) for row, pick in second["rows"]]))
         assert len(rows) == len(others) == B // 2, "each holds its own rows"
-        assert [pick for _, pick in sorted((rows | others).items())] == order.picks(step)
+        assert [pick for _, pick in sorted((rows | others).items())] == order.records_of_step(step)
     assert step == STEPS - 1
 
 
@@ -251,7 +251,7 @@ def test_flags_that_are_missing_or_wrong_are_named(given: dict[str, Any], messag
         ({"NTASKS": "1", "NNODES": "1"}, None),
     ],
 )
-def test_slurm_is_recognised(
+def test_slurm_is_recognized(
     monkeypatch: pytest.MonkeyPatch, slurm: dict[str, str], expected: dict[str, Any] | None
 ) -> None:
     told: list[dict[str, Any]] = []
@@ -266,7 +266,7 @@ def test_slurm_is_recognised(
     assert told == ([] if expected is None else [expected | times])
 
 
-def test_tpu_hosts_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tpu_hosts_are_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: told.append(given))
     monkeypatch.setattr(distributed, "_on_slurm", lambda: False)
@@ -278,7 +278,7 @@ def test_tpu_hosts_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_process_alone_waits_for_none() -> None:
-    assert not distributed.several() and distributed.is_first()
-    assert distributed.first(lambda: 3) == distributed.together(lambda: 3) == 3
+    assert not distributed.is_multi_process() and distributed.is_process_zero()
+    assert distributed.on_process_zero(lambda: 3) == distributed.on_all_processes(lambda: 3) == 3
     with pytest.raises(KeyError):
-        distributed.first(lambda: {}["x"])
+        distributed.on_process_zero(lambda: {}["x"])

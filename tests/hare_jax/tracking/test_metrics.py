@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hare_jax.data.order import Stretch
+from hare_jax.data.order import StageSchedule
 from hare_jax.tracking import metrics
 from hare_jax.tracking.metrics import TIMED, Metrics, cut_back
 
-ONE = Stretch("one", "m", 0, 5, (1, 1), (0, 0))
-TWO = Stretch("two", "m", 5, 5, (1, 1), (5, 5))
+ONE = StageSchedule("one", "m", 0, 5, (1, 1), (0, 0))
+TWO = StageSchedule("two", "m", 5, 5, (1, 1), (5, 5))
 
 
 def _values(step: int, loss: float | None = None) -> dict[str, jax.Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hare_jax.config import Model, Optimizer, Profile, Stage, Training
+from hare_jax.config import Model, Optimizer, ProfilerWindow, Stage, Training
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import train
 
@@ -24,7 +24,7 @@ def _traced_steps(run_dir: Path) -> list[int]:
     return sorted(steps)
 
 
-def _run(config: Profile, run_dir: Path, steps: range) -> None:
+def _run(config: ProfilerWindow, run_dir: Path, steps: range) -> None:
     state = jnp.ones((8, 8))
     with Profiler(config, run_dir) as profiler:
         for step in steps:
@@ -43,26 +43,29 @@ def _run(config: Profile, run_dir: Path, steps: range) -> None:
     ],
 )
 def test_the_steps_asked_for_are_traced(tmp_path: Path, steps: range, traced: list[int]) -> None:
-    _run(Profile(3, 5), tmp_path, steps)
+    _run(ProfilerWindow(3, 5), tmp_path, steps)
     assert _traced_steps(tmp_path) == traced
 
 
 def test_nothing_is_traced_unless_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run(Profile(), tmp_path, range(8))
+    _run(ProfilerWindow(), tmp_path, range(8))
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
 
 
 def test_a_failing_step_ends_the_trace(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Profiler(Profile(1, 9), tmp_path) as profiler:
+    with pytest.raises(ZeroDivisionError), Profiler(ProfilerWindow(1, 9), tmp_path) as profiler:
         profiler.at(0, jnp.ones(3))
         raise ZeroDivisionError
-    _run(Profile(1, 1), tmp_path, range(1))  # another trace can be begun
+    _run(ProfilerWindow(1, 1), tmp_path, range(1))  # another trace can be begun
 
 
-@pytest.mark.parametrize("config", [Profile(3, 2), Profile(0, 2), Profile(-1, 2), Profile(2, 0)])
-def test_a_range_that_is_none_is_refused(tmp_path: Path, config: Profile) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [ProfilerWindow(3, 2), ProfilerWindow(0, 2), ProfilerWindow(-1, 2), ProfilerWindow(2, 0)],
+)
+def test_a_range_that_is_none_is_refused(tmp_path: Path, config: ProfilerWindow) -> None:
     message = rf"first_step={config.first_step} and last_step={config.last_step}: expected 1 <= "
     with pytest.raises(ValueError, match=message):
         Profiler(config, tmp_path)
@@ -76,7 +79,7 @@ def test_a_run_says_where_its_trace_is(
         batch_size=8,
         optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
         loss_chunks=2,
-        profile=Profile(2, 3),
+        profile=ProfilerWindow(2, 3),
     )
     mixture = bake()
     named = train.run_name(model, training, mixture)
@@ -85,5 +88,5 @@ def test_a_run_says_where_its_trace_is(
     (trace,) = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")
     out = capsys.readouterr().out
     assert f"profile of steps 2 to 3: open {trace} in https://ui.perfetto.dev" in out
-    training.profile = Profile()
+    training.profile = ProfilerWindow()
     assert train.run_name(model, training, mixture) == named, "to look at a run does not change it"

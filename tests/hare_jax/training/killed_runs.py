@@ -76,7 +76,7 @@ def between_save_and_commit(run: "Run") -> None:
 
 def during_prefetch(run: "Run") -> None:
     """A thread reads the batch of step 9 ahead, while the loop does earlier steps."""
-    picks, reading = Order.picks, packed_dataset.Baked.batch
+    picks, reading = Order.records_of_step, packed_dataset.PackedDataset.batch
 
     def picked(self: Order, step: int) -> Any:
         return [*picks(self, step), step]

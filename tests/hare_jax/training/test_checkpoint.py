@@ -16,8 +16,8 @@ import pytest
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Remat
 from hare_jax.runtime import sharding
 from hare_jax.training import checkpoint, optim, train
-from hare_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, State, restore_params
-from hare_jax.training.faults import Recent
+from hare_jax.training.checkpoint import Checkpoints, CorruptCheckpointError, State, restore_params
+from hare_jax.training.faults import LossHistory
 
 KEEP = Checkpointing(keep=2)
 SMALL = Model(
@@ -117,15 +117,17 @@ def test_keeping_what_is_never_saved_is_refused(
 def test_what_verdicts_rest_on_is_restored_exactly(tmp_path: Path, model: Model) -> None:
     optimizer = optim.build(Optimizer(warmup_steps=0), 10)
     placed = train.place_state(model, optimizer, sharding.make_mesh(Mesh()), window=4)
-    losses_W = jax.device_put(np.float32([np.nan, 0.1, 1 / 3, 7]), placed.recent.losses_W.sharding)
-    skipped = jax.device_put(jnp.int32(2), placed.recent.skipped.sharding)
-    state = dataclasses.replace(_state(placed, 3), recent=Recent(losses_W, skipped))
+    losses_W = jax.device_put(
+        np.float32([np.nan, 0.1, 1 / 3, 7]), placed.loss_history.losses_W.sharding
+    )
+    skipped = jax.device_put(jnp.int32(2), placed.loss_history.skipped.sharding)
+    state = dataclasses.replace(_state(placed, 3), loss_history=LossHistory(losses_W, skipped))
     with Checkpoints(tmp_path, KEEP, model, "mixture") as checkpoints:
         checkpoints.save(state, {})
     restored = _restore(tmp_path, model, placed)
     assert restored is not None
-    np.testing.assert_array_equal(restored[0].recent.losses_W, losses_W)
-    assert int(restored[0].recent.skipped) == 2
+    np.testing.assert_array_equal(restored[0].loss_history.losses_W, losses_W)
+    assert int(restored[0].loss_history.skipped) == 2
 
 
 def test_restores_onto_another_mesh(tmp_path: Path, model: Model, placed: State) -> None:
@@ -279,7 +281,7 @@ def test_arrays_that_read_well_but_are_not_those_saved_are_damage(
     restored = _restore(tmp_path, model, placed)
     assert restored is not None and int(restored[0].step) == 3
     assert "5: checksum of params/embedding_VD: " in capfd.readouterr().err
-    with pytest.raises(DamagedCheckpoint, match="5: checksum of params/embedding_VD: "):
+    with pytest.raises(CorruptCheckpointError, match="5: checksum of params/embedding_VD: "):
         restore_params(tmp_path, model)
 
 
@@ -319,9 +321,11 @@ def test_damage_everywhere_does_not_begin_again(
     for step in ("3", "5"):
         for path in _data_files(tmp_path / step, "params"):
             _flip(path)
-    with pytest.raises(DamagedCheckpoint, match=r"all checkpoints are damaged \(steps \[5, 3\]\)"):
+    with pytest.raises(
+        CorruptCheckpointError, match=r"all checkpoints are damaged \(steps \[5, 3\]\)"
+    ):
         _restore(tmp_path, model, placed)
-    with pytest.raises(DamagedCheckpoint):
+    with pytest.raises(CorruptCheckpointError):
         restore_params(tmp_path, model)
 
 

@@ -32,18 +32,18 @@ from hare_jax.training import step as step_module
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.faults import (
     BadSteps,
-    LossSpike,
-    NotFinite,
-    Recent,
-    TooManySkipped,
-    Verdict,
+    LossHistory,
+    LossSpikeError,
+    NonFiniteError,
+    StepVerdict,
+    TooManySkippedError,
     judge,
 )
 from hare_jax.training.step import _chosen
 
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
-GOOD, NOT_FINITE, SPIKE = Verdict.GOOD, Verdict.NOT_FINITE, Verdict.SPIKE
+GOOD, NOT_FINITE, SPIKE = StepVerdict.GOOD, StepVerdict.NOT_FINITE, StepVerdict.SPIKE
 SKIPS = Faults(
     not_finite=OnFault.SKIP,
     spike=OnFault.SKIP,
@@ -56,15 +56,15 @@ SKIPS = Faults(
 
 def _judged(
     losses: list[float], config: Faults = SKIPS, new_stages: tuple[int, ...] = ()
-) -> tuple[list[int], Recent]:
+) -> tuple[list[int], LossHistory]:
     """The verdicts on these losses, one after the other."""
 
     @jax.jit
-    def one(recent: Recent, loss: jax.Array, new_stage: jax.Array) -> Any:
+    def one(recent: LossHistory, loss: jax.Array, new_stage: jax.Array) -> Any:
         verdict, _, recent = judge(recent, loss, jnp.ones(()), config, new_stage=new_stage)
         return verdict, recent
 
-    recent, verdicts = Recent.none(faults.window(config)), []
+    recent, verdicts = LossHistory.none(faults.window(config)), []
     for step, loss in enumerate(losses):
         verdict, recent = one(recent, jnp.float32(loss), jnp.array(step in new_stages))
         verdicts.append(int(verdict))
@@ -109,7 +109,11 @@ def test_a_loss_that_is_no_number_is_not_remembered() -> None:
 
 def test_a_gradient_that_is_no_number_is_as_bad_as_a_loss() -> None:
     verdict, _, _ = judge(
-        Recent.none(0), jnp.ones(()), jnp.float32(jnp.inf), Faults(), new_stage=jnp.array(False)
+        LossHistory.none(0),
+        jnp.ones(()),
+        jnp.float32(jnp.inf),
+        Faults(),
+        new_stage=jnp.array(False),
     )
     assert int(verdict) == NOT_FINITE
 
@@ -123,7 +127,7 @@ def test_without_spikes_nothing_is_remembered() -> None:
 def test_another_window_takes_the_newest_losses() -> None:
     losses = [1.0, 2.0, 3.0]
     for window, expected in ((0, []), (2, [2, 3]), (3, [1, 2, 3]), (4, [np.nan, 1, 2, 3])):
-        recent = Recent.of(losses, 5, Recent.none(window))
+        recent = LossHistory.of(losses, 5, LossHistory.none(window))
         np.testing.assert_array_equal(recent.losses_W, np.float32(expected))
         assert recent.losses_W.dtype == np.float32 and recent.skipped == 5
 
@@ -183,7 +187,7 @@ def _of_schedule(path: Any, state: Any) -> bool:
 
 
 # ------------------------------------------------------------------------------------ on the host
-def _values(verdict: Verdict, **changes: float) -> dict[str, Any]:
+def _values(verdict: StepVerdict, **changes: float) -> dict[str, Any]:
     values = {"loss": 9.5, "grad_norm": 1.5, "param_norm": 3.0, "loss_z": 7.25, "skipped": 1}
     return {"verdict": int(verdict), **values, **changes}
 
@@ -230,10 +234,10 @@ def test_what_is_no_number_is_a_string_in_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "kind", "advice"),
-    [(SPIKE, LossSpike, "spike=skip"), (NOT_FINITE, NotFinite, "not_finite=skip")],
+    [(SPIKE, LossSpikeError, "spike=skip"), (NOT_FINITE, NonFiniteError, "not_finite=skip")],
 )
 def test_a_bad_step_stops_the_run(
-    tmp_path: Path, verdict: Verdict, kind: type[Exception], advice: str
+    tmp_path: Path, verdict: StepVerdict, kind: type[Exception], advice: str
 ) -> None:
     bad_steps = _bad_steps(tmp_path, spike=OnFault.STOP)
     message = rf"step 7: loss 9\.5.* are in .*step-7\.json; .* intact; training\.faults\.{advice}"
@@ -246,14 +250,14 @@ def test_too_many_left_out_in_a_row_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, spike=OnFault.SKIP, max_skipped=3)
     assert not bad_steps.counts(6, _values(SPIKE, skipped=2))
     message = r"the 3 latest steps were all left out \(training.faults.max_skipped=3\): lower the"
-    with pytest.raises(TooManySkipped, match=message):
+    with pytest.raises(TooManySkippedError, match=message):
         bad_steps.counts(7, _values(SPIKE, skipped=3))
     assert (tmp_path / "step-8.json").is_file()
 
 
 def test_parameters_that_are_no_numbers_always_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, not_finite=OnFault.SKIP)
-    with pytest.raises(NotFinite, match="step 7: the norm of the parameters is nan"):
+    with pytest.raises(NonFiniteError, match="step 7: the norm of the parameters is nan"):
         bad_steps.counts(6, _values(GOOD, param_norm=math.nan))
 
 
@@ -356,7 +360,9 @@ def test_a_spike_stops_before_anything_after_it_is_saved(
 ) -> None:
     spoil({6: 3.0})
     training.faults.spike = OnFault.STOP
-    with pytest.raises(LossSpike, match=r"step 7: loss .* standard deviations above .*7\.json"):
+    with pytest.raises(
+        LossSpikeError, match=r"step 7: loss .* standard deviations above .*7\.json"
+    ):
         train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
     assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 4
     case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())

@@ -12,7 +12,7 @@ import pytest
 from hare_jax.config import Model, Stage, Trace, Training
 from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.training import trace
 from hare_jax.training.run_dir import write_config
 
@@ -24,7 +24,7 @@ class Trained(SimpleNamespace):
 
     run_dir: Path
     mixture: Path
-    baked: Baked
+    baked: PackedDataset
     order: Order
 
 
@@ -36,7 +36,7 @@ def trained(bake: Callable[..., Path], model: Model, tmp_path: Path) -> Trained:
         batch_size=B,
         seed=5,
     )
-    baked = Baked(mixture)
+    baked = PackedDataset(mixture)
     run_dir = tmp_path / "work" / "training-0a"
     write_config(run_dir, model, training, baked)
     (run_dir / "checkpoints" / "4").mkdir(parents=True)
@@ -50,7 +50,7 @@ def _no_tokenizer(path: Path) -> Any:
 
 def _expected(trained: Trained, step: int) -> list[dict[str, Any]]:
     """From the batch that the step was given, not from the order."""
-    batch = trained.baked.batch(trained.order.picks(step - 1))
+    batch = trained.baked.batch(trained.order.records_of_step(step - 1))
     pieces = []
     for row in range(B):
         source_id, record_id = int(batch["source_id_B"][row]), int(batch["record_id_B"][row])
@@ -115,7 +115,7 @@ def test_words_of_each_piece(trained: Trained, capsys: pytest.CaptureFixture[str
     trace.run(Trace(run_dir=str(trained.run_dir), step=1, words=2), tokenizer)
     assert opened == [trained.run_dir / "tokenizer.model"]
     lines = capsys.readouterr().out.splitlines()[2:]
-    batch = trained.baked.batch(trained.order.picks(0))
+    batch = trained.baked.batch(trained.order.records_of_step(0))
     shown = []
     for tokens, segments in zip(batch["tokens_BT"], batch["segment_ids_BT"], strict=True):
         for segment in range(1, segments.max() + 1):

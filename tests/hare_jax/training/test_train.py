@@ -30,8 +30,8 @@ from hare_jax.config import (
 )
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import checkpoint, train
-from hare_jax.training.checkpoint import NotSaved, restore_params
-from hare_jax.training.faults import NotFinite
+from hare_jax.training.checkpoint import CheckpointSaveError, restore_params
+from hare_jax.training.faults import NonFiniteError
 
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
@@ -369,7 +369,7 @@ def test_a_loss_that_is_no_number_stops_with_its_documents(
     monkeypatch.setattr(train, "make_step", spoiled)
     directory = bake()
     message = r"step 7: loss nan, gradient norm nan; its \d+ documents \((web|code)/\d+, .*7.json"
-    with pytest.raises(NotFinite, match=message):
+    with pytest.raises(NonFiniteError, match=message):
         train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
     case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())
     spans = case["documents"]
@@ -448,7 +448,7 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
     directory, run_dir = bake(), tmp_path / "run"
     message = r"checkpoints: a checkpoint could not be written, those before it are intact; make ro"
     try:
-        with pytest.raises(NotSaved, match=message) as caught:
+        with pytest.raises(CheckpointSaveError, match=message) as caught:
             train.run(model, training, directory, run_dir, ONE_DEVICE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.config import Reader, Source
 from data_pipeline.reading.demo import python_installation
 from data_pipeline.reading.demo.python_installation import docstrings, items, read
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.storage.document import BadInput, Document
 
 READERS = [reader for reader in Reader if reader.value.startswith("python_")]
 
@@ -60,8 +60,8 @@ def test_well_known_members():
     assert decoder.text.startswith("# json.decoder\n\nImplementation of JSONDecoder\n\n## json.")
     assert "\n\n## json.decoder.JSONDecoder.raw_decode\n\n" in decoder.text
     assert any("pytest" in text for text in texts(Reader.PYTHON_READMES).values())
-    licences = texts(Reader.PYTHON_LICENCES).values()
-    assert any("PYTHON SOFTWARE FOUNDATION LICENSE" in text for text in licences)
+    licenses = texts(Reader.PYTHON_LICENSES).values()
+    assert any("PYTHON SOFTWARE FOUNDATION LICENSE" in text for text in licenses)
 
 
 def test_tests_and_installed_packages_are_no_standard_library():
@@ -111,7 +111,7 @@ def test_modules_that_do_not_parse_or_decode_are_named(tmp_path, monkeypatch):
     assert [first.text, latin.text] == ["# ast\n\nTrees.", "# latin\n\ncafé"]
     items(Reader.PYTHON_CODE)
     (bad,) = read(Reader.PYTHON_CODE, ["latin.py"], Source("s"))
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadInput)
     assert (bad.reason, bad.file) == ("invalid_utf8", "latin.py")
 
 
@@ -153,11 +153,11 @@ def test_read_me_texts(site):
     install(site / "first", "hare_run", "3.0", {}, "The one that is imported.\n")
     assert texts(Reader.PYTHON_READMES) == {"s/hare_run-3.0": "The one that is imported.\n"}
     (document,) = read(Reader.PYTHON_READMES, ["hare_run-3.0"], Source("s"))
-    assert document.meta == {"file": "hare_run-3.0", "licence": "MIT"}
+    assert document.meta == {"file": "hare_run-3.0", "license": "MIT"}
     assert document.category == "s"
 
 
-def test_licence_texts(site):
+def test_license_texts(site):
     wanted = [
         "LICENSE",
         "LICENCE.txt",
@@ -184,7 +184,7 @@ def test_licence_texts(site):
         files | {"hare/LICENSE": "inside", "b/LICENSE": "", "hare/LICENSE-GONE": "x"},
     )
     (site / "first" / "hare/LICENSE-GONE").unlink()
-    found = texts(Reader.PYTHON_LICENCES)
+    found = texts(Reader.PYTHON_LICENSES)
     own = {key: text for key, text in found.items() if not key.startswith("s/python-")}
     assert own == {f"s/hare-run-1.0/licenses/{name}": f"text of {name}" for name in wanted} | {
         "s/hare-run-1.0/hare/LICENSE": "inside"

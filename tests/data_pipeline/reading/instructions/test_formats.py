@@ -1,4 +1,4 @@
-"""Each usual shape of a row is recognised, and written so that question and answer stay apart."""
+"""Each usual shape of a row is recognized, and written so that question and answer stay apart."""
 
 import doctest
 import json
@@ -10,8 +10,8 @@ from data_pipeline.config import Reading, Source, Tier
 from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import partition
 from data_pipeline.reading.instructions import formats, labelled, row_fields, tool_calls
-from data_pipeline.reading.instructions.formats import FORMATS, Refused, Rendered, render
-from data_pipeline.storage.document import Bad, Document
+from data_pipeline.reading.instructions.formats import FORMATS, RenderedRow, UnusableRow, render
+from data_pipeline.storage.document import BadInput, Document
 
 TRIVIA = "Question: Which one hops?\nA. a cod\nB. a hare\nAnswer: B. a hare"
 CHOICES = ["a cod", "a hare"]
@@ -226,8 +226,8 @@ ROWS = [
 
 @pytest.mark.parametrize(("name", "row", "text"), ROWS)
 def test_usual_rows(name, row, text):
-    assert render(row) == Rendered(name, text)
-    assert render(row | {"id": 7, "unknown": None}) == Rendered(name, text)
+    assert render(row) == RenderedRow(name, text)
+    assert render(row | {"id": 7, "unknown": None}) == RenderedRow(name, text)
 
 
 def test_every_format_has_an_example():
@@ -278,7 +278,7 @@ CALL = {"query": "Cold?", "tools": [WEATHER], "answers": [{"name": "weather", "a
 )
 def test_what_fits_nothing_is_refused_with_a_reason(row, reason):
     refused = render(row)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, UnusableRow)
     assert refused.reason == reason
     assert all(key in refused.detail for key in row)
 
@@ -287,8 +287,8 @@ def test_a_label_is_rendered_only_where_it_is_said_to_be_one():
     row = {"text": "Where is it?", "category": "card_arrival", "intent": "oos"}
     assert render(row, ("intent",)).text == "Message: Where is it?\nIntent: out of scope"
     assert render(row, ("category",)).text == "Message: Where is it?\nCategory: card arrival"
-    assert isinstance(render(row), Refused)
-    assert isinstance(render({"text": "Where is it?", "intent": 3}, ("intent",)), Refused)
+    assert isinstance(render(row), UnusableRow)
+    assert isinstance(render({"text": "Where is it?", "intent": 3}, ("intent",)), UnusableRow)
 
 
 def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
@@ -309,7 +309,7 @@ def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
         "no_answer",
         "description",
     ]
-    assert all(isinstance(row, Document | Bad) for row in got)
+    assert all(isinstance(row, Document | BadInput) for row in got)
 
 
 def test_the_survey_accounts_for_every_row(tmp_path, capsys):
@@ -338,7 +338,7 @@ def test_any_value_under_any_key_is_survived():
                 for second in values:
                     row = {key: value, other: second}
                     found = render({"question": "Why?", "instruction": "Do.", "prompt": "P"} | row)
-                    assert isinstance(found, Rendered | Refused) and found[1].strip()
+                    assert isinstance(found, RenderedRow | UnusableRow) and found[1].strip()
 
 
 def test_examples_in_docstrings():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hare_jax.config import ScoreComparison
+from hare_jax.config import ResultComparison
 from hare_jax.evaluation import bar_chart
 from hare_jax.evaluation.bar_chart import Bar, Mark, Panel
 from hare_jax.evaluation.benchmarks import chart, compare, tables
@@ -149,10 +149,10 @@ def shapes(svg: str, kind: str) -> list[dict[str, str]]:
 def test_a_bar_is_as_long_as_its_score_with_its_interval_and_the_papers_lines() -> None:
     results = [result({"hellaswag": 0.2}), result({"hellaswag": 0.4}, step=800)]
     svg = chart.of_results(results)
-    colours = bar_chart.colours(2)
+    colors = bar_chart.colors(2)
     widths = [
-        [float(rect["width"]) for rect in shapes(svg, "rect") if rect.get("fill") == colour][1:]
-        for colour in colours  # the first is the legend's
+        [float(rect["width"]) for rect in shapes(svg, "rect") if rect.get("fill") == color][1:]
+        for color in colors  # the first is the legend's
     ]
     assert widths[1][0] == pytest.approx(2 * widths[0][0], abs=0.2)
     scale = widths[0][0] / 0.2
@@ -179,7 +179,7 @@ def test_charts_of_odd_data_are_drawn() -> None:
     one = result({"piqa": 0.0, "gsm8k": 0.1})
     one["benchmarks"]["piqa"] |= {"score": no_interval, "bits_per_byte": None}
     ET.fromstring(chart.of_results([one] * 12))
-    assert len(set(bar_chart.colours(40))) == 40
+    assert len(set(bar_chart.colors(40))) == 40
     below = Panel("a < b", {"x": [Bar("#000", -0.2, -0.3, -0.1, "-20")]}, threshold=0.05)
     ET.fromstring(bar_chart.drawing([below], {"&": "#000"}))
     for panel in (Panel("", {"x": [Bar("#000", 0.004, None, None, "")]}), Panel("", {})):
@@ -199,7 +199,7 @@ def test_the_job_reads_files_and_folders(
         ("scores-2", result({"sciq": 0.6}, step=800)),
     ):
         (runs / f"{name}.json").write_text(json.dumps(one), encoding="utf-8")
-    config = ScoreComparison([str(runs / "scores-2.json"), str(runs)])
+    config = ResultComparison([str(runs / "scores-2.json"), str(runs)])
     written = compare.run(config, tmp_path)
     assert written == {"table": tmp_path / "compare.md", "chart": tmp_path / "compare.svg"}
     text = written["table"].read_text("utf-8")
@@ -210,9 +210,9 @@ def test_the_job_reads_files_and_folders(
     ET.fromstring(written["chart"].read_text("utf-8"))
 
     with pytest.raises(ValueError, match="results: got none, expected files scores-"):
-        compare.run(ScoreComparison(), tmp_path)
+        compare.run(ResultComparison(), tmp_path)
     with pytest.raises(FileNotFoundError, match="got no results, expected a file scores-"):
-        compare.run(ScoreComparison([str(tmp_path)]), tmp_path)
+        compare.run(ResultComparison([str(tmp_path)]), tmp_path)
     (runs / "scores-3.json").write_text('{"inputs": {}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"scores-3.json: not what configs/evaluate.py writes"):
         compare.run(config, tmp_path)

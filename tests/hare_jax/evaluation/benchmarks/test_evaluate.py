@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from hare_jax.config import BenchmarkFolder, BenchmarkScores, Protocol
+from hare_jax.config import BenchmarkEvaluation, OfflineBenchmarkData, Protocol
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness, offline_data
-from hare_jax.evaluation.benchmarks.response_cache import Responses, key_of
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.tokenizers import HuggingFaceTexts
+from hare_jax.evaluation.benchmarks.response_cache import ResponseCache, key_of
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.tokenizers import HuggingFaceTokenizer
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("safetensors")
@@ -144,7 +144,7 @@ def no_tokenizer(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def subject(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> evaluate.Subject:
-    config = BenchmarkScores(checkpoint=str(theirs))
+    config = BenchmarkEvaluation(checkpoint=str(theirs))
     return evaluate.open_subject(config, tmp_path_factory.mktemp("imported"), no_tokenizer)
 
 
@@ -153,10 +153,12 @@ Ask = Callable[[Protocol], Any]
 
 @pytest.fixture
 def ask(subject: evaluate.Subject, tmp_path: Path) -> Ask:
-    engine = Engine(subject.model, subject.params, max_length=MAX_LENGTH, batch_tokens=1024)
+    engine = InferenceEngine(
+        subject.model, subject.params, max_length=MAX_LENGTH, batch_tokens=1024
+    )
 
     def make(protocol: Protocol) -> Any:
-        responses = Responses(tmp_path / f"{protocol.value}.jsonl")
+        responses = ResponseCache(tmp_path / f"{protocol.value}.jsonl")
         return lm_harness.model(engine, subject.texts, protocol, responses)
 
     return make
@@ -251,7 +253,7 @@ def test_the_leaderboards_examples_reach_the_prompts(ask: Ask, tasks: Path) -> N
 def test_a_run_is_complete_and_served_again(
     theirs: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = BenchmarkScores(
+    config = BenchmarkEvaluation(
         checkpoint=str(theirs),
         benchmarks=["tiny_choices", "tiny_open"],
         task_folders=[str(tasks)],
@@ -261,7 +263,9 @@ def test_a_run_is_complete_and_served_again(
     result = json.loads(written["scores"].read_text("utf-8"))
     inputs = result["inputs"]
     assert inputs["protocol"] == "current" and inputs["lm_eval"] == lm_harness.version()
-    assert inputs["tokenizer"] == HuggingFaceTexts(theirs).sha256 and len(inputs["weights"]) == 64
+    assert (
+        inputs["tokenizer"] == HuggingFaceTokenizer(theirs).sha256 and len(inputs["weights"]) == 64
+    )
     row = result["benchmarks"]["tiny_choices"]
     assert row["score"] == row["metrics"]["tiny_choices"]["acc,none"]
     assert row["score"]["items"] == 3 and row["shots"] == 2
@@ -291,7 +295,7 @@ def test_a_run_is_complete_and_served_again(
 def test_a_killed_run_goes_on(
     theirs: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = BenchmarkScores(
+    config = BenchmarkEvaluation(
         checkpoint=str(theirs),
         benchmarks=["tiny_choices", "tiny_letters"],
         task_folders=[str(tasks)],
@@ -300,23 +304,23 @@ def test_a_killed_run_goes_on(
     whole = evaluate.run(config, tmp_path / "whole", no_tokenizer)["scores"]
 
     asked: list[int] = []
-    score = Engine.scores
+    score = InferenceEngine.scores
 
-    def dies(self: Engine, requests: Any, done: Any) -> Any:
+    def dies(self: InferenceEngine, requests: Any, done: Any) -> Any:
         if asked:
             raise KeyboardInterrupt
         asked.append(len(requests))
         return score(self, requests, done)
 
-    monkeypatch.setattr(Engine, "scores", dies)
+    monkeypatch.setattr(InferenceEngine, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(config, tmp_path / "killed", no_tokenizer)
 
-    def counts(self: Engine, requests: Any, done: Any) -> Any:
+    def counts(self: InferenceEngine, requests: Any, done: Any) -> Any:
         asked.append(len(requests))
         return score(self, requests, done)
 
-    monkeypatch.setattr(Engine, "scores", counts)
+    monkeypatch.setattr(InferenceEngine, "scores", counts)
     again = evaluate.run(config, tmp_path / "killed", no_tokenizer)["scores"]
     assert asked[1] == 0 and asked[2] == 9  # nothing of the first task is asked again
     assert json.loads(again.read_text()) == json.loads(whole.read_text())
@@ -324,16 +328,16 @@ def test_a_killed_run_goes_on(
 
 def test_a_response_that_breaks_off_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
-    Responses(path).add({key_of("score", [1], [2]): [-1.5, True], "b": "text"})
+    ResponseCache(path).add({key_of("score", [1], [2]): [-1.5, True], "b": "text"})
     path.write_bytes(path.read_bytes() + b'["c", [-2.')
-    responses = Responses(path)
+    responses = ResponseCache(path)
     assert responses.found == 2 and responses.get(key_of("score", [1], [2])) == [-1.5, True]
     assert responses.get(key_of("score", [1, 2], [])) is None
     responses.add({"c": 1})
-    assert Responses(path).get("c") == 1
+    assert ResponseCache(path).get("c") == 1
     path.write_bytes(b"{\n" + path.read_bytes())
     with pytest.raises(ValueError, match=r"responses.jsonl:1: .*; remove the file"):
-        Responses(path)
+        ResponseCache(path)
 
 
 def publish(source: Path) -> None:
@@ -363,7 +367,7 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     source = tmp_path / "source"
     publish(source)
     out = tmp_path / "out"
-    assert offline_data.run(BenchmarkFolder(str(source), str(out))) == {"benchmarks": out}
+    assert offline_data.run(OfflineBenchmarkData(str(source), str(out))) == {"benchmarks": out}
     layout = offline_data.layout_of(out)
     assert layout["arc_easy"]["rows"] == {"train": 8, "test": 8}
     assert layout["arc_easy"]["splits"] == {"train": "train.jsonl", "test": "test.jsonl"}
@@ -380,7 +384,7 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     test.write_text("".join(test.read_text("utf-8").splitlines(keepends=True)[2:]), "utf-8")
     shutil.rmtree(out)
     for place in (tmp_path / "other", out):
-        offline_data.run(BenchmarkFolder(str(source), str(place)))
+        offline_data.run(OfflineBenchmarkData(str(source), str(place)))
         (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=place)
         assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
             f"test-{i}" for i in range(2, 8)
@@ -390,7 +394,7 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     ):
         lm_harness.load(["hellaswag"], Protocol.CURRENT, data=out)
     with pytest.raises(ValueError, match="is there already; give a new folder"):
-        offline_data.run(BenchmarkFolder(str(source), str(out)))
+        offline_data.run(OfflineBenchmarkData(str(source), str(out)))
 
 
 def test_a_template_is_compiled_once(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +440,7 @@ def test_items_that_documents_hold_are_scored_apart(
 
     publish(tmp_path / "source")
     data, run_dir = tmp_path / "data", tmp_path / "run"
-    offline_data.run(BenchmarkFolder(str(tmp_path / "source"), str(data)))
+    offline_data.run(OfflineBenchmarkData(str(tmp_path / "source"), str(data)))
     huggingface.import_(HuggingFaceImport(str(theirs), str(run_dir)))
     # The data that the model was trained on, as curation leaves it.
     sha256 = offline_data.layout_of(data)["arc_easy"]["files"]["test.jsonl"]
@@ -460,7 +464,7 @@ def test_items_that_documents_hold_are_scored_apart(
         items = ("arc_easy/test/1", "arc_easy/test/6", "arc_easy/train/0")
         return [("arc_easy", item) for item in items]
 
-    config = BenchmarkScores(
+    config = BenchmarkEvaluation(
         checkpoint=str(run_dir),
         benchmarks=["arc_easy", "arc_challenge"],
         data=str(data),
@@ -487,24 +491,24 @@ def test_items_that_documents_hold_are_scored_apart(
 
 
 def test_mistakes_are_named(theirs: Path, tasks: Path, tmp_path: Path) -> None:
-    config = BenchmarkScores(checkpoint=str(theirs), benchmarks=[])
+    config = BenchmarkEvaluation(checkpoint=str(theirs), benchmarks=[])
     with pytest.raises(ValueError, match="benchmarks: got none"):
         evaluate.run(config, tmp_path, no_tokenizer)
     with pytest.raises(ValueError, match="checkpoint: got nothing"):
-        evaluate.run(BenchmarkScores(), tmp_path, no_tokenizer)
+        evaluate.run(BenchmarkEvaluation(), tmp_path, no_tokenizer)
     with pytest.raises(FileNotFoundError, match="no folder of a benchmark in it"):
-        offline_data.run(BenchmarkFolder(str(tasks), str(tmp_path / "out")))
+        offline_data.run(OfflineBenchmarkData(str(tasks), str(tmp_path / "out")))
     with pytest.raises(ValueError, match="expected a source and a folder to write"):
-        offline_data.run(BenchmarkFolder())
+        offline_data.run(OfflineBenchmarkData())
     bad = tmp_path / "bad" / "gsm8k"
     bad.mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no validation or test file"):
-        offline_data.run(BenchmarkFolder(str(bad.parent), str(tmp_path / "out")))
+        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")))
     (bad.parent / "mmlu").mkdir()
     (bad.parent / "mmlu" / "test.jsonl").write_text('{"question": "?"}\n', encoding="utf-8")
     (bad / "test.jsonl").write_text('{"question": "?"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"test.jsonl, row 0: not a row of MMLU"):
-        offline_data.run(BenchmarkFolder(str(bad.parent), str(tmp_path / "out")))
+        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")))
 
 
 def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> None:
@@ -518,12 +522,12 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     baked = [{"files": [{"file": "../bake-1/shards/web-00000.array_record"}]}]
     write("mixture-1", "mixture.json", {"sources": baked})
     mixture = tmp_path / "mixture-1"
-    assert decontamination_status.states(decontamination_status.checked(None), names)[
-        "hellaswag"
-    ] == {"state": "unknown"}
-    assert decontamination_status.states(decontamination_status.checked(mixture), names)[
-        "hellaswag"
-    ] == {"state": "unknown"}
+    assert decontamination_status.status_by_benchmark(
+        decontamination_status.read_status(None), names
+    )["hellaswag"] == {"state": "unknown"}
+    assert decontamination_status.status_by_benchmark(
+        decontamination_status.read_status(mixture), names
+    )["hellaswag"] == {"state": "unknown"}
     write(
         "bake-1",
         "manifest.json",
@@ -534,16 +538,18 @@ def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> Non
     checked = {"stage": "decontaminate", "inputs": {"index-1": "3"}}
     write("decontaminate-1", "manifest.json", checked)
     write("decontaminate_tasks-1", "manifest.json", checked | {"stage": "decontaminate_tasks"})
-    assert decontamination_status.states(decontamination_status.checked(mixture), names) == {
+    assert decontamination_status.status_by_benchmark(
+        decontamination_status.read_status(mixture), names
+    ) == {
         "hellaswag": {"state": "decontaminated", "files": ["validation.jsonl 12ab"]},
         "piqa": {"state": "not decontaminated"},
     }
-    checked = decontamination_status.checked(mixture)
+    checked = decontamination_status.read_status(mixture)
     assert checked is not None
     stages = [tmp_path / name for name in ("decontaminate-1", "decontaminate_tasks-1")]
     assert checked.stages == stages
     # One way into the mixture that was not checked is enough.
     write("decontaminate_tasks-1", "manifest.json", {"stage": "nlp_tasks", "inputs": {}})
-    assert decontamination_status.states(decontamination_status.checked(mixture), names)[
-        "hellaswag"
-    ] == {"state": "not decontaminated"}
+    assert decontamination_status.status_by_benchmark(
+        decontamination_status.read_status(mixture), names
+    )["hellaswag"] == {"state": "not decontaminated"}

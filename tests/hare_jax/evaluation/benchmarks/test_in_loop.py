@@ -21,10 +21,10 @@ import portpicker
 import pytest
 
 from hare_jax.config import (
-    BenchmarkScores,
+    BenchmarkEvaluation,
     Checkpointing,
     DType,
-    InLoop,
+    InLoopConfig,
     Mesh,
     Model,
     Optimizer,
@@ -38,7 +38,7 @@ from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
-from hare_jax.training.in_loop_evaluation import Looks
+from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 
 pytest.importorskip("lm_eval")
 
@@ -104,8 +104,8 @@ def tasks(write_tasks: WriteTasks) -> Path:
 
 
 @pytest.fixture(scope="module")
-def in_loop(tasks: Path) -> InLoop:
-    return InLoop(
+def in_loop(tasks: Path) -> InLoopConfig:
+    return InLoopConfig(
         every_steps=5,
         benchmarks=("tiny_choices",),
         task_folders=(str(tasks),),
@@ -137,7 +137,7 @@ Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def run(training: Training, in_loop: InLoop, mixture: Path) -> Run:
+def run(training: Training, in_loop: InLoopConfig, mixture: Path) -> Run:
     """run(directory, devices, every_steps=5, ...) trains there, looked at as said."""
 
     def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
@@ -173,9 +173,9 @@ def _same_params(a: Path, b: Path) -> bool:
     return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *pair))
 
 
-def _evaluated(checkpoint: Path, looked: InLoop, tmp_path: Path) -> dict[str, Any]:
+def _evaluated(checkpoint: Path, looked: InLoopConfig, tmp_path: Path) -> dict[str, Any]:
     """What configs/evaluate.py writes of a checkpoint, with the settings of the looks."""
-    config = BenchmarkScores(
+    config = BenchmarkEvaluation(
         checkpoint=str(checkpoint),
         benchmarks=list(looked.benchmarks),
         protocol=looked.protocol,
@@ -189,7 +189,7 @@ def _evaluated(checkpoint: Path, looked: InLoop, tmp_path: Path) -> dict[str, An
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_row_is_what_evaluation_says_of_that_checkpoint(
-    run: Run, in_loop: InLoop, tmp_path: Path, protocol: Protocol
+    run: Run, in_loop: InLoopConfig, tmp_path: Path, protocol: Protocol
 ) -> None:
     """Parameters cut over eight devices; examples before the question, drawn at each look."""
     names = ("tiny_choices", "tiny_open")
@@ -214,7 +214,7 @@ def test_the_run_is_the_same_without(
     run: Run,
     wholes: dict[int, Path],
     training: Training,
-    in_loop: InLoop,
+    in_loop: InLoopConfig,
     mixture: Path,
     tmp_path: Path,
 ) -> None:
@@ -281,7 +281,7 @@ def test_killed_it_ends_as_uninterrupted(
         if where == "in":
             patched.setattr(lm_harness, "evaluate", dying(lm_harness.evaluate))
         else:
-            patched.setattr(Looks, "take", dying(Looks.take))
+            patched.setattr(InLoopEvaluation, "take", dying(InLoopEvaluation.take))
         with pytest.raises(Killed):
             run(tmp_path, every_steps=every)
     assert len(_looks(tmp_path)) == look - (where == "in")
@@ -355,7 +355,7 @@ def test_its_time_is_no_part_of_the_speed(
         hours[0] += 1
         return {"benchmarks": {}}
 
-    config = replace(training, in_loop=InLoop(every_steps=2))
+    config = replace(training, in_loop=InLoopConfig(every_steps=2))
     train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE, benchmarks=lambda *_: slow)
     assert hours[0] == 6
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -388,7 +388,7 @@ def test_mistakes_are_told_before_the_first_step(
 
 
 def test_it_needs_something_that_scores(
-    training: Training, in_loop: InLoop, mixture: Path, tmp_path: Path
+    training: Training, in_loop: InLoopConfig, mixture: Path, tmp_path: Path
 ) -> None:
     config = replace(training, in_loop=in_loop)
     with pytest.raises(ValueError, match=r"every_steps=5, but train.run was given nothing that sc"):
@@ -413,7 +413,7 @@ train.run(model, training, mixture, folder / "run", benchmarks=partial(Benchmark
 
 
 def test_two_processes_are_looked_at_as_one(
-    training: Training, in_loop: InLoop, mixture: Path, tmp_path: Path, compiled: Path
+    training: Training, in_loop: InLoopConfig, mixture: Path, tmp_path: Path, compiled: Path
 ) -> None:
     """Neither holds all parameters; the first scores them, the second waits."""
     config = replace(training, mesh=Mesh(1, 2, 2), in_loop=replace(in_loop, every_steps=2))

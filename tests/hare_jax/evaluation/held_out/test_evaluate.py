@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from hare_jax.config import Checkpointing, Evaluation, Model, Stage, Training
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.held_out import evaluate, loss, samples, unigram
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Request
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import ScoreRequest
 from hare_jax.model import decoder
 from hare_jax.training.checkpoint import Checkpoints
-from hare_jax.training.faults import Recent
+from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
 
 BOS = 1
@@ -61,8 +61,10 @@ class Workplace:
         return jax.tree.map(lambda x: scale * x, init())
 
     def save(self, step: int, scale: float) -> None:
-        state = State(self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step), Recent.none(0))
-        fingerprint = Baked(self.mixture_dir).fingerprint
+        state = State(
+            self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step), LossHistory.none(0)
+        )
+        fingerprint = PackedDataset(self.mixture_dir).fingerprint
         checkpoints = self.run_dir / "checkpoints"
         shutil.rmtree(checkpoints / str(step), ignore_errors=True)
         with Checkpoints(checkpoints, Checkpointing(), self.model, fingerprint) as saver:
@@ -126,16 +128,18 @@ def test_three_models_stand_in_one_table(workplace: Workplace) -> None:
 
 
 def test_each_model_has_its_own_parameters(workplace: Workplace) -> None:
-    """Untrained is the seed's initialisation; trained the checkpoint; unigram the drawn tokens."""
+    """Untrained is the seed's initialization; trained the checkpoint; unigram the drawn tokens."""
     rows = {row["source"]: row["loss"] for row in workplace.run()["heldout"]}
-    held_out = Baked(workplace.held_out_dir)
+    held_out = PackedDataset(workplace.held_out_dir)
     for name, scale in (("untrained", 1.0), ("trained", 2.0)):
-        scorer = Engine(workplace.model, workplace.params(scale), max_length=16, batch_tokens=64)
+        scorer = InferenceEngine(
+            workplace.model, workplace.params(scale), max_length=16, batch_tokens=64
+        )
         losses = loss.document_losses(held_out, scorer, lambda _: None)
         for row in loss.table({name: losses}):
             assert rows[row["source"]][name] == pytest.approx(row["loss"][name], rel=1e-5)
     # 640 tokens are 40 rows; 3 of 4 are of web, whatever the sizes of the sources.
-    mixture = Baked(workplace.mixture_dir)
+    mixture = PackedDataset(workplace.mixture_dir)
     web, code = (30 * mixture.sources[0].tokens / 6, 10 * mixture.sources[1].tokens / 5)
     baseline = evaluate.baseline(mixture, workplace.training, records=100)
     total = sum(source.tokens for source in mixture.sources)
@@ -150,10 +154,11 @@ def test_the_log_says_what_each_choice_got(workplace: Workplace) -> None:
     lines = (workplace.run_dir / "items_scored.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     assert [row["id"] for row in logged] == [item["id"] for item in ITEMS]
-    scorer = Engine(workplace.model, workplace.params(2.0), max_length=16, batch_tokens=64)
+    scorer = InferenceEngine(workplace.model, workplace.params(2.0), max_length=16, batch_tokens=64)
     for row, item in zip(logged, ITEMS, strict=True):
         requests = [
-            Request([BOS, *encode(item["context"])], encode(choice)) for choice in item["choices"]
+            ScoreRequest([BOS, *encode(item["context"])], encode(choice))
+            for choice in item["choices"]
         ]
         expected = [score.log_likelihood for score in scorer.scores(requests)]
         np.testing.assert_allclose(row["log_likelihoods"], expected, rtol=1e-5)

@@ -9,17 +9,17 @@ import pytest
 
 from hare_jax.config import Model
 from hare_jax.data.batch import from_records
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.held_out import loss as heldout
 from hare_jax.evaluation.held_out.loss import DocumentLoss
-from hare_jax.inference.engine import Engine
-from hare_jax.inference.requests import Done, Request, Score, unheard
+from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.requests import Done, Score, ScoreRequest, unheard
 from hare_jax.model import decoder
 
 
 @pytest.fixture
-def scorer(model: Model) -> Engine:
-    return Engine(model, decoder.init(model, 0), max_length=16, batch_tokens=256)
+def scorer(model: Model) -> InferenceEngine:
+    return InferenceEngine(model, decoder.init(model, 0), max_length=16, batch_tokens=256)
 
 
 def documents(directory: Path) -> dict[str, list[list[int]]]:
@@ -40,16 +40,18 @@ def documents(directory: Path) -> dict[str, list[list[int]]]:
     return found
 
 
-def test_losses_are_those_of_each_document_alone(bake: Callable[..., Path], scorer: Engine) -> None:
+def test_losses_are_those_of_each_document_alone(
+    bake: Callable[..., Path], scorer: InferenceEngine
+) -> None:
     directory = bake({"web": 5, "code": 3}, mixtures={})
     finished: list[int] = []
-    baked = Baked(directory)
+    baked = PackedDataset(directory)
     losses = heldout.document_losses(baked, scorer, finished.append)
     assert sum(finished) == heldout.num_tokens(baked) == sum(d.tokens for d in losses)
 
     expected = {
         source: [
-            -scorer.scores([Request(tokens[:1], tokens[1:])])[0].log_likelihood
+            -scorer.scores([ScoreRequest(tokens[:1], tokens[1:])])[0].log_likelihood
             for tokens in of_source
         ]
         for source, of_source in documents(directory).items()
@@ -68,9 +70,9 @@ def test_losses_are_those_of_each_document_alone(bake: Callable[..., Path], scor
 
 
 def test_losses_do_not_depend_on_how_many_records_are_read_at_a_time(
-    bake: Callable[..., Path], scorer: Engine, monkeypatch: pytest.MonkeyPatch
+    bake: Callable[..., Path], scorer: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    baked = Baked(bake({"web": 5}, mixtures={}))
+    baked = PackedDataset(bake({"web": 5}, mixtures={}))
     at_once = heldout.document_losses(baked, scorer, lambda _: None)
     monkeypatch.setattr(heldout, "BLOCK_TOKENS", 1)
     one_by_one = heldout.document_losses(baked, scorer, lambda _: None)
@@ -95,17 +97,17 @@ def test_a_segment_of_one_token_has_nothing_to_predict() -> None:
 class OneNat:
     """A scorer to whom each token costs one nat."""
 
-    def scores(self, requests: Sequence[Request], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
         return [Score(-len(r.continuation), True, len(r.continuation)) for r in requests]
 
 
 def test_pieces_of_a_document_are_one_document(
     bake: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    baked = Baked(bake({"web": 4}, mixtures={}))
+    baked = PackedDataset(bake({"web": 4}, mixtures={}))
     spans = baked.spans
     monkeypatch.setattr(
-        Baked,
+        PackedDataset,
         "spans",
         lambda self, picks: [setattr(s, "document_id", "book") or s for s in spans(picks)],
     )
@@ -156,6 +158,6 @@ def test_all_models_stand_in_one_row() -> None:
 
 
 def test_held_out_data_without_records_is_refused(bake: Callable[..., Path]) -> None:
-    baked = Baked(bake({}, mixtures={}))
+    baked = PackedDataset(bake({}, mixtures={}))
     with pytest.raises(ValueError, match="no held-out records"):
         heldout.document_losses(baked, OneNat(), lambda _: None)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hare_jax.evaluation.held_out import multiple_choice
-from hare_jax.evaluation.held_out.multiple_choice import Item, Scored, encode_pair
-from hare_jax.inference.requests import Request, Score
+from hare_jax.evaluation.held_out.multiple_choice import EvalItem, Scored, encode_pair
+from hare_jax.inference.requests import Score, ScoreRequest
 
 GOOD = {
     "id": "docs/7#0",
@@ -32,8 +32,10 @@ def encode(text: str) -> list[int]:
     return tokens
 
 
-def item(answer: int = 0, task: str = "cloze", source: str = "docs", **fields: Any) -> Item:
-    return Item(**{**GOOD, "answer": answer, "task": task, "source": source, "line": 1, **fields})
+def item(answer: int = 0, task: str = "cloze", source: str = "docs", **fields: Any) -> EvalItem:
+    return EvalItem(
+        **{**GOOD, "answer": answer, "task": task, "source": source, "line": 1, **fields}
+    )
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -91,7 +93,7 @@ def test_no_items_are_refused(tmp_path: Path) -> None:
         multiple_choice.read_items(write(tmp_path / "items.jsonl", ""))
 
 
-def test_context_and_continuation_are_tokenised_as_one_text() -> None:
+def test_context_and_continuation_are_tokenized_as_one_text() -> None:
     assert encode_pair(encode, "ab", " cd") == (encode("ab cd")[:2], encode("ab cd")[2:])
 
 
@@ -104,9 +106,9 @@ def test_trailing_white_space_moves_to_the_continuation() -> None:
 def test_requests_begin_with_bos() -> None:
     first, alone, second, _ = multiple_choice.requests([item()], encode, bos_id=1)
     context = encode("The hare is")
-    assert first == Request([1, *context], encode("The hare is fast.")[len(context) :])
-    assert alone == Request([1], first.continuation)
-    assert second == Request([1, *context], encode("The hare is a stone.")[len(context) :])
+    assert first == ScoreRequest([1, *context], encode("The hare is fast.")[len(context) :])
+    assert alone == ScoreRequest([1], first.continuation)
+    assert second == ScoreRequest([1, *context], encode("The hare is a stone.")[len(context) :])
 
 
 def test_a_choice_without_tokens_is_refused() -> None:
@@ -128,7 +130,7 @@ def test_mutual_information_is_what_the_context_adds() -> None:
     assert (answered.prediction, answered.prediction_mutual_info) == (1, 0)
 
 
-def test_the_normalised_prediction_is_by_utf8_byte_without_the_joining_space() -> None:
+def test_the_normalized_prediction_is_by_utf8_byte_without_the_joining_space() -> None:
     choices = [" abcd", " é"]  # 4 bytes; 2 bytes
     assert Scored(item(choices=choices), [-4.4, -2.0], []).prediction == 1
     assert Scored(item(choices=choices), [-4.4, -2.0], []).prediction_norm == 1  # -1.1, -1.0

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hare_jax.data.packed_dataset import Baked
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.held_out import loss, unigram
 from hare_jax.evaluation.held_out.unigram import Unigram
-from hare_jax.inference.requests import Request, Score
+from hare_jax.inference.requests import Score, ScoreRequest
 
 COUNTS = {"web": np.array([6, 3, 1, 0]), "code": np.array([0, 0, 5, 5])}
 
@@ -29,7 +29,7 @@ def test_a_source_without_a_share_counts_nothing() -> None:
 
 def test_scores_ignore_the_context() -> None:
     model = Unigram(COUNTS, {"web": 1.0})
-    requests = [Request([1], [0, 0]), Request([3, 2], [0, 0]), Request([1], [0, 1])]
+    requests = [ScoreRequest([1], [0, 0]), ScoreRequest([3, 2], [0, 0]), ScoreRequest([1], [0, 1])]
     known: dict[int, Score] = {}
     first, second, third = model.scores(requests, known.update)
     assert first == second
@@ -47,7 +47,7 @@ def test_a_trained_source_without_tokens_is_refused() -> None:
         Unigram(COUNTS, {"web": 0.0})
 
 
-def targets(baked: Baked, source_id: int) -> list[int]:
+def targets(baked: PackedDataset, source_id: int) -> list[int]:
     """By the definition of a record: each token of a segment but its first."""
     found = []
     for record in range(baked.sources[source_id].records):
@@ -57,7 +57,7 @@ def targets(baked: Baked, source_id: int) -> list[int]:
 
 
 def test_counts_are_those_of_the_predicted_tokens(bake: Callable[..., Path]) -> None:
-    baked = Baked(bake({"web": 7, "code": 5}))
+    baked = PackedDataset(bake({"web": 7, "code": 5}))
     counts = unigram.count(baked, records=100)
     for source_id, source in enumerate(baked.sources):
         expected = np.bincount(targets(baked, source_id), minlength=64)
@@ -66,7 +66,7 @@ def test_counts_are_those_of_the_predicted_tokens(bake: Callable[..., Path]) -> 
 
 
 def test_many_records_are_sampled_evenly(bake: Callable[..., Path]) -> None:
-    baked = Baked(bake({"web": 7}))
+    baked = PackedDataset(bake({"web": 7}))
     counts = unigram.count(baked, records=3)["web"]
     batch = baked.batch([(0, 0), (0, 3), (0, 6)])
     expected = np.bincount(batch["targets_BT"][batch["loss_mask_BT"] > 0], minlength=64)
@@ -74,8 +74,8 @@ def test_many_records_are_sampled_evenly(bake: Callable[..., Path]) -> None:
 
 
 def test_its_held_out_loss_is_that_of_its_probabilities(bake: Callable[..., Path]) -> None:
-    trained_on = Baked(bake({"web": 7, "code": 5}))
-    held_out = Baked(bake({"web": 3}, name="held out", mixtures={}))
+    trained_on = PackedDataset(bake({"web": 7, "code": 5}))
+    held_out = PackedDataset(bake({"web": 3}, name="held out", mixtures={}))
     model = Unigram(unigram.count(trained_on, records=100), {"web": 1.0, "code": 1.0})
     losses = loss.document_losses(held_out, model, lambda _: None)
     expected = -np.log(model.probability_V[targets(held_out, 0)]).mean()

@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import index, rules
-from data_pipeline.decontamination.benchmarks import Item as BenchmarkItem
+from data_pipeline.decontamination.benchmarks import BenchmarkItem as BenchmarkItem
 from data_pipeline.storage.document import Document
 from hare_jax.config import (
     Checkpointing,
@@ -251,7 +251,7 @@ def test_the_planted_benchmark_is_accused_and_no_other(
     trained: Callable[[str], Path], folder: Path
 ) -> None:
     results = _audited(trained("planted"), folder)
-    expected = dict.fromkeys(SETS, "acquitted") | {PLANTED: "accused", "control": "control"}
+    expected = dict.fromkeys(SETS, "clean") | {PLANTED: "contaminated", "control": "control"}
     assert _verdicts(results) == expected
     found = results[PLANTED]
     assert found["excess"]["low"] > 0.3
@@ -275,7 +275,7 @@ def test_without_the_leak_all_are_acquitted(
     if corpus == "decontaminated":
         assert 200 < len(corpora[corpus]) <= 240  # the leaks are out, other facts are not
     verdicts = _verdicts(_audited(trained(corpus), folder))
-    assert verdicts == dict.fromkeys(SETS, "acquitted") | {"control": "control"}
+    assert verdicts == dict.fromkeys(SETS, "clean") | {"control": "control"}
 
 
 def test_an_audit_is_kept_until_what_decides_it_changes(
@@ -287,10 +287,10 @@ def test_an_audit_is_kept_until_what_decides_it_changes(
     again = _audited(run_dir, folder, out=str(tmp_path))
     assert again == once
     said = capsys.readouterr().out
-    assert "served from cache" in said and "accused" in said
+    assert "served from cache" in said and "contaminated" in said
     other = _audited(run_dir, folder, out=str(tmp_path), definition=LeakageDefinition.IDS)
     assert "served from cache" not in capsys.readouterr().out
-    assert _verdicts(other) == _verdicts(once)  # words are tokenised anew as they were
+    assert _verdicts(other) == _verdicts(once)  # words are tokenized anew as they were
 
 
 def test_what_is_written(

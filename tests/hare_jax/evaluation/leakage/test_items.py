@@ -12,8 +12,8 @@ import pytest
 
 from hare_jax.config import LeakageAudit
 from hare_jax.evaluation.leakage import audit, compare, items
-from hare_jax.evaluation.leakage.items import Item
-from hare_jax.evaluation.leakage.ngrams import Measured
+from hare_jax.evaluation.leakage.items import AuditItem
+from hare_jax.evaluation.leakage.ngrams import NgramAccuracy
 
 ORIGINAL = [{"question": f"q{k}", "answer": f"a{k}"} for k in range(3)]
 REWRITTEN = [
@@ -67,7 +67,7 @@ def test_rewritings_that_name_no_original_are_compared_as_sets(tmp_path: Path) -
     assert [m.accuracy for m in side.rewritten] == [0.4, 0.4, 0.4, 0.0]
     (result,) = compare.judged([pair], [answers], LeakageAudit(), has_control=False)
     assert result["delta"]["value"] == pytest.approx(-0.1) and not result["paired"]
-    assert result["verdict"] == "undecided"  # of so few items
+    assert result["verdict"] == "inconclusive"  # of so few items
 
 
 def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
@@ -84,7 +84,10 @@ def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
         pair, [[[1.0, 1.0, []]] * 3, [[0.2, 1.0, []]], [[0.4, 3.0, []], [0.6, 1.0, []]]]
     )
     assert side.keys == [pair.original[1].key, pair.original[2].key]
-    assert side.rewritten == [Measured(0.6, 1.0, []), Measured(pytest.approx(0.3), 2.0, [])]  # type: ignore[arg-type]
+    assert side.rewritten == [
+        NgramAccuracy(0.6, 1.0, []),
+        NgramAccuracy(pytest.approx(0.3), 2.0, []),
+    ]  # type: ignore[arg-type]
 
 
 def test_a_folder_is_several_sets(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_choices_of_every_usual_shape(tmp_path: Path, choices: Any, answer: Any)
         "answer": "answerKey",
     }
     assert items.read_original(path, LeakageAudit(**fields)) == [
-        Item("x", "q", "b", ("a", "b", "c"))
+        AuditItem("x", "q", "b", ("a", "b", "c"))
     ]
 
 
@@ -135,10 +138,10 @@ def test_how_much_a_rewriting_keeps_is_told_and_keeps_it_from_acquitting(tmp_pat
     answers = [[[0.2, 1.0, []]] * 30] * 2
     (result,) = compare.judged([pair], [answers], LeakageAudit(), has_control=False)
     assert result["copied"] == pytest.approx(7 / 9)  # 11 words and a number, which was in front
-    assert result["verdict"] == "undecided"
+    assert result["verdict"] == "inconclusive"
     apart = dataclasses.replace(pair, unpaired="they name no original")
     (result,) = compare.judged([apart], [answers], LeakageAudit(), has_control=False)
-    assert (result["copied"], result["verdict"]) == (0.0, "acquitted")
+    assert (result["copied"], result["verdict"]) == (0.0, "clean")
 
 
 def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from hare_jax.config import LeakageDefinition, Model
 from hare_jax.evaluation.leakage import ngrams
-from hare_jax.evaluation.leakage.items import Item
+from hare_jax.evaluation.leakage.items import AuditItem
 from hare_jax.evaluation.leakage.ngrams import Definition
-from hare_jax.inference.engine import Engine
+from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.generate import generate
 from hare_jax.model import decoder
 
@@ -25,7 +25,7 @@ LENGTH = 64  # tokens the model reads at most
 class Letters:
     """A token a letter; but two equal letters at the end of a text are one token, their own.
 
-    So a text's beginning, tokenised anew, may have other ids than it has in the text.
+    So a text's beginning, tokenized anew, may have other ids than it has in the text.
     """
 
     bos_id = BOS
@@ -95,8 +95,10 @@ def test_one_forward_pass_hits_where_greedy_decoding_does(
     definition = Definition(kind, n=5, starts=5, max_length=LENGTH)
     params = _params(model, 0)
     texts = _texts(model, params, np.random.default_rng(1))
-    items = [Item(str(k), text[:4], text[5:]) for k, text in enumerate(texts)]
-    engine = Engine(model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1])
+    items = [AuditItem(str(k), text[:4], text[5:]) for k, text in enumerate(texts)]
+    engine = InferenceEngine(
+        model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1]
+    )
     measured = ngrams.measure(items, engine.scores, LETTERS.encode, LETTERS.decode, BOS, definition)
     hits = [answer.hits for answer in measured if answer is not None]
     assert len(hits) == len(texts)
@@ -107,7 +109,7 @@ def test_one_forward_pass_hits_where_greedy_decoding_does(
     assert accuracies == [sum(h) / 5 for h in hits]
 
 
-def test_the_two_definitions_differ_where_a_prefix_is_tokenised_anew() -> None:
+def test_the_two_definitions_differ_where_a_prefix_is_tokenized_anew() -> None:
     text = "abccdefghh ?"
     ids = LETTERS.encode(text)
     asked = {
@@ -117,7 +119,7 @@ def test_the_two_definitions_differ_where_a_prefix_is_tokenised_anew() -> None:
         for kind in LeakageDefinition
     }
     contexts = {kind: [list(r.context) for r in requests] for kind, requests in asked.items()}
-    starts = ngrams.places(len(ids), Definition(LeakageDefinition.IDS, 2, 5, LENGTH))
+    starts = ngrams.prefix_lengths(len(ids), Definition(LeakageDefinition.IDS, 2, 5, LENGTH))
     assert starts == [2, 4, 6, 8, 10]
     assert contexts[LeakageDefinition.IDS][1] == [BOS, *ids[:4]]  # a b c c
     assert contexts[LeakageDefinition.BENBENCH][1] == [BOS, ids[0], ids[1], ids[2] + 28]
@@ -129,17 +131,25 @@ def test_the_two_definitions_differ_where_a_prefix_is_tokenised_anew() -> None:
 
 def test_places_are_those_of_the_definition() -> None:
     definition = Definition(LeakageDefinition.IDS, n=5, starts=5, max_length=40)
-    assert ngrams.places(27, definition) == [2, 7, 12, 17, 22]
-    assert ngrams.places(7, definition) == [2, 2, 2, 2, 2]
-    assert ngrams.places(6, definition) == []  # too short: len - n - 1 = 0
-    assert ngrams.places(400, definition) == [2, 10, 18, 26, 35]  # what lies beyond is not read
+    assert ngrams.prefix_lengths(27, definition) == [2, 7, 12, 17, 22]
+    assert ngrams.prefix_lengths(7, definition) == [2, 2, 2, 2, 2]
+    assert ngrams.prefix_lengths(6, definition) == []  # too short: len - n - 1 = 0
+    assert ngrams.prefix_lengths(400, definition) == [
+        2,
+        10,
+        18,
+        26,
+        35,
+    ]  # what lies beyond is not read
 
 
 def test_loss_is_that_of_the_whole_text(model: Model) -> None:
     params = _params(model, 0)
     definition = Definition(LeakageDefinition.IDS, 5, 5, LENGTH)
-    engine = Engine(model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1])
-    item = Item("1", "how many hares", "seven")
+    engine = InferenceEngine(
+        model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1]
+    )
+    item = AuditItem("1", "how many hares", "seven")
     (answer,) = ngrams.measure(
         [item], engine.scores, LETTERS.encode, LETTERS.decode, BOS, definition
     )
@@ -169,6 +179,11 @@ def test_a_tokenizer_may_have_no_bos() -> None:
 def test_a_text_that_is_too_short_has_no_answer(model: Model) -> None:
     definition = Definition(LeakageDefinition.IDS, 5, 5, LENGTH)
     asked = ngrams.measure(
-        [Item("1", "a", "b")], lambda requests: [], LETTERS.encode, LETTERS.decode, BOS, definition
+        [AuditItem("1", "a", "b")],
+        lambda requests: [],
+        LETTERS.encode,
+        LETTERS.decode,
+        BOS,
+        definition,
     )
     assert asked == [None]

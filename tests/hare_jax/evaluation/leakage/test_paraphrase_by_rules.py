@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from hare_jax.evaluation.leakage.items import Item
-from hare_jax.evaluation.leakage.paraphrase_by_rules import rewritten
+from hare_jax.evaluation.leakage.items import AuditItem
+from hare_jax.evaluation.leakage.paraphrase_by_rules import paraphrased
 
 
 def _told(question: str) -> str:
-    items = rewritten([Item("1", question, "7")], seed=0)
+    items = paraphrased([AuditItem("1", question, "7")], seed=0)
     return items[0].question if items else question
 
 
@@ -47,13 +47,13 @@ def test_what_might_change_its_meaning_stays(text: str) -> None:
 
 
 def test_items_that_no_rule_changes_are_left_out() -> None:
-    items = [Item("1", "Hares run.", "7"), Item("2", "If it rains, hares run.", "7")]
-    assert [item.key for item in rewritten(items, seed=0)] == ["2"]
+    items = [AuditItem("1", "Hares run.", "7"), AuditItem("2", "If it rains, hares run.", "7")]
+    assert [item.key for item in paraphrased(items, seed=0)] == ["2"]
 
 
 def test_words_stay_the_same() -> None:
     text = "Ann and Bo met. If 3 pens cost $9, what do 5 pens cost? They paid because they had to."
-    (item,) = rewritten([Item("1", text, "$15")], seed=0)
+    (item,) = paraphrased([AuditItem("1", text, "$15")], seed=0)
     words = [sorted(re.findall(r"[\w$]+", t.lower())) for t in (text, item.question)]
     assert words[0] == words[1]
     assert item.question != text
@@ -61,8 +61,8 @@ def test_words_stay_the_same() -> None:
 
 def test_options_are_shuffled_by_seed_and_the_right_one_stays_right() -> None:
     options = ("a snail", "a hare", "a mole", "an owl")
-    items = [Item(str(k), "Which is fast?", "a hare", options) for k in range(50)]
-    once, again, other = (rewritten(items, seed) for seed in (0, 0, 1))
+    items = [AuditItem(str(k), "Which is fast?", "a hare", options) for k in range(50)]
+    once, again, other = (paraphrased(items, seed) for seed in (0, 0, 1))
     assert once == again != other
     assert len({item.choices for item in once}) > 10
     for item in once:
@@ -72,4 +72,4 @@ def test_options_are_shuffled_by_seed_and_the_right_one_stays_right() -> None:
         letter = "ABCD"[item.choices.index("a hare")]
         assert item.text.endswith(f"Answer: {letter}. a hare")
     alone = [item for item in items if item.key == "17"]
-    assert rewritten(alone, 0) == [item for item in once if item.key == "17"]
+    assert paraphrased(alone, 0) == [item for item in once if item.key == "17"]

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from hare_jax.config import LeakageAudit, LeakageRewriting
+from hare_jax.config import LeakageAudit, LeakageParaphrasing
 from hare_jax.evaluation.leakage import items, paraphrase_by_teacher
-from hare_jax.evaluation.leakage.items import Item
-from hare_jax.evaluation.leakage.paraphrase_by_teacher import Answer, Question, Refused
+from hare_jax.evaluation.leakage.items import AuditItem
+from hare_jax.evaluation.leakage.paraphrase_by_teacher import (
+    ParaphraseReply,
+    ParaphraseRequest,
+    RejectedParaphrase,
+)
 
 QUESTION = (
     "Olga bought seventeen copper kettles from a merchant for $1,020. She lends 5 of them to the "
@@ -24,58 +28,66 @@ NEW_QUESTION = (
     "borrows five, what is the number of kettles that remain with her?"
 )
 NEW_ANSWER = "Of the 17 that Olga owned, 5 are lent, which leaves 17 - 5 = <<17-5=12>>12.\n#### 12"
-WORKED = Item("1", QUESTION, ANSWER)
-CHOICE = Item("2", "Which animal of the meadow is fast?", "a hare", ("a snail", "a hare", "a mole"))
-SHORT = Item("3", "In which town did the old painter live?", "in Delft")
+WORKED = AuditItem("1", QUESTION, ANSWER)
+CHOICE = AuditItem(
+    "2", "Which animal of the meadow is fast?", "a hare", ("a snail", "a hare", "a mole")
+)
+SHORT = AuditItem("3", "In which town did the old painter live?", "in Delft")
 
 
-def _answer(**fields: Any) -> Answer:
-    return Answer([fields])
+def _answer(**fields: Any) -> ParaphraseReply:
+    return ParaphraseReply([fields])
 
 
 def test_an_open_item_is_told_anew_with_its_answer() -> None:
     told = paraphrase_by_teacher.read(
         WORKED, _answer(question=f" {NEW_QUESTION}\n", answer=NEW_ANSWER), seed=0
     )
-    assert told == Item("1", NEW_QUESTION, NEW_ANSWER)
+    assert told == AuditItem("1", NEW_QUESTION, NEW_ANSWER)
 
 
 def test_options_and_short_answers_stay_word_for_word() -> None:
     told = paraphrase_by_teacher.read(
         CHOICE, _answer(question="Of these animals, which is the fast one?"), seed=0
     )
-    assert isinstance(told, Item)
+    assert isinstance(told, AuditItem)
     assert told.answer == "a hare" and told.choices != CHOICE.choices
     assert sorted(told.choices) == sorted(CHOICE.choices)
     told = paraphrase_by_teacher.read(
         SHORT, _answer(question="The old painter lived in which town?"), seed=0
     )
-    assert told == Item("3", "The old painter lived in which town?", "in Delft")
+    assert told == AuditItem("3", "The old painter lived in which town?", "in Delft")
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer([], "busy"), Refused("no_answer", {"error": "busy"})),
-        (Answer([]), Refused("no_object", {"objects": 0})),
-        (Answer([{"question": "a"}, {"question": "b"}]), Refused("no_object", {"objects": 2})),
+        (ParaphraseReply([], "busy"), RejectedParaphrase("no_answer", {"error": "busy"})),
+        (ParaphraseReply([]), RejectedParaphrase("no_object", {"objects": 0})),
+        (
+            ParaphraseReply([{"question": "a"}, {"question": "b"}]),
+            RejectedParaphrase("no_object", {"objects": 2}),
+        ),
         (_answer(question=NEW_QUESTION), "wrong_fields"),
         (_answer(question=NEW_QUESTION, answer=NEW_ANSWER, note="done"), "wrong_fields"),
         (_answer(question=NEW_QUESTION, answer=12), "wrong_fields"),
         (_answer(question=NEW_QUESTION, answer=" "), "wrong_fields"),
-        (_answer(question=QUESTION, answer=NEW_ANSWER), Refused("copied", {"share": 1.0})),
+        (
+            _answer(question=QUESTION, answer=NEW_ANSWER),
+            RejectedParaphrase("copied", {"share": 1.0}),
+        ),
         (_answer(question=QUESTION.replace("merchant", "trader"), answer=NEW_ANSWER), "copied"),
         (
             _answer(question=NEW_QUESTION.replace("five", "six"), answer=NEW_ANSWER),
-            Refused("numbers", {"lost": [5.0], "added": [6.0]}),
+            RejectedParaphrase("numbers", {"lost": [5.0], "added": [6.0]}),
         ),
         (
             _answer(question=NEW_QUESTION.replace(", who paid $1020", ""), answer=NEW_ANSWER),
-            Refused("numbers", {"lost": [1020.0], "added": []}),
+            RejectedParaphrase("numbers", {"lost": [1020.0], "added": []}),
         ),
         (
             _answer(question=NEW_QUESTION, answer=NEW_ANSWER.replace("#### 12", "#### 13")),
-            Refused("result", {"expected": "#### 12", "got": "#### 13"}),
+            RejectedParaphrase("result", {"expected": "#### 12", "got": "#### 13"}),
         ),
         (_answer(question=NEW_QUESTION, answer=NEW_ANSWER.replace("####", "")), "result"),
         (_answer(question=NEW_QUESTION, answer="#### 12"), "length"),
@@ -83,9 +95,11 @@ def test_options_and_short_answers_stay_word_for_word() -> None:
         (_answer(question=f"{'What of 17, 1020, and 5? ' * 3}", answer=NEW_ANSWER), "different"),
     ],
 )
-def test_what_is_no_rewriting_is_refused(answer: Answer, expected: Refused | str) -> None:
+def test_what_is_no_rewriting_is_refused(
+    answer: ParaphraseReply, expected: RejectedParaphrase | str
+) -> None:
     found = paraphrase_by_teacher.read(WORKED, answer, seed=0)
-    assert isinstance(found, Refused)
+    assert isinstance(found, RejectedParaphrase)
     assert found == expected or found.reason == expected
 
 
@@ -108,9 +122,9 @@ class Teacher:
     """Answers some questions well at once, some at the second sample, the others never."""
 
     def __init__(self) -> None:
-        self.asked: list[Question] = []
+        self.asked: list[ParaphraseRequest] = []
 
-    def __call__(self, questions: Sequence[Question]) -> Iterator[Answer]:
+    def __call__(self, questions: Sequence[ParaphraseRequest]) -> Iterator[ParaphraseReply]:
         self.asked += questions
         for question in questions:
             number = int(question.messages[-1][1].partition("keeper")[2].split()[0])
@@ -130,11 +144,11 @@ def _rows() -> list[dict[str, Any]]:
     ]
 
 
-def _config(tmp_path: Path, **fields: Any) -> LeakageRewriting:
+def _config(tmp_path: Path, **fields: Any) -> LeakageParaphrasing:
     path = tmp_path / "quiz_original.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in _rows()))
     names = {"question": "quiz.text", "choices": "quiz.options", "answer": "right"}
-    return LeakageRewriting(**({"original": str(path), "tries": 2} | names | fields))
+    return LeakageParaphrasing(**({"original": str(path), "tries": 2} | names | fields))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -190,15 +204,15 @@ def test_the_audit_finds_each_original(tmp_path: Path) -> None:
 
 
 def test_what_is_asked_fits_the_item() -> None:
-    def asked(item: Item) -> Question:
-        seen: list[Question] = []
+    def asked(item: AuditItem) -> ParaphraseRequest:
+        seen: list[ParaphraseRequest] = []
 
-        def ask(questions: Sequence[Question]) -> list[Answer]:
+        def ask(questions: Sequence[ParaphraseRequest]) -> list[ParaphraseReply]:
             seen.extend(questions)
-            return [Answer([])]
+            return [ParaphraseReply([])]
 
-        paraphrase_by_teacher.retold(
-            [item], ask, LeakageRewriting(tries=1, answer_tokens=99), version=1
+        paraphrase_by_teacher.paraphrase(
+            [item], ask, LeakageParaphrasing(max_attempts=1, answer_tokens=99), version=1
         )
         return seen[0]
 
@@ -216,7 +230,10 @@ def test_what_is_asked_fits_the_item() -> None:
 def test_a_teacher_of_no_use_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no item in other words that can be used, of 4 \(4 no_o"):
         paraphrase_by_teacher.run(
-            _config(tmp_path, tries=1), lambda asked: [Answer([])] * len(asked), tmp_path, "x"
+            _config(tmp_path, max_attempts=1),
+            lambda asked: [ParaphraseReply([])] * len(asked),
+            tmp_path,
+            "x",
         )
     assert len(_lines(tmp_path / "quiz_refused.jsonl")) == 4
 

@@ -62,14 +62,14 @@ def test_what_the_control_shows_too_is_no_excess() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "items", "copied", "expected"),
     [
-        (0.06, 0.20, 100, 0.2, Verdict.ACCUSED),
-        (0.05, 0.20, 100, 0.2, Verdict.UNDECIDED),  # not above the threshold
-        (0.01, 0.20, 100, 0.2, Verdict.UNDECIDED),
-        (-0.02, 0.05, 100, MOST_COPIED, Verdict.ACQUITTED),
-        (-0.02, 0.05, 100, 0.8, Verdict.UNDECIDED),  # whoever knows one knows the other
-        (0.06, 0.20, 100, 0.8, Verdict.ACCUSED),
-        (-0.02, 0.05, FEWEST_ITEMS - 1, 0.2, Verdict.UNDECIDED),
-        (0.50, 0.90, FEWEST_ITEMS - 1, 0.2, Verdict.UNDECIDED),
+        (0.06, 0.20, 100, 0.2, Verdict.CONTAMINATED),
+        (0.05, 0.20, 100, 0.2, Verdict.INCONCLUSIVE),  # not above the threshold
+        (0.01, 0.20, 100, 0.2, Verdict.INCONCLUSIVE),
+        (-0.02, 0.05, 100, MOST_COPIED, Verdict.CLEAN),
+        (-0.02, 0.05, 100, 0.8, Verdict.INCONCLUSIVE),  # whoever knows one knows the other
+        (0.06, 0.20, 100, 0.8, Verdict.CONTAMINATED),
+        (-0.02, 0.05, FEWEST_ITEMS - 1, 0.2, Verdict.INCONCLUSIVE),
+        (0.50, 0.90, FEWEST_ITEMS - 1, 0.2, Verdict.INCONCLUSIVE),
     ],
 )
 def test_the_rule(low: float, high: float, items: int, copied: float, expected: Verdict) -> None:
