@@ -25,7 +25,8 @@ from data_pipeline.storage.document import BadInput
 
 INSTALL = "pip install 'hare-jax[hub]'"
 ITEM_BYTES = 4 << 20  # Arrow bytes of a range of rows; neighboring ranges share a worker
-BESIDE_TEXT = ("license", "license", "url")  # what a document's meta takes from a row
+# Fields of a row that are copied into a document's meta; data sets spell "license" both ways.
+BESIDE_TEXT = ("licence", "license", "url")
 STRINGS = ("string", "large_string", "string_view")
 
 

@@ -40,7 +40,7 @@ from data_pipeline.reading.instructions import formats, labelled
 from data_pipeline.storage.compressed import HEAD_BYTES
 from data_pipeline.storage.document import BadInput, Document
 
-LICENCE_FIELDS = ("license", "license")
+LICENSE_FIELDS = ("licence", "license")  # data sets use both spellings
 # A row's own source names a SeqIO task; anything else in that field (an address, say) is metadata.
 _NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 META_CHARACTERS = 300  # a longer license or address is not copied into meta
@@ -168,7 +168,7 @@ def _category(fields: dict[str, Any], source: Source) -> str:
 
 
 def _provenance(fields: dict[str, Any], source: Source) -> dict[str, str]:
-    license = next((fields[key] for key in LICENCE_FIELDS if fields.get(key)), None)
+    license = next((fields[key] for key in LICENSE_FIELDS if fields.get(key)), None)
     origin = fields.get(source.source_field)
     found = {
         "license": license,

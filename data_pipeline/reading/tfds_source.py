@@ -22,7 +22,8 @@ from data_pipeline.reading.listing import InputFile, MissingSourceError
 from data_pipeline.storage.compressed import HEAD_BYTES, CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput
 
-BESIDE_TEXT = ("license", "license", "url")  # what a document's meta takes from a row
+# Fields of a row that are copied into a document's meta; data sets spell "license" both ways.
+BESIDE_TEXT = ("licence", "license", "url")
 RECORDS = 256  # of an ArrayRecord file that are held at once
 
 

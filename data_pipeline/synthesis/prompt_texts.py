@@ -224,7 +224,7 @@ MATH = Category(
         "a complete solution: say first how one comes upon it, then carry it out, then check the "
         "result. It should have more than 900 words.",
         "tutorial": "Explain step by step how to solve a kind of problem that is related to this "
-        "extract: how to recognize it, which way to choose, how to calculate, which mistakes are "
+        "extract: how to recognise it, which way to choose, how to calculate, which mistakes are "
         "common. Work through three examples. It should have more than 800 words.",
         "dialogue": "Write a dialogue in which a tutor helps a pupil to find, by questions alone, "
         "the solution of a problem related to this extract. The pupil makes a natural mistake and "

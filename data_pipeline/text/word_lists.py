@@ -72,7 +72,7 @@ NO_EXPLANATION = _words(
 # Headings made of these say nothing of the text below.
 GENERIC_TITLE = _words(
     """
-    introduction abstract summary overview conclusion conclusions license license installation
+    introduction abstract summary overview conclusion conclusions license licence installation
     usage contents table index references notes note see also background history discussion
     preface appendix rationale motivation acknowledgements acknowledgments copyright examples
     example features changelog documentation requirements description status contributing

@@ -366,12 +366,14 @@ def test_categories(tmp_path):
 def test_license_address_and_origin_are_kept(tmp_path):
     rows = [
         {"text": "t", "license": "MIT", "url": "http://a.b", "source": "elsewhere", "other": 1},
-        {"text": "t", "license": "x" * 1000, "url": 3, "source": "web"},
+        {"text": "t", "licence": "x" * 1000, "url": 3, "source": "web"},
+        {"text": "t", "licence": "CC0"},
     ]
     documents, _ = read(tmp_path / "a.jsonl", lines(*rows))
     kept = {"license": "MIT", "url": "http://a.b", "source": "elsewhere"}
     assert documents[0].meta == {"file": "a.jsonl", "offset": 0} | kept
     assert documents[1].meta == {"file": "a.jsonl", "offset": len(lines(rows[0]))}
+    assert documents[2].meta["license"] == "CC0"
 
 
 def test_several_text_fields_are_joined_by_a_blank_line(tmp_path):
