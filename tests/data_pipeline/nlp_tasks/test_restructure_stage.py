@@ -275,12 +275,13 @@ def test_a_killed_run_asks_only_for_what_is_missing(
 ) -> None:
     server = serve_teacher(answers=ANSWERS, delay_s=0.02)
     script = (
+        "import sys\n"
         "from pathlib import Path\n"
-        "from data_pipeline.config import Teacher\n"
+        "from data_pipeline.config import TeacherConfig\n"
         "from tests.data_pipeline.nlp_tasks import test_restructure_stage as t\n"
         "if __name__ == '__main__':\n"
         "    url, root, cache = sys.argv[1:]\n"
-        "    teacher = Teacher(base_url=url, model='teacher', concurrency=2, cache=cache)\n"
+        "    teacher = TeacherConfig(base_url=url, model='teacher', concurrency=2, cache=cache)\n"
         "    t.run(t.recipe(teacher), Path(root))\n"
     )
     file, cache = tmp_path / "run.py", tmp_path / "cache"

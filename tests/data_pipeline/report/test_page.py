@@ -518,7 +518,9 @@ def test_more_sources_than_colors(tmp_path: Path) -> None:
 
 def test_same_files_same_bytes_in_every_process(tmp_path: Path, full: str) -> None:
     script = (
-        "import sys; from pathlib import Path; from data_pipeline import manifest, report\n"
+        "import sys; from pathlib import Path\n"
+        "from data_pipeline import report\n"
+        "from data_pipeline.execution import manifest\n"
         "root = Path(sys.argv[1])\n"
         "names = sys.argv[2].split(',')\n"
         "report.write(root / 'again.html', title='a <title>',\n"

@@ -1,6 +1,6 @@
 """Pairs of processes that train as one over loopback, each with two devices, for the tests.
 
-    python pairs.py SETTINGS DIRECTORY
+    python process_pairs.py SETTINGS DIRECTORY
 
     whole     trains to the end, after it has tried what processes say to one another
     cut       is killed (SIGKILL); a file that process 1 wrote of its last checkpoint is cut short;

@@ -1,4 +1,4 @@
-"""Two processes train, save, fail and resume as one would with as many devices; see pairs.py."""
+"""Two processes train, save, fail and resume as one would with as many devices; see process_pairs.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pairs(
     settings = {"model": MODEL, "training": TRAINING, "mixture": mixture, "compiled": str(compiled)}
     (directory / "settings").write_bytes(pickle.dumps(settings))
     finished = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("pairs.py")), "settings", "."],
+        [sys.executable, str(Path(__file__).with_name("process_pairs.py")), "settings", "."],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

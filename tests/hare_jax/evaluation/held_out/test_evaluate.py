@@ -14,10 +14,12 @@ import pytest
 
 from hare_jax.config import Checkpointing, Evaluation, Model, Stage, Training
 from hare_jax.data.packed_dataset import PackedDataset
+from hare_jax.evaluation import resumable
 from hare_jax.evaluation.held_out import evaluate, loss, samples, unigram
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import ScoreRequest
 from hare_jax.model import decoder
+from hare_jax.evaluation.resumable import FinishedParts
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
@@ -237,7 +239,7 @@ def test_a_killed_evaluation_continues(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     """Killed while a part is written: those before it are kept, none is done twice."""
-    write = evaluate.write_text
+    write = resumable.write_text
     done = 0
 
     def killed_while_writing(path: Path, text: str) -> None:
@@ -249,7 +251,7 @@ def test_a_killed_evaluation_continues(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "write_text", killed_while_writing)
+        patch.setattr(resumable, "write_text", killed_while_writing)
         with pytest.raises(Killed):
             workplace.run()
     assert not (workplace.run_dir / "evaluation.json").exists()
@@ -272,11 +274,11 @@ def test_a_killed_evaluation_continues(
 
 def test_parts_of_another_evaluation_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "parts.json"
-    assert evaluate.Parts(path, "one").get("a", lambda: [1]) == [1]
-    assert evaluate.Parts(path, "one").get("a", lambda: [2]) == [1]
-    assert evaluate.Parts(path, "two").get("a", lambda: [2]) == [2]
+    assert FinishedParts(path, "one").get("a", lambda: [1]) == [1]
+    assert FinishedParts(path, "one").get("a", lambda: [2]) == [1]
+    assert FinishedParts(path, "two").get("a", lambda: [2]) == [2]
     path.write_text("half of a lin")
-    assert evaluate.Parts(path, "two").get("a", lambda: [3]) == [3]
+    assert FinishedParts(path, "two").get("a", lambda: [3]) == [3]
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(
