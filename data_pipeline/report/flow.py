@@ -44,7 +44,7 @@ STAGES = {
     "choose_seeds": ("Choose seeds", "Draws documents evenly over topics, for each category."),
     "seeds": ("Cut seeds", "Cuts whole paragraphs or sentences out of them."),
     "prompts": ("Write prompts", "Puts each passage into a prompt of its category."),
-    "synthesize": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
+    "synthesise": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
     "gates": ("Judge", "Drops refusals, loops, copies of the passage; replaces private data."),
     "signatures_synthetic": ("Sign synthetic", "MinHash signatures of the synthetic texts."),
     "links_synthetic": ("Link synthetic", "The same for the synthetic texts."),

@@ -20,7 +20,7 @@ AFTER = ("gates", "deduplicate_synthetic", "decontaminate_synthetic")
 def section(stages: Sequence[ReportStage], colors: dict[str, str]) -> dict[str, Any] | None:
     """None where no teacher was asked."""
     named = {stage.name: stage for stage in stages}
-    asked = named.get("synthesize")
+    asked = named.get("synthesise")
     if asked is None:
         return None
     after = [named[name] for name in AFTER if name in named]

@@ -19,7 +19,7 @@ def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
     `cached`, `retries` and `paid` are of the run that made the shards, not of its result.
 
     >>> usage([asked])                                         # doctest: +SKIP
-    [{'stage': 'synthesize', 'model': 'm', 'requests': 9, 'failed': 1, 'estimated': 0,
+    [{'stage': 'synthesise', 'model': 'm', 'requests': 9, 'failed': 1, 'estimated': 0,
       'prompt_tokens': 800, 'completion_tokens': 7000, 'cost': 0.03, 'cached': 0, 'retries': 2,
       'paid': 0.03}]
     """

@@ -136,7 +136,7 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
     """
     config = recipe.synthesis
     return runner.stage(
-        "synthesize",
+        "synthesise",
         ask_for_shard,
         one_task_per_shard(asked, (config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
@@ -162,7 +162,7 @@ def ask_for_shard(task: Task) -> Ledger:
         meta = {name: value for name, value in document.meta.items() if name != "passage"}
         return replace(document, meta=meta | of_reply)
 
-    return ask_shard(task, "synthesize", config.teacher, cache, request_of, told)
+    return ask_shard(task, "synthesise", config.teacher, cache, request_of, told)
 
 
 # ---- gates

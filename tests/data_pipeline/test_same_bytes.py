@@ -145,7 +145,7 @@ def test_beam_writes_every_byte_of_a_whole_recipe(raw: Path, local: Files, tmp_p
 # A part of the recipe, for a process that is to be killed.
 DRIVER = """
 import sys
-from data_pipeline.config import Cleaning, Engine, Reading, Recipe, Source
+from data_pipeline.config import Cleaning, EngineKind, Reading, Recipe, Source
 from data_pipeline.storage.object_store import storage_path
 from data_pipeline.execution.runner import Runner
 from data_pipeline.pipeline import engine_of
@@ -159,7 +159,7 @@ if __name__ == "__main__":
         reading=Reading(shard_bytes=int(shard_bytes), max_bad_fraction=0.5),
         cleaning=Cleaning(min_foreign_score=1.1),
         workers=int(workers),
-        engine=Engine.BEAM if options else Engine.LOCAL,
+        engine=EngineKind.BEAM if options else EngineKind.LOCAL,
         beam_options=tuple(options),
     )
     with engine_of(recipe) as engine:

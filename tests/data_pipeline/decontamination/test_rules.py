@@ -345,9 +345,9 @@ def test_an_index_of_nothing_finds_nothing(tmp_path: Path) -> None:
 PROGRAM = """
 import hashlib, pathlib, sys
 from data_pipeline.config import Decontamination
-from data_pipeline.decontamination.benchmarks import Item
+from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
-items = [Item(f"b/{k}", "b", {"question": f"Who is number {k} of all the hares of this field?"})
+items = [BenchmarkItem(f"b/{k}", "b", {"question": f"Who is number {k} of all the hares of this field?"})
          for k in range(20)]
 build_index(items, 13, Decontamination()).save(pathlib.Path(sys.argv[1]))
 """

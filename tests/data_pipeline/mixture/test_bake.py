@@ -184,14 +184,14 @@ def test_a_full_disk_and_a_kill_leave_nothing_that_looks_done(
 import os, resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from tests.data_pipeline.mixture.test_bake import CONFIG, bake, documents
-from data_pipeline.storage.atomic import DiskFull
+from data_pipeline.storage.atomic import DiskFullError
 bake.import_tensorflow()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in (5_000, 50_000):  # within the TFRecord, which is written first; within the rows
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         bake.bake_part("web-00000", "web", documents(), {str(tmp_path)!r}, CONFIG)
-    except DiskFull as error:
+    except DiskFullError as error:
         print(error.filename)
     print(sorted(os.listdir({str(tmp_path)!r})))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

@@ -26,7 +26,7 @@ def test_rows_are_sums_by_stage_and_model(tmp_path: Path) -> None:
     rows = teachers.usage(
         [
             directory("clean", {}, {"sentences": 3}),
-            directory("synthesize", {"usage": one.to_json()}, {"usage": other.to_json()}),
+            directory("synthesise", {"usage": one.to_json()}, {"usage": other.to_json()}),
             directory(
                 "restructure",
                 {"usage": other.to_json() | {"model": "n"}},
@@ -38,7 +38,7 @@ def test_rows_are_sums_by_stage_and_model(tmp_path: Path) -> None:
     names = ("requests", "failed", "estimated", "prompt_tokens", "completion_tokens", "cost")
     names += ("cached", "retries", "paid")
     assert rows == [
-        {"stage": "synthesize", "model": "m"}
+        {"stage": "synthesise", "model": "m"}
         | dict(zip(names, (5, 1, 2, 15, 26, 0.75, 0, 0, 0), strict=True)),
         {"stage": "restructure", "model": "n"}
         | dict(zip(names, (2, 0, 2, 5, 6, 0.5, 1, 3, 0.25), strict=True)),

@@ -171,7 +171,7 @@ def test_every_answer_is_accounted_for(
     final = kept(by_name(done, "decontaminate_synthetic"))
     gone = [
         (stage.removesuffix("_synthetic"), one)
-        for stage in ("synthesize", "gates", "deduplicate_synthetic", "decontaminate_synthetic")
+        for stage in ("synthesise", "gates", "deduplicate_synthetic", "decontaminate_synthetic")
         for one in dropped(by_name(done, stage)).values()
     ]
     assert sorted([*final, *(one.document.id for _, one in gone)]) == sorted(prompts)
@@ -268,13 +268,13 @@ def test_what_gets_no_answer_is_dropped_with_its_reason(
     server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
     made = recipe(folder, server.config(max_retries=0, concurrency=1, max_unanswered=1.0))
     done, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
-    gone = dropped(by_name(done, "synthesize"))
+    gone = dropped(by_name(done, "synthesise"))
     assert {one.reason for one in gone.values()} == {"no_answer"}
     assert all("500" in one.evidence["error"] for one in gone.values())
-    came = kept(by_name(done, "synthesize"))
+    came = kept(by_name(done, "synthesise"))
     assert 5 < len(gone) < 60 and len(came) + len(gone) == 90
     assert gone.keys() | came.keys() == kept(by_name(done, "prompts")).keys()
-    usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesize").ledgers()]
+    usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesise").ledgers()]
     assert sum(one["failed"] for one in usage) == len(gone)
 
 
@@ -313,9 +313,9 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     exact = again.config(max_retries=0, concurrency=1, max_unanswered=failed / 90)
     enough = replace(made, synthesis=replace(made.synthesis, teacher=exact))
     without, _ = without_baking(enough, tmp_path / "enough", tmp_path / "third")
-    assert len(dropped(by_name(without, "synthesize"))) == failed
-    address = by_name(done, "synthesize").address
-    assert by_name(without, "synthesize").address == address  # no limit is part of it
+    assert len(dropped(by_name(without, "synthesise"))) == failed
+    address = by_name(done, "synthesise").address
+    assert by_name(without, "synthesise").address == address  # no limit is part of it
 
 
 def test_embeddings_give_topics(
@@ -527,14 +527,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from data_pipeline.config import Teacher
+from data_pipeline.config import TeacherConfig
 from data_pipeline.execution.manifest import load
 from data_pipeline.execution.runner import Task
 from data_pipeline.synthesis.stage import ask_for_shard
 from data_pipeline.config import Synthesis
 
 folder = Path({prompts!r})
-config = Synthesis(teacher=Teacher(**json.loads({teacher!r})))
+config = Synthesis(teacher=TeacherConfig(**json.loads({teacher!r})))
 for file in load(folder).files():
     ask_for_shard(Task(file.name, Path({out!r}), (file,), (config, Path({cache!r}))))
 """
@@ -548,7 +548,7 @@ def test_a_killed_run_asks_only_for_the_rest(
     server = serve_teacher(answers=str(ANSWERS), delay_s=0.02)
     config = server.config(concurrency=2)
     done, _ = without_baking(recipe(folder, config), tmp_path / "run", tmp_path / "whole")
-    whole = kept(by_name(done, "synthesize"))
+    whole = kept(by_name(done, "synthesise"))
     before = Counter(server.answered())
 
     def ask() -> subprocess.Popen[bytes]:

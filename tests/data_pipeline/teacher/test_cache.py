@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[3]
 WRITE = """
 import hashlib, sys
 from pathlib import Path
-from data_pipeline.teacher.cache import Cache
+from data_pipeline.teacher.cache import TeacherCache
 folder, first = Path(sys.argv[1]), int(sys.argv[2])
-with Cache(folder) as cache:
+with TeacherCache(folder) as cache:
     for number in range(first, first + 1_000_000):
         key = hashlib.sha256(b"%d" % number).digest()
         value = b"%d " % number * 500

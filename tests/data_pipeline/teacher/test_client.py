@@ -32,13 +32,13 @@ SEVEN = ("429", "500", "502_html", "cut", "cut_cleanly", "nonsense", "html")
 ASK = """
 import json, sys
 from pathlib import Path
-from data_pipeline.config import Structure, Teacher as Config
-from data_pipeline.teacher.client import Teacher
-from data_pipeline.teacher.messages import Request
+from data_pipeline.config import Structure, TeacherConfig
+from data_pipeline.teacher.client import TeacherClient
+from data_pipeline.teacher.messages import TeacherRequest
 config, cache, count = json.loads(sys.argv[1])
 config["structure"] = Structure(config["structure"])
-with Teacher(Config(**config), Path(cache)) as teacher:
-    requests = (Request(f"r{k}", (("user", f"prompt {k}"),), 300) for k in range(count))
+with TeacherClient(TeacherConfig(**config), Path(cache)) as teacher:
+    requests = (TeacherRequest(f"r{k}", (("user", f"prompt {k}"),), 300) for k in range(count))
     for reply in teacher.ask(requests):
         assert not reply.error
         print(reply.id, flush=True)

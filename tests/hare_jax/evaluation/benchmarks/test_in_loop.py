@@ -400,7 +400,8 @@ import pickle, sys
 from functools import partial
 from pathlib import Path
 from hare_jax.config import Distributed
-from hare_jax.training import distributed, train
+from hare_jax.runtime import distributed
+from hare_jax.training import train
 
 folder, port, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 distributed.initialize(Distributed(coordinator=f"127.0.0.1:{port}", processes=2, process=process))

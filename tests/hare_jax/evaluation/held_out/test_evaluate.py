@@ -16,10 +16,10 @@ from hare_jax.config import Checkpointing, Evaluation, Model, Stage, Training
 from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation import resumable
 from hare_jax.evaluation.held_out import evaluate, loss, samples, unigram
+from hare_jax.evaluation.resumable import FinishedParts
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import ScoreRequest
 from hare_jax.model import decoder
-from hare_jax.evaluation.resumable import FinishedParts
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
