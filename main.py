@@ -95,9 +95,9 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
 
 def open_tokenizer(path: str | Path) -> Any:
     """The SentencePiece model at `path`, for text to ids and back."""
-    from data_pipeline.mixture.tokenizer import Tokenizer
+    from data_pipeline.mixture.tokenizer import MixtureTokenizer
 
-    return Tokenizer(path)
+    return MixtureTokenizer(path)
 
 
 def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:

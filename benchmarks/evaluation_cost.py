@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from hare_jax.config import BenchmarkEvaluation, Model, Protocol
 from hare_jax.evaluation.benchmarks import lm_harness
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
@@ -110,7 +110,7 @@ def main() -> None:
     protocol = Protocol(options.protocol)
     page = importlib.import_module(f"configs.{options.config}")
     model, length = page.get_config("any").model, options.max_length
-    texts = SentencePieceTokenizer(Tokenizer())
+    texts = SentencePieceTokenizer(MixtureTokenizer())
     total = Counter(model, length, options.batch_tokens)
     print(f"{options.config}, {protocol.value}, rows of {length} tokens, {options.data}\n")
     print("| benchmark | requests | tokens asked | computed | longest | PFLOP | steps |")

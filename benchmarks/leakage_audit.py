@@ -31,7 +31,7 @@ from benchmarks.decontamination import documents
 from data_pipeline.config import Baking, Benchmark, Decontamination, Source
 from data_pipeline.decontamination import benchmarks, index, rules
 from data_pipeline.mixture import bake
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
 from hare_jax.config import (
     Checkpointing,
@@ -195,7 +195,7 @@ def main() -> None:
     texts["decontaminated"] = decontaminated(mixed, Path(args.benchmarks), list(configs))
     print({name: f"{len(part):,} documents" for name, part in texts.items()}, flush=True)
     tokenizer = make_tokenizer(clean, out)
-    tokens = sum(len(ids) + 1 for ids in map(Tokenizer(tokenizer).encode, mixed))
+    tokens = sum(len(ids) + 1 for ids in map(MixtureTokenizer(tokenizer).encode, mixed))
 
     results: dict[str, dict[str, Any]] = {name: {} for name in configs}
     for corpus_name in CORPORA:
@@ -204,7 +204,7 @@ def main() -> None:
             asked = dataclasses.replace(
                 config, checkpoint=str(run_dir), out=str(out / corpus_name / "leakage" / name)
             )
-            found = json.loads(audit.run(asked, Tokenizer)["audit"].read_text("utf-8"))
+            found = json.loads(audit.run(asked, MixtureTokenizer)["audit"].read_text("utf-8"))
             results[name][corpus_name] = found["sets"]
     (out / "leakage-audit.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     groups = {

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.config import Baking, Source, Tier
 from data_pipeline.mixture import bake
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
 from hare_jax.data.packed_dataset import PackedDataset
 
@@ -76,7 +76,7 @@ def test_every_token_is_a_target_once(directory: Path) -> None:
 
 def test_batches_hold_the_documents_that_the_spans_name(directory: Path) -> None:
     """Segment by segment: inputs and targets are the tokens of that document, one apart."""
-    baked, tokenizer = PackedDataset(directory), Tokenizer()
+    baked, tokenizer = PackedDataset(directory), MixtureTokenizer()
     tokens_of = {
         d.id: [tokenizer.bos_id, *tokenizer.encode(d.text), tokenizer.eos_id]
         for source in SOURCES

@@ -34,7 +34,7 @@ from data_pipeline.execution.manifest import digest, file_sha256
 from data_pipeline.mixture.encoder import encoder_of
 from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow
-from data_pipeline.mixture.tokenizer import Tokenizer, opened
+from data_pipeline.mixture.tokenizer import MixtureTokenizer, opened
 from data_pipeline.mixture.weights import resolve_weights
 from data_pipeline.storage.atomic import FULL, KEPT, DiskFullError, atomic_files, write_text
 from data_pipeline.storage.document import Document
@@ -148,7 +148,7 @@ def write_manifest(
                 raise ValueError(f"{directory / file} is missing: bake its part again")
         by_source[part.source].append(part)
     rows = [_source_row(source, by_source[source.name]) for source in sources]
-    tokenizer = Tokenizer(config.tokenizer)
+    tokenizer = MixtureTokenizer(config.tokenizer)
     with _published([directory / TOKENIZER_FILE]) as (copy,):
         copy.write_bytes(tokenizer.model)
     manifest = {
@@ -216,7 +216,7 @@ class _Window:
     ids: list[str]
 
 
-def _windows(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Window]:
+def _windows(documents: Iterable[Document], tokenizer: MixtureTokenizer) -> Iterator[_Window]:
     """Windows of WINDOW_TOKENS or a little more."""
     encoder = encoder_of(tokenizer)
     tokens: list[np.ndarray] = []
@@ -243,7 +243,7 @@ def _write_rows(
     spans_file: Path,
     windows: Iterator[_Window],
     capacity: int,
-    tokenizer: Tokenizer,
+    tokenizer: MixtureTokenizer,
     part: BakedPart,
 ) -> None:
     """Packs and writes; counts `tokens`, `records` and `padding` of the part on the way."""

@@ -1,6 +1,6 @@
 """Many texts to ids at once, in numpy: several times as fast as SentencePiece on whole texts.
 
-Where no piece of the vocabulary lies in two words (`Tokenizer.splits_at_words`), the ids of a text
+Where no piece of the vocabulary lies in two words (`MixtureTokenizer.splits_at_words`), the ids of a text
 are those of its words (word_boundaries.py). Words are hashed and looked up; SentencePiece is asked
 about those that are new, which are few.
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
 from data_pipeline.text.ngrams import I64, U64, hash_words, mix
 
@@ -30,12 +30,12 @@ _PADDING = b" " * 8  # so that 8 bytes can be read at every word
 class Encoder:
     """Encodes like its tokenizer. It keeps the words it has seen: use one for many batches.
 
-    >>> ids, lengths = Encoder(Tokenizer()).encode(["Hares are fast.", "", "Hares"])
+    >>> ids, lengths = Encoder(MixtureTokenizer()).encode(["Hares are fast.", "", "Hares"])
     >>> ids.tolist(), lengths.tolist()
     ([1, 382, 4585, 460, 4102, 28723, 2, 1, 2, 1, 382, 4585, 2], [7, 2, 4])
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: MixtureTokenizer) -> None:
         self._tokenizer = tokenizer
         self._forget()
 
@@ -112,6 +112,6 @@ class Encoder:
 
 
 @lru_cache(2)
-def encoder_of(tokenizer: Tokenizer) -> Encoder:
+def encoder_of(tokenizer: MixtureTokenizer) -> Encoder:
     """One for all that a process bakes with this tokenizer."""
     return Encoder(tokenizer)

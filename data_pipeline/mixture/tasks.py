@@ -24,7 +24,7 @@ from typing import Any
 
 from data_pipeline.execution.manifest import digest, file_sha256
 from data_pipeline.execution.silence_stderr import silence_stderr
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 
 
 def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -40,7 +40,7 @@ def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any],
     """
     directory = Path(directory).resolve()
     manifest = _read_manifest(directory)
-    tokenizer = Tokenizer(directory / manifest["tokenizer"]["file"])
+    tokenizer = MixtureTokenizer(directory / manifest["tokenizer"]["file"])
     sources = {s["name"]: s["files"] for s in manifest["sources"] if s["files"]}
     _check_names(prefix, [*sources, *manifest["mixtures"]])
     seqio, _, _ = import_tensorflow()
@@ -116,7 +116,7 @@ def register(directory: str | Path, prefix: str = "hare") -> list[str]:
     return [provider.name for provider in (*tasks.values(), *mixtures.values())]
 
 
-def task(name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer) -> Any:
+def task(name: str, tfrecords: Sequence[Path], tokenizer: MixtureTokenizer) -> Any:
     """A seqio.Task with the split "train" over TFRecords of documents: "id", "text" and more."""
     seqio, tf, _ = import_tensorflow()
     vocabulary = seqio.SentencePieceVocabulary(str(tokenizer.path))
@@ -133,7 +133,7 @@ def task(name: str, tfrecords: Sequence[Path], tokenizer: Tokenizer) -> Any:
     )
 
 
-def _tokenize(tokenizer: Tokenizer) -> Callable[..., Any]:
+def _tokenize(tokenizer: MixtureTokenizer) -> Callable[..., Any]:
     """A SeqIO preprocessor: {"id", "text"} -> {"targets", "id"}, cut at the sequence length."""
     _, tf, text = import_tensorflow()
 

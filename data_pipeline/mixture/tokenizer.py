@@ -22,13 +22,13 @@ MISTRAL_MODEL = "data/tokenizer.model.v1"
 KNOWN_LINES, KNOWN_LINE = 4096, 1000  # lines whose ids are kept, and characters of the longest
 
 
-class Tokenizer:
+class MixtureTokenizer:
     """Text to ids and back, without <s> and </s>.
 
     `path`: a SentencePiece model file; "" is the Mistral tokenizer. Raises FileNotFoundError, and
     ValueError where the file is no SentencePiece model with <s> and </s>.
 
-    >>> tokenizer = Tokenizer()
+    >>> tokenizer = MixtureTokenizer()
     >>> tokenizer.encode("Hares are fast.")
     [382, 4585, 460, 4102, 28723]
     """
@@ -147,18 +147,18 @@ def _are_inside_words(pieces: list[str]) -> bool:
     return len(word_begins(b"".join(encoded), first)) == len(pieces)
 
 
-def opened(path: str) -> Tokenizer:
-    """The tokenizer at `path`, as Tokenizer takes it; read again where the file has changed."""
+def opened(path: str) -> MixtureTokenizer:
+    """Returns the tokenizer at `path`; reads it again if the file has changed."""
     file = Path(path) if path else mistral_model()
     if not file.is_file():
-        return Tokenizer(file)  # says what is missing
+        return MixtureTokenizer(file)  # says what is missing
     stat = file.stat()
     return _opened(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(4)
-def _opened(file: Path, *state: int) -> Tokenizer:
-    return Tokenizer(file)
+def _opened(file: Path, *state: int) -> MixtureTokenizer:
+    return MixtureTokenizer(file)
 
 
 @cache

@@ -3,7 +3,7 @@
 import pytest
 
 from data_pipeline.decontamination import lengths
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
 
 
@@ -15,7 +15,7 @@ def document(text: str) -> Document:
     "text", ["Hares are fast. " * 40, "a" * 600, "日本語" * 90, "🐇" * 60, "x = 1\n" * 50]
 )
 def test_a_document_may_have_as_many_tokens_as_the_limit(text: str) -> None:
-    tokens = len(Tokenizer().encode(text))
+    tokens = len(MixtureTokenizer().encode(text))
     assert lengths.too_long(document(text), tokens) is None
     dropped = lengths.too_long(document(text), tokens - 1)
     assert dropped is not None

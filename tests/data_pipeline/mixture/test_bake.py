@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipeline.config import Baking, Source, Tier
 from data_pipeline.mixture import bake
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
 
 T = 32
@@ -70,7 +70,7 @@ def read_rows(directory: Path, part: bake.BakedPart) -> Iterator[tuple[list[int]
 
 
 def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.BakedPart]) -> None:
-    tokenizer = Tokenizer()
+    tokenizer = MixtureTokenizer()
     whole = {d.id: [1, *tokenizer.encode(d.text), 2] for d in documents()}
     predicted = {name: np.zeros(len(tokens), int) for name, tokens in whole.items()}
     for tokens, name, offset, length in read_rows(*baked):
@@ -83,7 +83,7 @@ def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.
 
 def test_counts(baked: tuple[Path, bake.BakedPart]) -> None:
     directory, part = baked
-    tokenizer = Tokenizer()
+    tokenizer = MixtureTokenizer()
     assert part.documents == 60
     assert part.tokens == sum(len(tokenizer.encode(d.text)) + 1 for d in documents())
     assert part.text_bytes == sum(len(d.text.encode()) for d in documents())

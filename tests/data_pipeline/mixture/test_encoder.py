@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.mixture import encoder
 from data_pipeline.mixture.encoder import Encoder
-from data_pipeline.mixture.tokenizer import Tokenizer, mistral_model
+from data_pipeline.mixture.tokenizer import MixtureTokenizer, mistral_model
 from data_pipeline.mixture.word_boundaries import word_begins
 from tests.data_pipeline.mixture.tokenization_samples import (
     APOSTROPHES,
@@ -35,8 +35,8 @@ PIECES = [*TEXTS, *PARTS]
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer()
+def tokenizer() -> MixtureTokenizer:
+    return MixtureTokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def split(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
 
 @given(st.lists(st.lists(st.sampled_from(PIECES) | st.text(max_size=5)).map("".join), min_size=1))
 def test_ids_are_those_of_sentencepiece(
-    tokenizer: Tokenizer, processor: sentencepiece.SentencePieceProcessor, texts: list[str]
+    tokenizer: MixtureTokenizer, processor: sentencepiece.SentencePieceProcessor, texts: list[str]
 ) -> None:
     whole = [[1, *processor.encode(text), 2] for text in texts]
     encode = encoder.encoder_of(tokenizer).encode  # which remembers the examples before this one
@@ -59,13 +59,13 @@ def test_ids_are_those_of_sentencepiece(
         assert split(*encode(texts)) == whole
 
 
-def test_no_texts(tokenizer: Tokenizer) -> None:
+def test_no_texts(tokenizer: MixtureTokenizer) -> None:
     ids, lengths = Encoder(tokenizer).encode([])
     assert (ids.tolist(), lengths.tolist()) == ([], [])
 
 
 def test_what_is_remembered_does_not_show(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    tokenizer: MixtureTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two words of one slot, and so many words that all are forgotten."""
     rng = random.Random(0)
@@ -83,7 +83,7 @@ def test_what_is_remembered_does_not_show(
     assert sizes != sorted(sizes)  # it has forgotten
 
 
-def test_an_interrupted_batch_leaves_no_word_half_known(tokenizer: Tokenizer) -> None:
+def test_an_interrupted_batch_leaves_no_word_half_known(tokenizer: MixtureTokenizer) -> None:
     """Ctrl-C in a notebook, whose encoder goes on."""
 
     class Interrupted(np.ndarray):
@@ -109,13 +109,13 @@ def test_words_begin_where_the_pattern_says() -> None:
 
 
 def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
-    across = Tokenizer(changed_model(tmp_path, {300: "'s"}))
+    across = MixtureTokenizer(changed_model(tmp_path, {300: "'s"}))
     encode = Encoder(across).encode
     for texts in (TEXTS, TEXTS[::-1]):
         assert split(*encode(texts)) == [[1, *across.encode(text), 2] for text in texts]
     assert 300 in encode([APOSTROPHES])[0]
 
 
-def test_a_lone_surrogate_is_refused(tokenizer: Tokenizer) -> None:
+def test_a_lone_surrogate_is_refused(tokenizer: MixtureTokenizer) -> None:
     with pytest.raises(UnicodeEncodeError):
         Encoder(tokenizer).encode(["fine", "\ud800"])

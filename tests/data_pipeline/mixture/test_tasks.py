@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipeline.config import Baking, Source, Tier
 from data_pipeline.mixture import bake, tasks
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
 from tests.data_pipeline.mixture import tokenization_samples as samples
 
@@ -58,7 +58,7 @@ def examples(provider: Any, length: int | None = None, **options: Any) -> list[d
 
 def test_tasks_give_what_the_tokenizer_gives(defined: tuple[dict[str, Any], Any]) -> None:
     """For every text, odd, empty or long: BOS, the Python tokenizer's ids, EOS, and the id."""
-    tokenizer = Tokenizer()
+    tokenizer = MixtureTokenizer()
     got = examples(defined[0]["web"])
     assert [e["id"].decode() for e in got] == [d.id for d in documents("web")]
     for example, text in zip(got, TEXTS, strict=True):
@@ -68,7 +68,7 @@ def test_tasks_give_what_the_tokenizer_gives(defined: tuple[dict[str, Any], Any]
 def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
     """Words cannot be encoded apart then: the ids are still those of the Python tokenizer."""
     path = samples.changed_model(tmp_path, {300: "'s"})
-    tokenizer = Tokenizer(path)
+    tokenizer = MixtureTokenizer(path)
     assert 300 in tokenizer.encode(samples.APOSTROPHES)
     bake.bake_part("part", "web", documents("web"), tmp_path, Baking(tokenizer=str(path)))
     got = examples(tasks.task("across", [tmp_path / "part.tfrecord"], tokenizer))

@@ -10,7 +10,7 @@ import sentencepiece
 
 from data_pipeline.mixture.tokenizer import (
     KNOWN_LINE,
-    Tokenizer,
+    MixtureTokenizer,
     mistral_model,
     opened,
 )
@@ -18,8 +18,8 @@ from tests.data_pipeline.mixture.tokenization_samples import PARTS, TEXTS, chang
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer()
+def tokenizer() -> MixtureTokenizer:
+    return MixtureTokenizer()
 
 
 def test_a_tokenizer_is_read_again_where_its_file_has_changed(tmp_path: Path) -> None:
@@ -28,13 +28,13 @@ def test_a_tokenizer_is_read_again_where_its_file_has_changed(tmp_path: Path) ->
     first = opened(path)
     assert opened(path) is first
     changed_model(tmp_path, {5000: "two,"})
-    assert opened(path).sha256 == Tokenizer(path).sha256 != first.sha256
-    assert opened("").sha256 == Tokenizer().sha256
+    assert opened(path).sha256 == MixtureTokenizer(path).sha256 != first.sha256
+    assert opened("").sha256 == MixtureTokenizer().sha256
     with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
         opened(str(tmp_path / "none.model"))
 
 
-def test_is_the_mistral_tokenizer(tokenizer: Tokenizer) -> None:
+def test_is_the_mistral_tokenizer(tokenizer: MixtureTokenizer) -> None:
     assert (tokenizer.vocab_size, tokenizer.unk_id) == (32_000, 0)
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
     assert tokenizer.encode("Hares are fast.") == [382, 4585, 460, 4102, 28723]
@@ -42,7 +42,7 @@ def test_is_the_mistral_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_decodes_to_the_same_text(tokenizer: Tokenizer, text: str) -> None:
+def test_decodes_to_the_same_text(tokenizer: MixtureTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert not {tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} & set(ids)
     assert tokenizer.decode(ids) == text.replace("\u2581", " ")
@@ -50,7 +50,7 @@ def test_decodes_to_the_same_text(tokenizer: Tokenizer, text: str) -> None:
 
 def test_does_not_import_mistral_common() -> None:
     program = (
-        "import sys; from data_pipeline.mixture.tokenizer import Tokenizer; Tokenizer()\n"
+        "import sys; from data_pipeline.mixture.tokenizer import MixtureTokenizer; MixtureTokenizer()\n"
         "print(sorted({'mistral_common', 'tensorflow', 'jax'} & set(sys.modules)))"
     )
     got = subprocess.run(
@@ -64,17 +64,17 @@ def test_refuses_what_is_no_model(tmp_path: Path, content: bytes | None) -> None
     path = tmp_path / "tokenizer.model"
     path.write_bytes(mistral_model().read_bytes()[:200_000] if content is None else content)
     with pytest.raises(ValueError, match=r"tokenizer\.model is not a SentencePiece model"):
-        Tokenizer(path)
+        MixtureTokenizer(path)
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
-        Tokenizer(tmp_path / "none.model")
+        MixtureTokenizer(tmp_path / "none.model")
 
 
 def test_refuses_a_model_without_a_begin_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="begin and end ids -1 and 2"):
-        Tokenizer(changed_model(tmp_path, {1: "<start>"}))
+        MixtureTokenizer(changed_model(tmp_path, {1: "<start>"}))
 
 
 def random_text(rng: random.Random) -> str:
@@ -88,7 +88,7 @@ def whole(model: bytes, text: str) -> list[int]:
     return processor.encode(text)
 
 
-def test_ids_of_a_text_are_those_of_its_lines(tokenizer: Tokenizer) -> None:
+def test_ids_of_a_text_are_those_of_its_lines(tokenizer: MixtureTokenizer) -> None:
     rng = random.Random(2)
     lines = [
         "",
@@ -108,19 +108,19 @@ def test_ids_of_a_text_are_those_of_its_lines(tokenizer: Tokenizer) -> None:
 
 
 def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
-    tokenizer = Tokenizer(changed_model(tmp_path, {5000: "\ne"}))
+    tokenizer = MixtureTokenizer(changed_model(tmp_path, {5000: "\ne"}))
     assert 5000 in tokenizer.encode("a\ne")
     assert tokenizer.encode("a\ne") == whole(tokenizer.model, "a\ne")
 
 
-def test_the_mistral_vocabulary_splits_at_words(tokenizer: Tokenizer) -> None:
+def test_the_mistral_vocabulary_splits_at_words(tokenizer: MixtureTokenizer) -> None:
     assert tokenizer.splits_at_words
 
 
 @pytest.mark.parametrize("piece", ["a,", "a b", "a\u2581", "e\n", "12", "x1", "é\u2581", ",a"])
 def test_a_piece_that_lies_in_two_words_is_seen(tmp_path: Path, piece: str) -> None:
-    assert not Tokenizer(changed_model(tmp_path, {5000: piece})).splits_at_words
+    assert not MixtureTokenizer(changed_model(tmp_path, {5000: piece})).splits_at_words
 
 
 def test_a_unigram_model_does_not_split_at_words(tmp_path: Path) -> None:
-    assert not Tokenizer(changed_model(tmp_path, {}, unigram=True)).splits_at_words
+    assert not MixtureTokenizer(changed_model(tmp_path, {}, unigram=True)).splits_at_words

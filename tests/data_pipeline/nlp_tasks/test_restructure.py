@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config import NlpTasks, Restructuring
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.nlp_tasks import from_structure
 from data_pipeline.nlp_tasks.kinds import rendering, templates
 from data_pipeline.nlp_tasks.restructure import checks, replies, requests, schemas, tasks
@@ -22,7 +22,7 @@ from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import seeded_random
 
 KINDS = tuple(schemas.SCHEMAS)
-ENCODE = Tokenizer().encode
+ENCODE = MixtureTokenizer().encode
 DECIDE = tasks.build(Restructuring(), lambda text: len(ENCODE(text)))
 TIDES = """# Tides
 

@@ -15,7 +15,7 @@ from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Ledger
 from data_pipeline.execution.runner import Runner, Task
 from data_pipeline.execution.shard_output import ShardOutput
-from data_pipeline.mixture.tokenizer import Tokenizer
+from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.nlp_tasks.from_structure import KINDS, build
 from data_pipeline.nlp_tasks.stage import write_tasks
 from data_pipeline.storage.document import Document
@@ -341,7 +341,7 @@ def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path
     expected = {task.id: task for task in make(recipe.nlp_tasks)}
     assert written.keys() | dropped.keys() == expected.keys()
     assert len(written) + len(dropped) == len(expected) and written and dropped
-    encode = Tokenizer().encode
+    encode = MixtureTokenizer().encode
     assert all(len(encode(task.text)) <= 90 for task in written.values())
     for one in dropped.values():
         assert one.reason == "too_many_tokens"
