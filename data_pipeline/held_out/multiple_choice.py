@@ -147,7 +147,7 @@ def _other_numbers(right: str, text: str, document: Document, config: HeldOut) -
 
 def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
     texts = {document.id: document.text[:_MAX_CHARACTERS] for document in documents}
-    vocabulary = distractors.DistractorPool.of(
+    vocabulary = distractors.DistractorPool.from_sentences(
         line for text in texts.values() for line in text.split("\n")
     )
     own = {name: set(distractors.WORD.findall(text)) for name, text in texts.items()}
@@ -170,7 +170,7 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoic
                 context,
                 config.choices - 1,
                 seeded_random.seeded(config.seed, "cloze", document.id, str(place.at)),
-                barred=own[document.id] - elsewhere if len(documents) > 1 else frozenset(),
+                excluded=own[document.id] - elsewhere if len(documents) > 1 else frozenset(),
             )
             if wrong:
                 yield _item("cloze", document, str(place.at), context, match[0], wrong, config.seed)

@@ -50,9 +50,9 @@ class Drawn:
 
 def passages_in(characters: int, config: Synthesis) -> int:
     """How many seeds a document of this length can give, by estimate; 0 where it is too short."""
-    if characters < passages.CHARACTERS_A_WORD * config.min_passage_words:
+    if characters < passages.CHARACTERS_PER_WORD * config.min_passage_words:
         return 0
-    whole = characters // (passages.CHARACTERS_A_WORD * config.max_passage_words)
+    whole = characters // (passages.CHARACTERS_PER_WORD * config.max_passage_words)
     return max(1, min(config.per_document, whole))
 
 

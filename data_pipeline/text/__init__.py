@@ -1,0 +1,1 @@
+"""Helpers for text: hashed n-grams, prose, passages, distractor words and seeded randomness."""

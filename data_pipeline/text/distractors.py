@@ -1,4 +1,4 @@
-"""Words that can stand for one another: what a blank hides, and what else could fill it."""
+"""Selection of words for cloze items: the word to leave out and its distractors (wrong options)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MIN_LETTERS = 4
 
 @lru_cache(maxsize=1 << 16)
 def shape(word: str) -> str:
-    """The class of words that can stand in for this one without breaking the grammar, or "".
+    """Returns the class of words that can replace this one grammatically, or "" if it has none.
 
     >>> shape("Berlin"), shape("1984"), shape("7"), shape("running"), shape("hares"), shape("the")
     ('name', '4 digits', '1 digits', '-ing', '-s', '')
@@ -58,68 +58,88 @@ def shape(word: str) -> str:
 
 @dataclass(slots=True)
 class DistractorPool:
-    """The words of some sentences by shape, with their counts and the words that they follow.
+    """The words of some sentences, from which distractors are chosen.
 
-    The first word of a sentence is left out: it has a capital for no reason of its own.
+    The first word of each sentence is left out, because its capital letter does not make it a name.
+
+    Attributes:
+      counts: shape -> word -> number of occurrences.
+      predecessors: word -> the words that occur directly before it ("" at a sentence's start).
     """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
-    follows: dict[str, set[str]] = field(default_factory=dict)
+    predecessors: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sentences: Iterable[str]) -> DistractorPool:
-        found = cls()
+    def from_sentences(cls, sentences: Iterable[str]) -> DistractorPool:
+        """Collects the words of the sentences."""
+        pool = cls()
         for sentence in sentences:
             before = ""
             for word in WORD.findall(sentence, 1):
-                if kind := shape(word):
-                    found.counts.setdefault(kind, Counter())[word] += 1
-                    found.follows.setdefault(word, set()).add(before)
+                if word_shape := shape(word):
+                    pool.counts.setdefault(word_shape, Counter())[word] += 1
+                    pool.predecessors.setdefault(word, set()).add(before)
                 before = word
-        return found
+        return pool
 
     def distractors(
         self,
         word: str,
         before: str,
         text: str,
-        how_many: int,
+        count: int,
         random_: random.Random,
-        barred: Set[str] = frozenset(),
+        excluded: Set[str] = frozenset(),
     ) -> list[str]:
-        """`how_many` other words of the same shape, or [] where there are not enough.
+        """Chooses distractors for a word: other words of the same shape.
 
-        None occurs in the text, is barred, or resembles another. Those that elsewhere follow the
-        same word as this one (`before`) come first, then those of similar frequency and length.
+        A distractor does not occur in `text` and shares its stem neither with `word` nor with
+        another distractor. Words that elsewhere follow `before` are preferred, then words of
+        similar frequency, then words of similar length.
+
+        Args:
+          word: the word that is left out, which is the right option.
+          before: the word before it in its sentence.
+          text: the text that is shown.
+          count: the number of distractors.
+          random_: the random number generator that selects among the best candidates.
+          excluded: words that are not used.
+
+        Returns:
+          `count` words, or [] if there are not enough.
         """
         counts = self.counts.get(shape(word), Counter())
-        near = heapq.nsmallest(
-            8 * how_many,
-            (w for w in counts if w not in barred and w != word and abs(len(w) - len(word)) <= 4),
+        candidates = heapq.nsmallest(
+            8 * count,
+            (w for w in counts if w not in excluded and w != word and abs(len(w) - len(word)) <= 4),
             key=lambda other: (
-                before not in self.follows[other],
+                before not in self.predecessors[other],
                 abs(counts[other] - counts[word]),
                 abs(len(other) - len(word)),
                 other,
             ),
         )
-        # The first half stays before the second, so that the better ones are more often taken.
-        better, rest = near[: len(near) // 2], near[len(near) // 2 :]
+        # The halves are shuffled separately, so that a better candidate is chosen more often.
+        better, worse = candidates[: len(candidates) // 2], candidates[len(candidates) // 2 :]
         random_.shuffle(better)
-        random_.shuffle(rest)
+        random_.shuffle(worse)
         chosen: list[str] = []
-        for other in better + rest:
+        for other in better + worse:
             if not any(same_stem(other, one) for one in (word, *chosen)) and not contains_stem(
                 other, text
             ):
                 chosen.append(other)
-            if len(chosen) == how_many:
+            if len(chosen) == count:
                 return chosen
         return []
 
 
 def cloze_positions(sentence: str) -> Iterator[re.Match[str]]:
-    """The words of a sentence that may be left out: not small, not code, not there twice."""
+    """Yields the words of a sentence that may be left out: content words that occur only once.
+
+    Words of code (in backticks or before a parenthesis) are left in place.
+    """
     for match in WORD.finditer(sentence, 1):
         before, after = sentence[: match.start()], sentence[match.end() :]
         is_code = before.count("`") % 2 == 1 or after.startswith("(")
@@ -128,26 +148,31 @@ def cloze_positions(sentence: str) -> Iterator[re.Match[str]]:
 
 
 def contains_stem(word: str, text: str) -> bool:
-    """Is the word, or one that begins with its stem, in the text?
+    """Returns whether the text contains the word, or another word that begins with its stem.
 
-    >>> occurs("runners", "A runner"), occurs("running", "He runs."), occurs("art", "It starts.")
-    (True, False, False)
+    >>> contains_stem("runners", "A runner"), contains_stem("running", "He runs.")
+    (True, False)
+    >>> contains_stem("art", "It starts.")
+    False
     """
     stem, text = word.lower(), text.lower()
-    whole = len(stem) < 6
-    stem = stem if whole else stem[: max(5, len(stem) - 3)]
-    at = text.find(stem)
-    while at >= 0:
-        end = at + len(stem)
-        begins = at == 0 or not text[at - 1].isalnum()
-        if begins and not (whole and end < len(text) and text[end].isalnum()):
+    is_short = len(stem) < 6  # a short word has to occur as a whole word
+    stem = stem if is_short else stem[: max(5, len(stem) - 3)]
+    start = text.find(stem)
+    while start >= 0:
+        end = start + len(stem)
+        begins_word = start == 0 or not text[start - 1].isalnum()
+        if begins_word and not (is_short and end < len(text) and text[end].isalnum()):
             return True
-        at = text.find(stem, at + 1)
+        start = text.find(stem, start + 1)
     return False
 
 
 def same_stem(one: str, other: str) -> bool:
-    """Equal but for case, or of one stem: no fair alternatives."""
+    """Returns whether two words are equal except for case or begin with the same five letters.
+
+    Such words are no fair alternatives in a multiple-choice item.
+    """
     one, other = one.lower(), other.lower()
     if one[0].isdigit():
         return one == other

@@ -1,11 +1,11 @@
-"""Passages: stretches of a document, of bounded length, that begin and end where the text does.
+r"""Random passages of bounded length, cut from a document at paragraph or sentence boundaries.
 
-A passage is whole paragraphs, or whole sentences of one paragraph that is too long; it never cuts
-a fenced block of code, and it does not end with a heading.
+A passage consists of whole paragraphs, or of whole sentences of a paragraph that is too long. It
+never cuts a fenced block of code, and it does not end with a heading.
 
->>> text = "# Hares\\n\\nHares are fast. They live in forms.\\n\\nRabbits dig tunnels."
+>>> text = "# Hares\n\nHares are fast. They live in forms.\n\nRabbits dig tunnels."
 >>> [passage.text for passage in draw(text, (5, 9), 1, random.Random(0))]
-['# Hares\\n\\nHares are fast. They live in forms.']
+['# Hares\n\nHares are fast. They live in forms.']
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import NamedTuple
 
 from data_pipeline.text import prose
 
-# Code, formulas and tables have few spaces: there, so many characters count as a word.
-CHARACTERS_A_WORD = 6
+# Code, formulas and tables have few spaces. There, this number of characters counts as a word.
+CHARACTERS_PER_WORD = 6
 
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
 _HEADING = re.compile(r"#{1,6} |(?:= )+\S|\\(?:chapter|(?:sub)*section)\b")
 _UNDERLINED = re.compile(r"[^\n]+\n[ \t]*([=\-~^*#\"'+])\1{2,}[ \t]*\Z")
-_TITLE_WORDS = 12
+_MAX_TITLE_WORDS = 12
 
 
 class Passage(NamedTuple):
-    """`text` is the document's text from the character `start` on."""
+    """A passage; `text` begins at the character `start` of its document."""
 
     text: str
     start: int
 
 
 class Unit(NamedTuple):
-    """A paragraph, block of code, or sentence of a long paragraph: text[start:end]."""
+    """A paragraph, a block of code, or a sentence of a long paragraph: `text[start:end]`."""
 
     start: int
     end: int
@@ -43,103 +43,116 @@ class Unit(NamedTuple):
 
 
 def length(text: str) -> int:
-    """Words of a text, but no fewer than one for each six characters.
+    """Returns the length of a text in words, at least one per `CHARACTERS_PER_WORD` characters.
 
     >>> length("Hares are fast."), length("sum(x[i]*y[i]for(i)in(range(n)))")
     (3, 5)
     """
-    return max(len(text.split()), len(text) // CHARACTERS_A_WORD)
+    return max(len(text.split()), len(text) // CHARACTERS_PER_WORD)
 
 
 def draw(
     text: str, words: tuple[int, int], count: int, random_: random.Random, code: bool = False
 ) -> list[Passage]:
-    """At most `count` passages that do not overlap, in the order of the text.
+    """Draws at most `count` passages that do not overlap, and returns them in text order.
 
     Args:
-      words: the least and the greatest length of a passage (see `length`).
-      code: a passage begins only at a line that is not indented.
+      text: the document's text.
+      words: the minimum and the maximum length of a passage (see `length`).
+      count: the maximum number of passages.
+      random_: the random number generator that selects them.
+      code: whether the text is source code: then a passage begins only at a line that is not
+        indented.
+
+    Raises:
+      ValueError: `words` is not a pair with 0 < minimum <= maximum.
     """
-    least, most = words
-    if not 0 < least <= most:
-        raise ValueError(f"words: got {words}, expected 0 < least <= greatest length of a passage")
-    found = units(text, most, code)
-    starts = [k for k, unit in enumerate(found) if unit.opens]
+    min_words, max_words = words
+    if not 0 < min_words <= max_words:
+        raise ValueError(f"words: got {words}, expected 0 < minimum <= maximum length of a passage")
+    all_units = units(text, max_words, code)
+    starts = [k for k, unit in enumerate(all_units) if unit.opens]
     random_.shuffle(starts)
-    taken: set[int] = set()
+    used: set[int] = set()  # indices of units that are in a passage
     chosen: list[Passage] = []
     for start in starts:
         if len(chosen) == count:
             break
-        run = _run(text, found, start, most, taken)
-        passage = text[found[start].start : found[run[-1]].end] if run else ""
-        if length(passage) >= least:
-            chosen.append(Passage(passage, found[start].start))
-            taken.update(run)
+        run = _longest_run(text, all_units, start, max_words, used)
+        passage = text[all_units[start].start : all_units[run[-1]].end] if run else ""
+        if length(passage) >= min_words:
+            chosen.append(Passage(passage, all_units[start].start))
+            used.update(run)
     return sorted(chosen, key=lambda passage: passage.start)
 
 
-def _run(text: str, found: list[Unit], start: int, most: int, taken: set[int]) -> range:
-    """The units from `start` on that fit together, up to the last that may end a passage."""
+def _longest_run(
+    text: str, all_units: list[Unit], start: int, max_words: int, used: set[int]
+) -> range:
+    """Returns the units from `start` on that fit into a passage, up to the last that may end it."""
     end = start
-    for k in range(start, len(found)):
-        if k in taken or length(text[found[start].start : found[k].end]) > most:
+    for k in range(start, len(all_units)):
+        if k in used or length(text[all_units[start].start : all_units[k].end]) > max_words:
             break
-        if found[k].closes:
+        if all_units[k].closes:
             end = k + 1
     return range(start, end)
 
 
-def units(text: str, most: int, code: bool = False) -> list[Unit]:
-    """What passages of at most `most` words are made of, in order.
+def units(text: str, max_words: int, code: bool = False) -> list[Unit]:
+    """Splits a text into the units of which passages of at most `max_words` words are composed.
 
-    A sentence or block of code that is longer than that stands among them, and in no passage.
+    A sentence or fenced block of code that is longer is a unit too, but is in no passage.
     """
-    found = []
+    result = []
     for start, end in _blocks(text):
         block = text[start:end]
-        fenced = _FENCE.match(block) is not None
-        if fenced or code or length(block) <= most:
+        is_fenced = _FENCE.match(block) is not None
+        if is_fenced or code or length(block) <= max_words:
             opens = not code or not block[:1].isspace()
-            found.append(Unit(start, end, opens, code or not _is_heading(block)))
+            result.append(Unit(start, end, opens, code or not _is_heading(block)))
         else:
-            found += _sentences(text, start, end)
-    return found
+            result += _sentences(text, start, end)
+    return result
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[Unit]:
+    """Yields the sentences of `text[start:end]` as units."""
     for sentence in prose.sentences(text[start:end]):
-        at = text.index(sentence, start)
-        start = at + len(sentence)
-        yield Unit(at, start, True, True)
+        first = text.index(sentence, start)
+        start = first + len(sentence)
+        yield Unit(first, start, True, True)
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
-    """Runs of lines between blank ones, without the line break at their end; a fence is one."""
-    at, start, end, fence = 0, -1, 0, ""
+    """Yields (start, end) of each run of lines between blank lines, without its last line break.
+
+    A fenced block of code is one run, with its blank lines.
+    """
+    position, start, end, fence = 0, -1, 0, ""  # start -1: outside a block
     for line in text.split("\n"):
-        bare = line.strip()
-        if not bare and not fence:
+        if not line.strip() and not fence:
             if start >= 0:
                 yield start, end
             start = -1
         else:
             if start < 0:
-                start = at
-            end = at + len(line.rstrip())
+                start = position
+            end = position + len(line.rstrip())
             if match := _FENCE.match(line):
+                # The same kind of fence closes an open one; another kind inside it is text.
                 fence = "" if match[1] == fence else fence or match[1]
-        at += len(line) + 1
+        position += len(line) + 1
     if start >= 0:
         yield start, end
 
 
 def _is_heading(block: str) -> bool:
-    """A block that announces what follows: a heading, or a line like one."""
-    bare = block.strip()
-    if _UNDERLINED.match(bare):
+    """Returns whether a block introduces the next one: a heading, or a short line like one."""
+    stripped = block.strip()
+    if _UNDERLINED.match(stripped):
         return True
-    if "\n" in bare:
+    if "\n" in stripped:
         return False
-    is_line = bare[-1].isalnum() and len(bare.split()) <= _TITLE_WORDS
-    return _HEADING.match(bare) is not None or is_line or bare.endswith(":")
+    is_title = stripped[-1].isalnum() and len(stripped.split()) <= _MAX_TITLE_WORDS
+    return _HEADING.match(stripped) is not None or is_title or stripped.endswith(":")

@@ -1,8 +1,9 @@
-"""Text that several documents have: license headers, menus, the frame of a template's pages.
+"""Detection of text shared by several documents, such as license headers, menus and page templates.
 
-An evaluation item made of it could not be kept out of training without every document that has it,
-and would test little. So items are made of what one document alone says; and what a held-out
-document shares with others is no evidence that its text has leaked.
+A held-out evaluation item made of shared text could only be kept out of training by dropping every
+document that contains it, and it would test little. Items are therefore made of text that occurs in
+one document only. For the same reason, text that a held-out document shares with others is not
+evidence of leakage.
 
 >>> one = Document("a", "all rights reserved by the authors of this fine work", "law", "law")
 >>> two = Document("b", "ALL rights reserved by the authors of this, fine!", "law", "law")
@@ -21,27 +22,35 @@ from data_pipeline.storage.document import Document
 from data_pipeline.text.ngrams import U64, batches, ngrams, words
 
 NGRAM_WORDS = 8
-MOST_CHARACTERS = 1 << 26  # of text that is looked at: about 100 MB of memory
+MAX_CHARACTERS = 1 << 26  # of text that is examined; needs about 100 MB of memory
 
 
 def shared_ngrams(documents: Iterable[Document], n: int = NGRAM_WORDS) -> U64:
-    """Hashes, ascending, of the n-grams that two or more of the documents have."""
-    found: list[U64] = [np.empty(0, np.uint64)]
-    left = MOST_CHARACTERS
+    """Returns the hashes, in ascending order, of the n-grams that occur in two or more documents.
+
+    Only the first `MAX_CHARACTERS` characters of text are examined.
+    """
+    per_document: list[U64] = [np.empty(0, np.uint64)]
+    remaining_characters = MAX_CHARACTERS
     for batch in batches(documents):
         grams = ngrams(words([document.text for document in batch]), n)
-        found += [np.unique(own) for own in np.split(grams.hashes_S, grams.offsets_D[1:-1])]
-        left -= sum(len(document.text) for document in batch)
-        if left < 0:
+        # Repeats within a document are removed, so that the counts below are numbers of documents.
+        per_document += [np.unique(own) for own in np.split(grams.hashes_S, grams.offsets_D[1:-1])]
+        remaining_characters -= sum(len(document.text) for document in batch)
+        if remaining_characters < 0:
             break
-    hashes, counts = np.unique(np.concatenate(found), return_counts=True)
-    return hashes[counts > 1]
+    hashes, num_documents = np.unique(np.concatenate(per_document), return_counts=True)
+    return hashes[num_documents > 1]
 
 
 def shares(texts: Sequence[str], shared: U64) -> NDArray[np.float64]:
-    """The share of each text's n-grams that are shared; 0 for a text too short to have one."""
+    """Computes the fraction of each text's n-grams that are in `shared`.
+
+    Returns:
+      float64 [D], in [0, 1]; 0 for a text without words.
+    """
     grams = ngrams(words(texts), NGRAM_WORDS)
-    sizes = np.diff(grams.offsets_D)
-    text_S = np.repeat(np.arange(len(texts)), sizes)
-    hits = np.bincount(text_S[np.isin(grams.hashes_S, shared)], minlength=len(texts))
-    return hits / np.maximum(sizes, 1)
+    num_ngrams_D = np.diff(grams.offsets_D)
+    text_S = np.repeat(np.arange(len(texts)), num_ngrams_D)  # the text of each n-gram
+    num_shared_D = np.bincount(text_S[np.isin(grams.hashes_S, shared)], minlength=len(texts))
+    return num_shared_D / np.maximum(num_ngrams_D, 1)  # no division by 0 for an empty text

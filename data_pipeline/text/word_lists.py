@@ -1,4 +1,4 @@
-"""Lists of English words, each with what it is for."""
+"""Lists of English words used by cleaning rules and task generation, each with its purpose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Small words that whole statements are full of, and lists of names are not.
+# Function words, which are frequent in sentences and rare in lists of names.
 GRAMMAR = _words(
     """
     a an and are as at be been by can for from has have if in into is it its not of on or than
@@ -15,8 +15,7 @@ GRAMMAR = _words(
     """
 )
 
-# Words that say nothing of what a text is about, and fit almost anywhere; and the words that the
-# prompts of tasks are made of.
+# Stop words, which carry no topic and fit almost anywhere, and the words of the task templates.
 STOP_WORDS = _words(
     """
     about above after again against all almost along also although always among another any
@@ -38,8 +37,8 @@ STOP_WORDS = _words(
     """
 )
 
-# A sentence that opens with one of these leans on the one before it.
-LEANING = _words(
+# First words of a sentence that depends on the sentence before it: pronouns and connectives.
+CONTEXT_DEPENDENT = _words(
     """
     it its this that these those they their them he she his her him such here there then thus
     hence therefore however but and so or nor yet also another both others some we i you my our
@@ -49,7 +48,8 @@ LEANING = _words(
     """
 )
 
-# Not in the name of a thing: "The reason", "What follows", "Another case".
+# Words that do not occur in the name of a defined thing: "The reason", "What follows",
+# "Another case".
 VAGUE = _words(
     """
     aim answer case difference example fact former goal idea last latter main method most number
@@ -61,7 +61,7 @@ VAGUE = _words(
     """
 )
 
-# A docstring that begins with one of these does not say what the function does.
+# First words of a docstring that does not describe what the function does.
 NO_EXPLANATION = _words(
     """
     author authors copyright date deprecated input like license note same see similar source
@@ -69,7 +69,7 @@ NO_EXPLANATION = _words(
     """
 )
 
-# Headings made of these say nothing of the text below.
+# Headings made only of these words do not describe the text below them.
 GENERIC_TITLE = _words(
     """
     introduction abstract summary overview conclusion conclusions license licence installation
@@ -81,8 +81,9 @@ GENERIC_TITLE = _words(
     """
 )
 
-# "A good ...", "the same ...", "a lot ...": what such a phrase says is no definition.
-JUDGEMENT = _words(
+# Words of phrases that are a judgment and not a definition: "A good ...", "the same ...",
+# "a lot ...".
+JUDGMENT = _words(
     """
     bad best better big bit case cases central common critical crucial difficult easy excellent
     example few first good great huge ideal important key large larger last latest little lot
@@ -92,7 +93,7 @@ JUDGEMENT = _words(
     """
 )
 
-# Who, and not what, somebody is.
+# Words that describe who a person is; such a statement does not define a term.
 PERSON = _words(
     """
     actor actress author composer engineer founder inventor king lawyer leader minister officer

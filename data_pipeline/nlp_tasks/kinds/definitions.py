@@ -6,7 +6,7 @@ import re
 
 from data_pipeline.nlp_tasks.kinds.source_text import SourceText
 from data_pipeline.text import distractors
-from data_pipeline.text.word_lists import JUDGEMENT, LEANING, PERSON, STOP_WORDS, VAGUE
+from data_pipeline.text.word_lists import CONTEXT_DEPENDENT, JUDGMENT, PERSON, STOP_WORDS, VAGUE
 
 _NAME = r"[A-Z`a-z][\w`’-]*(?: (?:of (?:the )?|the |and )?[\w`’-]+){0,3}?"
 _KIND = r"(?:an? |one of |any |the (?:[\w-]+ ){1,4}(?:of|that|which|who|for|by|to|in) )[^;:]{15,}"
@@ -16,7 +16,7 @@ DEFINITION = re.compile(
 # "a better plan", "the same thing", "a very large one": a judgement or a phrase, no definition
 _NO_DEFINITION = re.compile(
     rf"(?:an?|the|one of the|any) (?:\w+ly |very |more |most |less )?"
-    rf"(?:[a-z]+ (?:one|thing|factor|group|way)|{'|'.join(sorted(JUDGEMENT))})\b"
+    rf"(?:[a-z]+ (?:one|thing|factor|group|way)|{'|'.join(sorted(JUDGMENT))})\b"
 )
 _PERSON = re.compile(rf"\b(?:\w{{4,}}(?:ist|ian)|{'|'.join(sorted(PERSON))})\b")
 _CONNECTORS = frozenset({"a", "an", "the", "of", "and"})
@@ -42,7 +42,7 @@ def names_something(subject: str) -> bool:
     """A term or a name; not "The reason", "What follows", "Tribalism in this sense"."""
     names = [name.strip("`").lower() for name in subject.split()]
     names = names[1:] if names[0] in _CONNECTORS else names
-    if not names or names[0] in LEANING or names[0].endswith("ing"):
+    if not names or names[0] in CONTEXT_DEPENDENT or names[0].endswith("ing"):
         return False
     return not any(
         name in VAGUE or (name in STOP_WORDS and name not in _CONNECTORS) or name.endswith("ly")

@@ -58,7 +58,7 @@ class SourceText:
             text,
             sections,
             places,
-            distractors.DistractorPool.of(place.sentence for place in places),
+            distractors.DistractorPool.from_sentences(place.sentence for place in places),
         )
 
 

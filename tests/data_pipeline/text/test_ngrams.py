@@ -136,7 +136,7 @@ def test_excerpt_counts_words_as_the_hashes_do() -> None:
         text = random_text(rng)
         expected = plain_words(text)
         for first in range(0, len(expected), 7):
-            got = excerpt(text, first, 3, most=10_000)
+            got = excerpt(text, first, 3, max_characters=10_000)
             assert plain_words(got) == expected[first : first + 3]
 
 

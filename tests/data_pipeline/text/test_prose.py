@@ -63,7 +63,7 @@ def test_leaning_sentences() -> None:
 
 
 def test_stand_ins_are_of_the_same_shape_and_not_in_the_text() -> None:
-    vocabulary = distractors.DistractorPool.of(
+    vocabulary = distractors.DistractorPool.from_sentences(
         [f"A {x} in {y} was {z} in {n}." for x, y, z, n in zip(
             ("tower", "house", "bridge", "tunnel", "castle", "garden"),
             ("Berlin", "Paris", "Madrid", "Vienna", "London", "Lisbon"),
@@ -84,7 +84,7 @@ def test_stand_ins_are_of_the_same_shape_and_not_in_the_text() -> None:
         assert not {"Paris", "1958", "started", "house"} & set(found)
     assert vocabulary.distractors("Berlin", "in", "", 6, random.Random(0)) == []
     assert "Madrid" not in vocabulary.distractors(
-        "Berlin", "in", "", 4, random.Random(0), barred={"Madrid"}
+        "Berlin", "in", "", 4, random.Random(0), excluded={"Madrid"}
     )
 
 
