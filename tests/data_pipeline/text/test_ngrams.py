@@ -126,7 +126,7 @@ def test_no_ngram_crosses_from_one_text_into_the_next() -> None:
 
 
 def test_ngrams_of_no_words_are_refused() -> None:
-    with pytest.raises(ValueError, match="n = 0"):
+    with pytest.raises(ValueError, match="n: got 0, expected"):
         ngrams(words(["a"]), 0)
 
 

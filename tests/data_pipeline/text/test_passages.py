@@ -116,7 +116,7 @@ def test_code_begins_at_a_line_that_is_not_indented() -> None:
 
 @pytest.mark.parametrize("words", [(0, 5), (6, 5), (-1, -1)])
 def test_impossible_lengths_are_refused(words: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"words: got .*expected 0 < least <= greatest"):
+    with pytest.raises(ValueError, match=r"words: got .*expected 0 < minimum <= maximum"):
         draw("A hare.", words, 1, rng())
 
 
