@@ -298,7 +298,7 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
         "without it, raise teacher.max_unanswered."
     )
     assert 5 < failed < 60 and answered.total() == 90 - failed
-    (stopped,) = root.glob("synthesize-*")
+    (stopped,) = root.glob("synthesise-*")
     assert not [path for path in stopped.rglob("*") if path.is_file()]
 
     done, _ = without_baking(made, root, cache)
