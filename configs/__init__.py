@@ -1,0 +1,1 @@
+"""Configurations: one page of Python per job, run by main.py."""

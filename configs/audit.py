@@ -1,15 +1,20 @@
-"""Has a checkpoint seen a benchmark? 5-gram accuracy on the items and on the same in other words.
+r"""Tests whether a checkpoint was trained on a benchmark, by 5-gram accuracy (arXiv 2404.18824).
 
-    python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \\
+    python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \
         --config.original=gsm8k_test.jsonl --config.rewritten=gsm8k_test_rewritten.jsonl
 
-RUN_DIR is the folder `training-HASH` that a run has written, one of its checkpoints, or what
-configs/import_hf.py has written. Several rewritten versions: --config.rewritten='test_rewritten_*'.
-Several sets: --config.folder=DIR with NAME_original.jsonl and NAME_rewritten.jsonl of each. Items
-that the model cannot have seen, as a measure: --config.control and --config.control_rewritten.
-Fields of other names: --config.question=problem --config.answer=solution. Multiple choice:
---config.choices=choices. Without rewritten items they are made by rules; configs/paraphrase.py has
-them written by a teacher.
+The accuracy on the original items is compared with that on paraphrases of them. RUN_DIR is a folder
+`training-HASH` of a run, one of its checkpoints, or a folder that configs/import_hf.py wrote.
+
+    several paraphrases per item   --config.rewritten='test_rewritten_*'
+    several benchmarks             --config.folder=DIR, with NAME_original.jsonl and
+                                   NAME_rewritten.jsonl for each
+    a control                      --config.control and --config.control_rewritten: items of the
+                                   same kind that the model cannot have seen
+    other field names              --config.question=problem --config.answer=solution
+    multiple choice                --config.choices=choices
+
+Without paraphrases they are made by rules; configs/paraphrase.py lets a teacher write them.
 """
 
 from __future__ import annotations
@@ -18,4 +23,5 @@ from hare_jax.config import LeakageAudit
 
 
 def get_config() -> LeakageAudit:
+    """Returns the job, to be completed by overrides."""
     return LeakageAudit()

@@ -21,10 +21,11 @@ from data_pipeline.config import Source, Tier
 
 
 def get_config(folder: str = "") -> Experiment:
+    """Returns the experiment for a folder of text."""
     if not folder or not Path(folder).is_dir():
         raise ValueError(f"configs/corpora.py:DIR needs a folder, got {folder or 'nothing'!r}")
     config = quickstart.get_config()
-    assert config.data is not None  # the quickstart curates
+    config.data = quickstart.recipe()
     config.data.sources = [Source(path=folder), Source(path="", category="tasks", tier=Tier.D3)]
     config.data.mixtures = {"stage1": {"D1": 1.0}, "stage2": {"D1": 46.50, "D3": 39.87}}
     config.data.baking.sequence_length = 512

@@ -1,16 +1,16 @@
-"""A benchmark's items in other words, written by a teacher, for configs/audit.py to compare with.
+r"""Lets a teacher paraphrase the items of a benchmark, for configs/audit.py.
 
-    python main.py --config=configs/paraphrase.py --config.items.original=gsm8k_test.jsonl \\
-        --config.teacher.base_url=http://127.0.0.1:8000/v1 --config.teacher.model=MODEL \\
-        --workdir=runs/rewritten
-    python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \\
-        --config.original=gsm8k_test.jsonl \\
-        --config.rewritten='runs/rewritten/gsm8k_test_rewritten_*.jsonl'
+    python main.py --config=configs/paraphrase.py --config.items.original=gsm8k_test.jsonl \
+        --config.teacher.base_url=http://127.0.0.1:8000/v1 --config.teacher.model=MODEL \
+        --workdir=runs/paraphrased
+    python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \
+        --config.original=gsm8k_test.jsonl \
+        --config.rewritten='runs/paraphrased/gsm8k_test_rewritten_*.jsonl'
 
-Any server that speaks OpenAI's /v1/chat/completions. Several versions of each item:
---config.items.versions=3. Some of the items: --config.items.max_items=200, and the same number for
-the audit. Other fields and multiple choice: --config.items.question and so on, as for the audit.
-The same command goes on after a kill, and asks only for what has no answer yet.
+The teacher is any server with OpenAI's /v1/chat/completions. Several paraphrases per item:
+--config.items.versions=3. A sample of the items: --config.items.max_items=200, and the same number
+for the audit. Other field names and multiple choice: --config.items.question and so on, as for the
+audit. The same command continues after an interruption, and requests only what is missing.
 """
 
 from __future__ import annotations
@@ -19,4 +19,5 @@ from configs.experiment import Paraphrasing
 
 
 def get_config() -> Paraphrasing:
+    """Returns the job, to be completed by overrides."""
     return Paraphrasing()

@@ -1,9 +1,9 @@
-"""The whole way from raw text to a report, on a laptop CPU, offline, in minutes.
+"""Raw text to a trained model and a report, on a laptop CPU, offline, in minutes.
 
     make quickstart
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-The raw text is this Python installation: real, messy, in several categories, and on every machine.
+The raw text is this Python installation: real, messy, of several categories, and on every machine.
 The model is a small one of the paper's architecture, trained in the paper's two stages.
 """
 
@@ -29,26 +29,9 @@ D1 = {"code": 0.35, "web": 0.20, "docs": 0.20, "math": 0.17, "reference": 0.06, 
 
 
 def get_config() -> Experiment:
+    """Returns the experiment."""
     return Experiment(
-        data=Recipe(
-            # An earlier source keeps the copy where two have the same text.
-            sources=[
-                Source("reference", category="reference", reader=Reader.PYTHON_REFERENCE),
-                Source("docs", category="docs", reader=Reader.PYTHON_DOCSTRINGS),
-                Source("code", category="code", reader=Reader.PYTHON_CODE),
-                Source("web", category="web", reader=Reader.PYTHON_READMES),
-                Source("law", category="law", reader=Reader.PYTHON_LICENSES),
-                Source("math", category="math", reader=Reader.SCHOOL_MATH, max_documents=4000),
-            ],
-            held_out=HeldOut(fraction=0.1, max_documents=12, items=32),
-            baking=Baking(sequence_length=SEQUENCE_LENGTH),
-            # As in the paper: stage 1 is D1 alone; in stage 2, D1 to D3 weigh 46.50 to 39.87
-            # (Tables 3 and 5; D2 needs a teacher, so that the quickstart has none).
-            mixtures={
-                "stage1": D1,
-                "stage2": {name: 46.50 * weight for name, weight in D1.items()} | {"D3": 39.87},
-            },
-        ),
+        data=recipe(),
         model=Model(
             num_layers=4,
             d_model=128,
@@ -70,4 +53,27 @@ def get_config() -> Experiment:
             log_every=5,
         ),
         evaluation=Evaluation(batch_tokens=4096),
+    )
+
+
+def recipe() -> Recipe:
+    """Returns the curation of this Python installation."""
+    return Recipe(
+        # An earlier source keeps the copy where two have the same text.
+        sources=[
+            Source("reference", category="reference", reader=Reader.PYTHON_REFERENCE),
+            Source("docs", category="docs", reader=Reader.PYTHON_DOCSTRINGS),
+            Source("code", category="code", reader=Reader.PYTHON_CODE),
+            Source("web", category="web", reader=Reader.PYTHON_READMES),
+            Source("law", category="law", reader=Reader.PYTHON_LICENSES),
+            Source("math", category="math", reader=Reader.SCHOOL_MATH, max_documents=4000),
+        ],
+        held_out=HeldOut(fraction=0.1, max_documents=12, items=32),
+        baking=Baking(sequence_length=SEQUENCE_LENGTH),
+        # As in the paper: stage 1 is D1 alone; in stage 2, D1 to D3 weigh 46.50 to 39.87
+        # (Tables 3 and 5; D2 needs a teacher, so that the quickstart has none).
+        mixtures={
+            "stage1": D1,
+            "stage2": {name: 46.50 * weight for name, weight in D1.items()} | {"D3": 39.87},
+        },
     )
