@@ -6,13 +6,15 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint types format clean
+.PHONY: help quickstart test test-fast lint types format docs clean
 
 help:
 	@echo "make quickstart   raw text to report.html on this machine, in minutes (runs/quickstart)"
 	@echo "make test         the whole test suite"
+	@echo "make test-fast    without the slow tests: minutes instead of half an hour"
 	@echo "make lint types   ruff, mypy"
 	@echo "make format       rewrite the sources as ruff formats them"
+	@echo "make docs         the documentation site (build/site/index.html)"
 	@echo "make clean        remove the virtual environment and caches (runs/ stays)"
 
 # ARGS: further flags, e.g. make quickstart ARGS="--config.data.workers=1"
@@ -20,7 +22,10 @@ quickstart: $(VENV)/.run
 	$(PY) main.py --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
 
 test: $(VENV)/.dev
-	$(PY) -m pytest -n 2 $(ARGS)
+	$(PY) -m pytest -n 2 --durations=20 $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(PY) -m pytest -n 2 -m "not slow" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
@@ -33,9 +38,15 @@ format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: $(VENV)/.docs
+	$(PY) -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "hare-jax needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys' || { echo \
+		"$(PYTHON) does not run (see above): make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"$(PYTHON) is older than Python 3.11, which hare-jax needs: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps are written last: an interrupted installation is done again.
@@ -48,6 +59,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing into $(VENV) (some minutes, once) ..."
 	$(PIP) --editable '.[data,dev]'
 	@touch $(VENV)/.run $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing into $(VENV) (a minute, once) ..."
+	$(PIP) --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
