@@ -47,12 +47,12 @@ class QuantizationRow:
 
 def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
     params, _ = checkpoint.restore_params(run.checkpoints, run.model, step=run.step)
-    graph, params = decoder.abstract(run.model)[0], decoder.in_compute_dtype(params, run.model)
-    size = sum(a.nbytes for a in jax.tree.leaves(params))
+    weights = decoder.Weights.of(run.model, decoder.in_compute_dtype(params, run.model))
+    size = sum(a.nbytes for a in jax.tree.leaves(weights))
 
     @jax.jit
-    def score(params: decoder.Params) -> jax.Array:
-        model = decoder.merge(graph, params)
+    def score(weights: decoder.Weights) -> jax.Array:
+        model = decoder.merge(weights)
         tokens_BT = jnp.array([tokens[:-1]])
         x_BTD = model(tokens_BT, jnp.arange(len(tokens) - 1)[None], None)
         logprobs_TV = jax.nn.log_softmax(model.logits(x_BTD[0]))
@@ -60,11 +60,9 @@ def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
 
     logprobs = {}
     if len(tokens) > 1:
-        logprobs = {t + 1: float(p) for t, p in enumerate(np.asarray(score(params)))}
+        logprobs = {t + 1: float(p) for t, p in enumerate(np.asarray(score(weights)))}
     times = []
-    for _ in stream(
-        graph, params, tokens[:1], max_new_tokens=NEW_TOKENS, eos_id=-1, temperature=0.0
-    ):
+    for _ in stream(weights, tokens[:1], max_new_tokens=NEW_TOKENS, eos_id=-1, temperature=0.0):
         times.append(time.perf_counter())
     speed = (len(times) - 2) / (times[-1] - times[1])  # the second step is the first compiled one
     return QuantizationRow(f"JAX, {run.model.compute_dtype.value}", size, speed, logprobs)

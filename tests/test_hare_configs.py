@@ -19,7 +19,7 @@ def test_parameters(name: str, parameters: int) -> None:
 
     model = MODELS[name].model
     assert num_params(model) == parameters
-    assert sum(array.size for array in jax.tree.leaves(abstract(model)[1])) == parameters
+    assert sum(array.size for array in jax.tree.leaves(abstract(model).params)) == parameters
 
 
 def test_hare_1b_is_the_papers() -> None:

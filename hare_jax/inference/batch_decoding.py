@@ -56,8 +56,7 @@ class DecodeState:
 
 
 def continue_batch(
-    graph: Any,
-    params: decoder.Params,
+    weights: decoder.Weights,
     contexts: Sequence[Sequence[int]],
     numbers: Sequence[int],
     *,
@@ -81,17 +80,16 @@ def continue_batch(
         lengths_B[row], numbers_B[row] = len(context), numbers[row]
     stretches = -(-max_new_tokens // TOKENS_PER_SYNC)
     reading = _read(
-        graph, stretches * TOKENS_PER_SYNC, params, *map(place, (tokens_BP, lengths_B, numbers_B))
+        stretches * TOKENS_PER_SYNC, weights, *map(place, (tokens_BP, lengths_B, numbers_B))
     )
     key = jax.random.key(sampling.seed)
     new: list[list[int]] = [[] for _ in contexts]
     for _ in range(stretches):
         tokens_NB, reading = _extend(
-            graph,
             sampling.temperature == 0,
             sampling.top_k,
             sampling.top_p < 1,
-            params,
+            weights,
             reading,
             key,
             sampling.temperature,
@@ -105,16 +103,15 @@ def continue_batch(
     return [completion[:max_new_tokens] for completion in new]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _read(
-    graph: Any,
     new_tokens: int,
-    params: decoder.Params,
+    weights: decoder.Weights,
     tokens_BP: Array,
     lengths_B: Array,
     numbers_B: Array,
 ) -> DecodeState:
-    model = decoder.merge(graph, params)
+    model = decoder.merge(weights)
     c = model.config
     B, length = tokens_BP.shape
     positions_BP = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], (B, length))
@@ -148,20 +145,19 @@ def _read(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _extend(
-    graph: Any,
     greedy: bool,
     top_k: int,
     nucleus: bool,
-    params: decoder.Params,
+    weights: decoder.Weights,
     reading: DecodeState,
     key: Array,
     temperature: Array,
     top_p: Array,
 ) -> tuple[Array, DecodeState]:
     """TOKENS_PER_SYNC more tokens of each row, int32 [TOKENS_PER_SYNC, B]."""
-    model = decoder.merge(graph, params)
+    model = decoder.merge(weights)
 
     def choose(reading: DecodeState) -> Array:
         logits_BV = model.logits(reading.x_BD)

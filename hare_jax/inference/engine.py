@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,12 +56,12 @@ class InferenceEngine:
     ):
         config = decoder.for_inference(config)
         self.config = config
-        self.graph, _ = decoder.abstract(config)
         devices = jax.local_devices() if devices is None else devices
         types = (AxisType.Auto,)
         self.mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=types, devices=devices)
-        self.params = jax.device_put(
-            decoder.in_compute_dtype(params, config), NamedSharding(self.mesh, P())
+        self.weights = jax.device_put(
+            decoder.Weights.of(config, decoder.in_compute_dtype(params, config)),
+            NamedSharding(self.mesh, P()),
         )
         self.max_length = max_length
         self.batch_tokens = batch_tokens
@@ -136,8 +135,7 @@ class InferenceEngine:
             lengths, self.max_length, self.batch_tokens, self.mesh.size
         ):
             new = continue_batch(
-                self.graph,
-                self.params,
+                self.weights,
                 [readable[i] for i in batch],
                 batch,
                 rows=rows,
@@ -166,9 +164,8 @@ class InferenceEngine:
             return np.stack([np.pad(part, (0, size - len(part))) for part in parts])
 
         return _score(
-            self.graph,
             self.mesh,
-            self.params,
+            self.weights,
             batch.tokens_BT,
             batch.positions_BT,
             batch.ends_BT,
@@ -178,11 +175,10 @@ class InferenceEngine:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _score(
-    graph: Any,
     mesh: Mesh,
-    params: decoder.Params,
+    weights: decoder.Weights,
     tokens_BT: Array,
     positions_BT: Array,
     ends_BT: Array,
@@ -193,7 +189,7 @@ def _score(
     """Log-probability of each target, and whether it is the most probable token, [P, N]."""
 
     def local(
-        params: decoder.Params,
+        weights: decoder.Weights,
         tokens_BT: Array,
         positions_BT: Array,
         ends_BT: Array,
@@ -201,7 +197,7 @@ def _score(
         target_1N: Array,
         chunks: Array,
     ) -> tuple[Array, Array]:
-        model = decoder.merge(graph, params)
+        model = decoder.merge(weights)
         x_BTD = hidden_states(model, tokens_BT, positions_BT, ends_BT)
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
 
@@ -232,4 +228,4 @@ def _score(
         in_specs=(P(), rows, rows, rows, rows, rows, P()),
         out_specs=(rows, rows),
         check_vma=False,
-    )(params, tokens_BT, positions_BT, ends_BT, index_PN, target_PN, chunks)
+    )(weights, tokens_BT, positions_BT, ends_BT, index_PN, target_PN, chunks)

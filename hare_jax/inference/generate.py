@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hare_jax.model.decoder import KVCache, Params, merge
+from hare_jax.model.decoder import KVCache, Weights, merge
 
 
 @jax.tree_util.register_dataclass
@@ -48,8 +47,7 @@ class Sampler:
 
 
 def generate(
-    graph: Any,
-    params: Params,
+    weights: Weights,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -61,12 +59,12 @@ def generate(
 ) -> list[list[int]]:
     """Up to `max_new_tokens` tokens after each prompt, ending before `eos_id`.
 
-    `graph`, `params`: decoder.split. `temperature=0` takes the most probable token. `top_k` (0:
+    `temperature=0` takes the most probable token. `top_k` (0:
     all) and `top_p` (1: all) leave only the most probable tokens: so many, and as many as make up
     that probability. A completion depends on its prompt, its place and `seed`, not on the other
     prompts.
 
-        >>> generate(graph, params, [[1, 7, 8], [1]], max_new_tokens=3, eos_id=2, temperature=0)
+        >>> generate(weights, [[1, 7, 8], [1]], max_new_tokens=3, eos_id=2, temperature=0)
         [[9, 10, 11], [7]]
 
     Compiles once for each shape (B, P, max_new_tokens). Raises ValueError for an empty prompt or
@@ -80,13 +78,12 @@ def generate(
         tokens_BP[row, length - len(prompt) :] = prompt
         positions_BP[row, length - len(prompt) :] = np.arange(len(prompt))
     sampling = Sampler.of(len(prompts), temperature, top_k, top_p, seed)
-    new_BN = _continue(graph, max_new_tokens, params, tokens_BP, positions_BP, eos_id, sampling)
+    new_BN = _continue(max_new_tokens, weights, tokens_BP, positions_BP, eos_id, sampling)
     return [_until(row, eos_id) for row in np.asarray(new_BN).tolist()]
 
 
 def stream(
-    graph: Any,
-    params: Params,
+    weights: Weights,
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
@@ -98,7 +95,7 @@ def stream(
 ) -> Iterator[int]:
     """The tokens that `generate` has for one prompt, each as soon as it is known.
 
-        >>> list(stream(graph, params, [1, 7, 8], max_new_tokens=3, eos_id=2, temperature=0))
+        >>> list(stream(weights, [1, 7, 8], max_new_tokens=3, eos_id=2, temperature=0))
         [9, 10, 11]
 
     Compiles once for prompts of up to 16, of up to 32, 64, ... tokens and each `max_new_tokens`.
@@ -108,38 +105,36 @@ def stream(
     tokens_BP = np.array([[0] * padding + list(prompt)], np.int32)
     positions_BP = np.array([[-1] * padding + list(range(len(prompt)))], np.int32)
     sampling = Sampler.of(1, temperature, top_k, top_p, seed)
-    token_B, cache = _first(graph, max_new_tokens, params, tokens_BP, positions_BP, sampling)
+    token_B, cache = _first(max_new_tokens, weights, tokens_BP, positions_BP, sampling)
     for index in range(max_new_tokens):
         known_B = token_B
         if index + 1 < max_new_tokens:  # computed while the caller shows the one before
             at = np.int32(len(prompt) + index)
-            token_B, cache = _next(graph, params, known_B, at, np.int32(index + 1), cache, sampling)
+            token_B, cache = _next(weights, known_B, at, np.int32(index + 1), cache, sampling)
         token = int(known_B[0])
         if token == eos_id:
             return
         yield token
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
 def _first(
-    graph: Any,
     max_new_tokens: int,
-    params: Params,
+    weights: Weights,
     tokens_BP: Array,
     positions_BP: Array,
     sampling: Sampler,
 ) -> tuple[Array, KVCache]:
     """The token after the prompt, and the cache with the prompt in it and room for the others."""
-    model = merge(graph, params)
+    model = merge(weights)
     cache = model.init_cache(tokens_BP.shape[0], tokens_BP.shape[1] + max_new_tokens)
     x_BPD, cache = model.decode(tokens_BP, positions_BP, cache)
     return sampling.choose(model.logits(x_BPD[:, -1]), jnp.int32(0)), cache
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=5)
+@partial(jax.jit, donate_argnums=4)
 def _next(
-    graph: Any,
-    params: Params,
+    weights: Weights,
     token_B: Array,
     position: Array,
     index: Array,
@@ -147,24 +142,23 @@ def _next(
     sampling: Sampler,
 ) -> tuple[Array, KVCache]:
     """Token number `index`, after `token_B` at `position`."""
-    model = merge(graph, params)
+    model = merge(weights)
     position_BT = jnp.full((token_B.shape[0], 1), position)
     x_BTD, cache = model.decode(token_B[:, None], position_BT, cache)
     return sampling.choose(model.logits(x_BTD[:, -1]), index), cache
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
 def _continue(
-    graph: Any,
     max_new_tokens: int,
-    params: Params,
+    weights: Weights,
     tokens_BP: Array,
     positions_BP: Array,
     eos_id: Array,
     sampling: Sampler,
 ) -> Array:
     """New tokens, int32 [B, N]; after the first `eos_id` of a row only `eos_id`."""
-    model = merge(graph, params)
+    model = merge(weights)
     B, P = tokens_BP.shape
 
     def unfinished(loop: tuple[Array, Array, Array, KVCache]) -> Array:

@@ -42,8 +42,7 @@ def run(config: Generation, open_tokenizer: Callable[[Path], Any]) -> dict[str, 
     params, _ = checkpoint.restore_params(run.checkpoints, model, step=run.step)
     prompt = [tokenizer.bos_id, *tokenizer.encode(c.prompt)]
     tokens = stream(
-        decoder.abstract(model)[0],
-        decoder.in_compute_dtype(params, model),
+        decoder.Weights.of(model, decoder.in_compute_dtype(params, model)),
         prompt,
         max_new_tokens=c.max_tokens,
         eos_id=tokenizer.eos_id,

@@ -4,17 +4,17 @@ Shapes, here and wherever a name ends in capitals:
   B rows   T positions   S cached positions   L layers   D model width   V vocabulary
   H query heads   G key-value heads   K numbers a head   F feed-forward width
 
-Split once into graph and arrays, the model is a pure function of its parameters:
+Split once into structure and arrays, the model is a pure function of its parameters:
 
-    graph, params = split(Decoder(config, rngs=nnx.Rngs(0)))
-    x_BTD = merge(graph, params)(tokens_BT, positions_BT, segment_ids_BT)
+    weights = split(Decoder(config, rngs=nnx.Rngs(0)))      # or Weights.of(config, params)
+    x_BTD = merge(weights)(tokens_BT, positions_BT, segment_ids_BT)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -292,15 +292,33 @@ class Decoder(nnx.Module):
         return _share_rows(embedding_VD[tokens_BT])
 
 
-def split(decoder: Decoder) -> tuple[Any, Params]:
-    """(graph, params): a hashable description of the model, and its arrays in nested dicts."""
+@jax.tree_util.register_dataclass
+@dataclass(slots=True)
+class Weights:
+    """A model as one value: its structure and its arrays.
+
+    It is a pytree. `graph` is hashable and static, so that jit compiles once for each structure;
+    the leaves are those of `params`.
+    """
+
+    graph: Any = field(metadata={"static": True})  # nnx.GraphDef of the Decoder
+    params: Params  # arrays, or jax.ShapeDtypeStruct, in nested dicts
+
+    @classmethod
+    def of(cls, config: Model, params: Params) -> Weights:
+        """Combines `params` with the structure of the model that `config` describes."""
+        return cls(abstract(config).graph, params)
+
+
+def split(decoder: Decoder) -> Weights:
+    """Splits a model into its structure and its arrays; `merge` reverses it."""
     graph, state = nnx.split(decoder)
-    return graph, nnx.to_pure_dict(state)
+    return Weights(graph, nnx.to_pure_dict(state))
 
 
-def merge(graph: Any, params: Params) -> Decoder:
-    """The model that `split` took apart, around other arrays of the same shapes."""
-    return nnx.merge(graph, params)
+def merge(weights: Weights) -> Decoder:
+    """Builds the model of this structure around these arrays; the inverse of `split`."""
+    return nnx.merge(weights.graph, weights.params)
 
 
 def for_inference(config: Model) -> Model:
@@ -329,14 +347,14 @@ def in_compute_dtype(params: Params, config: Model) -> Params:
     )
 
 
-def abstract(config: Model) -> tuple[Any, Params]:
-    """`split` of a model without arrays: its graph, and a jax.ShapeDtypeStruct a parameter."""
+def abstract(config: Model) -> Weights:
+    """Returns the `split` of a model without arrays: one jax.ShapeDtypeStruct per parameter."""
     return split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
 
 
 def init(config: Model, seed: int) -> Params:
     """Initial parameters, a pure function of (config, seed), to be called under jit."""
-    return split(Decoder(config, rngs=nnx.Rngs(seed)))[1]
+    return split(Decoder(config, rngs=nnx.Rngs(seed))).params
 
 
 def num_params(config: Model) -> int:

@@ -207,7 +207,7 @@ def restore_params(
     """
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = abstract(model)[1]
+    shapes = abstract(model).params
     if isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.tree.map(lambda _: sharding, shapes)
     like = jax.tree.map(
@@ -229,7 +229,7 @@ def stream_params(
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     with _opened(directory, model, step) as (manager, chosen, record):
-        for keys, p in jax.tree_util.tree_leaves_with_path(abstract(model)[1]):
+        for keys, p in jax.tree_util.tree_leaves_with_path(abstract(model).params):
             like = jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=here)
             path = tuple(key.key for key in keys)
             params = _read_params(manager, chosen, record, _nested(path, like))

@@ -36,7 +36,7 @@ def place_state(
 
     `window`: losses that are remembered to tell a spike, as faults.window says.
     """
-    params = decoder.abstract(model_config)[1]
+    params = decoder.abstract(model_config).params
     shapes = State(
         params,
         jax.eval_shape(optimizer.init, params),

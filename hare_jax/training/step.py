@@ -14,7 +14,7 @@ from hare_jax.config import Model, OnFault, Training
 from hare_jax.data.batch import Batch
 from hare_jax.data.order import Order
 from hare_jax.model import decoder
-from hare_jax.model.decoder import Dropout
+from hare_jax.model.decoder import Dropout, Weights
 from hare_jax.training import faults, optim
 from hare_jax.training.loss import loss_by_source, weighted_loss
 from hare_jax.training.state import State
@@ -36,7 +36,7 @@ def make_step(
 
     A step that `training.faults` says to skip returns the parameters and moments that it was given.
     """
-    graph, _ = decoder.abstract(model_config)
+    graph = decoder.abstract(model_config).graph
     c = training_config
     learning_rate = optim.learning_rate(c.optimizer, order.steps)
     dropout = dropout_of(order, c)
@@ -46,7 +46,7 @@ def make_step(
     def total_loss(
         params: decoder.Params, batch: Batch, total_weight: Array, drop: Dropout | None
     ) -> tuple[Array, Array]:
-        model = decoder.merge(graph, params)
+        model = decoder.merge(Weights(graph, params))
         x_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segment_ids_BT"], drop)
         return weighted_loss(
             x_BTD,

@@ -88,7 +88,7 @@ class Benchmarks:
         try:
             rows = {loaded.name: self._row(engine, loaded, doing) for loaded in self._loaded}
         finally:
-            del engine.params  # lm-eval's objects know each other, and may live for a while
+            del engine.weights  # lm-eval's objects know each other, and may live for a while
         return {
             "protocol": self._config.protocol.value,
             "lm_eval": lm_harness.version(),

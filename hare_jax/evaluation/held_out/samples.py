@@ -30,8 +30,7 @@ def complete(
         return []
     beginnings = [encode(prompt["text"])[: config.prompt_tokens] for prompt in chosen]
     completions = generate(
-        decoder.abstract(decoder.for_inference(model))[0],
-        params,
+        decoder.Weights.of(decoder.for_inference(model), params),
         [[tokenizer["bos_id"], *beginning] for beginning in beginnings],
         max_new_tokens=config.sample_tokens,
         eos_id=tokenizer["eos_id"],

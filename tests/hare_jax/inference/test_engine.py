@@ -62,12 +62,12 @@ def one_by_one(
     model: Model, params: decoder.Params, asked: Sequence[ScoreRequest], max_length: int
 ) -> list[tuple[float, bool]]:
     """The oracle: each request in a row of its own, through the model's own forward pass."""
-    graph, _ = decoder.abstract(model)
+    weights = decoder.Weights.of(model, params)
 
     @jax.jit
     def logits(tokens_BT: jax.Array) -> jax.Array:
         positions_BT = jax.numpy.arange(tokens_BT.shape[1], dtype=np.int32)[None]
-        whole = decoder.merge(graph, params)
+        whole = decoder.merge(weights)
         return whole.logits(whole(tokens_BT, positions_BT, None))
 
     answers = []
@@ -216,8 +216,8 @@ def test_greedy_completions_equal_those_of_the_model(
         contexts, max_new_tokens=20, stopped=lambda tokens: EOS in tokens
     )
     cut = [tokens[: tokens.index(EOS)] if EOS in tokens else tokens for tokens in found]
-    graph, _ = decoder.abstract(model)
-    assert cut == generate(graph, params, contexts, max_new_tokens=20, eos_id=EOS, temperature=0)
+    weights = decoder.Weights.of(model, params)
+    assert cut == generate(weights, contexts, max_new_tokens=20, eos_id=EOS, temperature=0)
 
 
 def test_generation_ends_when_all_rows_have_stopped(model: Model, params: decoder.Params) -> None:
@@ -273,8 +273,7 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
         return np.zeros((1, longest)), np.ones((1, longest), bool)
 
     def continuing(
-        graph: object,
-        params: object,
+        weights: object,
         contexts: Sequence[object],
         numbers: object,
         *,

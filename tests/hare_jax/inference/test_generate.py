@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,50 +16,50 @@ NO_EOS = 64  # no token has this id
 
 
 @pytest.fixture
-def split(model: Model) -> tuple[Any, decoder.Params]:
+def weights(model: Model) -> decoder.Weights:
     model.sliding_window = 5
-    graph, shapes = decoder.abstract(model)
+    shapes = decoder.abstract(model)
     rng = np.random.default_rng(0)
     leaves, tree = jax.tree.flatten(shapes)
     params = [jnp.asarray(rng.normal(0.0, 0.5, a.shape), jnp.float32) for a in leaves]
-    return graph, jax.tree.unflatten(tree, params)
+    return jax.tree.unflatten(tree, params)
 
 
-@partial(jax.jit, static_argnums=0)
-def _next_token(graph: Any, params: Any, tokens_BT: jax.Array, at: jax.Array) -> jax.Array:
-    model = decoder.merge(graph, params)
+@jax.jit
+def _next_token(weights: decoder.Weights, tokens_BT: jax.Array, at: jax.Array) -> jax.Array:
+    model = decoder.merge(weights)
     x_BTD = model(tokens_BT, jnp.arange(tokens_BT.shape[1])[None], None)
     return model.logits(x_BTD)[0, at].argmax()
 
 
-def _greedy_without_cache(split: tuple[Any, Any], prompt: list[int], steps: int) -> list[int]:
+def _greedy_without_cache(weights: decoder.Weights, prompt: list[int], steps: int) -> list[int]:
     tokens = list(prompt)
     padded = np.zeros((1, 16), np.int32)  # what comes after `at` is not seen
     for _ in range(steps):
         padded[0, : len(tokens)] = tokens
-        tokens.append(int(_next_token(*split, padded, len(tokens) - 1)))
+        tokens.append(int(_next_token(weights, padded, len(tokens) - 1)))
     return tokens[len(prompt) :]
 
 
-def test_greedy_equals_the_full_forward_token_by_token(split: tuple[Any, Any]) -> None:
-    got = generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
-    assert got == [_greedy_without_cache(split, prompt, 8) for prompt in PROMPTS]
+def test_greedy_equals_the_full_forward_token_by_token(weights: decoder.Weights) -> None:
+    got = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
+    assert got == [_greedy_without_cache(weights, prompt, 8) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in got}) > 1
 
 
-def test_ends_before_eos_and_the_others_go_on(split: tuple[Any, Any]) -> None:
-    free = generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
+def test_ends_before_eos_and_the_others_go_on(weights: decoder.Weights) -> None:
+    free = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
     eos_id = next(token for token in free[0] if token not in free[1])
-    ended = generate(*split, PROMPTS, max_new_tokens=8, eos_id=eos_id, temperature=0)
+    ended = generate(weights, PROMPTS, max_new_tokens=8, eos_id=eos_id, temperature=0)
     assert ended[0] == free[0][: free[0].index(eos_id)]
     assert ended[1] == free[1]
 
 
 def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
-    split: tuple[Any, Any],
+    weights: decoder.Weights,
 ) -> None:
     def sample(prompts: list[list[int]], seed: int) -> list[list[int]]:
-        return generate(*split, prompts, max_new_tokens=8, eos_id=NO_EOS, seed=seed)
+        return generate(weights, prompts, max_new_tokens=8, eos_id=NO_EOS, seed=seed)
 
     three = sample(PROMPTS, 0)
     assert three == sample(PROMPTS, 0)
@@ -70,34 +69,33 @@ def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
 
 @pytest.mark.parametrize("how", [{"temperature": 0}, {"top_k": 30, "top_p": 0.9}], ids=str)
 def test_streamed_tokens_are_the_generated_ones(
-    split: tuple[Any, Any], how: dict[str, Any]
+    weights: decoder.Weights, how: dict[str, Any]
 ) -> None:
     for prompt in [[1, 7], [1, *range(3, 23)]]:
         options = {"max_new_tokens": 9, "eos_id": NO_EOS, **how}
-        [expected] = generate(*split, [prompt], **options)
-        assert list(stream(*split, prompt, **options)) == expected
+        [expected] = generate(weights, [prompt], **options)
+        assert list(stream(weights, prompt, **options)) == expected
         ended = {**options, "eos_id": expected[4]}
         until = expected.index(expected[4])
-        assert list(stream(*split, prompt, **ended)) == expected[:until]
+        assert list(stream(weights, prompt, **ended)) == expected[:until]
 
 
-def test_streamed_tokens_come_one_by_one(split: tuple[Any, Any]) -> None:
-    tokens = stream(*split, [1, 7], max_new_tokens=1000, eos_id=NO_EOS)
+def test_streamed_tokens_come_one_by_one(weights: decoder.Weights) -> None:
+    tokens = stream(weights, [1, 7], max_new_tokens=1000, eos_id=NO_EOS)
     assert len([next(tokens), next(tokens)]) == 2  # long before the other 998
 
 
-def test_one_token_left_is_greedy(split: tuple[Any, Any]) -> None:
-    greedy = generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
-    assert greedy == generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_k=1)
-    assert greedy == generate(*split, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_p=1e-6)
+def test_one_token_left_is_greedy(weights: decoder.Weights) -> None:
+    greedy = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
+    assert greedy == generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_k=1)
+    assert greedy == generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_p=1e-6)
 
 
-def test_sampled_frequencies_are_the_models(split: tuple[Any, Any]) -> None:
-    graph, params = split
-    model = decoder.merge(graph, params)
+def test_sampled_frequencies_are_the_models(weights: decoder.Weights) -> None:
+    model = decoder.merge(weights)
     x = model(jnp.array([[1, 7]]), jnp.arange(2)[None], None)
     expected = jax.nn.softmax(model.logits(x)[0, -1] / 2.0)
-    rows = generate(*split, [[1, 7]] * 4000, max_new_tokens=1, eos_id=NO_EOS, temperature=2.0)
+    rows = generate(weights, [[1, 7]] * 4000, max_new_tokens=1, eos_id=NO_EOS, temperature=2.0)
     got = np.bincount([row[0] for row in rows], minlength=64) / len(rows)
     np.testing.assert_allclose(got, expected, atol=0.035)  # 4 standard errors of a half
 
@@ -134,11 +132,11 @@ def test_keep(top_k: int, top_p: float | None, kept: list[int]) -> None:
         ({"top_p": 0.0}, "top_p=0.0: expected more than 0"),
     ],
 )
-def test_errors(split: tuple[Any, Any], changes: dict[str, Any], message: str) -> None:
+def test_errors(weights: decoder.Weights, changes: dict[str, Any], message: str) -> None:
     arguments = {"prompts": [[1]], "max_new_tokens": 1, "eos_id": 2, **changes}
     with pytest.raises(ValueError, match=message):
-        generate(*split, **arguments)
+        generate(weights, **arguments)
     if len(arguments["prompts"]) == 1:
         [arguments["prompt"]] = arguments.pop("prompts")
         with pytest.raises(ValueError, match=message):
-            next(stream(*split, **arguments))
+            next(stream(weights, **arguments))

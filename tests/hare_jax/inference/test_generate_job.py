@@ -43,7 +43,7 @@ def random_params(model: Model) -> decoder.Params:
     def draw(path: object, a: jax.ShapeDtypeStruct) -> np.ndarray:
         return rng.normal(0.0, 0.5, a.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model)[1])
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model).params)
 
 
 @pytest.fixture
@@ -69,8 +69,7 @@ def test_shows_what_generate_has(
     tokenizer = Bytes(run / "tokenizer.model")
     ids = tokenizer.encode(prompt)
     [tokens] = generate(
-        decoder.abstract(byte_model)[0],
-        random_params(byte_model),
+        decoder.Weights.of(byte_model, random_params(byte_model)),
         [[1, *ids]],
         max_new_tokens=20,
         eos_id=2,
@@ -94,21 +93,19 @@ def test_a_character_is_shown_when_it_is_whole() -> None:
 
 def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
     model = replace(byte_model, compute_dtype=DType.BFLOAT16)
-    graph, params = (
-        decoder.abstract(model)[0],
-        jax.tree.map(jax.numpy.asarray, random_params(model)),
-    )
+    params = jax.tree.map(jax.numpy.asarray, random_params(model))
     smaller = decoder.in_compute_dtype(params, model)
     assert smaller["embedding_VD"].dtype == "bfloat16"
     assert smaller["final_norm"]["scale"].dtype == "float32"
 
     @jax.jit
-    def logits(params: decoder.Params) -> jax.Array:
-        merged = decoder.merge(graph, params)
+    def logits(weights: decoder.Weights) -> jax.Array:
+        merged = decoder.merge(weights)
         tokens_BT = jax.numpy.arange(9)[None]
         return merged.logits(merged(tokens_BT, tokens_BT, None))
 
-    assert (logits(params) == logits(smaller)).all()
+    weights, halved = (decoder.Weights.of(model, p) for p in (params, smaller))
+    assert (logits(weights) == logits(halved)).all()
 
 
 def test_mistakes(run: Path) -> None:

@@ -82,7 +82,7 @@ def random_params() -> decoder.Params:
         mean = 1.0 if path[-1].key == "scale" else 0.0
         return rng.normal(mean, 0.2, a.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(MODEL)[1])
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(MODEL).params)
 
 
 def exported(run: Path, out: Path, quantization: Quantization) -> Path:
@@ -145,8 +145,8 @@ def test_text_and_chat_have_the_ids_of_sentencepiece(f16: Served, tokenizer: Any
 
 def test_greedy_text_is_ours(f16: Served, tokenizer: Any) -> None:
     prompt = [1, *tokenizer.encode(TEXT)]
-    graph, params = decoder.abstract(MODEL)[0], random_params()
-    [expected] = generate(graph, params, [prompt], max_new_tokens=24, eos_id=-1, temperature=0)
+    weights = decoder.Weights.of(MODEL, random_params())
+    [expected] = generate(weights, [prompt], max_new_tokens=24, eos_id=-1, temperature=0)
     answer = f16.ask(
         "completion",
         prompt=prompt,
@@ -161,15 +161,14 @@ def test_greedy_text_is_ours(f16: Served, tokenizer: Any) -> None:
 
 def our_logprobs(tokens: list[int]) -> np.ndarray:
     """[T, V]."""
-    graph = decoder.abstract(MODEL)[0]
 
     @jax.jit
-    def logprobs(params: decoder.Params) -> jax.Array:
-        model = decoder.merge(graph, params)
+    def logprobs(weights: decoder.Weights) -> jax.Array:
+        model = decoder.merge(weights)
         x_BTD = model(jnp.array([tokens]), jnp.arange(len(tokens))[None], None)
         return jax.nn.log_softmax(model.logits(x_BTD[0]))
 
-    return np.asarray(logprobs(random_params()))
+    return np.asarray(logprobs(decoder.Weights.of(MODEL, random_params())))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def random_params(model: Model) -> decoder.Params:
         mean = 1.0 if path[-1].key == "scale" else 0.0
         return rng.normal(mean, 0.25, a.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model)[1])
+    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model).params)
 
 
 @pytest.fixture
@@ -58,15 +58,13 @@ def exported(run: Path, out: Path, **options: Any) -> Path:
 
 
 def ours(model: Model, params: decoder.Params, tokens_BT: np.ndarray) -> np.ndarray:
-    graph = decoder.abstract(model)[0]
-
     @jax.jit
-    def logits(params: decoder.Params) -> jax.Array:
-        merged = decoder.merge(graph, params)
+    def logits(weights: decoder.Weights) -> jax.Array:
+        merged = decoder.merge(weights)
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         return merged.logits(merged(jnp.asarray(tokens_BT), positions_BT, None))
 
-    return np.asarray(logits(params))
+    return np.asarray(logits(decoder.Weights.of(model, params)))
 
 
 def theirs(folder: Path, tokens_BT: np.ndarray) -> np.ndarray:
@@ -112,8 +110,8 @@ def test_greedy_text_is_that_of_transformers(
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = exported(write_run(model), tmp_path / "hf")
-    graph, params = decoder.abstract(model)[0], random_params(model)
-    got = generate(graph, params, PROMPTS, max_new_tokens=12, eos_id=64, temperature=0)
+    weights = decoder.Weights.of(model, random_params(model))
+    got = generate(weights, PROMPTS, max_new_tokens=12, eos_id=64, temperature=0)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
     for prompt, tokens in zip(PROMPTS, got, strict=True):
         length = {"min_new_tokens": 12, "max_new_tokens": 12, "pad_token_id": 0}

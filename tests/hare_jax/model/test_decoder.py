@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +16,13 @@ from hare_jax.model.kernels import splash
 KERNELS = [AttentionKernel.XLA, AttentionKernel.SPLASH]  # the second interpreted
 
 
-def _random(config: Model, seed: int = 0) -> tuple[Any, decoder.Params]:
+def _random(config: Model, seed: int = 0) -> decoder.Weights:
     """Parameters far from their initial values, so that every one of them matters."""
-    graph, shapes = decoder.abstract(config)
+    shapes = decoder.abstract(config)
     leaves, tree = jax.tree.flatten(shapes)
     rng = np.random.default_rng(seed)
     params = [jnp.asarray(rng.normal(1.0, 0.5, a.shape) * 0.3, jnp.float32) for a in leaves]
-    return graph, jax.tree.unflatten(tree, params)
+    return jax.tree.unflatten(tree, params)
 
 
 _init = jax.jit(decoder.init, static_argnums=(0, 1))
@@ -39,9 +38,9 @@ def _row(*lengths: int, pad: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
     return tokens, jnp.pad(positions, fill)[None], jnp.pad(segments, fill)[None]
 
 
-@partial(jax.jit, static_argnums=0)
-def _forward(graph: Any, params: decoder.Params, *row: jax.Array | None) -> jax.Array:
-    model = decoder.merge(graph, params)
+@jax.jit
+def _forward(weights: decoder.Weights, *row: jax.Array | None) -> jax.Array:
+    model = decoder.merge(weights)
     return model.logits(model(*row))
 
 
@@ -84,7 +83,7 @@ def _huggingface(config: Model, params: decoder.Params, tokens: np.ndarray) -> n
 
 
 def test_hare_has_as_many_parameters_as_published() -> None:
-    shapes = decoder.abstract(Model())[1]
+    shapes = decoder.abstract(Model()).params
     assert sum(math.prod(a.shape) for a in jax.tree.leaves(shapes)) == 1_123_117_056
     assert decoder.num_params(Model()) == 1_123_117_056
 
@@ -92,7 +91,7 @@ def test_hare_has_as_many_parameters_as_published() -> None:
 @pytest.mark.parametrize("tied_head", [False, True])
 def test_num_params_counts_the_arrays(model: Model, tied_head: bool) -> None:
     model.tied_head = tied_head
-    shapes = decoder.abstract(model)[1]
+    shapes = decoder.abstract(model).params
     counted = sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
     assert decoder.num_params(model) == counted
 
@@ -107,10 +106,10 @@ def test_logits_equal_the_architecture_written_out(
     model: Model, window: int | None, tied_head: bool
 ) -> None:
     model.sliding_window, model.tied_head = window, tied_head
-    graph, params = _random(model)
+    weights = _random(model)
     tokens, positions, segments = _row(11)
-    logits = _forward(graph, params, tokens, positions, segments)[0]
-    expected = _huggingface(model, params, np.asarray(tokens[0]))
+    logits = _forward(weights, tokens, positions, segments)[0]
+    expected = _huggingface(model, weights.params, np.asarray(tokens[0]))
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -121,95 +120,97 @@ def test_packed_equals_unpacked(
 ) -> None:
     """Documents in one row have the logits and give the gradients that they have alone."""
     model.sliding_window = window
-    alone_graph, params = _random(dataclasses.replace(model, attention=AttentionKernel.XLA))
+    unpacked = _random(dataclasses.replace(model, attention=AttentionKernel.XLA))
     lengths, pad = (5, 1, 7), 3
     if kernel is AttentionKernel.SPLASH:
         monkeypatch.setattr(splash, "refusal", lambda asked: None)
         lengths, pad = (60, 1, 50), 17  # a row of 128
-    graph = decoder.abstract(dataclasses.replace(model, attention=kernel))[0]
+    graph = decoder.abstract(dataclasses.replace(model, attention=kernel)).graph
     tokens, positions, segments = _row(*lengths, pad=pad)
 
-    def packed(params: decoder.Params) -> tuple[jax.Array, jax.Array]:
-        logits = _forward(graph, params, tokens, positions, segments)[0, : sum(lengths)]
+    def packed(weights: decoder.Weights) -> tuple[jax.Array, jax.Array]:
+        logits = _forward(weights, tokens, positions, segments)[0, : sum(lengths)]
         return (logits**2).mean(), logits
 
-    def alone(params: decoder.Params) -> tuple[jax.Array, jax.Array]:
+    def alone(weights: decoder.Weights) -> tuple[jax.Array, jax.Array]:
         parts, start = [], 0
         for n in lengths:
             document = tokens[:, start : start + n]
             row = (document, jnp.arange(n)[None], jnp.ones((1, n), jnp.int32))
-            parts.append(_forward(alone_graph, params, *row)[0])
+            parts.append(_forward(weights, *row)[0])
             start += n
         logits = jnp.concatenate(parts)
         return (logits**2).mean(), logits
 
-    (_, logits), grads = jax.jit(jax.value_and_grad(packed, has_aux=True))(params)
-    (_, expected), expected_grads = jax.jit(jax.value_and_grad(alone, has_aux=True))(params)
+    (_, logits), grads = jax.jit(jax.value_and_grad(packed, has_aux=True))(
+        decoder.Weights(graph, unpacked.params)
+    )
+    (_, expected), expected_grads = jax.jit(jax.value_and_grad(alone, has_aux=True))(unpacked)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     for got, want in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-4 * float(jnp.abs(want).max()))
 
 
 def test_no_segment_ids_is_one_document_a_row(model: Model) -> None:
-    graph, params = _random(model)
+    weights = _random(model)
     tokens, positions, segments = _row(9)
-    without = _forward(graph, params, tokens, positions, None)
-    assert (without == _forward(graph, params, tokens, positions, segments)).all()
+    without = _forward(weights, tokens, positions, None)
+    assert (without == _forward(weights, tokens, positions, segments)).all()
 
 
 def test_the_future_is_not_seen(model: Model) -> None:
-    graph, params = _random(model)
+    weights = _random(model)
     tokens, positions, segments = _row(8)
     changed = tokens.at[0, 5].set(3 + (tokens[0, 5] - 2) % 61)
-    before = _forward(graph, params, tokens, positions, segments)[0]
-    after = _forward(graph, params, changed, positions, segments)[0]
+    before = _forward(weights, tokens, positions, segments)[0]
+    after = _forward(weights, changed, positions, segments)[0]
     assert (before[:5] == after[:5]).all()
     assert (before[5:] != after[5:]).any(axis=-1).all()
 
 
 @pytest.mark.parametrize("remat", [Remat.DOTS, Remat.FULL])
 def test_remat_changes_no_gradient(model: Model, remat: Remat) -> None:
-    graph, params = _random(model)
-    other = decoder.abstract(dataclasses.replace(model, remat=remat))[0]
+    weights = _random(model)
+    other = decoder.Weights.of(dataclasses.replace(model, remat=remat), weights.params)
     row = _row(5, 4)
 
-    @partial(jax.jit, static_argnums=0)
-    @partial(jax.grad, argnums=1)
-    def gradient(graph: Any, params: decoder.Params) -> jax.Array:
-        return (_forward(graph, params, *row) ** 2).mean()
+    @jax.jit
+    @jax.grad
+    def gradient(weights: decoder.Weights) -> jax.Array:
+        return (_forward(weights, *row) ** 2).mean()
 
-    grads = jax.tree.leaves(gradient(graph, params))
-    for got, want in zip(jax.tree.leaves(gradient(other, params)), grads, strict=True):
+    grads = jax.tree.leaves(gradient(weights))
+    for got, want in zip(jax.tree.leaves(gradient(other)), grads, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
 
 
 def test_remat_keeps_less(model: Model) -> None:
     def saved(remat: Remat) -> int:
-        graph, params = decoder.abstract(dataclasses.replace(model, remat=remat, num_layers=8))
+        weights = decoder.abstract(dataclasses.replace(model, remat=remat, num_layers=8))
         row = _row(64)
-        loss = jax.jit(jax.grad(lambda p: (_forward(graph, p, *row) ** 2).mean()))
-        return loss.lower(params).compile().memory_analysis().temp_size_in_bytes
+        loss = jax.jit(jax.grad(lambda w: (_forward(w, *row) ** 2).mean()))
+        return loss.lower(weights).compile().memory_analysis().temp_size_in_bytes
 
     assert saved(Remat.FULL) < saved(Remat.NONE)
 
 
 def test_rotations_are_computed_once_for_all_layers(model: Model) -> None:
     model.num_layers, model.scan_layers = 3, False
-    graph, params = _random(model)
+    weights = _random(model)
 
-    def loss(params: decoder.Params, *row: jax.Array) -> jax.Array:
-        return _forward(graph, params, *row).sum()
+    def loss(weights: decoder.Weights, *row: jax.Array) -> jax.Array:
+        return _forward(weights, *row).sum()
 
-    compiled = jax.jit(jax.grad(loss)).lower(params, *_row(3, 5)).compile().as_text()
+    compiled = jax.jit(jax.grad(loss)).lower(weights, *_row(3, 5)).compile().as_text()
     assert compiled.count(" cosine(") == compiled.count(" sine(") == 1
 
 
 def test_bfloat16_is_near_and_logits_are_float32(model: Model) -> None:
     params = _init(model, 0)
     row = _row(6, 3)
-    exact = _forward(decoder.abstract(model)[0], params, *row)
-    half = decoder.abstract(dataclasses.replace(model, compute_dtype=DType.BFLOAT16))[0]
-    logits = _forward(half, params, *row)
+    exact = _forward(decoder.Weights.of(model, params), *row)
+    half = dataclasses.replace(model, compute_dtype=DType.BFLOAT16)
+    logits = _forward(decoder.Weights.of(half, params), *row)
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, exact, atol=0.05 * float(jnp.abs(exact).max()))
 
@@ -224,9 +225,9 @@ def test_init_is_a_function_of_the_seed(model: Model) -> None:
 
 
 def test_untrained_loss_is_that_of_a_uniform_guess(model: Model) -> None:
-    graph, params = decoder.abstract(model)[0], _init(model, 0)
+    weights = decoder.Weights.of(model, _init(model, 0))
     tokens, positions, segments = _row(32)
-    log_p = jax.nn.log_softmax(_forward(graph, params, tokens, positions, segments))
+    log_p = jax.nn.log_softmax(_forward(weights, tokens, positions, segments))
     loss = -jnp.take_along_axis(log_p[:, :-1], tokens[:, 1:, None], -1).mean()
     assert abs(float(loss) - math.log(64)) < 0.1
 
@@ -234,11 +235,11 @@ def test_untrained_loss_is_that_of_a_uniform_guess(model: Model) -> None:
 @pytest.mark.parametrize("window", [None, 3])
 def test_cached_decode_equals_the_full_forward(model: Model, window: int | None) -> None:
     model.sliding_window = window
-    graph, params = _random(model)
+    weights = _random(model)
     tokens, positions, _ = _row(10)
     tokens = jnp.concatenate([tokens, tokens[:, ::-1]])
     positions = jnp.tile(positions, (2, 1))
-    m = decoder.merge(graph, params)
+    m = decoder.merge(weights)
     decode = jax.jit(m.decode)
     full = m(tokens, positions, None)
     read, cache = decode(tokens[:, :4], positions[:, :4], m.init_cache(2, 12))
@@ -251,8 +252,8 @@ def test_cached_decode_equals_the_full_forward(model: Model, window: int | None)
 
 
 def test_decode_does_not_see_padding(model: Model) -> None:
-    graph, params = _random(model)
-    m = decoder.merge(graph, params)
+    weights = _random(model)
+    m = decoder.merge(weights)
     tokens, positions, _ = _row(6)
     plain, _ = m.decode(tokens, positions, m.init_cache(1, 6))
     padded_tokens = jnp.pad(tokens, ((0, 0), (3, 0)), constant_values=9)

@@ -115,14 +115,14 @@ def _sources(text: str) -> list[list[str]]:
 
 def test_every_product_of_a_layer_has_factors_of_8_bits(model: Model) -> None:
     """One body for all layers: 7 products, forward and twice backward; attention and head not."""
-    graph, params = decoder.abstract(dataclasses.replace(model, matmul=Matmul.FP8))
+    weights = decoder.abstract(dataclasses.replace(model, matmul=Matmul.FP8))
     tokens = jnp.zeros((2, 16), jnp.int32)
 
-    def loss(params: decoder.Params) -> jax.Array:
-        m = decoder.merge(graph, params)
+    def loss(weights: decoder.Weights) -> jax.Array:
+        m = decoder.merge(weights)
         return (m.logits(m(tokens, tokens, tokens)) ** 2).sum()
 
-    products = _sources(jax.jit(jax.grad(loss)).lower(params).as_text())
+    products = _sources(jax.jit(jax.grad(loss)).lower(weights).as_text())
     kinds = sorted(map(tuple, map(sorted, products)))
     assert kinds.count(("f8E4M3FN", "f8E4M3FN")) == 7
     assert kinds.count(("f8E4M3FN", "f8E5M2")) == 14
@@ -132,11 +132,11 @@ def test_every_product_of_a_layer_has_factors_of_8_bits(model: Model) -> None:
 
 def _losses(model: Model, steps: int) -> np.ndarray:
     """The loss of each step of Adam on documents that count upwards."""
-    graph, _ = decoder.abstract(model)
+    graph = decoder.abstract(model).graph
     optimizer = optax.adam(3e-3)
 
     def loss(params: decoder.Params, tokens: jax.Array) -> jax.Array:
-        m = decoder.merge(graph, params)
+        m = decoder.merge(decoder.Weights(graph, params))
         positions = jnp.broadcast_to(jnp.arange(16)[None], (16, 16))
         logits = m.logits(m(tokens[:, :-1], positions, None))
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()

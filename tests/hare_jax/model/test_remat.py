@@ -19,15 +19,15 @@ ONCE, TWICE = 1, 2
 
 def _gradient(model: Model, platform: str) -> str:
     """StableHLO of the gradient of a packed batch, for a platform that is not here."""
-    graph, params = decoder.abstract(model)
+    weights = decoder.abstract(model)
     tokens = jnp.zeros((2, 128), jnp.int32)
 
-    def loss(params: decoder.Params) -> jax.Array:
-        hidden = decoder.merge(graph, params)(tokens, tokens, tokens)
+    def loss(weights: decoder.Weights) -> jax.Array:
+        hidden = decoder.merge(weights)(tokens, tokens, tokens)
         return (hidden.astype(jnp.float32) ** 2).sum()
 
     with cudnn.as_on_hopper():
-        traced = jax.jit(jax.grad(loss)).trace(params)
+        traced = jax.jit(jax.grad(loss)).trace(weights)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
 

@@ -159,7 +159,7 @@ def test_dropout_is_the_same_on_every_mesh_and_does_drop() -> None:
 def test_the_whole_state_is_donated(model: Model) -> None:
     _, compiled = _train(model, (1, 1, 1))
     memory = compiled.memory_analysis()
-    shapes = decoder.abstract(model)[1]
+    shapes = decoder.abstract(model).params
     params = sum(4 * a.size for a in jax.tree.leaves(shapes))
     # Parameters and two moments, in place; the batch alone is not.
     assert memory.alias_size_in_bytes >= 3 * params
@@ -186,7 +186,7 @@ def test_fsdp_cuts_parameters_and_moments(model: Model, algorithm: Algorithm) ->
 
 
 def test_every_parameter_has_a_rule_of_its_rank(model: Model) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(decoder.abstract(model)[1]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(decoder.abstract(model).params):
         assert len(sharding.RULES[path[-1].key]) in (0, leaf.ndim), path
 
 
@@ -283,7 +283,7 @@ def test_what_cannot_be_cut_is_named(changed: dict[str, int], message: str) -> N
     model = dataclasses.replace(MODEL, **({"num_kv_heads": 4} if changed else {}) | changed)
     mesh = sharding.make_mesh(Mesh(1, 2, 4))
     with pytest.raises(ValueError, match=message + ".*choose a training.mesh.* that divides it"):
-        sharding.params_sharding(mesh, decoder.abstract(model)[1])
+        sharding.params_sharding(mesh, decoder.abstract(model).params)
 
 
 def test_a_parameter_without_a_rule_is_named() -> None:

@@ -45,7 +45,7 @@ def test_constant_is_flat() -> None:
 
 
 def test_decay_leaves_norms_alone(model: Model) -> None:
-    shapes = decoder.abstract(model)[1]
+    shapes = decoder.abstract(model).params
     flat = jax.tree_util.tree_leaves_with_path(optim.decayed(shapes))
     spared = [jax.tree_util.keystr(path, simple=True) for path, yes in flat if not yes]
     assert len(flat) == 12 and len(spared) == 3

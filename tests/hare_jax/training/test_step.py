@@ -65,11 +65,11 @@ def test_dropout_keeps_the_mean_and_leaves_out_its_share() -> None:
 
 
 def test_rate_zero_is_no_dropout(model: Model) -> None:
-    graph, params = decoder.split(decoder.Decoder(model, rngs=decoder.nnx.Rngs(0)))
+    weights = decoder.split(decoder.Decoder(model, rngs=decoder.nnx.Rngs(0)))
     tokens = np.arange(8)[None]
     rows = tokens, tokens, np.ones_like(tokens)
-    without = decoder.merge(graph, params)(*rows)
-    zero = decoder.merge(graph, params)(*rows, Dropout(np.float32(0), jax.random.key(0)))
+    without = decoder.merge(weights)(*rows)
+    zero = decoder.merge(weights)(*rows, Dropout(np.float32(0), jax.random.key(0)))
     np.testing.assert_array_equal(without, zero)
 
 

@@ -29,10 +29,10 @@ def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
     params = jax.tree.map(lambda x: 3 * x, decoder.init(model, 0))
     given = prompts("website", "code")
     made = samples.complete(model, params, CONFIG, given, encode, decode, TOKENIZER)
-    graph = decoder.abstract(model)[0]
+    weights = decoder.Weights.of(model, params)
     for prompt, sample in zip(given, made, strict=True):
         tokens = [1, *encode(prompt["text"])[:4]]
-        (expected,) = generate(graph, params, [tokens], max_new_tokens=5, eos_id=2, temperature=0)
+        (expected,) = generate(weights, [tokens], max_new_tokens=5, eos_id=2, temperature=0)
         assert sample == {
             "source": prompt["source"],
             "prompt": prompt["text"][:4],

@@ -57,9 +57,9 @@ def _params(model: Model, seed: int) -> decoder.Params:
 
 def _texts(model: Model, params: decoder.Params, rng: np.random.Generator) -> list[str]:
     """What the model writes itself, some of it changed: some n-grams hit, some do not."""
-    graph = decoder.abstract(model)[0]
+    weights = decoder.Weights.of(model, params)
     prompts = [[BOS, *(3 + rng.integers(28, size=4)).tolist(), SPACE] for _ in range(24)]
-    written = generate(graph, params, prompts, max_new_tokens=50, eos_id=EOS, temperature=0)
+    written = generate(weights, prompts, max_new_tokens=50, eos_id=EOS, temperature=0)
     texts = []
     for prompt, ids in zip(prompts, written, strict=True):
         letters = [*prompt[1:], *ids]
@@ -82,8 +82,8 @@ def _generated_hits(
                 prefix = LETTERS.encode(LETTERS.decode(prefix))
             prompts.append([BOS, *prefix])
             wanted.append(ids[start : start + n])
-    graph = decoder.abstract(model)[0]
-    new = generate(graph, params, prompts, max_new_tokens=n, eos_id=EOS, temperature=0)
+    weights = decoder.Weights.of(model, params)
+    new = generate(weights, prompts, max_new_tokens=n, eos_id=EOS, temperature=0)
     hits = [given == gold for given, gold in zip(new, wanted, strict=True)]
     return [hits[k : k + 5] for k in range(0, len(hits), 5)]
 
@@ -155,7 +155,7 @@ def test_loss_is_that_of_the_whole_text(model: Model) -> None:
     )
     ids = LETTERS.encode("how many hares seven")
     tokens_BT = jnp.array([[BOS, *ids[:-1]]], jnp.int32)
-    read = decoder.merge(decoder.abstract(model)[0], params)
+    read = decoder.merge(decoder.Weights.of(model, params))
     positions_BT = jnp.arange(len(ids), dtype=jnp.int32)[None]
     logits_TV = read.logits(read(tokens_BT, positions_BT, jnp.ones_like(tokens_BT))[0])
     log_probs_TV = jax.nn.log_softmax(logits_TV, axis=-1)
