@@ -1,0 +1,1 @@
+"""Cleaning of documents: normalization, repeated lines, personal information, quality rules."""

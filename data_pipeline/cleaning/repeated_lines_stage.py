@@ -70,11 +70,11 @@ def count_shard(task: Task) -> Ledger:
                 documents[document.source] += 1
                 yield document.text, document.source
 
-    counts = repeated_lines.LineCounts.of(counted())
+    counts = repeated_lines.LineCounts.from_documents(counted())
     ledger = new_ledger(task)
     for number in range(config.partitions):
         name = f"shards/{task.shard}.{number:05d}.npz"
-        counts.part(number, config.partitions).save(task.out / name)
+        counts.partition(number, config.partitions).save(task.out / name)
         ledger.files[name] = file_sha256(task.out / name)
     ledger.extra = {"documents": dict(sorted(documents.items()))}
     ledger.write(task.out)

@@ -1,4 +1,4 @@
-"""D1, one document at a time: repair it, take out links and personal information, keep or drop it.
+"""Cleaning of one document: normalization, removal of links and personal information, rules.
 
 >>> clean = build(Cleaning(min_words=3))
 >>> clean(Document("a", "Hares can run very fast, says jo@acme.io.", "web", "web")).text
@@ -22,6 +22,7 @@ from data_pipeline.cleaning.quality import Evidence, Text
 from data_pipeline.config import Cleaning, CleaningProfile
 from data_pipeline.storage.document import Document, Dropped
 
+# Drop reason, the profiles to which the rule applies, and the rule: it returns evidence to drop.
 Rule = tuple[str, set[CleaningProfile], Callable[[Text], Evidence | None]]
 
 _ALL = {CleaningProfile.PROSE, CleaningProfile.MARKUP, CleaningProfile.CODE, CleaningProfile.TASKS}
@@ -30,10 +31,11 @@ _TEXT = {CleaningProfile.PROSE, CleaningProfile.MARKUP}
 
 
 def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
-    """The cleaning of one document: a pure function, whose rules come from the document's category.
+    """Returns a pure, idempotent function that cleans one document.
 
-    What was replaced is counted in `meta["replaced"]`, such as `{"email": 1, "link": 2}`. A dropped
-    document carries the cleaned text, which is what the rule saw. Cleaning twice changes nothing.
+    The document's category determines the profile and so the rules. Replacements are counted in
+    `meta["replaced"]`, such as `{"email": 1, "link": 2}`. A dropped document has the cleaned text,
+    to which the rules were applied.
     """
     rules = _rules(config)
     rule_sets = [published_rule_sets.build(rule_set) for rule_set in config.rule_sets]
@@ -46,58 +48,64 @@ def build(config: Cleaning) -> Callable[[Document], Document | Dropped]:
             if profile in profiles and (evidence := rule(text)) is not None:
                 return Dropped(document, reason, evidence)
         if rule_sets and profile in config.rule_set_profiles:
-            return _apply(rule_sets, document)
+            return _apply_rule_sets(rule_sets, document)
         return document
 
     return clean
 
 
-def _apply(rule_sets: list[published_rule_sets.Apply], document: Document) -> Document | Dropped:
-    """Published rule sets, each on what the one before left."""
+def _apply_rule_sets(
+    rule_sets: list[published_rule_sets.Apply], document: Document
+) -> Document | Dropped:
+    """Applies published rule sets in order, each to the text that the one before kept."""
     text = document.text
     for apply in rule_sets:
-        answer = apply(text)
-        if isinstance(answer, published_rule_sets.Broken):
-            return Dropped(document, answer.rule, answer.evidence)
-        text = answer
+        result = apply(text)
+        if isinstance(result, published_rule_sets.BrokenRule):
+            return Dropped(document, result.rule, result.evidence)
+        text = result
     if text == document.text:
         return document
-    lines = _lines(document.text) - _lines(text)
-    counts = Counter(document.meta.get("replaced", {})) + Counter(published_line=lines)
+    num_removed = _num_lines(document.text) - _num_lines(text)
+    counts = Counter(document.meta.get("replaced", {})) + Counter(published_line=num_removed)
     return replace(document, text=text, meta=document.meta | {"replaced": dict(counts)})
 
 
-def _lines(text: str) -> int:
-    """Lines that are not blank."""
+def _num_lines(text: str) -> int:
+    """Returns the number of lines that are not blank."""
     return sum(1 for line in text.split("\n") if line.strip())
 
 
 def _edit(document: Document, profile: CleaningProfile, config: Cleaning) -> Document:
+    """Normalizes a document and removes its links and personal information, counted in `meta`."""
     text = normalize(document.text, profile)
-    links, found = 0, dict[str, int]()
+    num_links, replaced = 0, dict[str, int]()
     if config.remove_links:
-        text, links = remove_links(text, profile)
+        text, num_links = remove_links(text, profile)
     if config.replace_personal_information:
-        text, found = replace_personal_information(text, profile)
+        text, replaced = replace_personal_information(text, profile)
     meta = document.meta
-    if found or links or "replaced" in meta:
-        counts = Counter(meta.get("replaced", {})) + Counter({**found, "link": links})
+    if replaced or num_links or "replaced" in meta:
+        counts = Counter(meta.get("replaced", {})) + Counter({**replaced, "link": num_links})
         meta = meta | ({"replaced": dict(sorted(counts.items()))} if counts else {})
-    text = tidy_whitespace(text, profile) if links else text
+    text = tidy_whitespace(text, profile) if num_links else text
     return Document(document.id, text, document.source, document.category, meta)
 
 
 def _rules(config: Cleaning) -> list[Rule]:
-    """Reason, the profiles it applies to, and the rule; cheap ones first."""
+    """Returns the rules in the order in which they are applied, fast ones first."""
     detect = detector(config.language)
 
-    def foreign(text: Text) -> Evidence | None:
-        found = detect(text.text)
-        if found is None or found[0] == config.language or found[1] < config.min_foreign_score:
+    def foreign_language(text: Text) -> Evidence | None:
+        detected = detect(text.text)
+        if detected is None:
             return None
-        return {"language": found[0], "score": round(found[1], 3)}
+        language, score = detected
+        if language == config.language or score < config.min_foreign_score:
+            return None
+        return {"language": language, "score": round(score, 3)}
 
-    breaks_off: list[Rule] = [
+    unfinished: list[Rule] = [
         ("truncated_list", _TEXT, completeness.truncated_list),
         ("open_fence", _TEXT, completeness.open_fence),
         ("open_environment", _TEXT, completeness.open_environment),
@@ -112,7 +120,7 @@ def _rules(config: Cleaning) -> list[Rule]:
         ),
         ("empty", _ALL, lambda t: quality.too_few_words(t, 1)),
         ("too_long", _ALL, lambda t: quality.too_many_words(t, config.max_words)),
-        ("language", _ALL - _CODE, foreign),
+        ("language", _ALL - _CODE, foreign_language),
         ("cut_off", _PROSE, quality.cut_off),
         ("symbols", _PROSE, lambda t: quality.symbols(t, config.max_symbol_to_word)),
         (
@@ -128,5 +136,5 @@ def _rules(config: Cleaning) -> list[Rule]:
         ("incomplete", _PROSE, lambda t: quality.fragments(t, config.min_complete_lines)),
         ("long_code_lines", _CODE, quality.long_code_lines),
         ("data_not_code", _CODE, quality.few_code_letters),
-        *(breaks_off if config.drop_unfinished else []),
+        *(unfinished if config.drop_unfinished else []),
     ]

@@ -46,7 +46,9 @@ def clean_shard(task: Task) -> Ledger:
             output.count_input(document)
             table = repeated.get(document.source)
             if table and applies(document, boilerplate, config.profiles):
-                text, lines = repeated_lines.without(document.text, table, document.source)
+                text, lines = repeated_lines.remove_repeated_lines(
+                    document.text, table, document.source
+                )
                 if lines:
                     document = replace(document, text=text)
                     output.ledger.of(document.source).changed["repeated_line"] += len(lines)

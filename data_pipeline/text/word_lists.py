@@ -8,7 +8,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Function words, which are frequent in sentences and rare in lists of names.
-GRAMMAR = _words(
+FUNCTION_WORDS = _words(
     """
     a an and are as at be been by can for from has have if in into is it its not of on or than
     that the their them then there these they this to was were when which who will with you your

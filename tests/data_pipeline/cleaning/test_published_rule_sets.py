@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.cleaning import published_rule_sets
-from data_pipeline.cleaning.published_rule_sets import Broken
+from data_pipeline.cleaning.published_rule_sets import BrokenRule
 from data_pipeline.cleaning.rules import build as build_cleaning
 from data_pipeline.config import (
     C4,
@@ -29,7 +29,7 @@ LINE = "Hares are faster than rabbits."
 
 def rule(rules: published_rule_sets.RuleSet, text: str) -> str | None:
     answer = published_rule_sets.build(rules)(text)
-    return answer.rule if isinstance(answer, Broken) else None
+    return answer.rule if isinstance(answer, BrokenRule) else None
 
 
 @pytest.mark.parametrize("rules", [C4(), GopherQuality(), GopherRepetition(), FineWeb()])
@@ -94,7 +94,9 @@ def test_c4_bad_words_are_the_users(tmp_path: Path) -> None:
     words.write_text("fo\nabbit\n")  # whole words only
     assert rule(C4(bad_words=str(words)), ARTICLE) is None
     words.write_text("\n")
-    with pytest.raises(ValueError, match=r"C4\.bad_words: .*words\.txt is empty, expected a word"):
+    with pytest.raises(
+        ValueError, match=r"C4\.bad_words: .*words\.txt is empty, expected one word"
+    ):
         published_rule_sets.build(C4(bad_words=str(words)))
     with pytest.raises(ValueError, match=r"C4\.bad_words: nowhere\.txt cannot be read"):
         published_rule_sets.build(C4(bad_words="nowhere.txt"))

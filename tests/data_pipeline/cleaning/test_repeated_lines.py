@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.cleaning.repeated_lines import LineCounts, line_hash, merge, without
+from data_pipeline.cleaning.repeated_lines import (
+    LineCounts,
+    line_hash,
+    merge,
+    remove_repeated_lines,
+)
 from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
 from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import Cleaning, Reading, Recipe, RepeatedLines, Source
@@ -49,10 +54,10 @@ def test_any_shards_in_any_order_in_any_partitions_give_the_same(
 ) -> None:
     shuffled = list(pages)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    counted = [LineCounts.of(shuffled[k::shards]) for k in range(shards)]
+    counted = [LineCounts.from_documents(shuffled[k::shards]) for k in range(shards)]
     found: dict[str, dict[int, int]] = {source: {} for source in SOURCES}
     for number in range(partitions):
-        parts = (counts.part(number, partitions) for counts in counted)
+        parts = (counts.partition(number, partitions) for counts in counted)
         for source, table in merge(parts, dict.fromkeys(SOURCES, least)).items():
             assert not found[source].keys() & table.keys()  # nothing twice
             found[source] |= table
@@ -61,7 +66,7 @@ def test_any_shards_in_any_order_in_any_partitions_give_the_same(
 
 def test_a_line_counts_once_for_a_document_and_for_its_source_alone() -> None:
     pages = [("Menu of it\nMenu of it", "web"), ("Menu of it", "law")]
-    assert LineCounts.of(pages).documents_L.tolist() == [1, 1]
+    assert LineCounts.from_documents(pages).documents_L.tolist() == [1, 1]
     assert line_hash("web", "Menu of it") != line_hash("law", "Menu of it")
 
 
@@ -69,7 +74,7 @@ def test_partitions_are_the_whole_hash_space(tmp_path: Path) -> None:
     everything = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
     counts = LineCounts(["web"], everything, np.ones(4, np.uint32), np.zeros(4, np.uint32))
     for partitions in (1, 2, 3, 7):
-        parts = [counts.part(k, partitions).hashes_L for k in range(partitions)]
+        parts = [counts.partition(k, partitions).hashes_L for k in range(partitions)]
         assert np.concatenate(parts).tolist() == everything.tolist()
     counts.save(tmp_path / "counts.npz")
     loaded = LineCounts.load(tmp_path / "counts.npz")
@@ -78,7 +83,7 @@ def test_partitions_are_the_whole_hash_space(tmp_path: Path) -> None:
 
 def removed(text: str, *lines: str) -> list[str]:
     table = {line_hash("web", line): 9 for line in lines}
-    kept, gone = without(text, table, "web")
+    kept, gone = remove_repeated_lines(text, table, "web")
     left = [line.strip() for line in kept.split("\n") if line.strip()]
     before = [line.strip() for line in text.split("\n") if line.strip()]
     assert sorted(left + [line for line, _ in gone]) == sorted(before)  # nothing is lost or changed
