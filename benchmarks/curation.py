@@ -110,7 +110,7 @@ def decontamination(documents: list[Document], items: list[BenchmarkItem], repea
         gram for item in items for part in item.parts.values() for gram in shingles(part, n)
     }
     index = build_index(items, n, config)
-    decide = rules.build(config, index)
+    decide = rules.build_decide(config, index)
 
     def by_set() -> int:
         flagged = 0
@@ -150,8 +150,8 @@ def main() -> None:
     if options.only in ("", "minhash"):
         minhash(documents, options.repeats, options.peer_python)
     if options.only in ("", "decontamination"):
-        known = benchmarks.known(options.benchmarks)
-        items = [item for benchmark in known for item in benchmarks.read(benchmark)]
+        known = benchmarks.find_benchmarks(options.benchmarks)
+        items = [item for benchmark in known for item in benchmarks.read_items(benchmark)]
         decontamination(documents, items or make_items(documents), options.repeats)
     if options.only in ("", "recipe"):
         recipe.print_rates(documents, options.benchmarks, options.repeats)

@@ -1,10 +1,10 @@
 """What decontamination finds and what it takes for a leak: recall, false positives, speed.
 
-    python -m benchmarks.decontamination --benchmarks DIR --clean DIR [--rewrites DIR] [--train]
+    python -m benchmarks.decontamination --benchmarks DIR --clean DIR [--paraphrases DIR] [--train]
 
 DIR of --benchmarks has a subfolder or file for each known benchmark, that of --clean .jsonl,
-.jsonl.gz or .jsonl.zst files with a field "text". --rewrites is a folder of test_rewritten*.jsonl
-with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the rule for rewrites is
+.jsonl.gz or .jsonl.zst files with a field "text". --paraphrases is a folder of test_rewritten*.jsonl
+with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the paraphrase rule is
 measured beside the default ones. --train indexes all but the train splits and feeds their items
 as documents: copies of test items among them, which are no false positives, are counted apart.
 
@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import Benchmark, Decontamination, ParaphraseRule
-from data_pipeline.decontamination import benchmarks, paraphrases, probe, rules
+from data_pipeline.decontamination import benchmarks, paraphrases, planted_leaks, rules
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
-from data_pipeline.decontamination.index import Index, build_index
+from data_pipeline.decontamination.index import NgramIndex, build_index
 from data_pipeline.decontamination.paraphrases import ParaphraseIndex
 from data_pipeline.storage.compressed import read_chunks, split_lines
 from data_pipeline.storage.document import Document, Dropped
 
 Decide = Callable[[Sequence[Document]], list[Document | Dropped]]
 N = 13
-CLEAN_FOR_PROBE = 400_000  # characters of each file around and inside what is planted
+CLEAN_CHARACTERS = 400_000  # characters of each file around and inside what is planted
 
 
 def documents(folder: str, each: float = float("inf")) -> Iterator[Document]:
@@ -66,16 +66,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> 
 
 def recall(
     items: list[BenchmarkItem],
-    told_anew: list[BenchmarkItem],
+    paraphrased: list[BenchmarkItem],
     clean: list[Document],
     config: Decontamination,
-    index: Index,
-    rewritten: ParaphraseIndex | None,
-    most: int,
+    index: NgramIndex,
+    paraphrase_index: ParaphraseIndex | None,
+    max_items: int,
 ) -> None:
     """Recall by kind and benchmark; of the questions alone, those without words of their own."""
-    measured = probe.measure(
-        items, clean, config, index, rewritten=rewritten, paraphrases=told_anew, most=most
+    measured = planted_leaks.measure_recall(
+        items,
+        clean,
+        config,
+        index,
+        paraphrase_index=paraphrase_index,
+        paraphrases=paraphrased,
+        max_items=max_items,
     )
     cells: dict[tuple[str, str], dict[str, Any]] = {
         (row["kind"], row["benchmark"]): row for row in measured["results"]
@@ -89,8 +95,8 @@ def recall(
         mean = sum(row["recall"] for row in known) / len(known)
         generic = sum(row["generic"] for row in known)
         rows.append([kind, *shares, mean, generic])
-    rules_on = "default rules" + (" and rewrites" if rewritten is not None else "")
-    title = f"Recall of planted leaks, up to {most} items of each benchmark, {rules_on}"
+    rules_on = "default rules" + (" and paraphrases" if paraphrase_index is not None else "")
+    title = f"Recall of planted leaks, up to {max_items} items of each benchmark, {rules_on}"
     table(["kind", *names, "mean", "generic"], rows, title)
     print(
         "  generic: not found, and the question is too short or common to be told from other text"
@@ -126,10 +132,10 @@ def train_items(items: list[BenchmarkItem], config: Decontamination, shown: int)
     rest = [item for item in items if not item.id.split("/")[1].startswith("train")]
     by_id = {item.id: item for item in items}
     index = build_index(rest, N, config)
-    decide = rules.build(config, index)
-    rewritten = paraphrases.build_index(rest, ParaphraseRule())
+    decide = rules.build_decide(config, index)
+    paraphrase_index = paraphrases.build_index(rest, ParaphraseRule())
     on = replace(config, paraphrases=ParaphraseRule(enabled=True))
-    decide_rewrites = rules.build(on, index, rewritten)
+    decide_with_paraphrases = rules.build_decide(on, index, paraphrase_index)
     rows = []
     examples: list[str] = []
 
@@ -139,16 +145,16 @@ def train_items(items: list[BenchmarkItem], config: Decontamination, shown: int)
     for name in dict.fromkeys(item.benchmark for item in train):
         # Winogrande's smaller train splits are parts of the large one.
         mine = [i for i in train if i.benchmark == name and i.id.split("/")[1][6:] not in _PARTS]
-        texts = [Document(item.id, probe.whole(item), "", "") for item in mine]
+        texts = [Document(item.id, planted_leaks.whole_text(item), "", "") for item in mine]
         found = [answer for answer in decide(texts) if isinstance(answer, Dropped)]
-        more = sum(isinstance(answer, Dropped) for answer in decide_rewrites(texts))
+        more = sum(isinstance(answer, Dropped) for answer in decide_with_paraphrases(texts))
         others = [d for d in found if _agreement(by_id[d.document.id], of_test(d)) < _COPY]
         shares = [f"{len(some) / len(texts):.2%}" for some in (found, others)]
         rows.append([name, len(texts), len(found), shares[0], len(others), shares[1], more])
         for dropped in others[:shown]:
-            other = probe.whole(of_test(dropped))
+            other = planted_leaks.whole_text(of_test(dropped))
             examples.append(f"    {dropped.document.text[:150]!r}\n      {other[:150]!r}")
-    head = ["benchmark", "items", "found", "share", "no copies", "share", "with rewrites"]
+    head = ["benchmark", "items", "found", "share", "no copies", "share", "with paraphrases"]
     table(head, rows, "Items of the train split, with the other splits indexed")
     print(
         f"  a copy: of the words of both questions, or of both whole items, {_COPY:.0%} agree in "
@@ -169,7 +175,9 @@ def _agreement(one: BenchmarkItem, other: BenchmarkItem) -> float:
         return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
     questions = [next(iter(item.parts.values())) for item in (one, other)]
-    return max(ratio(*questions), ratio(probe.whole(one), probe.whole(other)))
+    return max(
+        ratio(*questions), ratio(planted_leaks.whole_text(one), planted_leaks.whole_text(other))
+    )
 
 
 def _batches(clean: Iterable[Document], number: int = 256) -> Iterator[list[Document]]:
@@ -189,7 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--benchmarks", required=True)
     parser.add_argument("--clean", required=True)
-    parser.add_argument("--rewrites", default="")
+    parser.add_argument("--paraphrases", default="")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--all", action="store_true", help="all known benchmarks, not the default")
     parser.add_argument("--items", type=int, default=300, help="planted of each benchmark")
@@ -198,9 +206,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = Decontamination()
-    known = benchmarks.known(arguments.benchmarks)
-    chosen = [b for b in known if arguments.all or b.name in benchmarks.DEFAULT]
-    items = [item for benchmark in chosen for item in benchmarks.read(benchmark)]
+    known = benchmarks.find_benchmarks(arguments.benchmarks)
+    chosen = [b for b in known if arguments.all or b.name in benchmarks.DEFAULT_BENCHMARKS]
+    items = [item for benchmark in chosen for item in benchmarks.read_items(benchmark)]
     begin = time.process_time()
     index = build_index(items, N, config)
     print(
@@ -208,31 +216,31 @@ def main() -> None:
     )
     print(f"not protected: {', '.join(benchmarks.unprotected(chosen)) or 'none'}")
     print(f"found only as a whole document: {index.unindexed or 'no item'}")
-    around = list(documents(arguments.clean, CLEAN_FOR_PROBE))
-    told_anew = _told_anew(arguments.paraphrases)
-    recall(items, told_anew, around, config, index, None, arguments.items)
+    around = list(documents(arguments.clean, CLEAN_CHARACTERS))
+    paraphrased = _read_paraphrases(arguments.paraphrases)
+    recall(items, paraphrased, around, config, index, None, arguments.items)
 
     each = arguments.megabytes * 1e6 or float("inf")
     print(f"\nFalse positives of the default rules, n = {N}: clean text of {arguments.clean}")
-    alarms(rules.build(config, index), documents(arguments.clean, each), arguments.show)
+    alarms(rules.build_decide(config, index), documents(arguments.clean, each), arguments.show)
     if arguments.train:
         train_items(items, config, arguments.show)
-    if told_anew:
+    if paraphrased:
         on = replace(config, paraphrases=ParaphraseRule(enabled=True))
-        rewritten = paraphrases.build_index(items, on.paraphrases)
-        recall(items, told_anew, around, on, index, rewritten, arguments.items)
-        print("\nFalse positives with the rule for rewrites")
-        few = documents(arguments.clean, min(each, CLEAN_FOR_PROBE))
-        alarms(rules.build(on, index, rewritten), few, arguments.show)
+        paraphrase_index = paraphrases.build_index(items, on.paraphrases)
+        recall(items, paraphrased, around, on, index, paraphrase_index, arguments.items)
+        print("\nFalse positives with the paraphrase rule")
+        few = documents(arguments.clean, min(each, CLEAN_CHARACTERS))
+        alarms(rules.build_decide(on, index, paraphrase_index), few, arguments.show)
 
 
-def _told_anew(folder: str) -> list[BenchmarkItem]:
+def _read_paraphrases(folder: str) -> list[BenchmarkItem]:
     if not folder:
         return []
     files = sorted(str(p) for p in Path(folder).glob("test_rewritten*.jsonl*"))
     if not files:
         raise SystemExit(f"no test_rewritten*.jsonl files in {folder}")
-    return list(benchmarks.rewritten(Benchmark("gsm8k", folder, paraphrases=tuple(files))))
+    return list(benchmarks.read_paraphrases(Benchmark("gsm8k", folder, paraphrases=tuple(files))))
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ def corpus(folder: str, characters: int) -> list[str]:
 def decontaminated(texts: Sequence[str], folder: Path, names: Sequence[str]) -> list[str]:
     """What decontamination against all splits of the benchmarks leaves."""
     config = Decontamination().resolved()
-    protected = [i for n in names for i in benchmarks.read(Benchmark(n, str(folder / n)))]
-    decide = rules.build(config, index.build_index(protected, config.ngram_words["D1"], config))
+    protected = [i for n in names for i in benchmarks.read_items(Benchmark(n, str(folder / n)))]
+    decide = rules.build_decide(
+        config, index.build_index(protected, config.ngram_words["D1"], config)
+    )
     answers = decide([Document(str(k), text, "all", "all") for k, text in enumerate(texts)])
     return [answer.text for answer in answers if isinstance(answer, Document)]
 

@@ -1,21 +1,21 @@
-"""The one list of what is evaluated, and how a row of each benchmark gives the texts to look for.
+"""The benchmarks that are evaluated, and the texts of each benchmark row that must not leak.
 
     >>> LAYOUTS["winogrande"]({"sentence": "The hare beat the fox because _ was fast.",
     ...                        "option1": "the hare", "option2": "the fox"})["with_option1"]
     'The hare beat the fox because the hare was fast.'
 
-An *item* is one row, its *parts* are texts that may leak apart from each other: a question without
-its answer, an answer without its question. A layout accepts the rows of the original files and
-those of the copies on the Hugging Face hub. Texts too short to be recognized alone are also part
-of a longer part: the question with its right answer.
+An *item* is one row. Its *parts* are texts that may leak separately: a question without its
+answer, an answer without its question. A *layout* is a function from a row to its parts. It accepts
+the rows of the original files and those of the copies on the Hugging Face hub. Texts too short to
+be recognized alone are repeated in a longer part: the question with its correct answer.
 
-`DEFAULT` names what the models are compared on, with its title. A further benchmark is an entry in
-LAYOUTS, or only a `Benchmark` with its field names:
+`DEFAULT_BENCHMARKS` lists the benchmarks that models are compared on. To add a benchmark, add an
+entry to LAYOUTS, or configure a `Benchmark` with its field names:
 
     Benchmark("trivia", "data/trivia.jsonl.gz", parts=("question", "answer"))
 
-Nothing is skipped: a file that cannot be read to its end, or a row without the fields, is an error,
-because decontamination against half a benchmark would look like decontamination.
+No row is skipped: a file that cannot be read to its end, or a row without the fields, is an error.
+Otherwise decontamination against half a benchmark would go unnoticed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from data_pipeline.storage.object_store import storage_path
 Row = dict[str, Any]
 Parts = dict[str, str]
 
-# What is evaluated unless a run says otherwise (paper, Table 2, and ARC-E): name -> title.
-DEFAULT = {
+# The benchmarks that are evaluated by default (paper, Table 2, and ARC-E): name -> title.
+DEFAULT_BENCHMARKS = {
     "mmlu": "MMLU",
     "arc_challenge": "ARC-C",
     "arc_easy": "ARC-E",
@@ -47,12 +47,15 @@ DEFAULT = {
     "hellaswag": "HellaSwag",
     "gsm8k": "GSM8K",
 }
-REWRITES = "rewrites"  # subfolder of a known benchmark with items told in other words
+PARAPHRASES = "paraphrases"  # subfolder of a known benchmark with paraphrased items
 
 
 @dataclass(slots=True)
 class BenchmarkItem:
-    """Item("gsm8k/test/17", "gsm8k", {"question": "Janet's ducks ...", "answer": "..."})"""
+    """One row of a benchmark, as the texts that must not leak.
+
+    BenchmarkItem("gsm8k/test/17", "gsm8k", {"question": "Janet's ducks ...", "answer": "..."})
+    """
 
     id: str
     benchmark: str
@@ -61,12 +64,15 @@ class BenchmarkItem:
 
 
 def is_option(part: str) -> bool:
-    """Whether a part is one of several answers to choose from, which alone is often any phrase."""
+    """Returns whether a part is one option of a multiple-choice question.
+
+    An option alone is often a common phrase.
+    """
     return part.startswith(("choice", "ending"))
 
 
-# Parts that hold an item from its beginning to its end, in the order of preference.
-WHOLE = (
+# Parts that contain an item from its beginning to its end, in the order of preference.
+WHOLE_ITEM_PARTS = (
     "question_answer",
     "context_ending",
     "context_answer",
@@ -77,45 +83,51 @@ WHOLE = (
 
 
 def is_whole(part: str) -> bool:
-    """Whether a part is a whole item, the question with its answer."""
-    return part in WHOLE
+    """Returns whether a part is a whole item: the question with its answer."""
+    return part in WHOLE_ITEM_PARTS
 
 
-def read(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
+def read_items(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     """Yields the items of all splits; their ids are name/split/row, rows counted from 0.
 
-    Raises ValueError for a benchmark that is unknown, missing, empty, damaged, or of another shape.
+    Raises ValueError for a benchmark that is unknown, missing, empty, damaged, or without the
+    expected fields.
     """
     layout = _layout(benchmark)
     for path in files(benchmark):
-        yield from _items(benchmark, path, layout)
+        yield from _read_file(benchmark, path, layout)
 
 
 def check(benchmark: Benchmark) -> None:
-    """Raises ValueError for a benchmark that is unknown, or of which a file is missing."""
+    """Raises ValueError for a benchmark that is unknown or misses a file."""
     _layout(benchmark)
     files(benchmark)
     for name in benchmark.paraphrases:
         if not Path(name).is_file():
-            raise ValueError(f"benchmark {benchmark.name!r}, rewrites: {name} is no file")
+            raise ValueError(f"benchmark {benchmark.name!r}, paraphrases: {name} is not a file")
 
 
-def rewritten(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
-    """Yields the items of `benchmark.rewrites`, which are told in other words; raises as `read`."""
+def read_paraphrases(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
+    """Yields the paraphrased items in the files `benchmark.paraphrases`.
+
+    A row is of the benchmark's own shape, or has the paraphrase in a field "rewritten_NAME" beside
+    each NAME, as in the files of BenBench. Raises as `read_items`.
+    """
     layout = _layout(benchmark)
 
     check(benchmark)
 
-    def told_anew(row: Row) -> Parts:
+    def paraphrase_layout(row: Row) -> Parts:
         return layout({name: row.get(f"rewritten_{name}", value) for name, value in row.items()})
 
     for name in benchmark.paraphrases:
-        yield from _items(benchmark, Path(name), told_anew)
+        yield from _read_file(benchmark, Path(name), paraphrase_layout)
 
 
-def _items(
+def _read_file(
     benchmark: Benchmark, path: Path, layout: Callable[[Row], Parts]
 ) -> Iterator[BenchmarkItem]:
+    """Yields the items of one file; raises as `read_items`."""
     split = path.name.split(".")[0]
     row_number = -1
     for row_number, row in enumerate(_rows(path)):
@@ -126,85 +138,91 @@ def _items(
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ValueError(
                 f"{path}, row {row_number}: not an item of {benchmark.name!r} "
-                f"({type(error).__name__}: {error}). Its fields are {sorted(row)}; say which "
-                f"to look for with Benchmark({benchmark.name!r}, path, parts=(...))."
+                f"({type(error).__name__}: {error}). Got the fields {sorted(row)}; to name the "
+                f"fields to index, set Benchmark({benchmark.name!r}, path, parts=(...))."
             ) from error
         name = f"{benchmark.name}/{split}/{row_number}"
         yield BenchmarkItem(name, benchmark.name, parts, benchmark.absolute_hits)
-    if row_number < 0 and benchmark.name not in OWN:
-        raise ValueError(f"{path} has no rows: a benchmark without items protects nothing")
+    if row_number < 0 and benchmark.name not in OWN_BENCHMARKS:
+        raise ValueError(f"{path} has no rows; expected at least one item of {benchmark.name!r}")
 
 
 def files(benchmark: Benchmark) -> list[Path]:
-    """The files of a benchmark, by name. Raises ValueError where there is none."""
+    """Returns the files of a benchmark, by name; raises ValueError if there are none."""
     path = storage_path(benchmark.path)
     if path.is_file():
         return [path]
-    found = sorted(path / name for name in list_names(path) if name.endswith(_SUFFIXES))
-    if not found:
+    splits = sorted(path / name for name in list_names(path) if name.endswith(_SUFFIXES))
+    if not splits:
         raise ValueError(
             f"benchmark {benchmark.name!r}: {path} is neither a file nor a folder of "
             f"SPLIT{{{','.join(_SUFFIXES)}}}"
         )
-    return found
+    return splits
 
 
-def known(folder: str) -> list[Benchmark]:
-    """Every known benchmark that has a subfolder or a file of its name in `folder`; "" gives none.
+def find_benchmarks(folder: str) -> list[Benchmark]:
+    """Returns the known benchmarks that have a subfolder or a file of their name in `folder`.
 
-    Files in the subfolder's own subfolder `rewrites` are its rewrites.
+    Files in the subfolder `paraphrases` of a benchmark's subfolder are its paraphrases.
 
-    Raises ValueError for a folder without any.
+    Returns an empty list for "". Raises ValueError for a folder without any known benchmark.
     """
     if not folder:
         return []
-    found = []
+    benchmarks = []
     for name in LAYOUTS:
         paths = [storage_path(folder) / (name + suffix) for suffix in ("", *_SUFFIXES)]
-        found += [
-            Benchmark(name, str(path), paraphrases=_rewrites(path))
+        benchmarks += [
+            Benchmark(name, str(path), paraphrases=_paraphrase_files(path))
             for path in paths
             if path.exists()
         ][:1]
-    if not found:
+    if not benchmarks:
         raise ValueError(
             f"decontamination.folder: no benchmark in {folder}; expected subfolders or files named "
-            f"{', '.join(name for name in LAYOUTS if name not in OWN)}"
+            f"{', '.join(name for name in LAYOUTS if name not in OWN_BENCHMARKS)}"
         )
-    return found
+    return benchmarks
 
 
-def _rewrites(path: Path) -> tuple[str, ...]:
-    found = (path / REWRITES).glob("*")
-    return tuple(sorted(str(file) for file in found if file.name.endswith(_SUFFIXES)))
+def _paraphrase_files(path: Path) -> tuple[str, ...]:
+    """Returns the paraphrase files of the benchmark in a folder, by name."""
+    files_of_folder = (path / PARAPHRASES).glob("*")
+    return tuple(sorted(str(file) for file in files_of_folder if file.name.endswith(_SUFFIXES)))
 
 
 def unprotected(protected: Sequence[Benchmark]) -> list[str]:
-    """The titles of the default benchmarks that are not among these."""
+    """Returns the titles of the default benchmarks that are not among `protected`."""
     names = {benchmark.name for benchmark in protected}
-    return [title for name, title in DEFAULT.items() if name not in names]
+    return [title for name, title in DEFAULT_BENCHMARKS.items() if name not in names]
 
 
 def fingerprint(benchmark: Benchmark) -> list[str]:
-    """["test.jsonl.gz 9f3c...", ...]: the name and sha256 of each file, of rewrites too."""
-    everything = [*files(benchmark), *map(Path, benchmark.paraphrases)]
-    return [f"{path.name} {file_sha256(path)}" for path in everything]
+    """Returns the name and sha256 of each file, paraphrases included.
+
+    ["test.jsonl.gz 9f3c...", ...]
+    """
+    paths = [*files(benchmark), *map(Path, benchmark.paraphrases)]
+    return [f"{path.name} {file_sha256(path)}" for path in paths]
 
 
-# Made by this pipeline and verified by their manifests; a run may well hold out nothing.
-OWN = ("held_out_items", "held_out_documents")
+# Benchmarks that this pipeline makes itself. Their files are verified by their manifests, and may
+# have no rows, since a run may hold out nothing.
+OWN_BENCHMARKS = ("held_out_items", "held_out_documents")
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 def _rows(path: Path) -> Iterator[Row]:
+    """Yields the rows of a Parquet or JSON Lines file; raises ValueError for a damaged one."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
         try:
             with path.open("rb") as file:
                 yield from parquet.read_table(file).to_pylist()
-        except OSError as error:  # ArrowInvalid, a ValueError, says enough itself
+        except OSError as error:  # ArrowInvalid is a ValueError with a clear message
             raise ValueError(f"{path} cannot be read to its end: {error}") from error
         return
     for line_number, (_, line, _) in enumerate(split_lines(read_chunks(path)), start=1):
@@ -213,13 +231,14 @@ def _rows(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {line_number} is no JSON: {error}") from error
+            raise ValueError(f"{path}, line {line_number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {line_number}: expected an object, got {row!r:.60}")
         yield row
 
 
 def _layout(benchmark: Benchmark) -> Callable[[Row], Parts]:
+    """Returns the layout of a benchmark; raises ValueError for an unknown one without `parts`."""
     if benchmark.parts:
         return lambda row: _fields(row, benchmark.parts)
     if benchmark.name in LAYOUTS:
@@ -228,15 +247,15 @@ def _layout(benchmark: Benchmark) -> Callable[[Row], Parts]:
     raise ValueError(
         f"unknown benchmark {benchmark.name!r}: known are {', '.join(LAYOUTS)}"
         + (f" (did you mean {' or '.join(close)}?)" if close else "")
-        + "; of any other, name the fields to look for: Benchmark(name, path, parts=(...))"
+        + "; for any other, name the fields to index: Benchmark(name, path, parts=(...))"
     )
 
 
-# ---- Layouts: a row -> its parts, in the order in which a reader would meet them.
+# ---- Layouts: a row -> its parts, in the order of the text; the first one is the question.
 
 
 def _fields(row: Row, names: Sequence[str]) -> Parts:
-    """Each named field; a list of texts becomes name_0, name_1 ..."""
+    """Returns each named field as a part; a list of texts becomes name_0, name_1 ..."""
     parts: Parts = {}
     for name in names:
         value = row[name]
@@ -248,13 +267,17 @@ def _fields(row: Row, names: Sequence[str]) -> Parts:
 
 
 def _text(value: Any) -> str:
+    """Returns the value; raises TypeError if it is not a text."""
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {value!r:.60}")
     return value
 
 
 def _multiple_choice(question: str, choices: Sequence[str], answer: int) -> Parts:
-    """Question, choices, and the question with its right answer (answer < 0: not published)."""
+    """Returns the question, the choices, and the question with its correct answer.
+
+    `answer` is the index of the correct choice, negative if it is not published.
+    """
     parts = {"question": _text(question)}
     parts |= {f"choice_{k}": _text(choice) for k, choice in enumerate(choices)}
     if answer >= 0:
@@ -263,7 +286,10 @@ def _multiple_choice(question: str, choices: Sequence[str], answer: int) -> Part
 
 
 def _gsm8k(row: Row) -> Parts:
-    """Answers hold calculator notes: "5 + 4 = <<5+4=9>>9". They leak with the notes or without."""
+    """Returns the parts of a GSM8K row, the answer with and without its calculator annotations.
+
+    An annotated answer reads "5 + 4 = <<5+4=9>>9". It may leak in either form.
+    """
     solution = row["answer"].split("####")[0]
     plain = re.sub(r"<<.*?>>", "", solution)
     parts = {"question": _text(row["question"]), "answer": plain}
@@ -271,19 +297,22 @@ def _gsm8k(row: Row) -> Parts:
 
 
 def _math(row: Row) -> Parts:
+    """Returns the problem and its solution."""
     return {"question": _text(row["problem"]), "answer": _text(row["solution"])}
 
 
 def _mmlu(row: Row) -> Parts:
+    """Returns the parts of an MMLU row."""
     answer = row["answer"]  # a letter in the original files, a number on the hub
     index = "ABCD".index(answer) if isinstance(answer, str) else answer
     return _multiple_choice(row["question"], row["choices"], index)
 
 
 def _arc(row: Row) -> Parts:
-    """ARC, OpenBookQA, CommonsenseQA: {"question": {"stem", "choices": [{"text", "label"}]}}.
+    """Returns the parts of a row of ARC, OpenBookQA or CommonsenseQA.
 
-    On the hub {"question" or "question_stem", "choices": {"text": [...], "label": [...]}}.
+    Original files have {"question": {"stem", "choices": [{"text", "label"}]}}, the hub has
+    {"question" or "question_stem", "choices": {"text": [...], "label": [...]}}.
     """
     question = row["question"] if "question" in row else row["question_stem"]
     if isinstance(question, dict):
@@ -297,7 +326,10 @@ def _arc(row: Row) -> Parts:
 
 
 def _truthfulqa(row: Row) -> Parts:
-    """The CSV's columns, the hub's generation and multiple_choice rows, or mc_task.json's."""
+    """Returns the parts of a TruthfulQA row.
+
+    Accepts rows of the CSV file, of the hub's generation and multiple_choice, and of mc_task.json.
+    """
     if "Question" in row:
         question, best = row["Question"], row["Best Answer"]
         answers = [*row["Correct Answers"].split("; "), *row["Incorrect Answers"].split("; ")]
@@ -306,7 +338,7 @@ def _truthfulqa(row: Row) -> Parts:
         for name in ("mc1_targets", "mc2_targets"):
             targets = row[name]
             answers += targets["choices"] if "choices" in targets else list(targets)
-        best = answers[0]  # the right answer of mc1 stands first
+        best = answers[0]  # the first answer of mc1 is the correct one
     else:
         question, best = row["question"], row["best_answer"]
         answers = [*row["correct_answers"], *row["incorrect_answers"]]
@@ -314,15 +346,19 @@ def _truthfulqa(row: Row) -> Parts:
 
 
 def _winogrande(row: Row) -> Parts:
-    """The sentence with either option in its gap."""
-    before, gap, after = _text(row["sentence"]).partition("_")
-    if not gap:
-        raise ValueError("the sentence has no gap '_'")
+    """Returns the sentence with either option in its blank."""
+    before, blank, after = _text(row["sentence"]).partition("_")
+    if not blank:
+        raise ValueError("the sentence has no blank '_'")
     return {f"with_{name}": before + row[name] + after for name in ("option1", "option2")}
 
 
 def _hellaswag(row: Row) -> Parts:
-    """WikiHow contexts carry marks as "[header]" and "[step]", which the harness takes out."""
+    """Returns the parts of a HellaSwag row.
+
+    WikiHow contexts have marks such as "[header]" and "[step]". They are removed, as
+    lm-evaluation-harness does.
+    """
     context = _text(row["ctx"] if "ctx" in row else row["query"])
     endings = row["endings"] if "endings" in row else row["choices"]
     label = row["label"] if "label" in row else row.get("gold", "")
@@ -334,31 +370,39 @@ def _hellaswag(row: Row) -> Parts:
 
 
 def _boolq(row: Row) -> Parts:
+    """Returns the question and its passage."""
     return _fields(row, ("question", "passage"))
 
 
 def _humaneval(row: Row) -> Parts:
+    """Returns the prompt and the canonical solution."""
     return {"prompt": _text(row["prompt"]), "solution": _text(row["canonical_solution"])}
 
 
 def _bbh(row: Row) -> Parts:
+    """Returns the question, alone and with its answer."""
     return {"question": _text(row["input"]), "question_answer": f"{row['input']} {row['target']}"}
 
 
 def _socialiqa(row: Row) -> Parts:
-    together = f"{_text(row['context'])} {_text(row['question'])}"
+    """Returns the context, alone and with the question, and the choices."""
+    context_question = f"{_text(row['context'])} {_text(row['question'])}"
     answers = [_text(row[f"answer{letter}"]) for letter in "ABC"]
-    parts = {"context": row["context"], "context_question": together}
+    parts = {"context": row["context"], "context_question": context_question}
     return parts | {f"choice_{k}": answer for k, answer in enumerate(answers)}
 
 
 def _held_out_items(row: Row) -> Parts:
-    """Items made from held-out documents: {"context", "choices", "answer": index}."""
+    """Returns the parts of an item made from a held-out document.
+
+    Its row is {"context", "choices", "answer": index}.
+    """
     context = _text(row["context"])
     return {"context": context, "context_answer": context + _text(row["choices"][row["answer"]])}
 
 
 def _held_out_documents(row: Row) -> Parts:
+    """Returns the text of a held-out document."""
     return {"document": _text(row["text"])}
 
 

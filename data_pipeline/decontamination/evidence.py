@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.config import Decontamination
-from data_pipeline.decontamination.index import Index
+from data_pipeline.decontamination.index import NgramIndex
 from data_pipeline.decontamination.rules import CONTAMINATED, items_in
 from data_pipeline.execution import manifest
 from data_pipeline.execution.manifest import Directory, ShardFile
@@ -45,7 +45,7 @@ def of_stage(path: Path) -> Iterator[tuple[str, str]]:
     n_of, tiers = settings["ngram_words"], stage.tiers()
 
     @cache
-    def index(n: int) -> Index:
+    def index(n: int) -> NgramIndex:
         return _index(stage, n)
 
     def n_by(source: str) -> int:
@@ -91,7 +91,7 @@ def _cut(stage: Directory) -> Iterator[tuple[str, dict[str, Any]]]:
                         yield document.source, evidence
 
 
-def _words_of(parts: set[tuple[str, str, str]], index: Index) -> Words:
+def _words_of(parts: set[tuple[str, str, str]], index: NgramIndex) -> Words:
     """The parts as texts; those of rewrites are in another index."""
     number = {part: k for k, part in enumerate(index.parts)}
     hashes = [index.words_of(number[part]) for part in sorted(parts) if part in number]
@@ -100,10 +100,10 @@ def _words_of(parts: set[tuple[str, str, str]], index: Index) -> Words:
     return Words(np.concatenate([none, *hashes]), np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _index(stage: Directory, n: int) -> Index:
+def _index(stage: Directory, n: int) -> NgramIndex:
     for name in stage.manifest["inputs"]:
         before = manifest.load(stage.path.parent / name)
         if before is not None and before.manifest["stage"] == "index":
             with before.file(f"shards/{n}.npz").verified() as path:
-                return Index.load(path)
+                return NgramIndex.load(path)
     raise ValueError(f"{stage.path}: the index that it used is not beside it any more")

@@ -1,11 +1,11 @@
-"""How long a document may be before decontamination (paper, A.4): tokens, by tier.
+"""The maximum length of a document before decontamination (paper, A.4): tokens, by tier.
 
-The tokenizer is asked only where the number of bytes leaves it open: a token has at least one.
+The text is tokenized only if its number of bytes does not decide: a token has at least one byte.
 
 >>> too_long(Document("tasks/1", "Hares are fast.", "tasks", "tasks"), 512) is None
 True
 >>> too_long(Document("tasks/1", "Hares are fast.", "tasks", "tasks"), 4).evidence
-{'tokens': 5, 'most': 4}
+{'tokens': 5, 'max_tokens': 4}
 """
 
 from __future__ import annotations
@@ -19,27 +19,30 @@ from data_pipeline.storage.document import Document, Dropped
 TOO_MANY_TOKENS = "too_many_tokens"
 
 
-def too_long(document: Document, most: int, tokenizer: str = "") -> Dropped | None:
-    """The document as dropped if it has more than `most` tokens; `most` = 0 allows any length.
+def too_long(document: Document, max_tokens: int, tokenizer: str = "") -> Dropped | None:
+    """Returns the document as dropped if it is too long, else None.
 
-    `tokenizer`: a SentencePiece model; "" is Mistral's.
+    Args:
+      document: any document.
+      max_tokens: the largest number of tokens that is kept; 0 allows any length.
+      tokenizer: path of a SentencePiece model; "" is Mistral's.
     """
     text = document.text
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    if not most or size < most:
+    if not max_tokens or size < max_tokens:
         return None
     tokens = len(opened(tokenizer).encode(text))
-    if tokens <= most:
+    if tokens <= max_tokens:
         return None
-    evidence: dict[str, Any] = {"tokens": tokens, "most": most}
+    evidence: dict[str, Any] = {"tokens": tokens, "max_tokens": max_tokens}
     return Dropped(document, TOO_MANY_TOKENS, evidence)
 
 
 def check(max_tokens: Mapping[str, int], tiers: set[str]) -> None:
-    """Raises ValueError for a limit of no tier, or below 0."""
-    for tier, most in max_tokens.items():
-        if tier not in tiers or most < 0:
+    """Raises ValueError for a limit of an unknown tier, or a negative one."""
+    for tier, limit in max_tokens.items():
+        if tier not in tiers or limit < 0:
             raise ValueError(
-                f"decontamination.max_tokens: got {tier!r}: {most}; expected tokens of a document, "
+                f"decontamination.max_tokens: got {tier!r}: {limit}; expected a number of tokens, "
                 f"0 for any length, for tiers {', '.join(sorted(tiers))}"
             )

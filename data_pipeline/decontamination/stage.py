@@ -16,7 +16,7 @@ from data_pipeline.decontamination import (
     index,
     lengths,
     paraphrases,
-    probe,
+    planted_leaks,
     rules,
 )
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
@@ -37,7 +37,7 @@ from data_pipeline.execution.shard_output import (
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import shared_ngrams
 
-REWRITES = "rewrites"  # the file of the index that the rule for rewrites looks things up in
+PARAPHRASES = "paraphrases"  # the index of the paraphrase rule, by the name of its shard
 EXAMPLES = 12  # of passages that were cut, in a ledger
 DOCUMENTS, ITEMS = "held_out_documents", "held_out_items"  # benchmarks of a run's own
 
@@ -75,7 +75,7 @@ def check_benchmarks(recipe: Recipe) -> None:
         cut_spans.check(config.cut_spans)
     if config.paraphrases.enabled:
         paraphrases.check(config.paraphrases)
-    for benchmark in [*config.benchmarks, *benchmarks.known(config.folder)]:
+    for benchmark in [*config.benchmarks, *benchmarks.find_benchmarks(config.folder)]:
         benchmarks.check(benchmark)
 
 
@@ -89,7 +89,7 @@ def protect(
     config = recipe.decontamination.resolved()
     if not config.enabled:
         return None
-    outside = [*config.benchmarks, *benchmarks.known(config.folder)]
+    outside = [*config.benchmarks, *benchmarks.find_benchmarks(config.folder)]
     if missing := benchmarks.unprotected(outside):
         where = config.folder or "decontamination.folder, which is not set"
         console.print(f"  [yellow]not protected:[/] {', '.join(missing)} (not in {where})")
@@ -100,7 +100,7 @@ def protect(
     side = made | {f"sample/{file.name}": file for file in sample.files() if config.held_out}
     names = [str(n) for n in sorted(set(config.ngram_words.values()))]
     if config.paraphrases.enabled:
-        names.append(REWRITES)
+        names.append(PARAPHRASES)
     made_index = runner.stage(
         "index",
         make_index,
@@ -115,12 +115,12 @@ def protect(
 def items_of(outside: list[Benchmark], made: Mapping[str, ShardFile]) -> Iterator[BenchmarkItem]:
     """The items of all benchmarks, of a run's own last."""
     for benchmark in outside:
-        yield from benchmarks.read(benchmark)
+        yield from benchmarks.read_items(benchmark)
     for name in (DOCUMENTS, ITEMS):
         if name in made:
             with made[name].verified() as path:
                 # A document is long: some n-grams of it are a phrase, not a leak.
-                yield from benchmarks.read(
+                yield from benchmarks.read_items(
                     Benchmark(name, str(path), absolute_hits=name != DOCUMENTS)
                 )
 
@@ -133,7 +133,7 @@ def make_index(task: Task) -> Ledger:
     path = task.out / "shards" / f"{task.shard}.npz"
     ledger = new_ledger(task)
     ledger.extra = {"items": dict(Counter(item.benchmark for item in everything))}
-    if task.shard == REWRITES:
+    if task.shard == PARAPHRASES:
         paraphrases.build_index(everything, config.paraphrases).save(path)
     else:
         n = int(task.shard)
@@ -151,14 +151,14 @@ def make_index(task: Task) -> Ledger:
 
 
 @cache
-def load_index(file: ShardFile) -> index.Index:
+def load_index(file: ShardFile) -> index.NgramIndex:
     """Checked and read once in a process: a worker looks through many shards with one index."""
     with file.verified() as path:
-        return index.Index.load(path)
+        return index.NgramIndex.load(path)
 
 
 @cache
-def load_rewrites(file: ShardFile) -> paraphrases.ParaphraseIndex:
+def load_paraphrase_index(file: ShardFile) -> paraphrases.ParaphraseIndex:
     """As `load_index`."""
     with file.verified() as path:
         return paraphrases.ParaphraseIndex.load(path)
@@ -188,13 +188,15 @@ def measure(task: Task) -> Ledger:
     config, outside = task.config
     n = config.ngram_words[Tier.D1.value]
     held_out = ids_of(task.side["held_out"])
-    found = probe.measure(
+    found = planted_leaks.measure_recall(
         items_of(outside, task.side),
         (document for document in documents_of(task) if document.id not in held_out),
         config,
         load_index(task.side[str(n)]),
-        rewritten=_rewrites(task),
-        paraphrases=[item for benchmark in outside for item in benchmarks.rewritten(benchmark)],
+        paraphrase_index=_paraphrase_index(task),
+        paraphrases=[
+            item for benchmark in outside for item in benchmarks.read_paraphrases(benchmark)
+        ],
     )
     ledger = new_ledger(task)
     add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | found, indent=1))
@@ -202,8 +204,9 @@ def measure(task: Task) -> Ledger:
     return ledger
 
 
-def _rewrites(task: Task) -> paraphrases.ParaphraseIndex | None:
-    return load_rewrites(task.side[REWRITES]) if REWRITES in task.side else None
+def _paraphrase_index(task: Task) -> paraphrases.ParaphraseIndex | None:
+    file = task.side.get(PARAPHRASES)
+    return load_paraphrase_index(file) if file is not None else None
 
 
 def decontaminate(
@@ -282,8 +285,8 @@ def decontaminate_shard(task: Task) -> Ledger:
 
 
 def _decide(task: Task, config: Decontamination, n: int) -> Decide:
-    loaded, rewritten = load_index(task.side[str(n)]), _rewrites(task)
+    ngram_index, paraphrase_index = load_index(task.side[str(n)]), _paraphrase_index(task)
     if config.cut_spans.enabled:
-        find = rules.finder(config, loaded, rewritten)
-        return cut_spans.build(config.cut_spans, find)
-    return rules.build(config, loaded, rewritten)
+        find = rules.build_find(config, ngram_index, paraphrase_index)
+        return cut_spans.build_decide(config.cut_spans, find)
+    return rules.build_decide(config, ngram_index, paraphrase_index)

@@ -12,16 +12,16 @@ import zstandard
 
 from data_pipeline.config import Benchmark
 from data_pipeline.decontamination.benchmarks import (
-    DEFAULT,
+    DEFAULT_BENCHMARKS,
     LAYOUTS,
     BenchmarkItem,
     check,
     files,
+    find_benchmarks,
     fingerprint,
     is_option,
-    known,
-    read,
-    rewritten,
+    read_items,
+    read_paraphrases,
     unprotected,
 )
 
@@ -227,7 +227,7 @@ def test_a_row_gives_its_parts(
     name: str, row: dict[str, Any], parts: dict[str, str], tmp_path: Path
 ) -> None:
     write(tmp_path / "test.jsonl", [row])
-    (item,) = read(Benchmark(name, str(tmp_path)))
+    (item,) = read_items(Benchmark(name, str(tmp_path)))
     assert item == BenchmarkItem(f"{name}/test/0", name, parts)
     assert list(item.parts) == list(parts), "the first part is the question"
 
@@ -243,7 +243,7 @@ def test_all_splits_in_all_formats_are_read_in_order_of_name(tmp_path: Path) -> 
     write(tmp_path / "d.jsonl", rows[:2])
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     write(tmp_path / "README.md", ["not a split"])
-    ids = [item.id for item in read(Benchmark("gsm8k", str(tmp_path)))]
+    ids = [item.id for item in read_items(Benchmark("gsm8k", str(tmp_path)))]
     expected = ["a/0", "a/1", "a/2", "b/0", "c/0", "c/1", "d/0", "d/1"]
     assert ids == [f"gsm8k/{rest}" for rest in expected]
 
@@ -253,7 +253,7 @@ def test_any_benchmark_by_its_fields(tmp_path: Path) -> None:
     write(path, [{"q": "Who?", "answers": ["he", "she"], "more": 1}])
     benchmark = Benchmark("trivia", str(path), parts=("q", "answers"), absolute_hits=False)
     parts = {"q": "Who?", "answers_0": "he", "answers_1": "she"}
-    assert list(read(benchmark)) == [
+    assert list(read_items(benchmark)) == [
         BenchmarkItem("trivia/trivia/0", "trivia", parts, absolute_hits=False)
     ]
 
@@ -280,7 +280,7 @@ def damaged_zst(good: bytes) -> bytes:
         ("test.jsonl.gz", gzip.compress(json.dumps(GOOD).encode() * 50)[:-9], "test.jsonl.gz"),
         ("test.jsonl.zst", damaged_zst(json.dumps(GOOD).encode() + b"\n"), "test.jsonl.zst"),
         ("test.jsonl.gz", b"this is not gzip", "test.jsonl.gz"),
-        ("test.jsonl", json.dumps(GOOD).encode() + b'\n{"question": "How', "line 2 is no JSON"),
+        ("test.jsonl", json.dumps(GOOD).encode() + b'\n{"question": "How', "line 2 is not JSON"),
         ("test.jsonl", b'{"question": "\xff", "answer": "4"}', "line 1"),
         ("test.jsonl", b"[1, 2]\n", r"expected an object, got \[1, 2\]"),
         ("test.jsonl", b"", "has no rows"),
@@ -296,36 +296,36 @@ def test_a_damaged_benchmark_is_an_error(
 ) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        list(read(Benchmark("gsm8k", str(tmp_path))))
+        list(read_items(Benchmark("gsm8k", str(tmp_path))))
 
 
 def test_a_missing_or_unknown_benchmark_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither a file nor a folder"):
-        list(read(Benchmark("gsm8k", str(tmp_path / "nowhere"))))
+        list(read_items(Benchmark("gsm8k", str(tmp_path / "nowhere"))))
     with pytest.raises(ValueError, match="neither a file nor a folder"):
-        list(read(Benchmark("gsm8k", str(tmp_path))))
+        list(read_items(Benchmark("gsm8k", str(tmp_path))))
     with pytest.raises(ValueError, match="did you mean gsm8k"):
-        list(read(Benchmark("gsm8", str(tmp_path))))
+        list(read_items(Benchmark("gsm8", str(tmp_path))))
     with pytest.raises(ValueError, match=r"parts=\(\.\.\.\)"):
-        list(read(Benchmark("something else", str(tmp_path))))
+        list(read_items(Benchmark("something else", str(tmp_path))))
 
 
 def test_a_run_may_hold_out_nothing(tmp_path: Path) -> None:
     write(tmp_path / "items.jsonl", [])
-    assert list(read(Benchmark("held_out_items", str(tmp_path / "items.jsonl")))) == []
+    assert list(read_items(Benchmark("held_out_items", str(tmp_path / "items.jsonl")))) == []
 
 
 # ---- Folders of benchmarks
 
 
 def test_known_finds_what_lies_in_a_folder(tmp_path: Path) -> None:
-    assert known("") == []
+    assert find_benchmarks("") == []
     with pytest.raises(ValueError, match="no benchmark in"):
-        known(str(tmp_path))
+        find_benchmarks(str(tmp_path))
     write(tmp_path / "mmlu" / "test.jsonl", [])
     write(tmp_path / "gsm8k.jsonl.gz", [])
     write(tmp_path / "unknown" / "test.jsonl", [])
-    assert known(str(tmp_path)) == [
+    assert find_benchmarks(str(tmp_path)) == [
         Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl.gz")),
         Benchmark("mmlu", str(tmp_path / "mmlu")),
     ]
@@ -344,40 +344,42 @@ def test_fingerprint_changes_with_content_and_names(tmp_path: Path) -> None:
     assert fingerprint(benchmark)[0] != first[0]
 
 
-# ---- Rewrites, and what is not protected
+# ---- Paraphrases, and what is not protected
 
 
-def test_rewrites_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> None:
+def test_paraphrases_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> None:
     row = {"question": "How many hares?", "answer": "Four.\n#### 4"}
     told = {"question": "What number of hares?", "answer": "It is four.\n#### 4"}
     write(tmp_path / "gsm8k" / "test.jsonl", [row])
-    write(tmp_path / "gsm8k" / "rewrites" / "a.jsonl.gz", [told])
+    write(tmp_path / "gsm8k" / "paraphrases" / "a.jsonl.gz", [told])
     both = row | {f"rewritten_{name}": text for name, text in told.items()}
-    write(tmp_path / "gsm8k" / "rewrites" / "b.jsonl", [both])
-    (benchmark,) = known(str(tmp_path))
+    write(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [both])
+    (benchmark,) = find_benchmarks(str(tmp_path))
     assert [Path(name).name for name in benchmark.paraphrases] == ["a.jsonl.gz", "b.jsonl"]
     parts = {"question": "What number of hares?", "answer": "It is four.\n"}
-    found = list(rewritten(benchmark))
+    found = list(read_paraphrases(benchmark))
     assert [item.id for item in found] == ["gsm8k/a/0", "gsm8k/b/0"]
     assert [item.parts for item in found] == [parts, parts]
-    assert [item.id for item in read(benchmark)] == ["gsm8k/test/0"]
+    assert [item.id for item in read_items(benchmark)] == ["gsm8k/test/0"]
     before = fingerprint(benchmark)
     assert len(before) == 3
-    write(tmp_path / "gsm8k" / "rewrites" / "b.jsonl", [told])
+    write(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [told])
     assert fingerprint(benchmark) != before
 
 
-def test_missing_rewrites_are_an_error(tmp_path: Path) -> None:
+def test_missing_paraphrases_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k.jsonl", [GOOD])
     benchmark = Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl"), paraphrases=("nowhere.jsonl",))
-    for function in (check, lambda b: list(rewritten(b))):
-        with pytest.raises(ValueError, match=r"rewrites: nowhere.jsonl is no file"):
+    for function in (check, lambda b: list(read_paraphrases(b))):
+        with pytest.raises(ValueError, match=r"paraphrases: nowhere.jsonl is not a file"):
             function(benchmark)
     check(Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl")))
 
 
 def test_default_benchmarks_that_are_missing_are_named() -> None:
-    assert set(DEFAULT) <= set(LAYOUTS)
-    named = [Benchmark(name, "x") for name in DEFAULT if name not in ("arc_easy", "gsm8k")]
+    assert set(DEFAULT_BENCHMARKS) <= set(LAYOUTS)
+    named = [
+        Benchmark(name, "x") for name in DEFAULT_BENCHMARKS if name not in ("arc_easy", "gsm8k")
+    ]
     assert unprotected([*named, Benchmark("trivia", "x")]) == ["ARC-E", "GSM8K"]
     assert len(unprotected([])) == 7

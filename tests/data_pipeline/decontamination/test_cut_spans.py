@@ -21,7 +21,7 @@ ITEMS = [
     BenchmarkItem("tales/test/1", "tales", {"question": SECOND}),
 ]
 CONFIG = Decontamination(cut_spans=CutSpans(enabled=True, margin_sentences=1))
-FIND = rules.finder(CONFIG, build_index(ITEMS, 13, CONFIG))
+FIND = rules.build_find(CONFIG, build_index(ITEMS, 13, CONFIG))
 
 
 def sentences(number: int, seed: int = 0) -> list[str]:
@@ -34,7 +34,7 @@ def sentences(number: int, seed: int = 0) -> list[str]:
 
 def decide(text: str, knobs: CutSpans = CONFIG.cut_spans) -> Document | Dropped:
     document = Document("web/1", text, "web", "web", {"file": "a"})
-    (answer,) = cut_spans.build(knobs, FIND)([document])
+    (answer,) = cut_spans.build_decide(knobs, FIND)([document])
     return answer
 
 
@@ -98,7 +98,7 @@ def test_what_folds_to_other_letters_does_not_move_the_cut() -> None:
 
 def test_clean_documents_are_the_same_objects() -> None:
     documents = [Document(str(k), "".join(sentences(9, k)), "web", "web") for k in range(5)]
-    answers = cut_spans.build(CONFIG.cut_spans, FIND)(documents)
+    answers = cut_spans.build_decide(CONFIG.cut_spans, FIND)(documents)
     assert all(a is d for a, d in zip(answers, documents, strict=True))
 
 
@@ -107,10 +107,10 @@ def test_clean_documents_are_the_same_objects() -> None:
     [
         (CutSpans(enabled=True, max_share=0.0), "expected a share above 0"),
         (CutSpans(enabled=True, max_share=20), "expected a share above 0"),
-        (CutSpans(enabled=True, margin_sentences=-1), "nothing below 0"),
-        (CutSpans(enabled=True, min_words=-1), "nothing below 0"),
+        (CutSpans(enabled=True, margin_sentences=-1), "no negative value"),
+        (CutSpans(enabled=True, min_words=-1), "no negative value"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(knobs: CutSpans, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        cut_spans.build(knobs, FIND)
+        cut_spans.build_decide(knobs, FIND)

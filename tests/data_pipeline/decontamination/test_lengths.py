@@ -20,7 +20,7 @@ def test_a_document_may_have_as_many_tokens_as_the_limit(text: str) -> None:
     dropped = lengths.too_long(document(text), tokens - 1)
     assert dropped is not None
     assert dropped.reason == "too_many_tokens"
-    assert dropped.evidence == {"tokens": tokens, "most": tokens - 1}
+    assert dropped.evidence == {"tokens": tokens, "max_tokens": tokens - 1}
 
 
 def test_no_limit_and_short_texts_need_no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from data_pipeline.config import Decontamination, Rules
 from data_pipeline.decontamination import rules
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
-from data_pipeline.decontamination.index import Index, build_index, word_bits
+from data_pipeline.decontamination.index import NgramIndex, build_index, word_bits
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import shared_ngrams
 from data_pipeline.text.ngrams import words
@@ -47,7 +47,7 @@ def check(
 ) -> list[dict[str, Any] | None]:
     """The evidence for each text, None for a clean one."""
     documents = [Document(str(k), text, "web", "web") for k, text in enumerate(texts)]
-    answers = rules.build(config, build_index(items, n, config))(documents)
+    answers = rules.build_decide(config, build_index(items, n, config))(documents)
     for answer, document in zip(answers, documents, strict=True):
         assert (answer.document if isinstance(answer, Dropped) else answer) is document
         assert not isinstance(answer, Dropped) or answer.reason == "contaminated"
@@ -319,18 +319,18 @@ def test_an_index_survives_saving_in_the_same_bytes(tmp_path: Path) -> None:
         index.save(tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
-    loaded = Index.load(tmp_path / "a.npz")
+    loaded = NgramIndex.load(tmp_path / "a.npz")
     assert (loaded.n, loaded.seed_n, loaded.parts, loaded.unindexed) == (
         index.n,
         index.seed_n,
         index.parts,
         index.unindexed,
     )
-    for name in ("absolute_K", "bits_G", "evidence_K"):
+    for name in ("absolute_K", "seed_bits_G", "total_seed_bits_K"):
         assert np.array_equal(getattr(loaded, name), getattr(index, name)), name
     texts = [item.parts["question"] + clean(k) for k, item in enumerate(items)]
     documents = [Document(str(k), text, "web", "web") for k, text in enumerate(texts)]
-    answers = [rules.build(DEFAULT, which)(documents) for which in (index, loaded)]
+    answers = [rules.build_decide(DEFAULT, which)(documents) for which in (index, loaded)]
     assert answers[0] == answers[1]
     assert sum(isinstance(a, Dropped) for a in answers[0]) > 40
 
@@ -339,7 +339,9 @@ def test_an_index_of_nothing_finds_nothing(tmp_path: Path) -> None:
     index = build_index([], 13, DEFAULT)
     index.save(tmp_path / "a.npz")
     document = Document("1", QUESTION, "web", "web")
-    assert rules.build(DEFAULT, Index.load(tmp_path / "a.npz"))([document]) == [document]
+    assert rules.build_decide(DEFAULT, NgramIndex.load(tmp_path / "a.npz"))([document]) == [
+        document
+    ]
 
 
 PROGRAM = """
@@ -373,7 +375,7 @@ def test_rare_words_say_more_than_common_ones() -> None:
     [
         (Decontamination(sample_share=50), "sample_share: got 50"),
         (Decontamination(item_share=-0.1), "item_share"),
-        (Decontamination(absolute_hits=-1), "nothing below 0"),
+        (Decontamination(absolute_hits=-1), "no negative value"),
         (Decontamination(item_ngram_words=0), "at least one word"),
         (Decontamination(max_items_per_ngram=0), "max_items_per_ngram"),
         (Decontamination(**OFF), "enabled = False"),
@@ -439,11 +441,13 @@ def test_what_a_held_out_document_has_from_a_template_is_no_evidence() -> None:
     other = Document("web/9", page(9, 9), "web", "web")
     leak = Document("web/10", f"{clean(50)} {pages[0].text} {clean(50, 1)}", "web", "web")
     for given, expected in ((None, [True, True]), (templates, [False, True])):
-        answers = rules.build(DEFAULT, build_index([item], 13, DEFAULT, given))([other, leak])
+        answers = rules.build_decide(DEFAULT, build_index([item], 13, DEFAULT, given))(
+            [other, leak]
+        )
         assert [isinstance(answer, Dropped) for answer in answers] == expected
     benchmark = BenchmarkItem("b/1", "b", {"question": frame[0]})
     index = build_index([benchmark], 13, DEFAULT, templates)
-    answers = rules.build(DEFAULT, index)([other])
+    answers = rules.build_decide(DEFAULT, index)([other])
     assert isinstance(answers[0], Dropped), "a benchmark's text stays evidence, wherever it stands"
 
 

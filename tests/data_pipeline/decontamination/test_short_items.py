@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.decontamination import short_items
-from data_pipeline.decontamination.surprise import word_bits
+from data_pipeline.decontamination.word_information import word_bits
 from data_pipeline.text.ngrams import Words, words
 
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
@@ -22,11 +22,11 @@ def built(parts: list[str], most: int = 10) -> tuple[short_items.ShortItems, Wor
     found = words(parts)
     everything = np.ones(len(parts), bool)
     items = np.arange(len(parts))
-    return short_items.build(found, everything, everything, items, most), found
+    return short_items.build_short_items(found, everything, everything, items, most), found
 
 
 def search(
-    texts: list[str], parts: list[str], share: float = short_items.SHARE
+    texts: list[str], parts: list[str], share: float = short_items.MIN_SHARE
 ) -> dict[int, float]:
     short, found = built(parts)
     best: dict[int, float] = {}

@@ -61,7 +61,7 @@ def run(
     side = {"held_out": shard(tmp_path / "held_out.jsonl.zst", [Document("h", "x", "web", "web")])}
     names = {str(n) for n in config.ngram_words.values()}
     if config.paraphrases.enabled:
-        names.add(step.REWRITES)
+        names.add(step.PARAPHRASES)
     for name in names:
         made = step.make_index(Task(name, out=tmp_path / "index", config=(config, [benchmark])))
         path = tmp_path / "index" / "shards" / f"{name}.npz"
@@ -106,7 +106,7 @@ def test_every_document_is_kept_or_dropped_for_its_reason(
         "long task": "too_many_tokens",
         "long synthetic": "too_many_tokens",
     }
-    assert dropped["long task"].evidence["tokens"] > 512 == dropped["long task"].evidence["most"]
+    assert dropped["long task"].evidence["tokens"] > 512 == dropped["long task"].evidence["max_tokens"]
     assert ledger.sources["tasks"].dropped == {"too_many_tokens": 1}
 
 
@@ -140,12 +140,12 @@ def test_a_source_may_have_its_own_n(tmp_path: Path, benchmark: Benchmark) -> No
     assert ([d.id for d in kept], list(dropped)) == (["b"], ["a"])
 
 
-def test_rewrites_are_looked_for_where_that_is_on(tmp_path: Path, benchmark: Benchmark) -> None:
+def test_paraphrases_are_searched_for_if_enabled(tmp_path: Path, benchmark: Benchmark) -> None:
     words = clean(25, 8).split()
     shuffled = " ".join(words[k] for k in random.Random(0).sample(range(25), 25))
     config = Decontamination(paraphrases=ParaphraseRule(enabled=True))
     _, kept, dropped = run(tmp_path, config, benchmark, [document("a", shuffled)])
-    assert dropped["a"].evidence["rule"] == "rewrite"
+    assert dropped["a"].evidence["rule"] == "paraphrase"
     off = tmp_path / "off"
     off.mkdir()
     _, kept, dropped = run(off, Decontamination(), benchmark, [document("a", shuffled)])
@@ -169,7 +169,7 @@ def test_decontamination_that_is_off_takes_out_held_out_documents_only(
         (Decontamination(cut_spans=CutSpans(enabled=True, max_share=0)), "cut_spans.max_share"),
         (
             Decontamination(paraphrases=ParaphraseRule(enabled=True, similarity=2)),
-            "rewrites.similarity",
+            "paraphrases.similarity",
         ),
         (Decontamination(benchmarks=[Benchmark("mmlu", "nowhere")]), "'mmlu': nowhere is neither"),
         (Decontamination(folder="nowhere"), "no benchmark in nowhere"),

@@ -225,7 +225,7 @@ def corpora(benchmarks: dict[str, list[dict[str, str]]]) -> dict[str, list[str]]
         for name in SETS
         for k, fact in enumerate(benchmarks[name])
     ]
-    decide = rules.build(config, index.build_index(items, config.ngram_words["D1"], config))
+    decide = rules.build_decide(config, index.build_index(items, config.ngram_words["D1"], config))
     documents = [Document(str(k), text, "facts", "facts") for k, text in enumerate(planted)]
     left = [a.text for a in decide(documents) if isinstance(a, Document)]
     return {"clean": clean, "planted": planted, "decontaminated": left}

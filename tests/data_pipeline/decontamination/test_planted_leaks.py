@@ -1,4 +1,4 @@
-"""The probe measures what the rules do: it falls when they are weakened, and never varies."""
+"""Recall on planted leaks falls when the rules are weakened, and never varies."""
 
 import random
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import Decontamination
-from data_pipeline.decontamination import probe
+from data_pipeline.decontamination import planted_leaks
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document
@@ -36,7 +36,7 @@ CLEAN = [Document(f"web/{k}", text(10**6 + k, 400), "web", "web") for k in range
 def measure(
     config: Decontamination, what: list[BenchmarkItem], clean: list[Document] = CLEAN, n: int = 13
 ) -> dict[str, Any]:
-    return probe.measure(what, clean, config, build_index(what, n, config))
+    return planted_leaks.measure_recall(what, clean, config, build_index(what, n, config))
 
 
 def recall(measured: dict[str, Any], kind: str, benchmark: str = "b") -> float:
@@ -51,7 +51,7 @@ def recall(measured: dict[str, Any], kind: str, benchmark: str = "b") -> float:
 def test_every_kind_is_measured_for_every_benchmark() -> None:
     measured = measure(Decontamination(), items("b", 12) + items("c", 5, seed=1000))
     keys = [(row["benchmark"], row["kind"]) for row in measured["results"]]
-    assert keys == [(name, kind) for name in ("b", "c") for kind in probe.KINDS]
+    assert keys == [(name, kind) for name in ("b", "c") for kind in planted_leaks.KINDS]
     assert [row["planted"] for row in measured["results"]] == [12] * 11 + [5] * 11
     for row in measured["results"]:
         assert row["recall"] == round(row["found"] / row["planted"], 4)
@@ -82,7 +82,9 @@ def test_the_papers_rule_alone_is_measured_as_blind_to_dilution_and_edits() -> N
 
 def test_what_is_not_indexed_is_measured_as_not_found() -> None:
     config = Decontamination()
-    measured = probe.measure(items("b", 20), CLEAN, config, build_index([], 13, config))
+    measured = planted_leaks.measure_recall(
+        items("b", 20), CLEAN, config, build_index([], 13, config)
+    )
     assert {row["found"] for row in measured["results"]} == {0}
 
 
@@ -100,14 +102,14 @@ def test_the_same_input_gives_the_same_table_whatever_the_order_of_items() -> No
     what = items("b", 150)
     first = measure(papers, what)
     assert 0 < recall(first, "edited_10_percent") < 1
-    assert first["results"][0]["planted"] == probe.ITEMS
+    assert first["results"][0]["planted"] == planted_leaks.MAX_ITEMS
     assert measure(papers, what) == first
     assert measure(papers, what[::-1]) == first
 
 
 def test_cost_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CLEAN_CHARACTERS", 10_000)
-    monkeypatch.setattr(probe, "ITEM_CHARACTERS", 1_000)
+    monkeypatch.setattr(planted_leaks, "CLEAN_CHARACTERS", 10_000)
+    monkeypatch.setattr(planted_leaks, "MAX_ITEM_CHARACTERS", 1_000)
     book = BenchmarkItem("b/test/book", "b", {"document": text(3, 5000)})
     measured = measure(Decontamination(), [book, *items("b", 3)])
     assert measured["results"][0]["planted"] == 3
@@ -131,20 +133,22 @@ def test_without_clean_text_there_is_nothing_to_plant_in() -> None:
     ],
 )
 def test_a_whole_item_is_what_a_text_would_hold(parts: dict[str, str], whole: str) -> None:
-    assert probe.whole(BenchmarkItem("b/0", "b", parts)) == whole
+    assert planted_leaks.whole_text(BenchmarkItem("b/0", "b", parts)) == whole
 
 
-def test_rewrites_are_planted_as_they_are() -> None:
+def test_paraphrases_are_planted_as_they_are() -> None:
     what = items("b", 8)
-    told_anew = [
-        BenchmarkItem(f"b/retold/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)
+    paraphrased = [
+        BenchmarkItem(f"b/paraphrased/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)
     ]
     config = Decontamination()
     index = build_index(what, 13, config)
-    measured = probe.measure(what, CLEAN, config, index, paraphrases=[*what[:3], *told_anew])
-    assert recall(measured, "rewritten") == round(3 / 11, 4)
+    measured = planted_leaks.measure_recall(
+        what, CLEAN, config, index, paraphrases=[*what[:3], *paraphrased]
+    )
+    assert recall(measured, "paraphrased") == round(3 / 11, 4)
     kinds = [row["kind"] for row in measured["results"]]
-    assert kinds == [*probe.KINDS, *probe.RETOLD]
+    assert kinds == [*planted_leaks.KINDS, *planted_leaks.PARAPHRASE_KINDS]
 
 
 def test_questions_too_short_to_be_told_from_other_text_are_counted_apart() -> None:
@@ -166,5 +170,7 @@ def test_questions_too_short_to_be_told_from_other_text_are_counted_apart() -> N
 def test_fewer_items_are_planted_where_it_is_asked_for() -> None:
     config = Decontamination()
     what = items("b", 12)
-    measured = probe.measure(what, CLEAN, config, build_index(what, 13, config), most=4)
+    measured = planted_leaks.measure_recall(
+        what, CLEAN, config, build_index(what, 13, config), max_items=4
+    )
     assert {row["planted"] for row in measured["results"]} == {4}
