@@ -106,7 +106,9 @@ def test_every_document_is_kept_or_dropped_for_its_reason(
         "long task": "too_many_tokens",
         "long synthetic": "too_many_tokens",
     }
-    assert dropped["long task"].evidence["tokens"] > 512 == dropped["long task"].evidence["max_tokens"]
+    assert (
+        dropped["long task"].evidence["tokens"] > 512 == dropped["long task"].evidence["max_tokens"]
+    )
     assert ledger.sources["tasks"].dropped == {"too_many_tokens": 1}
 
 
