@@ -6,14 +6,31 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 
 from data_pipeline.cleaning import repeated_lines
 from data_pipeline.config import CleaningProfile, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import add_file, documents_of, new_ledger
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """The settings of a worker that counts lines: `profiles` maps categories to rules."""
+
+    repeated_lines: RepeatedLines
+    profiles: dict[str, CleaningProfile]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """The smallest number of documents that makes a line boilerplate, by source."""
+
+    min_documents: dict[str, int]
 
 
 def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Directory | None:
@@ -30,7 +47,7 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
             f"all lines) or more"
         )
     # Which profile a category has is a setting of cleaning, and the only one that matters here.
-    settings = (config, recipe.cleaning.profiles)
+    settings = LineSettings(config, recipe.cleaning.profiles)
     counted = runner.stage(
         "lines",
         count_shard,
@@ -44,29 +61,30 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
     counts: dict[str, list[ShardFile]] = {f"{k:05d}": [] for k in range(config.partitions)}
     for file in counted.files():
         counts[file.path.name.rsplit(".", 2)[1]].append(file)
-    least = {
+    min_documents = {
         source: math.floor(max(config.min_documents, config.min_share * number)) + 1
         for source, number in documents.items()
     }
     return runner.stage(
         "repeated_lines",
         merge_partition,
-        [Task(number, inputs=tuple(files), config=least) for number, files in counts.items()],
-        config=[config, least],
+        [
+            Task(number, MergeSettings(min_documents), None, inputs=tuple(files))
+            for number, files in counts.items()
+        ],
+        config=[config, min_documents],
         inputs=[counted],
     )
 
 
-def count_shard(task: Task) -> Ledger:
+def count_shard(task: Task[LineSettings, None]) -> Ledger:
     """A file of counts for each partition; `extra`: the documents of each source that count."""
-    config: RepeatedLines
-    profiles: dict[str, CleaningProfile]
-    config, profiles = task.config
+    config = task.settings.repeated_lines
     documents: Counter[str] = Counter()
 
     def counted() -> Iterator[tuple[str, str]]:
         for document in documents_of(task):
-            if applies(document, config, profiles):
+            if applies(document, config, task.settings.profiles):
                 documents[document.source] += 1
                 yield document.text, document.source
 
@@ -87,10 +105,9 @@ def applies(
     return profiles.get(document.category, CleaningProfile.PROSE) in config.profiles
 
 
-def merge_partition(task: Task) -> Ledger:
+def merge_partition(task: Task[MergeSettings, None]) -> Ledger:
     """{source: {hash: documents}} of the repeated lines in one partition, as JSON."""
-    least: dict[str, int] = task.config
-    found = repeated_lines.merge(_counts_in(task.inputs), least)
+    found = repeated_lines.merge(_counts_in(task.inputs), task.settings.min_documents)
     ledger = new_ledger(task)
     text = json.dumps({source: table for source, table in found.items() if table})
     add_file(ledger, task.out, f"shards/{task.shard}.json", text)

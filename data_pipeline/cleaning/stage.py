@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data_pipeline.cleaning import repeated_lines, rules
 from data_pipeline.cleaning.repeated_lines_stage import applies, load
 from data_pipeline.config import Cleaning, Recipe, RepeatedLines
-from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
 
 EXAMPLES = 20  # removed lines of each source that a shard's ledger names: the most frequent ones
+
+
+@dataclass(frozen=True, slots=True)
+class CleanSettings:
+    """The settings of a worker that cleans."""
+
+    cleaning: Cleaning
+    repeated_lines: RepeatedLines
+
+
+@dataclass(frozen=True, slots=True)
+class CleanInputs:
+    """The files that a worker reads besides its shard: tables of boilerplate lines."""
+
+    repeated_lines: tuple[ShardFile, ...] = ()
 
 
 def clean(
@@ -22,30 +38,28 @@ def clean(
 
     `repeated`: which lines are boilerplate (cleaning/repeated_lines_stage.py); None takes none out.
     """
-    side = {file.name: file for file in repeated.files()} if repeated is not None else {}
-    config = (recipe.cleaning, recipe.repeated_lines)
+    settings = CleanSettings(recipe.cleaning, recipe.repeated_lines)
+    side = CleanInputs(tuple(repeated.files()) if repeated is not None else ())
     return runner.stage(
         "clean",
         clean_shard,
-        [replace(task, side=side) for task in one_task_per_shard(before, config)],
-        config=config if repeated is not None else recipe.cleaning,
+        [task.with_side(side) for task in one_task_per_shard(before, settings)],
+        config=settings if repeated is not None else recipe.cleaning,
         inputs=[before, *([repeated] if repeated is not None else [])],
     )
 
 
-def clean_shard(task: Task) -> Ledger:
+def clean_shard(task: Task[CleanSettings, CleanInputs]) -> Ledger:
     """Lines that were taken out are counted in `changed`; `extra` names the most frequent ones."""
-    config: Cleaning
-    boilerplate: RepeatedLines
-    config, boilerplate = task.config
-    repeated = load(tuple(task.side[name] for name in sorted(task.side)))
-    decide_one = rules.build(config)
+    cleaning = task.settings.cleaning
+    repeated = load(task.side.repeated_lines)
+    decide_one = rules.build(cleaning)
     gone: dict[str, dict[str, int]] = {}  # source -> line -> documents of all shards that have it
     with ShardOutput(task, "clean") as output:
         for document in documents_of(task):
             output.count_input(document)
             table = repeated.get(document.source)
-            if table and applies(document, boilerplate, config.profiles):
+            if table and applies(document, task.settings.repeated_lines, cleaning.profiles):
                 text, lines = repeated_lines.remove_repeated_lines(
                     document.text, table, document.source
                 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from data_pipeline.decontamination import (
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import (
     Decide,
     Decision,
@@ -34,6 +34,7 @@ from data_pipeline.execution.shard_output import (
     ids_of,
     new_ledger,
 )
+from data_pipeline.execution.task import Task, one_task_for_all, one_task_per_shard
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import shared_ngrams
 
@@ -43,15 +44,91 @@ DOCUMENTS, ITEMS = "held_out_documents", "held_out_items"  # benchmarks of a run
 
 
 @dataclass(frozen=True, slots=True)
+class OwnItems:
+    """Files of the evaluation data that a run makes itself."""
+
+    documents: ShardFile  # the held-out documents
+    items: ShardFile  # items.jsonl: multiple-choice items made from them
+
+
+@dataclass(frozen=True, slots=True)
 class Protected:
     """What must not be in the training data, and the index of its n-grams.
 
-    `made`: by name, the files of the held-out documents and of the items made from them.
+    `own`: None where the recipe does not protect its own held-out data.
     """
 
-    benchmarks: list[Benchmark]
-    made: dict[str, ShardFile]
+    benchmarks: tuple[Benchmark, ...]
+    own: OwnItems | None
     index: Directory
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """The settings of a worker that builds one index of all benchmarks.
+
+    `ngram_words`: words of an n-gram, or None for the index of the paraphrase rule.
+    """
+
+    decontamination: Decontamination
+    benchmarks: tuple[Benchmark, ...]
+    ngram_words: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInputs:
+    """The files that a worker indexes; `sample`: documents that show which n-grams are common."""
+
+    own: OwnItems | None
+    sample: tuple[ShardFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFiles:
+    """The files of a finished index."""
+
+    by_ngram_words: dict[int, ShardFile]
+    paraphrases: ShardFile | None = None
+
+    @classmethod
+    def of(cls, index: Directory) -> IndexFiles:
+        """Returns the files of the stage "index"."""
+        files = {file.name: file for file in index.files()}
+        paraphrase_index = files.pop(PARAPHRASES, None)
+        return cls({int(name): file for name, file in files.items()}, paraphrase_index)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """The settings of the worker that measures recall."""
+
+    decontamination: Decontamination
+    benchmarks: tuple[Benchmark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInputs:
+    """The files that the worker which measures recall reads besides the documents."""
+
+    held_out: ShardFile
+    own: OwnItems | None
+    index: IndexFiles
+
+
+@dataclass(frozen=True, slots=True)
+class DecontaminationSettings:
+    """The settings of a worker that decontaminates; `tokenizer` counts tokens."""
+
+    decontamination: Decontamination
+    tokenizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecontaminationInputs:
+    """The files that a worker reads besides its shard; no `index` where decontamination is off."""
+
+    held_out: ShardFile
+    index: IndexFiles | None
 
 
 def check_benchmarks(recipe: Recipe) -> None:
@@ -89,57 +166,57 @@ def protect(
     config = recipe.decontamination.resolved()
     if not config.enabled:
         return None
-    outside = [*config.benchmarks, *benchmarks.find_benchmarks(config.folder)]
+    outside = (*config.benchmarks, *benchmarks.find_benchmarks(config.folder))
     if missing := benchmarks.unprotected(outside):
         where = config.folder or "decontamination.folder, which is not set"
         console.print(f"  [yellow]not protected:[/] {', '.join(missing)} (not in {where})")
-    made: dict[str, ShardFile] = {}
+    side = IndexInputs(None)
     if config.held_out:
         (documents,) = held_out.files()
-        made = {DOCUMENTS: documents, ITEMS: questions.file("items.jsonl")}
-    side = made | {f"sample/{file.name}": file for file in sample.files() if config.held_out}
-    names = [str(n) for n in sorted(set(config.ngram_words.values()))]
+        own = OwnItems(documents, questions.file("items.jsonl"))
+        side = IndexInputs(own, tuple(sorted(sample.files(), key=lambda file: file.name)))
+    sizes: list[int | None] = [*sorted(set(config.ngram_words.values()))]
     if config.paraphrases.enabled:
-        names.append(PARAPHRASES)
+        sizes.append(None)
     made_index = runner.stage(
         "index",
         make_index,
-        [Task(name, side=side, config=(config, outside)) for name in names],
+        [
+            Task(PARAPHRASES if n is None else str(n), IndexSettings(config, outside, n), side)
+            for n in sizes
+        ],
         config=config,
         inputs=[held_out, questions, sample],
         extra=[[benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in outside],
     )
-    return Protected(outside, made, made_index)
+    return Protected(outside, side.own, made_index)
 
 
-def items_of(outside: list[Benchmark], made: Mapping[str, ShardFile]) -> Iterator[BenchmarkItem]:
+def items_of(outside: Sequence[Benchmark], own: OwnItems | None) -> Iterator[BenchmarkItem]:
     """The items of all benchmarks, of a run's own last."""
     for benchmark in outside:
         yield from benchmarks.read_items(benchmark)
-    for name in (DOCUMENTS, ITEMS):
-        if name in made:
-            with made[name].verified() as path:
+    if own is not None:
+        for name, file in ((DOCUMENTS, own.documents), (ITEMS, own.items)):
+            with file.verified() as path:
                 # A document is long: some n-grams of it are a phrase, not a leak.
                 yield from benchmarks.read_items(
                     Benchmark(name, str(path), absolute_hits=name != DOCUMENTS)
                 )
 
 
-def make_index(task: Task) -> Ledger:
+def make_index(task: Task[IndexSettings, IndexInputs]) -> Ledger:
     """The n-grams of all benchmarks for one n, as a file that every worker loads."""
-    config: Decontamination
-    config, outside = task.config
-    everything = list(items_of(outside, task.side))
+    config, n = task.settings.decontamination, task.settings.ngram_words
+    everything = list(items_of(task.settings.benchmarks, task.side.own))
     path = task.out / "shards" / f"{task.shard}.npz"
     ledger = new_ledger(task)
     ledger.extra = {"items": dict(Counter(item.benchmark for item in everything))}
-    if task.shard == PARAPHRASES:
+    if n is None:
         paraphrases.build_index(everything, config.paraphrases).save(path)
     else:
-        n = int(task.shard)
-        sample = [file for name, file in sorted(task.side.items()) if name.startswith("sample/")]
         templates = {
-            m: shared_ngrams.shared_ngrams(documents_in(sample), m)
+            m: shared_ngrams.shared_ngrams(documents_in(task.side.sample), m)
             for m in {n, config.item_ngram_words}
         }
         built = index.build_index(everything, n, config, templates)
@@ -170,30 +247,28 @@ def measure_recall(
     """Plants leaks and counts those that the rules find, so that every run measures itself."""
     config = recipe.decontamination.resolved()
     (kept_out,) = held_out.files()
-    side = {"held_out": kept_out} | protected.made
-    side |= {file.name: file for file in protected.index.files()}
-    task = one_task_for_all(before, (config, protected.benchmarks))
+    side = ProbeInputs(kept_out, protected.own, IndexFiles.of(protected.index))
+    task = one_task_for_all(before, ProbeSettings(config, protected.benchmarks))
     return runner.stage(
         "probe",
         measure,
-        [replace(task, side=side)],
+        [task.with_side(side)],
         config=config,
         inputs=[before, held_out, protected.index],
     )
 
 
-def measure(task: Task) -> Ledger:
+def measure(task: Task[ProbeSettings, ProbeInputs]) -> Ledger:
     """probe.json: what share of planted leaks the rules of this run find."""
-    config: Decontamination
-    config, outside = task.config
+    config, outside = task.settings.decontamination, task.settings.benchmarks
     n = config.ngram_words[Tier.D1.value]
-    held_out = ids_of(task.side["held_out"])
+    held_out = ids_of(task.side.held_out)
     found = planted_leaks.measure_recall(
-        items_of(outside, task.side),
+        items_of(outside, task.side.own),
         (document for document in documents_of(task) if document.id not in held_out),
         config,
-        load_index(task.side[str(n)]),
-        paraphrase_index=_paraphrase_index(task),
+        load_index(task.side.index.by_ngram_words[n]),
+        paraphrase_index=_paraphrase_index(task.side.index),
         paraphrases=[
             item for benchmark in outside for item in benchmarks.read_paraphrases(benchmark)
         ],
@@ -204,9 +279,8 @@ def measure(task: Task) -> Ledger:
     return ledger
 
 
-def _paraphrase_index(task: Task) -> paraphrases.ParaphraseIndex | None:
-    file = task.side.get(PARAPHRASES)
-    return load_paraphrase_index(file) if file is not None else None
+def _paraphrase_index(files: IndexFiles) -> paraphrases.ParaphraseIndex | None:
+    return load_paraphrase_index(files.paraphrases) if files.paraphrases is not None else None
 
 
 def decontaminate(
@@ -220,27 +294,25 @@ def decontaminate(
     """Without the held-out documents, and without documents that hold evaluation data."""
     config = recipe.decontamination.resolved()
     (kept_out,) = held_out.files()
-    side = {"held_out": kept_out}
-    if protected is not None:
-        side |= {file.name: file for file in protected.index.files()}
-    tokenizer = recipe.baking.tokenizer
+    side = DecontaminationInputs(
+        kept_out, IndexFiles.of(protected.index) if protected is not None else None
+    )
+    settings = DecontaminationSettings(config, recipe.baking.tokenizer)
     return runner.stage(
         name,
         decontaminate_shard,
-        [replace(task, side=side) for task in one_task_per_shard(before, (config, tokenizer))],
-        config=[config, tokenizer],
+        [task.with_side(side) for task in one_task_per_shard(before, settings)],
+        config=[config, settings.tokenizer],
         inputs=[before, held_out, *([protected.index] if protected is not None else [])],
     )
 
 
-def decontaminate_shard(task: Task) -> Ledger:
-    """Takes out held-out documents, those that are too long, and whatever holds evaluation data.
-
-    `task.side`: "held_out", and an index for each n, by its number of words.
-    """
-    config: Decontamination
-    config, tokenizer = task.config
-    held_out = ids_of(task.side["held_out"])
+def decontaminate_shard(
+    task: Task[DecontaminationSettings, DecontaminationInputs],
+) -> Ledger:
+    """Takes out held-out documents, those that are too long, and whatever holds evaluation data."""
+    config, tokenizer = task.settings.decontamination, task.settings.tokenizer
+    held_out = ids_of(task.side.held_out)
     decide_by_n: dict[int, Decide] = {}
 
     def first(document: Document) -> Decision:
@@ -253,6 +325,7 @@ def decontaminate_shard(task: Task) -> Ledger:
         answers = [first(document) for document in documents]
         if not config.enabled:
             return answers
+        assert task.side.index is not None, "decontamination is on and has no index"
         by_n: dict[int, list[int]] = {}
         for k, answer in enumerate(answers):
             if isinstance(answer, Document):
@@ -261,7 +334,7 @@ def decontaminate_shard(task: Task) -> Ledger:
                 by_n.setdefault(n, []).append(k)
         for n, rows in by_n.items():
             if n not in decide_by_n:
-                decide_by_n[n] = _decide(task, config, n)
+                decide_by_n[n] = _decide(config, task.side.index, n)
             for k, answer in zip(rows, decide_by_n[n]([documents[k] for k in rows]), strict=True):
                 answers[k] = answer
         return answers
@@ -284,8 +357,9 @@ def decontaminate_shard(task: Task) -> Ledger:
     return output.ledger
 
 
-def _decide(task: Task, config: Decontamination, n: int) -> Decide:
-    ngram_index, paraphrase_index = load_index(task.side[str(n)]), _paraphrase_index(task)
+def _decide(config: Decontamination, files: IndexFiles, n: int) -> Decide:
+    ngram_index = load_index(files.by_ngram_words[n])
+    paraphrase_index = _paraphrase_index(files)
     if config.cut_spans.enabled:
         find = rules.build_find(config, ngram_index, paraphrase_index)
         return cut_spans.build_decide(config.cut_spans, find)

@@ -8,19 +8,18 @@ repeated_paragraphs  a shard      without those that stay elsewhere
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from data_pipeline.config import CleaningProfile, Recipe, RepeatedParagraphs
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.candidate_groups import ROW_BITS
-from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
     PartitionedTask,
-    files_by_name,
     one_numbered_task_per_shard,
     one_task_per_partition,
     read_partition,
@@ -29,6 +28,23 @@ from data_pipeline.execution.shuffle import (
 )
 from data_pipeline.execution.shuffle_file import num_partitions, pack_arrays, split_by_partition
 from data_pipeline.storage.document import Document
+
+
+@dataclass(frozen=True, slots=True)
+class ParagraphSettings:
+    """The settings of a worker that hashes paragraphs.
+
+    Attributes:
+      profiles: cleaning rules of each category, some of which are exempt.
+      sources: names in the order of preference, the recipe's order.
+    """
+
+    repeated_paragraphs: RepeatedParagraphs
+    profiles: dict[str, CleaningProfile]
+    sources: tuple[str, ...]
+
+
+Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier stage, in its order
 
 
 def remove_repeated_paragraphs(
@@ -42,79 +58,72 @@ def remove_repeated_paragraphs(
     paragraphs.check(config)
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     sources = tuple(before.counts())  # as they first came: the recipe's order
-    settled = (config, recipe.cleaning.profiles)
-    setting = PartitionedTask(settled, partitions, sources)
-    shards = one_numbered_task_per_shard(before, setting)
+    settings = ParagraphSettings(config, recipe.cleaning.profiles, sources)
     hashed = runner.stage(
         f"paragraphs{suffix}",
         hash_paragraphs,
-        shards,
-        config=settled,
+        one_numbered_task_per_shard(before, settings, partitions),
+        config=settings,
         inputs=[before],
-        extra=sources,
     )
     found = runner.stage(
         f"repeated{suffix}",
         find_repeated,
-        one_task_per_partition(hashed, setting),
+        one_task_per_partition(hashed, None, partitions),
         config=config,
         inputs=[hashed],
     )
+    places = tuple(found.files())
     return runner.stage(
         f"repeated_paragraphs{suffix}",
         remove_from_shard,
-        [replace(task, side=files_by_name(found)) for task in shards],
+        [
+            task.with_side(places)
+            for task in one_numbered_task_per_shard(before, config, partitions)
+        ],
         config=config,
         inputs=[before, found],
     )
 
 
-def hash_paragraphs(task: Task) -> Ledger:
-    setting: PartitionedTask = task.config
-    config: RepeatedParagraphs
-    profiles: dict[str, CleaningProfile]
-    config, profiles = setting.config
+def hash_paragraphs(task: PartitionedTask[ParagraphSettings, None]) -> Ledger:
+    config, profiles = task.settings.repeated_paragraphs, task.settings.profiles
 
     def compared() -> Iterator[Document | None]:
         for document in documents_of(task):
             profile = profiles.get(document.category, CleaningProfile.PROSE)
             yield None if profile in config.exempt else document
 
-    found = paragraphs.read(compared(), setting.sources, config)
-    return write_shuffle_output(
-        task, [pack_arrays(part) for part in found.parts(setting.partitions)]
-    )
+    found = paragraphs.read(compared(), task.settings.sources, config)
+    return write_shuffle_output(task, [pack_arrays(part) for part in found.parts(task.partitions)])
 
 
-def find_repeated(task: Task) -> Ledger:
+def find_repeated(task: PartitionedTask[None, Files]) -> Ledger:
     """`task.side`: the paragraphs of all shards. Writes a part for each class of shards."""
-    setting: PartitionedTask = task.config
-    number_N, place_N = paragraphs.repeated(read_partition(task.side.values(), setting.number))
+    number_N, place_N = paragraphs.repeated(read_partition(task.side, task.number))
     shard_N = number_N >> np.uint64(ROW_BITS)
-    classes = (shard_N % np.uint64(setting.partitions)).astype(np.int64)
+    classes = (shard_N % np.uint64(task.partitions)).astype(np.int64)
     parts = [
         pack_arrays({"number": number, "place": place})
-        for number, place in split_by_partition(classes, setting.partitions, number_N, place_N)
+        for number, place in split_by_partition(classes, task.partitions, number_N, place_N)
     ]
     return write_shuffle_output(task, parts, repeated=len(place_N))
 
 
-def remove_from_shard(task: Task) -> Ledger:
+def remove_from_shard(task: PartitionedTask[RepeatedParagraphs, Files]) -> Ledger:
     """`task.side`: what every partition found."""
-    setting: PartitionedTask = task.config
-    config: RepeatedParagraphs = setting.config[0]
     places: dict[int, list[int]] = {}
-    for _, arrays in read_partition(task.side.values(), setting.shard_class):
+    for _, arrays in read_partition(task.side, task.shard_class):
         if arrays is not None:
             shards, rows = np.divmod(arrays["number"], np.uint64(1 << ROW_BITS))
-            own = shards == np.uint64(setting.number)
+            own = shards == np.uint64(task.number)
             for row, place in zip(rows[own].tolist(), arrays["place"][own].tolist(), strict=True):
                 places.setdefault(row, []).append(place)
     with ShardOutput(task, "repeated_paragraphs") as output:
         for row, document in enumerate(documents_of(task)):
             output.count_input(document)
             removed = sorted(places.get(row, []))
-            answer = paragraphs.remove(document, removed, config)
+            answer = paragraphs.remove(document, removed, task.settings)
             if isinstance(answer, Document) and removed:
                 output.ledger.of(document.source).changed["repeated_paragraph"] += len(removed)
             output.write(answer)

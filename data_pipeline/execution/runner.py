@@ -7,33 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_pipeline.execution import manifest as manifests
 from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.local_engine import JOB, ExecutionEngine, Failed
-from data_pipeline.execution.manifest import Counts, Directory, Ledger, ShardFile
+from data_pipeline.execution.manifest import Counts, Directory, Ledger
 from data_pipeline.execution.progress import console, human_bytes, human_time, progress
+from data_pipeline.execution.task import AnyTask
 from data_pipeline.storage.atomic import remove_files, remove_temporary_files, write_text
 
 LISTED = 20  # refused shards that are named
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """All that a worker needs to make one shard; picklable.
-
-    `inputs` are the files that the shard is made of, `side` further files by name (an index, a
-    decision table), `tiers` maps each source to its tier, `size` is what progress counts: bytes.
-    """
-
-    shard: str
-    out: Path = Path()
-    inputs: tuple[ShardFile, ...] = ()
-    config: Any = None
-    side: dict[str, ShardFile] = field(default_factory=dict)
-    tiers: dict[str, str] = field(default_factory=dict)
-    size: int = 1
+TaskT = TypeVar("TaskT", bound=AnyTask)
 
 
 @dataclass(slots=True)
@@ -47,8 +34,8 @@ class Runner:
     def stage(
         self,
         name: str,
-        function: Callable[[Task], Ledger],
-        tasks: Sequence[Task],
+        function: Callable[[TaskT], Ledger],
+        tasks: Sequence[TaskT],
         *,
         config: Any,
         inputs: Sequence[Directory],
@@ -160,21 +147,3 @@ def _all_of(failures: dict[str, Exception], shards: int) -> Exception:
     if len(errors) > LISTED:
         lines.append(f"  ... and {len(errors) - LISTED} more")
     return ValueError("\n".join(lines))
-
-
-def one_task_per_shard(before: Directory, config: object) -> list[Task]:
-    """A task for each shard of documents in `before`."""
-    tiers = before.tiers()
-    text = {
-        ledger.shard: sum(counts.bytes_kept for counts in ledger.sources.values())
-        for ledger in before.ledgers()
-    }
-    return [
-        Task(file.name, inputs=(file,), config=config, tiers=tiers, size=max(1, text[file.name]))
-        for file in before.files()
-    ]
-
-
-def one_task_for_all(before: Directory, config: object) -> Task:
-    """One task over all shards of `before`, for what is decided over all documents at once."""
-    return Task("all", inputs=tuple(before.files()), config=config, tiers=before.tiers())

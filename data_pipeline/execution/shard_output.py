@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from data_pipeline.execution.manifest import Ledger, ShardFile
-from data_pipeline.execution.runner import Task
+from data_pipeline.execution.task import AnyTask
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import BadInput, Document, Dropped
 from data_pipeline.storage.shards import DroppedWriter, ShardWriter, read_shard
@@ -28,7 +28,7 @@ class ShardOutput:
     ...     books.settle(Dropped(document, "too_short"))
     """
 
-    def __init__(self, task: Task, stage: str) -> None:
+    def __init__(self, task: AnyTask, stage: str) -> None:
         self.task, self.stage = task, stage
         self.ledger = new_ledger(task)
 
@@ -78,7 +78,7 @@ class ShardOutput:
         self.ledger.of(source).bad[bad.reason] += 1
 
 
-def new_ledger(task: Task) -> Ledger:
+def new_ledger(task: AnyTask) -> Ledger:
     """The empty ledger of a task, with what it reads."""
     return Ledger(task.shard, inputs={file.name: file.sha256 for file in task.inputs})
 
@@ -95,7 +95,7 @@ def documents_in(files: Iterable[ShardFile]) -> Iterator[Document]:
             yield from read_shard(path)
 
 
-def documents_of(task: Task) -> Iterator[Document]:
+def documents_of(task: AnyTask) -> Iterator[Document]:
     return documents_in(task.inputs)
 
 
@@ -109,7 +109,7 @@ def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def transform(task: Task, stage: str, decide: Decide) -> Ledger:
+def transform(task: AnyTask, stage: str, decide: Decide) -> Ledger:
     """Streams the task's documents past `decide`."""
     with ShardOutput(task, stage) as output:
         for chunk in chunks(documents_of(task)):

@@ -8,11 +8,10 @@ that a worker which writes for all shards writes one part for each class and not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Task, one_task_per_shard
 from data_pipeline.execution.shard_output import new_ledger
 from data_pipeline.execution.shuffle_file import (
     Arrays,
@@ -20,20 +19,47 @@ from data_pipeline.execution.shuffle_file import (
     unpack_arrays,
     write_shuffle_file,
 )
+from data_pipeline.execution.task import (
+    AnyTask,
+    SettingsT,
+    SettingsT_co,
+    SideT,
+    SideT_co,
+    Task,
+    one_task_per_shard,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionedTask:
-    """What a worker knows besides its files; `number` is that of its shard or partition."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionedTask(Task[SettingsT_co, SideT_co]):
+    """A task of a stage whose work is divided into partitions of a hash space.
 
-    config: Any
+    Attributes:
+      partitions: number of partitions, at least 1.
+      number: number of the task's shard or partition.
+    """
+
     partitions: int
-    sources: tuple[str, ...]  # in the order of the recipe, the most wanted first
-    number: int = 0
+    number: int
 
     @property
     def shard_class(self) -> int:
+        """The class of the task's shard: its number modulo the number of partitions."""
         return self.number % self.partitions
+
+    def with_side(self, side: SideT) -> PartitionedTask[SettingsT_co, SideT]:
+        """Returns this task with other side files."""
+        return PartitionedTask(
+            self.shard,
+            self.settings,
+            side,
+            self.out,
+            self.inputs,
+            self.tiers,
+            self.size,
+            partitions=self.partitions,
+            number=self.number,
+        )
 
 
 def text_bytes_of(directory: Directory) -> int:
@@ -41,28 +67,37 @@ def text_bytes_of(directory: Directory) -> int:
     return sum(counts.bytes_kept for counts in directory.counts().values())
 
 
-def one_numbered_task_per_shard(before: Directory, setting: PartitionedTask) -> list[Task]:
-    """A task for each shard of documents in `before`, which knows the shard's number."""
+def one_numbered_task_per_shard(
+    before: Directory, settings: SettingsT, partitions: int
+) -> list[PartitionedTask[SettingsT, None]]:
+    """Returns one task for each shard of documents in `before`, with the shard's number."""
     return [
-        replace(task, config=replace(setting, number=number))
-        for number, task in enumerate(one_task_per_shard(before, None))
+        PartitionedTask(
+            task.shard,
+            task.settings,
+            None,
+            inputs=task.inputs,
+            tiers=task.tiers,
+            size=task.size,
+            partitions=partitions,
+            number=number,
+        )
+        for number, task in enumerate(one_task_per_shard(before, settings))
     ]
 
 
-def one_task_per_partition(before: Directory, setting: PartitionedTask) -> list[Task]:
-    """A task for each partition, which reads its part of every file of `before`.
+def one_task_per_partition(
+    before: Directory, settings: SettingsT, partitions: int
+) -> list[PartitionedTask[SettingsT, tuple[ShardFile, ...]]]:
+    """Returns one task for each partition, which reads its part of every file of `before`.
 
-    The files are no `inputs`, whose hashes each ledger would repeat: a reader checks its part.
+    The files are not `inputs`, whose hashes each ledger would repeat: a reader checks its part.
     """
-    files = files_by_name(before)
+    files = tuple(before.files())
     return [
-        Task(f"part-{number:05}", config=replace(setting, number=number), side=files)
-        for number in range(setting.partitions)
+        PartitionedTask(f"part-{number:05}", settings, files, partitions=partitions, number=number)
+        for number in range(partitions)
     ]
-
-
-def files_by_name(directory: Directory) -> dict[str, ShardFile]:
-    return {file.name: file for file in directory.files()}
 
 
 def read_partition(files: Iterable[ShardFile], part: int) -> Iterator[tuple[int, Arrays | None]]:
@@ -71,7 +106,7 @@ def read_partition(files: Iterable[ShardFile], part: int) -> Iterator[tuple[int,
         yield number, unpack_arrays(read_shuffle_partition(file.path, part))
 
 
-def write_shuffle_output(task: Task, parts: Sequence[bytes], **extra: Any) -> Ledger:
+def write_shuffle_output(task: AnyTask, parts: Sequence[bytes], **extra: Any) -> Ledger:
     """Writes a task's file of parts, and then its ledger."""
     ledger = new_ledger(task)
     name = f"shards/{task.shard}.parts"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass
 
 from data_pipeline.config import HeldOut, Recipe
-from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import (
     ShardOutput,
     add_file,
@@ -17,10 +17,21 @@ from data_pipeline.execution.shard_output import (
     documents_of,
     new_ledger,
 )
+from data_pipeline.execution.task import Task, one_task_for_all, one_task_per_shard
 from data_pipeline.held_out import multiple_choice
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_shard
 from data_pipeline.text import seeded_random
+
+
+@dataclass(frozen=True, slots=True)
+class ItemInputs:
+    """The files that a worker reads besides the held-out documents.
+
+    `candidates`: a sample of all documents, which shows which n-grams are boilerplate.
+    """
+
+    candidates: tuple[ShardFile, ...]
 
 
 def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
@@ -34,9 +45,9 @@ def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     )
 
 
-def draw_from_shard(task: Task) -> Ledger:
+def draw_from_shard(task: Task[HeldOut, None]) -> Ledger:
     """The documents of a shard whose hash falls under the held-out fraction; the rest passes by."""
-    config: HeldOut = task.config
+    config = task.settings
     with ShardOutput(task, "candidates") as output:
         for document in documents_of(task):
             if seeded_random.hash64(config.seed, "held out", document.id) < config.fraction * 2**64:
@@ -56,9 +67,9 @@ def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory
     )
 
 
-def choose(task: Task) -> Ledger:
+def choose(task: Task[HeldOut, None]) -> Ledger:
     """Of all candidates, the `max_documents` of each source with the smallest hashes."""
-    config: HeldOut = task.config
+    config = task.settings
     chosen: dict[str, list[tuple[int, int, Document]]] = {}
     for number, document in enumerate(documents_of(task)):
         heap = chosen.setdefault(document.source, [])
@@ -78,23 +89,20 @@ def make_items(
     recipe: Recipe, runner: Runner, candidates: Directory, held_out: Directory
 ) -> Directory:
     """Multiple-choice items from the held-out documents."""
-    side = {file.name: file for file in candidates.files()}
+    side = ItemInputs(tuple(candidates.files()))
     return runner.stage(
         "items",
         write_items,
-        [replace(one_task_for_all(held_out, recipe.held_out), side=side)],
+        [one_task_for_all(held_out, recipe.held_out).with_side(side)],
         config=recipe.held_out,
         inputs=[held_out, candidates],
     )
 
 
-def write_items(task: Task) -> Ledger:
-    """items.jsonl: multiple-choice items of the held-out documents.
-
-    `task.side`: the candidates, a sample of all documents, that tell what is boilerplate.
-    """
-    config: HeldOut = task.config
-    made = multiple_choice.make(documents_of(task), config, sample=documents_in(task.side.values()))
+def write_items(task: Task[HeldOut, ItemInputs]) -> Ledger:
+    """items.jsonl: multiple-choice items of the held-out documents."""
+    sample = documents_in(task.side.candidates)
+    made = multiple_choice.make(documents_of(task), task.settings, sample=sample)
     ledger = new_ledger(task)
     lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
     add_file(ledger, task.out, "items.jsonl", "".join(lines))

@@ -5,18 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.config import Baking, Recipe, Source, Tier
 from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.manifest import Directory, Ledger, digest
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import documents_of, new_ledger
+from data_pipeline.execution.task import Task
 from data_pipeline.mixture import bake as baking
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.mixture.weights import resolve_weights, table
 from data_pipeline.storage.shards import numbered
+
+
+@dataclass(frozen=True, slots=True)
+class BakeSettings:
+    """The settings of a worker that bakes: it packs the documents of one source."""
+
+    baking: Baking
+    source: str
 
 
 def bake(
@@ -40,8 +50,9 @@ def bake(
                 tasks.append(
                     Task(
                         numbered(source, number, len(parts)),
+                        BakeSettings(recipe.baking, source),
+                        None,
                         inputs=tuple(file for file, _ in shards[part.start : part.stop]),
-                        config=(recipe.baking, source),
                         size=sum(size for _, size in shards[part.start : part.stop]),
                     )
                 )
@@ -56,10 +67,9 @@ def bake(
     return mix(recipe, runner, documents, baked, mixtures)
 
 
-def bake_shards(task: Task) -> Ledger:
+def bake_shards(task: Task[BakeSettings, None]) -> Ledger:
     """One part of one source: its documents as TFRecord, packed rows and spans."""
-    config: Baking
-    config, source = task.config
+    config, source = task.settings.baking, task.settings.source
     documents = (document for document in documents_of(task) if document.source == source)
     part = baking.bake_part(task.shard, source, documents, task.out / "shards", config)
     ledger = new_ledger(task)

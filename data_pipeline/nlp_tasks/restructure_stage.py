@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.config import Recipe, Restructuring, Tier
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.nlp_tasks.restructure import requests, tasks
 from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
@@ -24,6 +25,33 @@ from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.topics.stage import NAMES
 
 TOPIC_TERMS = 5  # of a topic, that a prompt names
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFiles:
+    """The topics of a shard's documents: a description of each topic, and a table by document.
+
+    `table` is None for a shard that has none, whose documents may name their topics themselves.
+    """
+
+    names: ShardFile
+    table: ShardFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """The settings of a worker that sends requests; `cache` is the folder of replies."""
+
+    restructuring: Restructuring
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ParseSettings:
+    """The settings of a worker that makes tasks from replies; `tokenizer` counts their tokens."""
+
+    restructuring: Restructuring
+    tokenizer: str
 
 
 def check(recipe: Recipe, cache: Path) -> None:
@@ -67,7 +95,7 @@ def restructure(
         raise ValueError(f"restructuring.source: {config.source!r} is the name of another source")
     known = [topics, _model_of(topics, runner)] if topics is not None else []
     shards = [
-        replace(task, side=_topics_of(task.shard, directory, known))
+        task.with_side(_topics_of(task.shard, directory, known))
         for directory in documents
         for task in one_task_per_shard(directory, config)
     ]
@@ -84,7 +112,7 @@ def restructure(
     told = runner.stage(
         "restructure",
         ask_teacher,
-        one_task_per_shard(asked, (config, cache)),
+        one_task_per_shard(asked, TeacherSettings(config, cache)),
         config=[wire.identity(config.teacher), config.answer_tokens],
         inputs=[asked],
         max_parallel=1,
@@ -92,7 +120,7 @@ def restructure(
     return runner.stage(
         "restructured_tasks",
         write_tasks,
-        one_task_per_shard(told, (config, recipe.baking.tokenizer)),
+        one_task_per_shard(told, ParseSettings(config, recipe.baking.tokenizer)),
         config=_settings(config, "max_tokens"),
         inputs=[told],
         extra=opened(recipe.baking.tokenizer).sha256,
@@ -114,27 +142,24 @@ def _model_of(topics: Directory, runner: Runner) -> Directory:
     )
 
 
-def _topics_of(
-    shard: str, directory: Directory, known: Sequence[Directory]
-) -> dict[str, ShardFile]:
+def _topics_of(shard: str, directory: Directory, known: Sequence[Directory]) -> TopicFiles | None:
     """What tells the topics of a shard's documents: the names of topics, and a table if it has one.
 
     A document without an entry in a table may tell the number of its topic itself, as D2 does.
     """
     if not known:
-        return {}
+        return None
     topics, model = known
-    side = {NAMES: model.file(NAMES)}
+    table = None
     if directory.path.name in topics.manifest["inputs"]:
-        side["table"] = next(file for file in topics.files() if file.name == shard)
-    return side
+        table = next(file for file in topics.files() if file.name == shard)
+    return TopicFiles(model.file(NAMES), table)
 
 
-def write_requests(task: Task) -> Ledger:
+def write_requests(task: Task[Restructuring, TopicFiles | None]) -> Ledger:
     """Prompts about passages of the documents of D1 and D2."""
-    config: Restructuring = task.config
-    make = requests.build(config)
-    topic_of = _topic_names(task)
+    make = requests.build(task.settings)
+    topic_of = _topic_names(task.side)
     with ShardOutput(task, "restructuring_requests") as output:
         for document in documents_of(task):
             if task.tiers[document.source] == Tier.D3.value:
@@ -145,32 +170,30 @@ def write_requests(task: Task) -> Ledger:
     return output.ledger
 
 
-def _topic_names(task: Task) -> Callable[[Document], str]:
+def _topic_names(topics: TopicFiles | None) -> Callable[[Document], str]:
     """What a document is about in a few terms, or "" where nobody knows."""
-    if NAMES not in task.side:
+    if topics is None:
         return lambda document: ""
-    with task.side[NAMES].verified() as path:
+    with topics.names.verified() as path:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     names = {row["topic"]: ", ".join(row["terms"][:TOPIC_TERMS]) for row in rows}
     numbers: dict[str, int] = {}
-    if "table" in task.side:
-        with task.side["table"].verified() as path:
+    if topics.table is not None:
+        with topics.table.verified() as path:
             numbers = {row["id"]: row["topic"] for row in read_rows(path)}
     return lambda document: names.get(numbers.get(document.id, document.meta.get("topic")), "")
 
 
-def ask_teacher(task: Task) -> Ledger:
+def ask_teacher(task: Task[TeacherSettings, None]) -> Ledger:
     """The teacher's replies, each with what it was asked for; the reply is the document's text."""
-    config: Restructuring
-    cache: Path
-    config, cache = task.config
+    config = task.settings.restructuring
 
     def request_of(document: Document) -> TeacherRequest:
         messages = (("system", SYSTEM), ("user", document.text))
         schema = SCHEMAS[document.meta["task"]]
         return TeacherRequest(document.id, messages, config.answer_tokens, schema)
 
-    return ask_shard(task, "restructure", config.teacher, cache, request_of, _told)
+    return ask_shard(task, "restructure", config.teacher, task.settings.cache, request_of, _told)
 
 
 def _told(document: Document, reply: TeacherReply) -> Document:
@@ -178,12 +201,10 @@ def _told(document: Document, reply: TeacherReply) -> Document:
     return replace(document, meta=document.meta | usage)
 
 
-def write_tasks(task: Task) -> Ledger:
+def write_tasks(task: Task[ParseSettings, None]) -> Ledger:
     """Replies to tasks; what is no good task is set aside with the reply, and why."""
-    config: Restructuring
-    config, tokenizer = task.config
-    encode = opened(tokenizer).encode
-    decide = tasks.build(config, lambda text: len(encode(text)))
+    encode = opened(task.settings.tokenizer).encode
+    decide = tasks.build(task.settings.restructuring, lambda text: len(encode(text)))
     kinds: dict[str, Counter[str]] = {}
     with ShardOutput(task, "restructured_tasks") as output:
         for reply in documents_of(task):

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data_pipeline.config import NlpTasks, Recipe, Tier
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.mixture.tokenizer import opened
 from data_pipeline.nlp_tasks import from_structure
 from data_pipeline.storage.document import Document, Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class NlpTaskSettings:
+    """The settings of a worker that writes tasks; `tokenizer` is a path, "" the demo's own."""
+
+    nlp_tasks: NlpTasks
+    tokenizer: str
 
 
 def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) -> Directory:
@@ -21,8 +30,8 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
     tiers = {source: Tier.D3.value}
     if any(source in directory.counts() for directory in documents):
         raise ValueError(f"nlp_tasks.source: {source!r} is the name of another source too")
-    config = recipe.nlp_tasks, recipe.baking.tokenizer
-    shards = [task for directory in documents for task in one_task_per_shard(directory, config)]
+    settings = NlpTaskSettings(recipe.nlp_tasks, recipe.baking.tokenizer)
+    shards = [task for directory in documents for task in one_task_per_shard(directory, settings)]
     return runner.stage(
         "nlp_tasks",
         write_tasks_of_shard,
@@ -36,12 +45,11 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
     )
 
 
-def write_tasks_of_shard(task: Task) -> Ledger:
+def write_tasks_of_shard(task: Task[NlpTaskSettings, None]) -> Ledger:
     """D3: tasks in natural language, made from the documents of D1 and D2."""
-    config: NlpTasks
-    config, tokenizer = task.config
+    config = task.settings.nlp_tasks
     make = from_structure.build(config)
-    encode = opened(tokenizer).encode
+    encode = opened(task.settings.tokenizer).encode
     kinds: dict[str, Counter[str]] = {}
     with ShardOutput(task, "nlp_tasks") as output:
         for document in documents_of(task):

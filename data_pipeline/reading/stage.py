@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.reading import input_shards, sources
 from data_pipeline.reading.input_shards import InputShard
 from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.document import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """The settings of a worker that reads: a shard of input and how to turn it into documents."""
+
+    source: Source
+    reading: Reading
+    shard: InputShard
 
 
 def read(recipe: Recipe, runner: Runner) -> Directory:
@@ -35,7 +45,7 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
         "read",
         read_shard,
         [
-            Task(shard.name, config=(source, recipe.reading, shard), size=shard.bytes)
+            Task(shard.name, ReadSettings(source, recipe.reading, shard), None, size=shard.bytes)
             for source, shard in inputs
         ],
         # How to get a source changes nothing of what it holds.
@@ -87,14 +97,12 @@ def _check_tiers(directory: Directory) -> None:
                 )
 
 
-def read_shard(task: Task) -> Ledger:
+def read_shard(task: Task[ReadSettings, None]) -> Ledger:
     """Raw input to documents; what cannot be read is quarantined with its place and reason.
 
     Raises ValueError where more than `max_bad_fraction` of the shard's rows are bad.
     """
-    source: Source
-    reading: Reading
-    source, reading, shard = task.config
+    source, reading, shard = task.settings.source, task.settings.reading, task.settings.shard
     good = bad = 0
     with ShardOutput(task, "read") as output:
         for row in sources.read(shard, source, reading):

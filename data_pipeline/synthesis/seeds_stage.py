@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data_pipeline.config import Recipe, Synthesis, Tier
-from data_pipeline.execution.manifest import Directory, Ledger, canonical
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, canonical
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, add_file, documents_of, new_ledger
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.synthesis import prompts, seeds
+
+
+@dataclass(frozen=True, slots=True)
+class SeedInputs:
+    """The file that a worker reads besides its shard: the chosen documents of the shard."""
+
+    chosen: ShardFile
 
 
 def source_of(config: Synthesis, category: str) -> str:
@@ -43,7 +51,7 @@ def draw_seeds(
     chosen = runner.stage(
         "choose_seeds",
         choose,
-        [Task("all", inputs=tuple(topics.files()), config=config, tiers=tiers)],
+        [Task("all", config, None, inputs=tuple(topics.files()), tiers=tiers)],
         config=[
             config.documents,
             config.weights,
@@ -65,10 +73,8 @@ def draw_seeds(
         "seeds",
         cut_from_shard,
         [
-            replace(
-                task,
-                side={"chosen": chosen.file(f"shards/{task.shard}.json")},
-                tiers=task.tiers | tiers_of(config),
+            replace(task, tiers=task.tiers | tiers_of(config)).with_side(
+                SeedInputs(chosen.file(f"shards/{task.shard}.json"))
             )
             for task in one_task_per_shard(documents, config)
         ],
@@ -77,13 +83,13 @@ def draw_seeds(
     )
 
 
-def choose(task: Task) -> Ledger:
+def choose(task: Task[Synthesis, None]) -> Ledger:
     """For each shard of documents, shards/NAME.json: [[id, topic, category, passages], ...].
 
     The ledger's extra tells by category what was asked for ("quota"), what there is ("passages",
     an estimate) and what was drawn.
     """
-    config: Synthesis = task.config
+    config = task.settings
     by_topic: Counter[seeds.Key] = Counter()
     for candidate in _candidates(task):
         by_topic[candidate.category, candidate.topic] += candidate.passages
@@ -111,8 +117,8 @@ def choose(task: Task) -> Ledger:
     return ledger
 
 
-def _candidates(task: Task) -> Iterator[seeds.Candidate]:
-    config: Synthesis = task.config
+def _candidates(task: Task[Synthesis, None]) -> Iterator[seeds.Candidate]:
+    config = task.settings
     for file in task.inputs:
         with file.verified() as path:
             for row in read_rows(path):
@@ -122,10 +128,10 @@ def _candidates(task: Task) -> Iterator[seeds.Candidate]:
                     yield seeds.Candidate(row["id"], file.name, row["topic"], category, count)
 
 
-def cut_from_shard(task: Task) -> Ledger:
+def cut_from_shard(task: Task[Synthesis, SeedInputs]) -> Ledger:
     """The passages; the ledger's extra counts those that a document turned out not to have."""
-    config: Synthesis = task.config
-    with task.side["chosen"].verified() as path:
+    config = task.settings
+    with task.side.chosen.verified() as path:
         rows = json.loads(path.read_text(encoding="utf-8"))
     drawn = {row[0]: seeds.Drawn(row[0], task.shard, *row[1:]) for row in rows}
     missing: Counter[str] = Counter()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.cleaning.personal_information import replace_personal_information
 from data_pipeline.config import CleaningProfile, Features, OutputFilters, Recipe, Synthesis
-from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task, one_task_per_shard
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_in, documents_of
+from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import numbered
 from data_pipeline.synthesis import output_filters
@@ -18,6 +19,32 @@ from data_pipeline.synthesis.seeds_stage import draw_seeds, tiers_of
 from data_pipeline.teacher import settings, wire
 from data_pipeline.teacher.ask_shard import ask_shard
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """The settings of a worker that sends requests; `cache` is the folder of replies."""
+
+    synthesis: Synthesis
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSettings:
+    """The settings of a worker that filters replies.
+
+    `profiles`: by category, the rules that replace personal information.
+    """
+
+    output_filters: OutputFilters
+    profiles: dict[str, CleaningProfile]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterInputs:
+    """The file that a worker reads besides the replies: their prompts, in the same order."""
+
+    prompts: ShardFile
 
 
 def check(recipe: Recipe, cache: Path) -> None:
@@ -93,8 +120,9 @@ def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory
         [
             Task(
                 numbered(config.source, number, len(parts)),
+                config,
+                None,
                 inputs=tuple(files[k][0] for k in part),
-                config=config,
                 tiers=tiers_of(config),
                 size=sum(files[k][1] for k in part),
             )
@@ -105,15 +133,14 @@ def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory
     )
 
 
-def write_prompts_of_part(task: Task) -> Ledger:
+def write_prompts_of_part(task: Task[Synthesis, None]) -> Ledger:
     """A document whose text is the prompt; its meta tells where in it the passage stands."""
-    config: Synthesis = task.config
     with ShardOutput(task, "prompts") as output:
         for seed in documents_of(task):
             output.count_input(seed)
             prompt = choice.choose(
                 choice.all_prompts()[seed.category],
-                config.seed,
+                task.settings.seed,
                 seed.meta["from"],
                 seed.meta["number"],
             )
@@ -138,16 +165,15 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
     return runner.stage(
         "synthesise",
         ask_for_shard,
-        one_task_per_shard(asked, (config, cache)),
+        one_task_per_shard(asked, TeacherSettings(config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
         inputs=[asked],
         max_parallel=1,
     )
 
 
-def ask_for_shard(task: Task) -> Ledger:
-    config: Synthesis
-    config, cache = task.config
+def ask_for_shard(task: Task[TeacherSettings, None]) -> Ledger:
+    config = task.settings.synthesis
 
     def request_of(document: Document) -> TeacherRequest:
         return TeacherRequest(document.id, (("user", document.text),), config.max_tokens)
@@ -162,7 +188,7 @@ def ask_for_shard(task: Task) -> Ledger:
         meta = {name: value for name, value in document.meta.items() if name != "passage"}
         return replace(document, meta=meta | of_reply)
 
-    return ask_shard(task, "synthesise", config.teacher, cache, request_of, told)
+    return ask_shard(task, "synthesise", config.teacher, task.settings.cache, request_of, told)
 
 
 # ---- gates
@@ -174,16 +200,16 @@ def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Direct
     What looks like personal information or a secret is replaced as cleaning does it, by the rules
     for the text's category: models write such things from memory.
     """
-    config = (recipe.synthesis.output_filters, _replacing(recipe))
+    settings = FilterSettings(recipe.synthesis.output_filters, _replacing(recipe))
     prompts = {file.name: file for file in asked.files()}
     return runner.stage(
         "gates",
         judge_shard,
         [
-            replace(task, side={"prompts": prompts[task.shard]})
-            for task in one_task_per_shard(answers, config)
+            task.with_side(FilterInputs(prompts[task.shard]))
+            for task in one_task_per_shard(answers, settings)
         ],
-        config=config,
+        config=settings,
         inputs=[asked, answers],
     )
 
@@ -195,16 +221,13 @@ def _replacing(recipe: Recipe) -> dict[str, CleaningProfile]:
     return {name: config.profiles.get(name, CleaningProfile.PROSE) for name in categories}
 
 
-def judge_shard(task: Task) -> Ledger:
+def judge_shard(task: Task[FilterSettings, FilterInputs]) -> Ledger:
     """Answers and their prompts stand in one order; a prompt without an answer is passed over.
 
     What was mended or replaced is counted in `changed`.
     """
-    config: OutputFilters
-    profiles: dict[str, CleaningProfile]
-    config, profiles = task.config
-    gate = output_filters.build(config)
-    prompts = documents_in([task.side["prompts"]])
+    gate = output_filters.build(task.settings.output_filters)
+    prompts = documents_in([task.side.prompts])
     with ShardOutput(task, "gates") as output:
         for answer in documents_of(task):
             prompt = next(p for p in prompts if p.id == answer.id)
@@ -215,7 +238,7 @@ def judge_shard(task: Task) -> Ledger:
             if isinstance(judged, Document):
                 changed = output.ledger.of(judged.source).changed
                 changed.update(judged.meta.pop("mended", ()))
-                if profile := profiles.get(judged.category):
+                if profile := task.settings.profiles.get(judged.category):
                     cleaned, found = replace_personal_information(judged.text, profile)
                     judged = replace(judged, text=cleaned)
                     changed.update(found)

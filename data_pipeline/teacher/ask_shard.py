@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data_pipeline import config
 from data_pipeline.execution.manifest import Ledger
-from data_pipeline.execution.runner import Task
 from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
+from data_pipeline.execution.task import AnyTask
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.teacher.client import TeacherClient
@@ -21,7 +21,7 @@ SPENT = "spent"  # a folder: what each shard cost in the run that made it, which
 
 
 def ask_shard(
-    task: Task,
+    task: AnyTask,
     stage: str,
     teacher_config: config.TeacherConfig,
     cache: Path,

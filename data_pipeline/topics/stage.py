@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 
 from data_pipeline.config import Features, Recipe, TeacherConfig, Topics
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner, Task, one_task_for_all, one_task_per_shard
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import (
     ShardOutput,
     add_file,
@@ -19,6 +19,7 @@ from data_pipeline.execution.shard_output import (
     documents_of,
     new_ledger,
 )
+from data_pipeline.execution.task import Task, one_task_for_all, one_task_per_shard
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import RowWriter
 from data_pipeline.teacher import wire
@@ -27,6 +28,29 @@ from data_pipeline.topics import model as topics
 
 MODEL, NAMES = "model.npz", "topics.jsonl"
 EXAMPLE_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """The settings of a worker that draws a sample; `sizes`: documents of each source."""
+
+    topics: Topics
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """The settings of a worker that needs vectors; `cache` is the folder of the embedder's."""
+
+    topics: Topics
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInputs:
+    """The file that a worker reads besides its shard: the fitted model."""
+
+    model: ShardFile
 
 
 def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Path) -> Directory:
@@ -45,32 +69,34 @@ def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Pat
     sample = runner.stage(
         "topic_sample",
         draw_sample,
-        one_task_per_shard(documents, (config, sizes)),
+        one_task_per_shard(documents, SampleSettings(config, sizes)),
         config=[config.sample_documents, config.seed],
         inputs=[documents],
     )
     model = runner.stage(
         "topic_model",
         fit_topics,
-        [one_task_for_all(sample, (config, cache))],
+        [one_task_for_all(sample, TopicSettings(config, cache))],
         config=made_by,
         inputs=[sample],
     )
-    side = {name: model.file(name) for name in (MODEL, NAMES)}
+    side = TopicInputs(model.file(MODEL))
     return runner.stage(
         "topics",
         assign_topics,
-        [replace(task, side=side) for task in one_task_per_shard(documents, (config, cache))],
+        [
+            task.with_side(side)
+            for task in one_task_per_shard(documents, TopicSettings(config, cache))
+        ],
         config=made_by,
         inputs=[documents, model],
         max_parallel=int(asks),
     )
 
 
-def draw_sample(task: Task) -> Ledger:
+def draw_sample(task: Task[SampleSettings, None]) -> Ledger:
     """Of each source about `sample_documents`, by a hash of the id, or all that there are."""
-    config: Topics
-    config, sizes = task.config
+    config, sizes = task.settings.topics, task.settings.sizes
     under = {s: config.sample_documents / max(1, n) * 2**64 for s, n in sizes.items()}
     with ShardOutput(task, "topic_sample") as output:
         for document in documents_of(task):
@@ -80,10 +106,9 @@ def draw_sample(task: Task) -> Ledger:
     return output.ledger
 
 
-def fit_topics(task: Task) -> Ledger:
+def fit_topics(task: Task[TopicSettings, None]) -> Ledger:
     """The one global step: model.npz and topics.jsonl, names and an example of each topic."""
-    config: Topics
-    config, cache = task.config
+    config, cache = task.settings.topics, task.settings.cache
     sample = sorted(documents_of(task), key=lambda document: document.id)
     with embedder(config, cache) as embed:
         model, found = topics.fit([document.text for document in sample], config, embed)
@@ -102,20 +127,19 @@ def _example(document: Document) -> dict[str, str]:
     return {"id": document.id, "source": document.source, "text": text}
 
 
-def assign_topics(task: Task) -> Ledger:
+def assign_topics(task: Task[TopicSettings, TopicInputs]) -> Ledger:
     """A row a document: {"id", "source", "category", "topic", "score", "characters"}.
 
     The ledger's extra has the number of documents by source and topic.
     """
-    config: Topics
-    config, cache = task.config
+    config, cache = task.settings.topics, task.settings.cache
     sizes: dict[str, Counter[int]] = {}
     ledger = new_ledger(task)
     with (
         embedder(config, cache) as embed,
         RowWriter(task.out / "shards" / f"{task.shard}.jsonl.zst") as table,
     ):
-        assign = topics.build(load_model(task.side[MODEL]), config, embed)
+        assign = topics.build(load_model(task.side.model), config, embed)
         for chunk in chunks(documents_of(task)):
             answers = assign([document.text for document in chunk])
             for document, (topic, score) in zip(chunk, answers, strict=True):

@@ -12,8 +12,9 @@ from data_pipeline.decontamination import evidence
 from data_pipeline.decontamination import stage as step
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -39,7 +40,7 @@ FILLER = " ".join(
 
 def write(task: Task) -> Ledger:
     with ShardOutput(task, "read") as output:
-        for number, text in enumerate(task.config):
+        for number, text in enumerate(task.settings):
             document = Document(f"web/{number}", text, "web", "web")
             output.count_input(document)
             output.write(document)
@@ -64,7 +65,7 @@ def decontaminated(folder: Path, texts: list[str], cut_spans: CutSpans | None = 
     tiers = {"web": "D1"}
 
     def written(name: str, documents: list[str]) -> Directory:
-        task = Task("web-00000", config=documents, tiers=tiers)
+        task = Task("web-00000", documents, None, tiers=tiers)
         return runner.stage(name, write, [task], config=documents, inputs=[])
 
     before, held_out = written("read", texts), written("held_out", [])

@@ -19,7 +19,7 @@ from data_pipeline.config import (
 )
 from data_pipeline.decontamination import stage as step
 from data_pipeline.execution.manifest import Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Task
+from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import ShardWriter, read_dropped, read_shard
 
@@ -58,22 +58,27 @@ def run(
 ) -> tuple[Ledger, list[Document], dict[str, Any]]:
     """The ledger, what was kept, and what was dropped by id."""
     config = config.resolved()
-    side = {"held_out": shard(tmp_path / "held_out.jsonl.zst", [Document("h", "x", "web", "web")])}
-    names = {str(n) for n in config.ngram_words.values()}
+    held_out = shard(tmp_path / "held_out.jsonl.zst", [Document("h", "x", "web", "web")])
+    files = {}
+    sizes: set[int | None] = set(config.ngram_words.values())
     if config.paraphrases.enabled:
-        names.add(step.PARAPHRASES)
-    for name in names:
-        made = step.make_index(Task(name, out=tmp_path / "index", config=(config, [benchmark])))
+        sizes.add(None)
+    for n in sizes:
+        name = step.PARAPHRASES if n is None else str(n)
+        settings = step.IndexSettings(config, (benchmark,), n)
+        made = step.make_index(Task(name, settings, step.IndexInputs(None), out=tmp_path / "index"))
         path = tmp_path / "index" / "shards" / f"{name}.npz"
         assert made.files == {f"shards/{name}.npz": file_sha256(path)}
         assert made.extra["items"] == {"trivia": 2}
-        side[name] = ShardFile(name, path, file_sha256(path))
+        files[n] = ShardFile(name, path, file_sha256(path))
+    paraphrases = files.pop(None, None)
+    index = step.IndexFiles({n: file for n, file in files.items() if n is not None}, paraphrases)
     task = Task(
         "part",
+        step.DecontaminationSettings(config, ""),
+        step.DecontaminationInputs(held_out, index),
         out=tmp_path / "out",
         inputs=(shard(tmp_path / "in.jsonl.zst", documents),),
-        config=(config, ""),
-        side=side,
         tiers={"web": "D1", "tasks": "D3", "synthetic_law": "D2"},
     )
     ledger = step.decontaminate_shard(task)

@@ -14,9 +14,10 @@ from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.paragraphs_stage import remove_repeated_paragraphs
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.shuffle_file import pack_arrays, unpack_arrays
+from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -154,7 +155,7 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
 
 def write_documents(task: Task) -> Ledger:
     with ShardOutput(task, "read") as output:
-        for document in task.config:
+        for document in task.settings:
             output.count_input(document)
             output.write(document)
     return output.ledger
@@ -175,7 +176,7 @@ def run(root: Path, documents: list[Document], partitions: int, workers: int = 1
     recipe = Recipe(repeated_paragraphs=config, cleaning=Cleaning(profiles=profiles))
     with LocalEngine(workers) as engine:
         runner = Runner(root, engine)
-        tasks = [Task(f"s-{k}", config=documents[k::3]) for k in range(3)]
+        tasks = [Task(f"s-{k}", documents[k::3], None) for k in range(3)]
         read = runner.stage("read", write_documents, tasks, config=0, inputs=[])
         return remove_repeated_paragraphs(recipe, runner, read)
 

@@ -12,8 +12,9 @@ from data_pipeline.config import Deduplication, Recipe
 from data_pipeline.deduplication.stage import deduplicate
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import CorruptStageError, Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_dropped, read_shard
 
@@ -40,7 +41,7 @@ def corpus() -> list[Document]:
 
 def write_documents(task: Task) -> Ledger:
     with ShardOutput(task, "read") as output:
-        for document in task.config:
+        for document in task.settings:
             output.count_input(document)
             output.write(document)
     return output.ledger
@@ -51,7 +52,7 @@ def run(root: Path, partitions: int, workers: int = 1, seed: int = 0, **more: st
     if seed:
         random.Random(seed).shuffle(documents)
     recipe = Recipe(dedup=Deduplication(partitions=partitions))
-    shards = [Task(f"s-{k}", config=documents[k::SHARDS]) for k in range(SHARDS)]
+    shards = [Task(f"s-{k}", documents[k::SHARDS], None) for k in range(SHARDS)]
     with LocalEngine(workers) as engine:
         runner = Runner(root, engine)
         read = runner.stage("read", write_documents, shards, config=seed, inputs=[])
@@ -131,7 +132,7 @@ def test_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:
 def test_nothing_to_deduplicate(tmp_path: Path) -> None:
     with LocalEngine(1) as engine:
         runner = Runner(tmp_path, engine)
-        task = Task("empty", config=[])
+        task = Task("empty", [], None)
         read = runner.stage("read", write_documents, [task], config=0, inputs=[])
         made = deduplicate(Recipe(dedup=Deduplication(partitions=3)), runner, read)
     assert [list(read_shard(file.path)) for file in made.files()] == [[]]

@@ -17,7 +17,8 @@ from data_pipeline.execution import beam_engine
 from data_pipeline.execution.beam_engine import BeamEngine
 from data_pipeline.execution.local_engine import ExecutionEngine, Failed, LocalEngine
 from data_pipeline.execution.manifest import Ledger, file_sha256
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.task import Task
 from data_pipeline.reading.stage import read
 from data_pipeline.storage.atomic import DiskFullError, write_text
 
@@ -76,7 +77,7 @@ def fail_once(task: Task) -> Ledger:
 
 
 def tasks(root: Path, names: str) -> list[Task]:
-    return [Task(name, out=root) for name in names]
+    return [Task(name, None, None, out=root) for name in names]
 
 
 @pytest.fixture(params=["local", "beam"])
@@ -101,7 +102,7 @@ def test_a_second_job_in_one_process_does_its_own_tasks(tmp_path: Path) -> None:
             assert {task.shard for task, _ in made} == set(names)
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("max_parallel", [1, 2])
 def test_no_more_than_at_once(tmp_path: Path, max_parallel: int) -> None:
     global most_at_work
     most_at_work = 0

@@ -14,18 +14,19 @@ import pytest
 from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import CorruptStageError, Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.task import Task
 from data_pipeline.storage.atomic import DiskFullError, write_text
 
 
 def write_twice(task: Task) -> Ledger:
     """Writes the shard's name `config` times; refuses the shard named "bad" unless config is 1."""
-    if task.shard == "bad" and task.config != 1:
+    if task.shard == "bad" and task.settings != 1:
         raise ValueError("a bad shard")
     for file in task.inputs:
         file.verify()
     path = task.out / "shards" / f"{task.shard}.txt"
-    write_text(path, task.shard * task.config)
+    write_text(path, task.shard * task.settings)
     ledger = Ledger(task.shard, files={f"shards/{path.name}": manifest.file_sha256(path)})
     ledger.of("web", "D1").kept = 1
     ledger.write(task.out)
@@ -37,7 +38,7 @@ def run(
 ) -> Runner:
     with LocalEngine(2) as engine:
         runner = Runner(root, engine)
-        tasks = [Task(shard, config=config) for shard in shards]
+        tasks = [Task(shard, config, None) for shard in shards]
         runner.stage(
             "twice",
             write_twice,
@@ -52,17 +53,17 @@ def run(
 def refuse_odd(task: Task) -> Ledger:
     if int(task.shard) % 2:
         raise ValueError(f"shard {task.shard} is odd")
-    return write_twice(replace(task, config=1))
+    return write_twice(replace(task, settings=1))
 
 
 def troubled(task: Task) -> Ledger:
     """As `write_twice`; shard "b" has the trouble that a file says, as long as it is there."""
-    trouble = Path(task.config)
+    trouble = Path(task.settings)
     if task.shard == "b" and trouble.exists():
         if trouble.read_text() == "out of memory":
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does it
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
-    return write_twice(replace(task, config=100))
+    return write_twice(replace(task, settings=100))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_after_trouble_the_same_command_goes_on(
     tmp_path: Path, trouble: str, kind: type[Exception], said: str
 ) -> None:
     def stage(root: Path) -> Directory:
-        tasks = [Task(name, config=str(tmp_path / "trouble")) for name in "abc"]
+        tasks = [Task(name, str(tmp_path / "trouble"), None) for name in "abc"]
         with LocalEngine(1) as engine:
             return Runner(root, engine).stage("s", troubled, tasks, config=None, inputs=[])
 
@@ -99,7 +100,7 @@ def test_after_trouble_the_same_command_goes_on(
 
 @pytest.mark.parametrize("shards", [2, 10, 60])
 def test_all_refused_shards_are_named_at_the_end(tmp_path: Path, shards: int) -> None:
-    tasks = [Task(f"{number:02d}") for number in range(shards)]
+    tasks = [Task(f"{number:02d}", None, None) for number in range(shards)]
 
     def stage() -> None:
         with LocalEngine(2) as engine:
@@ -182,6 +183,6 @@ def test_the_manifest_has_no_time_in_it(tmp_path: Path) -> None:
 
 def test_workers_check_their_input(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("changed")
-    task = Task("a", inputs=(ShardFile("x", tmp_path / "x", "0" * 64),), config=1)
+    task = Task("a", 1, None, inputs=(ShardFile("x", tmp_path / "x", "0" * 64),))
     with LocalEngine(1) as engine, pytest.raises(CorruptStageError, match="has changed since"):
         Runner(tmp_path / "r", engine).stage("twice", write_twice, [task], config=1, inputs=[])

@@ -27,8 +27,9 @@ from data_pipeline.config import (
 )
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, digest
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.nlp_tasks.restructure import schemas
 from data_pipeline.nlp_tasks.restructure_stage import restructure
 from data_pipeline.pipeline import run as run_recipe
@@ -82,7 +83,7 @@ def text(k: int) -> str:
 
 def write(task: Task) -> Ledger:
     with ShardOutput(task, "made") as output:
-        for document in task.config:
+        for document in task.settings:
             output.count_input(document)
             output.write(document)
     return output.ledger
@@ -95,7 +96,7 @@ def documents(runner: Runner, count: int = 30) -> Directory:
         "daily": [Document(f"daily/{k}", text(1000 + k), "daily", "news") for k in range(3)],
     }
     tiers = {"sea": Tier.D1.value, "daily": Tier.D1.value}
-    tasks = [Task(name, config=rows, tiers=tiers) for name, rows in made.items()]
+    tasks = [Task(name, rows, None, tiers=tiers) for name, rows in made.items()]
     return runner.stage("made", write, tasks, config=count, inputs=[])
 
 
@@ -340,7 +341,8 @@ def test_d3_is_not_asked_about_and_several_directories_are(
                 [
                     Task(
                         "all",
-                        config=[Document(f"{name}/{k}", text(k), name, "wiki") for k in numbers],
+                        [Document(f"{name}/{k}", text(k), name, "wiki") for k in numbers],
+                        None,
                         tiers={name: tier},
                     )
                 ],

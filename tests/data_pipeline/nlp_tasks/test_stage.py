@@ -13,8 +13,9 @@ import pytest
 from data_pipeline.config import NlpTasks, Recipe
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.nlp_tasks.from_structure import KINDS, build
 from data_pipeline.nlp_tasks.stage import write_tasks
@@ -329,8 +330,12 @@ def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path
     recipe = Recipe(nlp_tasks=NlpTasks(max_tokens=90))
     with LocalEngine(1) as engine:
         runner = Runner(tmp_path, engine)
-        made = runner.stage("made", write, [Task("a", tiers={"web": "D1"})], config=0, inputs=[])
-        again = runner.stage("more", write, [Task("a", tiers={"web": "D3"})], config=1, inputs=[])
+        made = runner.stage(
+            "made", write, [Task("a", None, None, tiers={"web": "D1"})], config=0, inputs=[]
+        )
+        again = runner.stage(
+            "more", write, [Task("a", None, None, tiers={"web": "D3"})], config=1, inputs=[]
+        )
         found = write_tasks(recipe, runner, [made, again])
     written = {d.id: d for file in found.files() for d in read_shard(file.path)}
     dropped = {

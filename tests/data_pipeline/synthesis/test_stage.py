@@ -37,8 +37,9 @@ from data_pipeline.config import (
 )
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner, Task
+from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
 from data_pipeline.nlp_tasks.restructure_stage import check as check_restructuring
 from data_pipeline.report import flow, synthesis
 from data_pipeline.report.flow import ReportStage
@@ -434,7 +435,7 @@ PRIVATE = (
 
 def write(task: Task) -> Ledger:
     with ShardOutput(task, "made") as output:
-        for document in task.config:
+        for document in task.settings:
             output.count_input(document)
             output.write(document)
     return output.ledger
@@ -461,7 +462,7 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
         with LocalEngine(1) as engine:
             runner = Runner(tmp_path / "run", engine)
             before = [
-                runner.stage(name, write, [Task("one", config=rows)], config=name, inputs=[])
+                runner.stage(name, write, [Task("one", rows, None)], config=name, inputs=[])
                 for name, rows in (("asked", asked), ("said", said))
             ]
             return pass_gates(recipe, runner, before[0], before[1])
@@ -529,14 +530,15 @@ import time
 from pathlib import Path
 from data_pipeline.config import TeacherConfig
 from data_pipeline.execution.manifest import load
-from data_pipeline.execution.runner import Task
-from data_pipeline.synthesis.stage import ask_for_shard
+from data_pipeline.execution.task import Task
+from data_pipeline.synthesis.stage import TeacherSettings, ask_for_shard
 from data_pipeline.config import Synthesis
 
 folder = Path({prompts!r})
 config = Synthesis(teacher=TeacherConfig(**json.loads({teacher!r})))
 for file in load(folder).files():
-    ask_for_shard(Task(file.name, Path({out!r}), (file,), (config, Path({cache!r}))))
+    settings = TeacherSettings(config, Path({cache!r}))
+    ask_for_shard(Task(file.name, settings, None, Path({out!r}), (file,)))
 """
 
 
