@@ -1,16 +1,19 @@
-r"""Paragraphs that several documents have, word for word: one stays, and the others are taken out.
+r"""Removal of paragraphs that several documents have word for word: one copy is kept.
 
 A paragraph ends at a blank line. Two are equal if they have the same words: layout, punctuation
-and letter case do not matter (ngrams.py); of fewer than `min_words` none is looked at. The one that
-stays is in the document of the earliest source, of these the longest, of these the one whose id has
-the smallest hash, and there the first: whatever the order of documents and shards.
+and letter case do not matter (text/ngrams.py). Paragraphs of fewer than `min_words` words are
+ignored. The copy that is kept is in the document of the earliest source, of these the longest, of
+these the one whose id has the smallest hash, and there the first. This does not depend on the order
+of documents and shards.
 
->>> without("One.\n\nTwo.\n\nThree.", [1])
+>>> remove_paragraphs("One.\n\nTwo.\n\nThree.", [1])
 'One.\n\nThree.'
 
-Memory of a worker, in bytes: 52 a paragraph of a shard while it is read, and on disk; 150 a
-paragraph of a partition while equal ones are looked for; 12 a repeated one afterwards. English text
-has one paragraph of 20 words and more for each 500 bytes.
+Memory of a worker, in bytes: 52 per paragraph of a shard while it is read, and on disk; 150 per
+paragraph of a partition while equal ones are searched for; 12 per repeated one afterwards. English
+text has one paragraph of 20 words or more per 500 bytes.
+
+Shape letters: N paragraphs.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_pipeline.config import RepeatedParagraphs
-from data_pipeline.deduplication.candidate_groups import numbers
+from data_pipeline.deduplication.candidate_groups import document_numbers
 from data_pipeline.execution.shuffle_file import Arrays, partition_of, split_by_partition
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text.ngrams import U64, words
@@ -37,15 +40,15 @@ _LENGTH_BITS = 48
 
 
 def check(config: RepeatedParagraphs) -> None:
-    """Raises ValueError for settings that make no sense."""
+    """Raises ValueError for settings that are out of range."""
     for name in ("min_words", "min_words_left", "partitions"):
-        least = 1 if name == "min_words" else 0
-        if (value := getattr(config, name)) < least:
-            raise ValueError(f"repeated_paragraphs.{name}: got {value}, expected {least} or more")
+        minimum = 1 if name == "min_words" else 0
+        if (value := getattr(config, name)) < minimum:
+            raise ValueError(f"repeated_paragraphs.{name}: got {value}, expected {minimum} or more")
 
 
 def paragraphs(text: str) -> list[str]:
-    r"""The pieces of a text between blank lines.
+    r"""Returns the pieces of a text between blank lines.
 
     >>> paragraphs("One.\n \n\n  Two,\nstill two.")
     ['One.', '  Two,\nstill two.']
@@ -53,103 +56,117 @@ def paragraphs(text: str) -> list[str]:
     return _BREAK.split(text)[0::2]
 
 
-def without(text: str, places: Iterable[int]) -> str:
-    """The text without these paragraphs and the blank lines after them."""
-    pieces = _BREAK.split(text)
-    for place in places:
-        pieces[2 * place : 2 * place + 2] = [""] * len(pieces[2 * place : 2 * place + 2])
+def remove_paragraphs(text: str, numbers: Iterable[int]) -> str:
+    """Returns the text without the paragraphs of these numbers and the blank lines after them."""
+    pieces = _BREAK.split(text)  # paragraph, break, paragraph, break, ..., paragraph
+    for number in numbers:
+        own = slice(2 * number, 2 * number + 2)
+        pieces[own] = [""] * len(pieces[own])
     return "".join(pieces).rstrip()
 
 
 @dataclass(slots=True)
 class Paragraphs:
-    """The paragraphs of the documents of one shard that are long enough.
+    """The paragraphs of one shard that are long enough."""
 
-    `order_N2`: (source and length, hash of the id) of its document; the smallest stays.
-    """
+    hash_N2: U64  # of the words
+    order_N2: U64  # (source and length, hash of the id) of its document; the smallest is kept
+    row_N: NDArray[np.uint32]  # of its document in the shard
+    number_N: NDArray[np.uint32]  # of the paragraph in its document
 
-    hash_N2: U64
-    order_N2: U64
-    row_N: NDArray[np.uint32]
-    place_N: NDArray[np.uint32]
-
-    def parts(self, partitions: int) -> list[Arrays]:
+    def by_partition(self, partitions: int) -> list[Arrays]:
+        """Returns, for each partition, the paragraphs that belong to it."""
         names = ("hash", "order", "row", "place")
-        columns = (self.hash_N2, self.order_N2, self.row_N, self.place_N)
-        cut = split_by_partition(partition_of(self.hash_N2[:, 0], partitions), partitions, *columns)
-        return [dict(zip(names, own, strict=True)) for own in cut]
+        columns = (self.hash_N2, self.order_N2, self.row_N, self.number_N)
+        tables = split_by_partition(
+            partition_of(self.hash_N2[:, 0], partitions), partitions, *columns
+        )
+        return [dict(zip(names, own, strict=True)) for own in tables]
 
 
-def read(
+def collect_paragraphs(
     documents: Iterable[Document | None], sources: Sequence[str], config: RepeatedParagraphs
 ) -> Paragraphs:
-    """The paragraphs of a shard; None stands for a document that is exempt.
+    """Returns the paragraphs of a shard.
 
-    `sources`: all names of sources, the most wanted first.
+    Args:
+      documents: the documents of the shard, in its order; None for a document that is exempt.
+      sources: the names of all sources, those with priority first.
+      config: the least number of words.
     """
     check(config)
     priority = {name: k for k, name in enumerate(sources)}
     hashes: list[int] = []
     orders: list[tuple[int, int]] = []
     rows: list[int] = []
-    places: list[int] = []
+    numbers: list[int] = []
     for row, document in enumerate(documents):
         if document is None:
             continue
         order = _order(document, priority[document.source])
-        found = words(paragraphs(document.text))
-        edges = found.offsets_D.tolist()
-        for place, (begin, end) in enumerate(pairwise(edges)):
+        paragraph_words = words(paragraphs(document.text))
+        edges = paragraph_words.offsets_D.tolist()
+        for number, (begin, end) in enumerate(pairwise(edges)):
             if end - begin >= config.min_words:
-                hashes.append(xxhash.xxh3_128_intdigest(found.hashes_W[begin:end].tobytes()))
+                content = paragraph_words.hashes_W[begin:end].tobytes()
+                hashes.append(xxhash.xxh3_128_intdigest(content))
                 orders.append(order)
                 rows.append(row)
-                places.append(place)
-    low = 0xFFFFFFFFFFFFFFFF
+                numbers.append(number)
+    low_half = 0xFFFFFFFFFFFFFFFF
     return Paragraphs(
-        np.array([(h >> 64, h & low) for h in hashes], np.uint64).reshape(-1, 2),
+        np.array([(h >> 64, h & low_half) for h in hashes], np.uint64).reshape(-1, 2),
         np.array(orders, np.uint64).reshape(-1, 2),
         np.array(rows, np.uint32),
-        np.array(places, np.uint32),
+        np.array(numbers, np.uint32),
     )
 
 
 def _order(document: Document, priority: int) -> tuple[int, int]:
+    """Returns the sort key of a document as two 64-bit integers.
+
+    They are the source's priority above the inverted length, and the hash of the id.
+    """
     length = min(len(document.text), (1 << _LENGTH_BITS) - 1)
     longest_first = (1 << _LENGTH_BITS) - 1 - length
     return priority << _LENGTH_BITS | longest_first, xxhash.xxh3_64_intdigest(document.id.encode())
 
 
-def repeated(parts: Iterable[tuple[int, Arrays | None]]) -> tuple[U64, NDArray[np.uint32]]:
-    """(number of the document, place) of all paragraphs of a partition that are taken out.
+def find_repeated(
+    tables: Iterable[tuple[int, Arrays | None]],
+) -> tuple[U64, NDArray[np.uint32]]:
+    """Returns the paragraphs of a partition that are removed.
 
-    `parts`: (number of a shard, its part of `Paragraphs.parts`). A document's number is its
-    shard's << 32 | its row.
+    `tables`: (number of a shard, what `Paragraphs.by_partition` gave for this partition).
+
+    Returns (document, number in the document) of each. A document is shard << 32 | row.
     """
-    found = [(numbers(shard, own["row"]), own) for shard, own in parts if own is not None]
-    if not found:
+    known = [(document_numbers(shard, own["row"]), own) for shard, own in tables if own is not None]
+    if not known:
         return np.empty(0, np.uint64), np.empty(0, np.uint32)
-    number_N = np.concatenate([number for number, _ in found])
-    hash_N2, order_N2, place_N = (
-        np.concatenate([own[name] for _, own in found]) for name in ("hash", "order", "place")
+    document_N = np.concatenate([documents for documents, _ in known])
+    hash_N2, order_N2, number_N = (
+        np.concatenate([own[name] for _, own in known]) for name in ("hash", "order", "place")
     )
-    ranking = [place_N, number_N, order_N2[:, 1], order_N2[:, 0], hash_N2[:, 1], hash_N2[:, 0]]
-    by_hash = np.lexsort(ranking)
-    ordered = hash_N2[by_hash]
-    again = by_hash[1:][(ordered[1:] == ordered[:-1]).all(axis=1)]
-    return number_N[again], place_N[again]
+    # By hash, then by the order of documents, then by place; lexsort's last key is its first.
+    keys = [number_N, document_N, order_N2[:, 1], order_N2[:, 0], hash_N2[:, 1], hash_N2[:, 0]]
+    order = np.lexsort(keys)
+    sorted_N2 = hash_N2[order]
+    # All but the first paragraph of each run of equal hashes.
+    repeated = order[1:][(sorted_N2[1:] == sorted_N2[:-1]).all(axis=1)]
+    return document_N[repeated], number_N[repeated]
 
 
 def remove(
-    document: Document, places: Sequence[int], config: RepeatedParagraphs
+    document: Document, numbers: Sequence[int], config: RepeatedParagraphs
 ) -> Document | Dropped:
-    """The document without these paragraphs; dropped where too few words are left."""
-    if not places:
+    """Returns the document without these paragraphs; dropped if too few words are left."""
+    if not numbers:
         return document
-    text = without(document.text, places)
-    left = len(text.split())
-    if left < config.min_words_left:
-        first = " ".join(paragraphs(document.text)[min(places)].split())[:200]
-        evidence = {"removed": len(places), "words_left": left, "first": first}
+    text = remove_paragraphs(document.text, numbers)
+    num_left = len(text.split())
+    if num_left < config.min_words_left:
+        first = " ".join(paragraphs(document.text)[min(numbers)].split())[:200]
+        evidence = {"removed": len(numbers), "words_left": num_left, "first": first}
         return Dropped(document, REASON, evidence)
     return replace(document, text=text)

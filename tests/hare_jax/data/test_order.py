@@ -135,7 +135,7 @@ def test_past_tells_the_steps_done_and_nothing_of_those_to_come() -> None:
     ("stages", "message"),
     [
         ([], "training.stages is empty"),
-        ([Stage("a", "third", T)], r"'a' wants mixture 'third': the baked data has \['first', 's"),
+        ([Stage("a", "third", T)], r"'a' names mixture 'third': the baked data has \['first', 's"),
         ([Stage("a", "first", 0)], "'a' has 0 tokens: expected > 0"),
         ([Stage("a", "first", T, {"wbe": 1.0})], r"weights source 'wbe': the baked data has \["),
         ([Stage("a", "first", T, {"web": -1.0})], "weights 'web' by -1.0: expected 0 or more"),

@@ -68,7 +68,9 @@ def test_whatever_tells_of_a_change_has_the_file_read_again(
         other.replace(path)
     else:
         expected[path] = "0" * 64
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: sha256 [0-9a-f]{{64}}, mix"):
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(path))}: got sha256 [0-9a-f]{{64}}, expected"
+    ):
         verify(expected, memory)
     assert hashed == ["b"]
     with pytest.raises(ValueError, match="sha256"):  # what was wrong is not remembered as right
@@ -79,7 +81,7 @@ def test_a_missing_file_is_named_before_any_is_read(
     expected: dict[Path, str], hashed: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "c").unlink()
-    with pytest.raises(FileNotFoundError, match=r"c: no such file, but mixture.json names it"):
+    with pytest.raises(FileNotFoundError, match=r"c: no such file, but mixture.json lists it"):
         verify(expected, tmp_path / "memory")
     assert hashed == []
 
@@ -124,7 +126,7 @@ def test_processes_share_the_work_and_what_they_found(
     assert len(hashed) == 3
     (tmp_path / "b").write_bytes(b"!")
     verify(expected, memory, share=(0, 2))
-    with pytest.raises(ValueError, match="b: sha256"):
+    with pytest.raises(ValueError, match="b: got sha256"):
         verify(expected, memory, share=(1, 2))
 
 
@@ -137,4 +139,4 @@ def test_progress_is_shown_where_it_takes_long(
     verify(expected)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert re.fullmatch(r"  checked 0\.0 of 0\.0 GB of baked data, [\d,]+ MB/s", lines[-1])
+    assert re.fullmatch(r"  hashed 0\.0 of 0\.0 GB of baked data, [\d,]+ MB/s", lines[-1])
