@@ -41,9 +41,9 @@ PEERS = {
 
 def duplicates(documents: list[Document], config: Deduplication) -> int:
     """All steps of deduplication in memory, over one shard and one partition."""
-    (keys,) = signatures.signatures(documents, config).parts(1)
+    (keys,) = signatures.compute_signatures(documents, config).by_partition(1)
     connected = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
-    members = survivors.members(documents, connected, config)
+    members = survivors.collect_members(documents, connected, config)
     return len(survivors.decide([members], [], config)[0].dropped) if members.ids else 0
 
 
@@ -92,7 +92,9 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
     table.timed("hare-jax: its six stages, shards in, shards out", seconds)
     print(f"  documents to drop: {', '.join(f'{name} {drops[name]}' for name in drops)}")
     table = SpeedTable("Of that, signatures", megabytes, repeats)
-    table.row("signatures and exact hashes", lambda: signatures.signatures(documents, config))
+    table.row(
+        "signatures and exact hashes", lambda: signatures.compute_signatures(documents, config)
+    )
 
 
 def shingles(text: str, n: int) -> list[str]:

@@ -3,9 +3,9 @@
     python -m benchmarks.decontamination --benchmarks DIR --clean DIR [--paraphrases DIR] [--train]
 
 DIR of --benchmarks has a subfolder or file for each known benchmark, that of --clean .jsonl,
-.jsonl.gz or .jsonl.zst files with a field "text". --paraphrases is a folder of test_rewritten*.jsonl
-with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the paraphrase rule is
-measured beside the default ones. --train indexes all but the train splits and feeds their items
+.jsonl.gz or .jsonl.zst files with a field "text". --paraphrases is a folder of
+test_rewritten*.jsonl with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the
+paraphrase rule is measured beside the default ones. --train indexes all but the train splits and feeds their items
 as documents: copies of test items among them, which are no false positives, are counted apart.
 
 Items are chosen by a hash of their ids, so the same input gives the same table. Times are CPU

@@ -86,7 +86,7 @@ def different(documents: Sequence[Document], number: int, config: Deduplication)
         if len(text) < LEAST:
             continue
         short = Document(str(len(chosen)), " ".join(text), ORIGINAL, "")
-        (own,) = signatures.shingles([short.text], config)
+        (own,) = signatures.shingle_sets([short.text], config)
         grams = own.tolist()
         if sum(gram in seen for gram in grams) <= 0.1 * len(grams):
             seen.update(grams)
@@ -98,9 +98,9 @@ def different(documents: Sequence[Document], number: int, config: Deduplication)
 
 def connected(documents: Sequence[Document], config: Deduplication) -> dict[int, str]:
     """Row -> id of the survivor, for those that go."""
-    (keys,) = signatures.signatures(documents, config).parts(1)
+    (keys,) = signatures.compute_signatures(documents, config).by_partition(1)
     linked = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
-    members = survivors.members(documents, linked, config)
+    members = survivors.collect_members(documents, linked, config)
     if not members.ids:
         return {}
     decided = survivors.decide([members], [ORIGINAL, COPY], config)[0]
@@ -149,7 +149,7 @@ def measure(
 
 
 def _pair(one: str, other: str, config: Deduplication) -> tuple[U64, list[U64]]:
-    first, second = signatures.shingles([one, other], config)
+    first, second = signatures.shingle_sets([one, other], config)
     return first, [second]
 
 

@@ -88,9 +88,10 @@ def decided(documents: Sequence[Document], config: Deduplication) -> tuple[Cost,
     near = np.tile(np.arange(len(some), dtype=np.uint64), 2)
     number = np.arange(2 * len(some), dtype=np.uint64)
     own = Groups(number, near, near, np.ones(len(number), bool))
-    arrays = survivors.members([*some, *copies], own, config).arrays()
+    arrays = survivors.collect_members([*some, *copies], own, config).to_arrays()
     _, found = cost(
-        lambda: survivors.decide([survivors.Members.of(arrays)], [], config), int(text_bytes)
+        lambda: survivors.decide([survivors.Members.from_arrays(arrays)], [], config),
+        int(text_bytes),
     )
     held = sum(array.nbytes for array in arrays.values()) / text_bytes
     grams = ngrams(words([d.text for d in some]), config.ngram_words)
@@ -136,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = recipe.measure(corpus, options.benchmarks, Path(folder))
         rows = stage_rows(measured, options.text_bytes)
-    (keys,) = random_keys(options.candidates, config).parts(1)
+    (keys,) = random_keys(options.candidates, config).by_partition(1)
     links, linking = cost(lambda: candidate_groups.find_links([(0, keys)]), SOME)
     of_one = Links(links.near_E2, links.names_E2, links.copies_C)
     # Each member's links come from several partitions: here from four.

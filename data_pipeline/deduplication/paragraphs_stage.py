@@ -1,8 +1,9 @@
-"""Paragraphs that documents have in common stay in one of them: two stages a shard, one between.
+"""Removes repeated paragraphs in three stages, each of which sees a part of the data.
 
-paragraphs           a shard      the hashes of its paragraphs, by partition
-repeated             a partition  which paragraph stays
-repeated_paragraphs  a shard      without those that stay elsewhere
+stage                one task per  writes
+paragraphs           shard         the hashes of its paragraphs, by partition
+repeated             partition     which paragraphs are removed
+repeated_paragraphs  shard         its documents without them
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class ParagraphSettings:
     """The settings of a worker that hashes paragraphs.
 
     Attributes:
-      profiles: cleaning rules of each category, some of which are exempt.
-      sources: names in the order of preference, the recipe's order.
+      profiles: cleaning profile of each category, some of which are exempt.
+      sources: names of sources by priority, which is the recipe's order.
     """
 
     repeated_paragraphs: RepeatedParagraphs
@@ -50,14 +51,24 @@ Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier s
 def remove_repeated_paragraphs(
     recipe: Recipe, runner: Runner, before: Directory, suffix: str = ""
 ) -> Directory:
-    """Without paragraphs that another document, or the same one before, has word for word.
+    """Runs the three stages; returns the documents without repeated paragraphs.
 
-    Documents whose category has an exempt profile (`recipe.cleaning.profiles`) stay as they are.
+    A repeated paragraph is one that another document has word for word, or the same document
+    before. Documents whose category has an exempt profile are not changed.
+
+    Args:
+      recipe: its section `repeated_paragraphs`, and `cleaning.profiles`.
+      runner: runs the stages.
+      before: the documents.
+      suffix: is appended to the names of the stages.
+
+    Raises:
+      ValueError: a setting is out of range.
     """
     config = recipe.repeated_paragraphs
     paragraphs.check(config)
     partitions = num_partitions(config.partitions, text_bytes_of(before))
-    sources = tuple(before.counts())  # as they first came: the recipe's order
+    sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     settings = ParagraphSettings(config, recipe.cleaning.profiles, sources)
     hashed = runner.stage(
         f"paragraphs{suffix}",
@@ -66,27 +77,25 @@ def remove_repeated_paragraphs(
         config=settings,
         inputs=[before],
     )
-    found = runner.stage(
+    repeated = runner.stage(
         f"repeated{suffix}",
         find_repeated,
         one_task_per_partition(hashed, None, partitions),
         config=config,
         inputs=[hashed],
     )
-    places = tuple(found.files())
+    files = tuple(repeated.files())
     return runner.stage(
         f"repeated_paragraphs{suffix}",
         remove_from_shard,
-        [
-            task.with_side(places)
-            for task in one_numbered_task_per_shard(before, config, partitions)
-        ],
+        [task.with_side(files) for task in one_numbered_task_per_shard(before, config, partitions)],
         config=config,
-        inputs=[before, found],
+        inputs=[before, repeated],
     )
 
 
 def hash_paragraphs(task: PartitionedTask[ParagraphSettings, None]) -> Ledger:
+    """Writes the hashes of a shard's paragraphs, by partition of the hashes."""
     config, profiles = task.settings.repeated_paragraphs, task.settings.profiles
 
     def compared() -> Iterator[Document | None]:
@@ -94,37 +103,45 @@ def hash_paragraphs(task: PartitionedTask[ParagraphSettings, None]) -> Ledger:
             profile = profiles.get(document.category, CleaningProfile.PROSE)
             yield None if profile in config.exempt else document
 
-    found = paragraphs.read(compared(), task.settings.sources, config)
-    return write_shuffle_output(task, [pack_arrays(part) for part in found.parts(task.partitions)])
+    hashed = paragraphs.collect_paragraphs(compared(), task.settings.sources, config)
+    tables = hashed.by_partition(task.partitions)
+    return write_shuffle_output(task, [pack_arrays(table) for table in tables])
 
 
 def find_repeated(task: PartitionedTask[None, Files]) -> Ledger:
-    """`task.side`: the paragraphs of all shards. Writes a part for each class of shards."""
-    number_N, place_N = paragraphs.repeated(read_partition(task.side, task.number))
-    shard_N = number_N >> np.uint64(ROW_BITS)
-    classes = (shard_N % np.uint64(task.partitions)).astype(np.int64)
-    parts = [
-        pack_arrays({"number": number, "place": place})
-        for number, place in split_by_partition(classes, task.partitions, number_N, place_N)
+    """Writes the repeated paragraphs of one partition of hashes, by class of shards.
+
+    `task.side`: the paragraphs of all shards.
+    """
+    document_N, number_N = paragraphs.find_repeated(read_partition(task.side, task.number))
+    shard_N = document_N >> np.uint64(ROW_BITS)
+    class_N = (shard_N % np.uint64(task.partitions)).astype(np.int64)
+    by_class = [
+        pack_arrays({"number": document, "place": number})
+        for document, number in split_by_partition(class_N, task.partitions, document_N, number_N)
     ]
-    return write_shuffle_output(task, parts, repeated=len(place_N))
+    return write_shuffle_output(task, by_class, repeated=len(number_N))
 
 
 def remove_from_shard(task: PartitionedTask[RepeatedParagraphs, Files]) -> Ledger:
-    """`task.side`: what every partition found."""
-    places: dict[int, list[int]] = {}
+    """Writes a shard without its repeated paragraphs.
+
+    `task.side`: the repeated paragraphs of all partitions.
+    """
+    paragraphs_of_row: dict[int, list[int]] = {}
     for _, arrays in read_partition(task.side, task.shard_class):
         if arrays is not None:
             shards, rows = np.divmod(arrays["number"], np.uint64(1 << ROW_BITS))
             own = shards == np.uint64(task.number)
-            for row, place in zip(rows[own].tolist(), arrays["place"][own].tolist(), strict=True):
-                places.setdefault(row, []).append(place)
+            numbers = arrays["place"][own].tolist()
+            for row, number in zip(rows[own].tolist(), numbers, strict=True):
+                paragraphs_of_row.setdefault(row, []).append(number)
     with ShardOutput(task, "repeated_paragraphs") as output:
         for row, document in enumerate(documents_of(task)):
             output.count_input(document)
-            removed = sorted(places.get(row, []))
-            answer = paragraphs.remove(document, removed, task.settings)
-            if isinstance(answer, Document) and removed:
+            removed = sorted(paragraphs_of_row.get(row, []))
+            decision = paragraphs.remove(document, removed, task.settings)
+            if isinstance(decision, Document) and removed:
                 output.ledger.of(document.source).changed["repeated_paragraph"] += len(removed)
-            output.write(answer)
+            output.write(decision)
     return output.ledger

@@ -1,13 +1,14 @@
-"""Exact and near duplicates, over partitions of what is compared: six stages, none sees everything.
+"""Removes exact and near duplicates in six stages, each of which sees a part of the data.
 
-    signatures   a shard      its keys, by partition
-    links        a partition  who shares a key with whom
-    groups       all          who is to be compared with whom: integers only
-    members      a shard      what is compared of those in a group, by partition
-    duplicates   a partition  who survives
-    deduplicate  a shard      without its duplicates
+    stage        one task per  writes
+    signatures   shard         the keys of its documents, by partition
+    links        partition     pairs of documents that share a key
+    groups       (one task)    groups of candidate duplicates: integers only
+    members      shard         n-grams and ids of its documents in groups, by partition
+    duplicates   partition     which document of each group survives
+    deduplicate  shard         its documents without the duplicates
 
-What each of them decides, and how much memory it takes, is in deduplication/signatures.py.
+deduplication/signatures.py describes the decisions and the memory that each stage takes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from data_pipeline.storage.document import Document
 class DecisionSettings:
     """The settings of a worker that decides which documents survive.
 
-    `sources`: names in the order of preference, the recipe's order.
+    `sources`: names of sources by priority, which is the recipe's order.
     """
 
     dedup: Deduplication
@@ -58,13 +59,20 @@ Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier s
 
 
 def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str = "") -> Directory:
-    """Without exact and near duplicates, and with an id of its own for every document.
+    """Runs the six stages; returns the documents without duplicates, each with a unique id.
 
-    `suffix` is appended to the names of the stages, where a recipe deduplicates more than once.
+    Args:
+      recipe: its section `dedup`.
+      runner: runs the stages.
+      before: the documents.
+      suffix: is appended to the names of the stages if a recipe deduplicates more than once.
+
+    Raises:
+      ValueError: a setting is out of range.
     """
     config = recipe.dedup
     dedup.check(config)
-    sources = tuple(before.counts())  # as they first came: the recipe's order
+    sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     shards = one_numbered_task_per_shard(before, config, partitions)
     signatures = runner.stage(
@@ -111,74 +119,94 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
 
 
 def sign_shard(task: PartitionedTask[Deduplication, None]) -> Ledger:
-    signed = dedup.signatures(documents_of(task), task.settings)
-    return write_shuffle_output(task, [pack_arrays(part) for part in signed.parts(task.partitions)])
+    """Writes the keys of a shard's documents, by partition of the keys."""
+    signatures = dedup.compute_signatures(documents_of(task), task.settings)
+    tables = signatures.by_partition(task.partitions)
+    return write_shuffle_output(task, [pack_arrays(table) for table in tables])
 
 
 def find_links(task: PartitionedTask[Deduplication, Files]) -> Ledger:
-    """`task.side`: the signatures of all shards, in their order."""
-    found = candidate_groups.find_links(read_partition(task.side, task.number))
-    return write_shuffle_output(task, [pack_arrays(found.arrays())])
+    """Writes the links of one partition of keys.
+
+    `task.side`: the signatures of all shards, in their order.
+    """
+    links = candidate_groups.find_links(read_partition(task.side, task.number))
+    return write_shuffle_output(task, [pack_arrays(links.to_arrays())])
 
 
 def connect_groups(task: PartitionedTask[Deduplication, Files]) -> Ledger:
-    """`task.side`: the links of all partitions. Writes a part for each class of shards."""
-    links = (candidate_groups.Links.of(arrays) for _, arrays in read_partition(task.side, 0))
-    found = candidate_groups.connect(links)
-    classes = found.shard_M() % task.partitions
-    parts = [
-        pack_arrays(found.where(index).arrays())
-        for (index,) in split_by_partition(classes, task.partitions, np.arange(len(classes)))
+    """Writes the groups that all links make, by class of shards.
+
+    `task.side`: the links of all partitions.
+    """
+    links = (
+        candidate_groups.Links.from_arrays(arrays) for _, arrays in read_partition(task.side, 0)
+    )
+    groups = candidate_groups.connect(links)
+    class_M = groups.shard_M() % task.partitions
+    by_class = [
+        pack_arrays(groups.select(index).to_arrays())
+        for (index,) in split_by_partition(class_M, task.partitions, np.arange(len(class_M)))
     ]
-    sizes = np.unique(found.candidate_root_M, return_counts=True)[1]
+    sizes = np.unique(groups.candidate_root_M, return_counts=True)[1]
     return write_shuffle_output(
-        task, parts, documents=len(classes), largest_group=int(sizes.max(initial=0))
+        task, by_class, documents=len(class_M), largest_group=int(sizes.max(initial=0))
     )
 
 
 def gather_members(task: PartitionedTask[Deduplication, ShardFile]) -> Ledger:
-    """`task.side`: the groups. Writes a part for each partition that has groups of this shard."""
+    """Writes the members of a shard, by partition of their groups.
+
+    `task.side`: the groups.
+    """
     content = read_shuffle_partition(task.side.path, task.shard_class)
-    everyone = candidate_groups.Groups.of(unpack_arrays(content))
-    own = everyone.where(everyone.shard_M() == task.number)
-    found = survivors.members(documents_of(task), own, task.settings)
-    part_M = partition_of(own.decision_root_M, task.partitions)
+    groups = candidate_groups.Groups.from_arrays(unpack_arrays(content))
+    own = groups.select(groups.shard_M() == task.number)
+    members = survivors.collect_members(documents_of(task), own, task.settings)
+    # A group lies in the partition of its root, so that one worker has all of it.
+    partition_M = partition_of(own.decision_root_M, task.partitions)
+    rows_M = np.arange(len(partition_M))
     return write_shuffle_output(
         task,
         [
-            pack_arrays(found.where(index).arrays()) if len(index) else b""
-            for (index,) in split_by_partition(part_M, task.partitions, np.arange(len(part_M)))
+            pack_arrays(members.select(index).to_arrays()) if len(index) else b""
+            for (index,) in split_by_partition(partition_M, task.partitions, rows_M)
         ],
     )
 
 
 def find_duplicates(task: PartitionedTask[DecisionSettings, Files]) -> Ledger:
-    """`task.side`: the members of all shards. Writes a part for each class of shards."""
+    """Writes the decisions about one partition of groups, by class of shards.
+
+    `task.side`: the members of all shards.
+    """
     tables = (
-        survivors.Members.of(arrays)
+        survivors.Members.from_arrays(arrays)
         for _, arrays in read_partition(task.side, task.number)
         if arrays is not None
     )
-    decided = survivors.decide(tables, task.settings.sources, task.settings.dedup)
-    classes: list[dict[int, Any]] = [{} for _ in range(task.partitions)]
-    for shard in sorted(decided):
-        classes[shard % task.partitions][shard] = decided[shard].to_json()
-    return write_shuffle_output(task, [json.dumps(own).encode() for own in classes])
+    decisions = survivors.decide(tables, task.settings.sources, task.settings.dedup)
+    by_class: list[dict[int, Any]] = [{} for _ in range(task.partitions)]
+    for shard in sorted(decisions):
+        by_class[shard % task.partitions][shard] = decisions[shard].to_json()
+    return write_shuffle_output(task, [json.dumps(own).encode() for own in by_class])
 
 
 def deduplicate_shard(task: PartitionedTask[Deduplication, Files]) -> Ledger:
-    """`task.side`: the decisions of all partitions."""
+    """Writes a shard without its duplicates.
+
+    `task.side`: the decisions of all partitions.
+    """
     decisions = dedup.Decisions()
     for file in task.side:
-        own = json.loads(read_shuffle_partition(file.path, task.shard_class))
-        if (decided := own.get(str(task.number))) is not None:
-            decisions.add(dedup.Decisions.from_json(decided))
-    decide_one = dedup.build(decisions)
+        by_shard = json.loads(read_shuffle_partition(file.path, task.shard_class))
+        if (own := by_shard.get(str(task.number))) is not None:
+            decisions.add(dedup.Decisions.from_json(own))
     with ShardOutput(task, "deduplicate") as output:
         for row, document in enumerate(documents_of(task)):
             output.count_input(document)
-            answer = decide_one(row, document)
-            if isinstance(answer, Document) and "renamed_from" in answer.meta:
-                output.ledger.of(answer.source).changed["duplicate_id"] += 1
-            output.write(answer)
+            decision = decisions.apply(row, document)
+            if isinstance(decision, Document) and "renamed_from" in decision.meta:
+                output.ledger.of(decision.source).changed["duplicate_id"] += 1
+            output.write(decision)
     return output.ledger

@@ -349,8 +349,8 @@ import hashlib, pathlib, sys
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
-items = [BenchmarkItem(f"b/{k}", "b", {"question": f"Who is number {k} of all the hares of this field?"})
-         for k in range(20)]
+questions = [f"Who is number {k} of all the hares of this field?" for k in range(20)]
+items = [BenchmarkItem(f"b/{k}", "b", {"question": q}) for k, q in enumerate(questions)]
 build_index(items, 13, Decontamination()).save(pathlib.Path(sys.argv[1]))
 """
 

@@ -46,11 +46,14 @@ def corpus(seed: int = 0) -> list[Document]:
 
 def find(shards: Sequence[Sequence[Document | None]], partitions: int = 1) -> dict[str, list[int]]:
     """id -> places of the paragraphs that are taken out."""
-    parts = [paragraphs.read(shard, SOURCES, CONFIG).parts(partitions) for shard in shards]
+    parts = [
+        paragraphs.collect_paragraphs(shard, SOURCES, CONFIG).by_partition(partitions)
+        for shard in shards
+    ]
     found: dict[str, list[int]] = {}
     for p in range(partitions):
         own_parts = ((k, unpack_arrays(pack_arrays(part[p]))) for k, part in enumerate(parts))
-        for number, place in zip(*map(list, paragraphs.repeated(own_parts)), strict=True):
+        for number, place in zip(*map(list, paragraphs.find_repeated(own_parts)), strict=True):
             document = shards[int(number) >> 32][int(number) & 0xFFFFFFFF]
             assert document is not None
             found.setdefault(document.id, []).append(int(place))
@@ -124,7 +127,7 @@ def test_exempt_documents_neither_lose_nor_take() -> None:
     ],
 )
 def test_what_is_left_is_as_it_was(text: str, places: list[int], left: str) -> None:
-    assert paragraphs.without(text, places) == left
+    assert paragraphs.remove_paragraphs(text, places) == left
 
 
 def test_a_document_left_with_too_little_is_dropped_with_what_was_seen() -> None:
@@ -147,7 +150,7 @@ def test_a_short_document_that_repeats_nothing_stays() -> None:
 @pytest.mark.parametrize("name", ["min_words", "min_words_left", "partitions"])
 def test_settings_that_make_no_sense_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"repeated_paragraphs\.{name}: got -1, expected"):
-        paragraphs.read([], SOURCES, RepeatedParagraphs(**{name: -1}))
+        paragraphs.collect_paragraphs([], SOURCES, RepeatedParagraphs(**{name: -1}))
 
 
 # ---- the step

@@ -51,7 +51,9 @@ def families(seed: int, number: int = 40) -> list[Document]:
 def connect(
     shards: Sequence[Sequence[Document]], config: Deduplication, partitions: int
 ) -> candidate_groups.Groups:
-    signed = [signatures.signatures(shard, config).parts(partitions) for shard in shards]
+    signed = [
+        signatures.compute_signatures(shard, config).by_partition(partitions) for shard in shards
+    ]
     return candidate_groups.connect(
         candidate_groups.find_links(
             (k, unpack_arrays(pack_arrays(parts[p]))) for k, parts in enumerate(signed)
@@ -70,16 +72,20 @@ def find(
     connected = connect(shards, config, partitions)
     tables = []
     for number, shard in enumerate(shards):
-        own = connected.where(connected.shard_M() == number)
-        tables.append(survivors.members(shard, own, config))
+        own = connected.select(connected.shard_M() == number)
+        tables.append(survivors.collect_members(shard, own, config))
     decisions = [Decisions() for _ in shards]
     for p in range(partitions):
         chosen = [
-            table.where(np.flatnonzero(partition_of(table.groups.decision_root_M, partitions) == p))
+            table.select(
+                np.flatnonzero(partition_of(table.groups.decision_root_M, partitions) == p)
+            )
             for table in tables
         ]
         read_again = [
-            Members.of(unpack_arrays(pack_arrays(t.arrays())) or {}) for t in chosen if t.ids
+            Members.from_arrays(unpack_arrays(pack_arrays(t.to_arrays())) or {})
+            for t in chosen
+            if t.ids
         ]
         for shard, decided in survivors.decide(read_again, order, config).items():
             decisions[shard].add(decided)
@@ -94,7 +100,7 @@ def decide(
 ) -> list[list[Document | Dropped]]:
     answers = []
     for shard, decided in zip(shards, find(shards, order, config, partitions), strict=True):
-        answer = signatures.build(decided)
+        answer = decided.apply
         answers.append([answer(row, d) for row, d in enumerate(shard)])
     return answers
 
@@ -173,10 +179,10 @@ def test_a_text_without_words_has_a_signature_of_its_own() -> None:
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 def test_every_key_is_in_one_partition_and_equal_keys_in_the_same(partitions: int) -> None:
     documents = families(1)
-    signed = signatures.signatures(documents, CONFIG)
-    parts = signed.parts(partitions)
+    signed = signatures.compute_signatures(documents, CONFIG)
+    parts = signed.by_partition(partitions)
     assert [pack_arrays(part) for part in parts] == [
-        pack_arrays(part) for part in signed.parts(partitions)
+        pack_arrays(part) for part in signed.by_partition(partitions)
     ]
     for kind, all_keys in (("bands", signed.bands_NB), ("names", signed.names_N[:, None])):
         found = [
@@ -197,8 +203,8 @@ def test_every_key_is_in_one_partition_and_equal_keys_in_the_same(partitions: in
 
 def test_a_signature_does_not_depend_on_the_batch() -> None:
     documents = families(2)
-    together = signatures.signatures(documents, CONFIG)
-    alone = [signatures.signatures([d], CONFIG) for d in documents]
+    together = signatures.compute_signatures(documents, CONFIG)
+    alone = [signatures.compute_signatures([d], CONFIG) for d in documents]
     assert np.array_equal(together.bands_NB, np.concatenate([t.bands_NB for t in alone]))
     assert np.array_equal(together.exact_N2, np.concatenate([t.exact_N2 for t in alone]))
     assert np.array_equal(together.names_N, np.concatenate([t.names_N for t in alone]))
@@ -246,7 +252,7 @@ def test_nothing_below_the_threshold_is_dropped_alone() -> None:
         other = edited(rng, text, 8)
         if jaccard(text, other) < config.threshold:
             pairs.append([document(f"{k}a", text, "a"), document(f"{k}b", other, "b")])
-    tables = [signatures.signatures(pair, config) for pair in pairs]
+    tables = [signatures.compute_signatures(pair, config) for pair in pairs]
     shared = sum((t.bands_NB[0] == t.bands_NB[1]).any() for t in tables)
     assert shared > 10, "the test needs candidates"
     assert all(isinstance(a, Document) for pair in decide(pairs, config=config) for a in pair)
@@ -369,25 +375,25 @@ def test_only_candidates_are_compared_and_copies_once() -> None:
     assert connected.needs_jaccard_M.tolist() == [True, False, True, False, False]
     assert len({*connected.candidate_root_M.tolist()}) == 3
     assert len({*connected.decision_root_M.tolist()}) == 2
-    last = survivors.members(shards[2], connected.where(connected.shard_M() == 2), CONFIG)
+    last = survivors.collect_members(shards[2], connected.select(connected.shard_M() == 2), CONFIG)
     assert [len(own) for own in last.sets] == [97, 0, 0]
 
 
 def test_a_shard_is_read_no_further_than_its_last_member() -> None:
-    none = candidate_groups.Groups.of(None)
+    none = candidate_groups.Groups.from_arrays(None)
 
     def unread() -> list[Document]:
         raise AssertionError("a document was read")
         yield
 
-    assert survivors.members(unread(), none, CONFIG).ids == []
+    assert survivors.collect_members(unread(), none, CONFIG).ids == []
 
 
 def test_a_shard_that_is_not_the_signed_one_is_an_error() -> None:
     text = " ".join(WORDS[:50])
     shard = [document("1", text), document("2", "x"), document("3", text)]
-    with pytest.raises(ValueError, match="no row 2: it is not the one that was signed"):
-        survivors.members(shard[:2], connect([shard], CONFIG, 1), CONFIG)
+    with pytest.raises(ValueError, match="no row 2: it has changed since its signatures were computed"):
+        survivors.collect_members(shard[:2], connect([shard], CONFIG, 1), CONFIG)
 
 
 def test_equal_characters_in_other_words_are_not_copies() -> None:
@@ -460,4 +466,4 @@ def test_new_names_do_not_depend_on_partitions() -> None:
 )
 def test_settings_that_cannot_be_computed_are_refused(config: Deduplication, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        signatures.signatures([], config)
+        signatures.compute_signatures([], config)
