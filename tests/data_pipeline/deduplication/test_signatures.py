@@ -392,7 +392,9 @@ def test_a_shard_is_read_no_further_than_its_last_member() -> None:
 def test_a_shard_that_is_not_the_signed_one_is_an_error() -> None:
     text = " ".join(WORDS[:50])
     shard = [document("1", text), document("2", "x"), document("3", text)]
-    with pytest.raises(ValueError, match="no row 2: it has changed since its signatures were computed"):
+    with pytest.raises(
+        ValueError, match="no row 2: it has changed since its signatures were computed"
+    ):
         survivors.collect_members(shard[:2], connect([shard], CONFIG, 1), CONFIG)
 
 
