@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.mixture.tokenizer import open_tokenizer
 from data_pipeline.storage.document import Document, Dropped
 
 TOO_MANY_TOKENS = "too_many_tokens"
@@ -31,7 +31,7 @@ def too_long(document: Document, max_tokens: int, tokenizer: str = "") -> Droppe
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if not max_tokens or size < max_tokens:
         return None
-    tokens = len(opened(tokenizer).encode(text))
+    tokens = len(open_tokenizer(tokenizer).encode(text))
     if tokens <= max_tokens:
         return None
     evidence: dict[str, Any] = {"tokens": tokens, "max_tokens": max_tokens}

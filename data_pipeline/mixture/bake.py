@@ -1,19 +1,20 @@
-r"""Documents to what the SeqIO task reads, TFRecord, and what training reads: its examples, packed.
+r"""Writes documents as TFRecord for SeqIO, and as packed token records for training.
 
     web-00000.tfrecord              documents {id, text, source, category}, for the SeqIO task
-    web-00000.array_record          rows of sequence_length + 1 tokens, packed
-    web-00000.spans.array_record    for each row, the documents in it
-    tokenizer.model                 the tokenizer's own copy
+    web-00000.array_record          packed records of sequence_length + 1 tokens
+    web-00000.spans.array_record    the documents in each record
+    tokenizer.model                 a copy of the tokenizer
     mixture.json                    sources, counts, hashes, mixtures; written last
 
-With sequence_length 7, two documents of 5 and 3 tokens (BOS and EOS counted) make the record
+With sequence_length 7, two documents of 5 and 3 tokens (BOS and EOS included) make the record
 
-    tokens, uint16      1 382 4585 460 2   1 4102 2     padded with 0, were they fewer than 8
+    tokens, uint16      1 382 4585 460 2   1 4102 2     padded with 0 if fewer than 8
     lengths, uint32     5 3
     spans, JSON         [["web/0", 0, 5], ["web/1", 0, 3]]    id, offset in its tokens, length
 
-A part is one set of the three files, baked by one worker; the same documents give the same bytes.
-The rows' tokens are those of the task's examples, made by a faster encoder than TensorFlow's.
+To bake is to tokenize, pack and write. A part is one set of the three files, baked by one worker;
+the same documents give the same bytes. The tokens of the records equal those of the SeqIO task's
+examples; encoder.py computes them faster than TensorFlow does.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from data_pipeline.execution.manifest import digest, file_sha256
 from data_pipeline.mixture.encoder import encoder_of
 from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow
-from data_pipeline.mixture.tokenizer import MixtureTokenizer, opened
+from data_pipeline.mixture.tokenizer import MixtureTokenizer, open_tokenizer
 from data_pipeline.mixture.weights import resolve_weights
 from data_pipeline.storage.atomic import FULL, KEPT, DiskFullError, atomic_files, write_text
 from data_pipeline.storage.document import Document
@@ -43,17 +44,19 @@ from data_pipeline.text.ngrams import batches
 
 SCHEMA = 1
 TOKENIZER_FILE = "tokenizer.model"
-WINDOW_TOKENS = 1 << 22  # packed together: more would save no padding worth naming
-ENCODED_TOGETHER = 1 << 20  # characters
+# Tokens that are packed together. A larger window saves less than .01 % of padding.
+WINDOW_TOKENS = 1 << 22
+CHARACTERS_PER_BATCH = 1 << 20  # encoded together
 TOKEN_DTYPES = ("uint16", "uint32")
 
 
 @dataclass(slots=True)
 class BakedPart:
-    """What is baked of one source by one worker, as mixture.json lists it.
+    """The files that one worker baked from one source, as listed in mixture.json.
 
-    `text_bytes`: of UTF-8. `tokens`: predicted ones, that is all but the first of each document.
-    `padding`: the share of the rows' positions that holds no token.
+    `file`, `spans` and `tfrecord` are relative to mixture.json. `text_bytes` counts UTF-8. `tokens`
+    counts predicted tokens: all but the first of each document. `padding` is the share of the
+    records' positions without a token, in [0, 1].
     """
 
     source: str
@@ -72,9 +75,16 @@ class BakedPart:
 
 
 def group(sizes: Sequence[int], part_bytes: int) -> list[range]:
-    """Neighbouring shards of a source, by number, as parts of at most `part_bytes` of text.
+    """Groups consecutive shards of a source into parts of at most `part_bytes` of text.
 
-    A larger shard is a part of its own. Depends on the shards alone, not on who bakes them.
+    A larger shard is a part of its own. The result depends on the sizes only, not on the workers.
+
+    Args:
+      sizes: bytes of text of each shard.
+      part_bytes: maximum bytes of text of a part.
+
+    Returns:
+      For each part, the range of its shards' indices.
 
     >>> group([50, 40, 30, 200, 10], part_bytes=100)
     [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
@@ -96,21 +106,31 @@ def bake_part(
 ) -> BakedPart:
     """Writes NAME.tfrecord, NAME.array_record and NAME.spans.array_record into `directory`.
 
-    Documents are streamed. No file exists under its name before all three are whole; a part without
-    documents has three empty ones.
+    Documents are streamed. No file appears under its name before all three are complete. A part
+    without documents has three empty files.
+
+    Args:
+      name: stem of the files.
+      source: name of the source that every document must have.
+      documents: read once, in order.
+      directory: a local folder or an address in an object store.
+      config: sequence length and tokenizer.
+
+    Returns:
+      The part, with its counts and hashes.
 
     Raises:
-      ValueError: a document is of another source; the tokenizer's file is not one.
-      DiskFullError: a file could not be written for want of space.
+      ValueError: a document has another source, or the tokenizer's file is not a tokenizer.
+      DiskFullError: there is no space left for a file.
     """
     directory = storage_path(directory)
-    tokenizer = opened(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer)
     part = BakedPart(
         source, f"{name}.array_record", f"{name}.spans.array_record", f"{name}.tfrecord"
     )
     files = [directory / file for file in (part.file, part.spans, part.tfrecord)]
-    with _published(files) as (rows_file, spans_file, tfrecord):
-        windows = _windows(_recorded(tfrecord, documents, part), tokenizer)
+    with _atomic_record_files(files) as (rows_file, spans_file, tfrecord):
+        windows = _windows(_write_tfrecord(tfrecord, documents, part), tokenizer)
         _write_rows(rows_file, spans_file, windows, config.sequence_length + 1, tokenizer, part)
         part.sha256, part.spans_sha256, part.tfrecord_sha256 = (
             file_sha256(file) for file in (rows_file, spans_file, tfrecord)
@@ -131,25 +151,36 @@ def write_manifest(
 ) -> Path:
     """Copies the tokenizer into `directory`, writes mixture.json, and returns its path.
 
-    The order of `sources` gives the source ids; that of `parts`, the record ids. Held-out documents
-    are baked with no mixtures. Raises ValueError where a part is of none of the sources, where a
-    source has no name of its own, and as `resolve_weights`.
+    Args:
+      directory: a local folder or an address in an object store.
+      sources: their order defines the source ids.
+      parts: their order defines the record ids of each source.
+      mixtures: name -> {source or tier: weight}; {} for held-out documents.
+      config: sequence length and tokenizer.
+      allow_missing: gives the weight of sources without tokens to the others.
+      note: called with a line for each weight that was moved.
+
+    Raises:
+      ValueError: a part has an unknown source, or two sources have one name; also as
+        `resolve_weights`.
     """
     directory = storage_path(directory)
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
-        raise ValueError(f"two sources have one name: {sorted(names)}")
+        raise ValueError(f"two sources have the same name: {sorted(names)}; rename one of them")
     by_source: dict[str, list[BakedPart]] = {name: [] for name in names}
     for part in parts:
         if part.source not in by_source:
-            raise ValueError(f"part {part.file} is of {part.source!r}; the sources are {names}")
+            raise ValueError(
+                f"part {part.file} has source {part.source!r}; the sources are {names}"
+            )
         for file in (part.file, part.spans, part.tfrecord):
             if not (directory / file).is_file():
                 raise ValueError(f"{directory / file} is missing: bake its part again")
         by_source[part.source].append(part)
     rows = [_source_row(source, by_source[source.name]) for source in sources]
     tokenizer = MixtureTokenizer(config.tokenizer)
-    with _published([directory / TOKENIZER_FILE]) as (copy,):
+    with _atomic_record_files([directory / TOKENIZER_FILE]) as (copy,):
         copy.write_bytes(tokenizer.model)
     manifest = {
         "schema": SCHEMA,
@@ -167,7 +198,7 @@ def write_manifest(
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned type of TOKEN_DTYPES, little-endian, that holds every id."""
+    """Returns the smallest unsigned little-endian dtype of TOKEN_DTYPES that holds every id."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
@@ -184,8 +215,10 @@ def _source_row(source: Source, parts: Sequence[BakedPart]) -> dict[str, Any]:
     }
 
 
-def _recorded(path: Path, documents: Iterable[Document], part: BakedPart) -> Iterator[Document]:
-    """The documents, each written to the TFRecord; counts `documents` and `text_bytes`."""
+def _write_tfrecord(
+    path: Path, documents: Iterable[Document], part: BakedPart
+) -> Iterator[Document]:
+    """Yields the documents after writing each to a TFRecord; counts them in `part`."""
     _, tf, _ = import_tensorflow()
 
     def feature(text: str) -> Any:
@@ -195,8 +228,8 @@ def _recorded(path: Path, documents: Iterable[Document], part: BakedPart) -> Ite
         for document in documents:
             if document.source != part.source:
                 raise ValueError(
-                    f"document {document.id!r} is of source {document.source!r}; {part.tfrecord} "
-                    f"is for {part.source!r} alone"
+                    f"document {document.id!r} has source {document.source!r}; {part.tfrecord} "
+                    f"is for {part.source!r} only"
                 )
             keys = ("id", "text", "source", "category")
             features = {key: feature(getattr(document, key)) for key in keys}
@@ -209,7 +242,10 @@ def _recorded(path: Path, documents: Iterable[Document], part: BakedPart) -> Ite
 
 @dataclass(slots=True)
 class _Window:
-    """Documents in order: their tokens (int32), one after the other, their lengths and ids."""
+    """Consecutive documents that are packed together.
+
+    `tokens`: int32 [N], concatenated. `lengths`: int64 [D]. `ids`: [D].
+    """
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -217,25 +253,25 @@ class _Window:
 
 
 def _windows(documents: Iterable[Document], tokenizer: MixtureTokenizer) -> Iterator[_Window]:
-    """Windows of WINDOW_TOKENS or a little more."""
+    """Yields windows of at least WINDOW_TOKENS tokens, except for the last."""
     encoder = encoder_of(tokenizer)
     tokens: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     ids: list[str] = []
 
-    def window() -> _Window:
+    def concatenated() -> _Window:
         return _Window(np.concatenate(tokens), np.concatenate(lengths), ids)
 
-    for batch in batches(documents, ENCODED_TOGETHER):
+    for batch in batches(documents, CHARACTERS_PER_BATCH):
         own_tokens, own_lengths = encoder.encode([document.text for document in batch])
         tokens.append(own_tokens)
         lengths.append(own_lengths)
         ids += [document.id for document in batch]
         if sum(map(len, tokens)) >= WINDOW_TOKENS:
-            yield window()
+            yield concatenated()
             tokens, lengths, ids = [], [], []
     if ids:
-        yield window()
+        yield concatenated()
 
 
 def _write_rows(
@@ -246,7 +282,7 @@ def _write_rows(
     tokenizer: MixtureTokenizer,
     part: BakedPart,
 ) -> None:
-    """Packs and writes; counts `tokens`, `records` and `padding` of the part on the way."""
+    """Packs the windows and writes records and spans; counts them in `part`."""
     dtype = token_dtype(tokenizer.vocab_size)
     documents, padding = 0, 0.0
     rows_writer = ArrayRecordWriter(str(rows_file), "group_size:1")
@@ -266,11 +302,21 @@ def _write_rows(
     rows_writer.close()
     spans_writer.close()
     part.padding = padding / max(part.records, 1)
-    assert documents == part.documents, f"{documents} of {part.documents} documents came back"
+    assert documents == part.documents, f"{documents} of {part.documents} documents were packed"
 
 
 def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> bytes:
-    """A row's bytes: `capacity` tokens, padded with 0, then the segments' lengths as uint32."""
+    """Returns one packed record as bytes.
+
+    Args:
+      row: the segments of the record.
+      tokens: the tokens of all documents of the window [N], in the dtype of the mixture.
+      starts: offset of each document in `tokens` [D].
+      capacity: tokens per record.
+
+    Returns:
+      `capacity` tokens, padded with 0, then the segments' lengths as uint32.
+    """
     pieces = [tokens[starts[document] + offset :][:length] for document, offset, length in row]
     lengths = np.array([length for _, _, length in row], "<u4")
     padding = np.zeros(capacity - lengths.sum(), tokens.dtype)
@@ -278,11 +324,11 @@ def record(row: Row, tokens: np.ndarray, starts: np.ndarray, capacity: int) -> b
 
 
 @contextlib.contextmanager
-def _published(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As disk.published, with a full disk explained: the writers have no error type for it."""
+def _atomic_record_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Works as `atomic_files`, and explains a full disk, which the writers report as text only."""
     try:
-        with atomic_files(paths) as partial:
-            yield partial
+        with atomic_files(paths) as temporary:
+            yield temporary
     except Exception as error:
         for code in FULL:
             if os.strerror(code) in str(error):

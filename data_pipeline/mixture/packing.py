@@ -1,9 +1,9 @@
-"""Documents into rows of a fixed length: best-fit packing.
+"""Packs documents into rows of a fixed length by best-fit decreasing.
 
-A document that fits into a row stays whole. A longer one is cut, and each later piece begins with
-the last token of the piece before it, so that every token but a document's first is predicted
-exactly once. Pieces are then placed longest first, each into the fullest row that still has room
-for it (best-fit decreasing; "Fewer Truncations Improve Language Modeling", arXiv 2404.10830).
+A document that fits into a row is not cut. A longer one is cut into segments, and each later
+segment begins with the last token of the one before it, so that every token but a document's first
+is predicted exactly once. Segments are then placed in order of decreasing length, each into the
+fullest row that has space for it ("Fewer Truncations Improve Language Modeling", arXiv 2404.10830).
 """
 
 from __future__ import annotations
@@ -17,40 +17,44 @@ Row = list[Segment]
 
 
 def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[Row]:
-    """Rows of segments; the lengths of a row's segments sum to at most `capacity`.
+    """Returns rows of segments; the lengths of a row's segments sum to at most `capacity`.
 
-    The same lengths give the same rows. Raises ValueError for a length < 1 or a capacity < 2.
+    The same lengths give the same rows.
+
+    Raises:
+      ValueError: a length is below 1, or the capacity is below 2.
 
     >>> pack([3, 9, 2], capacity=5)
     [[(1, 0, 5)], [(1, 4, 5)], [(0, 0, 3), (2, 0, 2)]]
     """
     segments = cut(lengths, capacity)
     rows: list[Row] = []
-    room: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by how many tokens still fit
-    rooms = 0  # bit n is set where room[n] has a row: the least n is one shift away
+    rows_by_space: list[list[int]] = [[] for _ in range(capacity + 1)]  # space left, in tokens
+    spaces = 0  # a bit set: bit n is 1 if a row has space for exactly n more tokens
     order = np.argsort([-length for _, _, length in segments], kind="stable")
     for index in order.tolist():
         segment = segments[index]
         length = segment[2]
-        enough = rooms >> length
-        if enough:
-            left = length + (enough & -enough).bit_length() - 1
-            row = room[left].pop()
-            if not room[left]:
-                rooms ^= 1 << left
+        large_enough = spaces >> length
+        if large_enough:
+            # x & -x isolates the lowest set bit: the smallest space that is large enough.
+            space = length + (large_enough & -large_enough).bit_length() - 1
+            row = rows_by_space[space].pop()
+            if not rows_by_space[space]:
+                spaces ^= 1 << space
             rows[row].append(segment)
         else:
-            left, row = capacity, len(rows)
+            space, row = capacity, len(rows)
             rows.append([segment])
-        left -= length
-        if left:
-            room[left].append(row)
-            rooms |= 1 << left
+        space -= length
+        if space:
+            rows_by_space[space].append(row)
+            spaces |= 1 << space
     return rows
 
 
 def cut(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[Segment]:
-    """Documents as segments of at most `capacity` tokens, in order, overlapping by one token.
+    """Cuts documents into segments of at most `capacity` tokens that overlap by one token.
 
     >>> cut([3, 9], capacity=5)
     [(0, 0, 3), (1, 0, 5), (1, 4, 5)]
@@ -68,6 +72,6 @@ def cut(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[Segment]:
 
 
 def padding_share(rows: Sequence[Row], capacity: int) -> float:
-    """The share of all positions that no segment fills; 0 where there are no rows."""
+    """Returns the share of positions without a token, in [0, 1]; 0 if there are no rows."""
     filled = sum(length for row in rows for _, _, length in row)
     return 1 - filled / (capacity * len(rows)) if rows else 0.0

@@ -1,4 +1,4 @@
-"""Documents as packed token rows, and the mixture over them."""
+"""The stages that bake: they pack the documents of each source and describe the mixture."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import documents_of, new_ledger
 from data_pipeline.execution.task import Task
 from data_pipeline.mixture import bake as baking
-from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.mixture.tokenizer import open_tokenizer
 from data_pipeline.mixture.weights import resolve_weights, table
 from data_pipeline.storage.shards import numbered
 
 
 @dataclass(frozen=True, slots=True)
 class BakeSettings:
-    """The settings of a worker that bakes: it packs the documents of one source."""
+    """Settings of a task that bakes documents of one source."""
 
     baking: Baking
     source: str
@@ -36,7 +36,18 @@ def bake(
     documents: Sequence[Directory],
     mixtures: dict[str, dict[str, float]],
 ) -> Path:
-    """Each source's documents as TFRecord, packed rows and spans, some shards to a part."""
+    """Bakes the documents of each source and writes the mixture over them.
+
+    Args:
+      name: the stage, "bake" or "bake_held_out".
+      recipe: its fields `baking`, `budgets` and `allow_missing` apply.
+      runner: runs the stage.
+      documents: directories of shards, whose sources are disjoint.
+      mixtures: name -> {source or tier: weight}; {} for held-out documents.
+
+    Returns:
+      The folder of mixture.json.
+    """
     tasks = []
     for directory in documents:
         for source in directory.counts():
@@ -62,13 +73,14 @@ def bake(
         tasks,
         config=recipe.baking,
         inputs=documents,
-        extra=opened(recipe.baking.tokenizer).sha256,
+        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
     )
-    return mix(recipe, runner, documents, baked, mixtures)
+    folder = "held_out_mixture" if name == "bake_held_out" else "mixture"
+    return mix(folder, recipe, runner, documents, baked, mixtures)
 
 
 def bake_shards(task: Task[BakeSettings, None]) -> Ledger:
-    """One part of one source: its documents as TFRecord, packed rows and spans."""
+    """Bakes one part of one source."""
     config, source = task.settings.baking, task.settings.source
     documents = (document for document in documents_of(task) if document.source == source)
     part = baking.bake_part(task.shard, source, documents, task.out / "shards", config)
@@ -84,31 +96,46 @@ def bake_shards(task: Task[BakeSettings, None]) -> Ledger:
 
 
 def mix(
+    name: str,
     recipe: Recipe,
     runner: Runner,
     documents: Sequence[Directory],
     baked: Directory,
     mixtures: dict[str, dict[str, float]],
 ) -> Path:
-    """mixture.json over what is baked; in a folder of its own, so that new weights bake nothing."""
+    """Writes mixture.json over baked files and prints weights and epochs.
+
+    It lies in a folder of its own, so that changed weights bake nothing again.
+
+    Args:
+      name: beginning of the folder's name, which ends in an address.
+      recipe: its fields `budgets` and `allow_missing` apply.
+      runner: knows the root folder and the stages so far.
+      documents: directories of shards that were baked.
+      baked: the baked files.
+      mixtures: name -> {source or tier: weight}.
+
+    Returns:
+      The folder of mixture.json.
+    """
     lost = _lost(runner, documents) if mixtures else {}
     address = digest([baked.address, mixtures, lost, code_version(__name__)])
-    path = runner.root / f"mixture-{address[:12]}"
+    path = runner.root / f"{name}-{address[:12]}"
     if not (path / "mixture.json").exists():
         _write(path, recipe, documents, baked, mixtures, lost)
     rows = json.loads((path / "mixture.json").read_text(encoding="utf-8"))["sources"]
-    resolved = resolve_weights(mixtures, rows, allow_missing=recipe.allow_missing, note=_say)
+    resolved = resolve_weights(mixtures, rows, allow_missing=recipe.allow_missing, note=_print_line)
     for line in table(resolved, rows, recipe.budgets):
-        _say(line)
+        _print_line(line)
     return path
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     console.print(f"  {line}", markup=False)
 
 
 def _lost(runner: Runner, documents: Sequence[Directory]) -> dict[str, str]:
-    """source -> tier of sources all of whose documents went on the way."""
+    """Returns {source: tier} of sources all of whose documents were dropped."""
     left = {name for directory in documents for name in directory.counts()}
     return {
         name: tier
@@ -119,7 +146,7 @@ def _lost(runner: Runner, documents: Sequence[Directory]) -> dict[str, str]:
 
 
 def _category(name: str, recipe: Recipe) -> str:
-    """Of a source of the recipe, or of one that the recipe makes; else its name stands for it."""
+    """Returns the category of a source of the recipe, or of one that the recipe generates."""
     named = {source.name: source.category for source in recipe.sources}
     if name in (recipe.nlp_tasks.source, recipe.restructuring.source):
         return "tasks"
@@ -134,6 +161,7 @@ def _write(
     mixtures: dict[str, dict[str, float]],
     lost: dict[str, str],
 ) -> None:
+    """Writes mixture.json, whose files are relative paths into the folder of the stage "bake"."""
     tiers = [pair for directory in documents for pair in directory.tiers().items()]
     sources = [
         Source(name, _category(name, recipe), tier=Tier(tier))
@@ -155,5 +183,5 @@ def _write(
         mixtures,
         recipe.baking,
         allow_missing=recipe.allow_missing,
-        note=lambda _: None,  # said once, by `mix`
+        note=lambda _: None,  # `mix` prints the notes
     )

@@ -1,10 +1,10 @@
-"""SeqIO tasks and mixtures: one task a source over TFRecord files of documents.
+"""Defines SeqIO tasks and mixtures: one task per source, over TFRecord files of documents.
 
 An example of a task is {"targets": int32 [n], "id": string []}: a document as BOS, its tokens, EOS.
-All of it is TensorFlow, from the file to the ids: a Python function inside tf.data would hang the
-process at exit and forbid iterator checkpoints. TensorFlow is imported on first use only.
+Everything from the file to the ids is TensorFlow, because a Python function inside tf.data hangs
+the process at exit and prevents iterator checkpoints. TensorFlow is imported on first use.
 
-For a SeqIO user:
+With SeqIO:
 
     from data_pipeline.mixture import tasks
     tasks.register("DIR")          # the folder of mixture.json
@@ -28,15 +28,16 @@ from data_pipeline.mixture.tokenizer import MixtureTokenizer
 
 
 def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any], dict[str, Any]]:
-    """(tasks by source, mixtures by name) of a baked directory, as seqio.Task and seqio.Mixture.
+    """Returns (seqio.Task by source, seqio.Mixture by name) of a mixture directory.
 
-    They are named PREFIX_SOURCE and PREFIX_MIXTURE, with "_" for what SeqIO allows in no name. A
-    mixture's rates are the weights of mixture.json; SeqIO draws examples by them, that is documents
-    (the baked rows hold to them in tokens). With a sequence length, a longer document becomes
-    several examples: none of it is lost.
+    They are named PREFIX_SOURCE and PREFIX_MIXTURE; characters that SeqIO does not allow become
+    "_". A mixture's rates are the weights of mixture.json. SeqIO applies them to examples, that is
+    to documents; the packed records apply them to tokens. With a sequence length, a longer document
+    becomes several examples, and none of it is lost.
 
-    Raises FileNotFoundError where a file is missing; ValueError where one is not as mixture.json
-    says, or where two names would be one.
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file differs from mixture.json, or two names become equal.
     """
     directory = Path(directory).resolve()
     manifest = _read_manifest(directory)
@@ -64,24 +65,24 @@ def define(directory: str | Path, prefix: str = "hare") -> tuple[dict[str, Any],
 def _read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / "mixture.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
+        raise FileNotFoundError(f"{path}: no such file; expected a mixture directory")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     claimed = manifest.pop("fingerprint", None)
     if (got := digest(manifest)) != claimed:
-        raise ValueError(f"{path} has fingerprint {got}, but says {claimed}; bake the data again")
+        raise ValueError(f"{path} states fingerprint {claimed}, got {got}; bake the data again")
     tokenizer = directory / manifest["tokenizer"]["file"]
     if (got := file_sha256(tokenizer)) != manifest["tokenizer"]["sha256"]:
         raise ValueError(
-            f"{tokenizer} has sha256 {got}, {path} says {manifest['tokenizer']['sha256']}; bake "
-            "the data again"
+            f"{tokenizer} has sha256 {got}, expected {manifest['tokenizer']['sha256']} from "
+            f"{path}; bake the data again"
         )
     for source in manifest["sources"]:
         for file in source["files"]:
             tfrecord = directory / file["tfrecord"]  # its records carry checksums of their own
             if (size := tfrecord.stat().st_size) != file["tfrecord_bytes"]:
                 raise ValueError(
-                    f"{tfrecord} has {size} bytes, {path} says {file['tfrecord_bytes']}; bake the "
-                    "data again"
+                    f"{tfrecord} has {size} bytes, expected {file['tfrecord_bytes']} from {path}; "
+                    "bake the data again"
                 )
     return manifest
 
@@ -99,16 +100,24 @@ def _check_names(prefix: str, names: Sequence[str]) -> None:
 
 
 def register(directory: str | Path, prefix: str = "hare") -> list[str]:
-    """Adds all that `define` makes to SeqIO's registries, and returns the names.
+    """Adds the tasks and mixtures of `define` to SeqIO's registries, and returns their names.
 
-    Raises ValueError where a name is registered already, and as `define`.
+    Raises:
+      ValueError: a name is registered already, or the directory holds no mixture, such as that of
+        held-out documents; also as `define`.
     """
     tasks, mixtures = define(directory, prefix)
+    if not mixtures:
+        raise ValueError(
+            f"{directory} defines no mixture, only the tasks {sorted(tasks)}: it holds held-out "
+            "documents, or its recipe has no `mixtures`. Give the folder that the run printed as "
+            '"mixture", or use `define`.'
+        )
     seqio, _, _ = import_tensorflow()
     known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     for provider in (*tasks.values(), *mixtures.values()):
         if provider.name in known:
-            raise ValueError(f"SeqIO has a {provider.name!r} already; give another prefix")
+            raise ValueError(f"SeqIO already has {provider.name!r}; give another prefix")
     for provider in tasks.values():
         seqio.TaskRegistry.add_provider(provider.name, provider)
     for provider in mixtures.values():
@@ -117,7 +126,13 @@ def register(directory: str | Path, prefix: str = "hare") -> list[str]:
 
 
 def task(name: str, tfrecords: Sequence[Path], tokenizer: MixtureTokenizer) -> Any:
-    """A seqio.Task with the split "train" over TFRecords of documents: "id", "text" and more."""
+    """Returns a seqio.Task with the split "train" over TFRecords of documents.
+
+    Args:
+      name: the task's name in SeqIO.
+      tfrecords: files of examples with the features "id" and "text".
+      tokenizer: encodes the texts.
+    """
     seqio, tf, _ = import_tensorflow()
     vocabulary = seqio.SentencePieceVocabulary(str(tokenizer.path))
     with silence_stderr():
@@ -134,20 +149,22 @@ def task(name: str, tfrecords: Sequence[Path], tokenizer: MixtureTokenizer) -> A
 
 
 def _tokenize(tokenizer: MixtureTokenizer) -> Callable[..., Any]:
-    """A SeqIO preprocessor: {"id", "text"} -> {"targets", "id"}, cut at the sequence length."""
+    """Returns a SeqIO preprocessor {"id", "text"} -> {"targets", "id"}.
+
+    Documents longer than the sequence length are cut into several examples.
+    """
     _, tf, text = import_tensorflow()
 
     def tokenize(
         dataset: Any, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None
     ) -> Any:
-        with (
-            silence_stderr()
-        ):  # it greets; the vocabulary's encode_tf would do so when it is iterated over
+        # TensorFlow Text prints a greeting; built here, it does so before iteration begins.
+        with silence_stderr():
             encode = text.SentencepieceTokenizer(model=tokenizer.model).tokenize
         ends = [tokenizer.bos_id], [tokenizer.eos_id][: output_features["targets"].add_eos]
         longest = (sequence_length or {}).get("targets")
 
-        @tf.autograph.experimental.do_not_convert  # there is nothing to convert, which takes time
+        @tf.autograph.experimental.do_not_convert  # saves the time of finding nothing to convert
         def tokens(example: dict[str, Any]) -> dict[str, Any]:
             ids = tf.concat([ends[0], encode(example["text"]), ends[1]], axis=0)
             if longest is None:
@@ -166,7 +183,7 @@ def _tokenize(tokenizer: MixtureTokenizer) -> Callable[..., Any]:
 
 
 def import_tensorflow() -> tuple[Any, Any, Any]:
-    """(seqio, tensorflow, tensorflow_text), imported without a word and kept off the GPUs."""
+    """Returns (seqio, tensorflow, tensorflow_text), imported silently and without GPU devices."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with silence_stderr():
@@ -174,7 +191,7 @@ def import_tensorflow() -> tuple[Any, Any, Any]:
         import tensorflow
         import tensorflow_text
 
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already, as its user set it up
+        with contextlib.suppress(RuntimeError):  # TensorFlow is initialized already
             tensorflow.config.set_visible_devices([], "GPU")
     return seqio, tensorflow, tensorflow_text
 

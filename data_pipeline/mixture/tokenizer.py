@@ -1,7 +1,7 @@
-"""The tokenizer: a SentencePiece model, by default the Mistral one of 32 000 pieces.
+"""The tokenizer of a mixture: a SentencePiece model, by default Mistral's with 32 000 pieces.
 
-The file comes out of mistral-common's wheel, which is located but never imported (its import takes
-seconds). Special ids are 0 <unk>, 1 <s>, 2 </s>; there is no padding id.
+The default is a file of the package mistral-common, which is located but not imported (its import
+takes seconds). Its special ids are 0 <unk>, 1 <s>, 2 </s>; it has no padding id.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import sentencepiece
 from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
 
 MISTRAL_MODEL = "data/tokenizer.model.v1"
-KNOWN_LINES, KNOWN_LINE = 4096, 1000  # lines whose ids are kept, and characters of the longest
+MAX_CACHED_LINES = 4096
+MAX_CACHED_CHARACTERS = 1000  # of one line
 
 
 class MixtureTokenizer:
-    """Text to ids and back, without <s> and </s>.
-
-    `path`: a SentencePiece model file; "" is the Mistral tokenizer. Raises FileNotFoundError, and
-    ValueError where the file is no SentencePiece model with <s> and </s>.
+    """Converts text to ids and back, without <s> and </s>.
 
     >>> tokenizer = MixtureTokenizer()
     >>> tokenizer.encode("Hares are fast.")
@@ -34,6 +32,15 @@ class MixtureTokenizer:
     """
 
     def __init__(self, path: str | Path = "") -> None:
+        """Reads a SentencePiece model.
+
+        Args:
+          path: the model file; "" is the Mistral tokenizer.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: the file is not a SentencePiece model, or lacks <s> or </s>.
+        """
         self.path = Path(path) if path else mistral_model()
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; expected a SentencePiece model")
@@ -54,13 +61,16 @@ class MixtureTokenizer:
         self.eos_id: int = self._processor.eos_id()
         if min(self.bos_id, self.eos_id) < 0:
             raise ValueError(
-                f"{self.path} has begin and end ids {self.bos_id} and {self.eos_id}; expected a "
-                "model with both, since they separate documents"
+                f"{self.path}: got BOS id {self.bos_id} and EOS id {self.eos_id} (-1: none); "
+                "expected a model with both, because they separate documents"
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text. Where the vocabulary allows it, a line that came before is looked up: the
-        requests of a benchmark have most of theirs in common."""
+        """Returns the ids of a text.
+
+        If the vocabulary splits at words, the ids of recent lines are cached: the prompts of a
+        benchmark share most of their lines.
+        """
         if not text or not self.splits_at_words:
             return self._processor.encode(text)
         first, *others = text.split("\n")
@@ -71,14 +81,15 @@ class MixtureTokenizer:
         return ids
 
     def encode_inside(self, words: list[str]) -> list[list[int]]:
-        """Ids of pieces of a text, without the space that is put before a whole one."""
+        """Returns the ids of parts of a text, without the space added before a whole text."""
         return self._inside.encode(words)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids."""
         return self._processor.decode([int(i) for i in ids])
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest says about it."""
+        """Returns the description that mixture.json contains."""
         return {
             "sha256": self.sha256,
             "vocab_size": self.vocab_size,
@@ -89,10 +100,10 @@ class MixtureTokenizer:
 
     @cached_property
     def splits_at_words(self) -> bool:
-        """Whether the ids of a text are those of its words (word_boundaries.py).
+        """Whether the ids of a text are the concatenated ids of its words (word_boundaries.py).
 
-        True for BPE with byte fallback and no normalization where no piece lies across the end of a
-        word: then no merge does. Unigram models weigh whole segmentations: False.
+        True for BPE with byte fallback and without normalization if no piece spans two words,
+        because then no merge does. False for unigram models, which score whole segmentations.
         """
         proto = self._proto()
         trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
@@ -115,7 +126,7 @@ class MixtureTokenizer:
 
     @cached_property
     def _inside(self) -> sentencepiece.SentencePieceProcessor:
-        """Encodes what stands inside a text: puts no space before it."""
+        """A processor that adds no space before its input, for parts of a text."""
         proto = self._proto()
         proto.normalizer_spec.add_dummy_prefix = False
         processor = sentencepiece.SentencePieceProcessor()
@@ -129,8 +140,8 @@ class MixtureTokenizer:
     @cached_property
     def _ids_of_line(self) -> Callable[[str], list[int]]:
         encode = self._inside.encode
-        known = lru_cache(KNOWN_LINES)(encode)
-        return lambda line: known(line) if len(line) <= KNOWN_LINE else encode(line)
+        cached = lru_cache(MAX_CACHED_LINES)(encode)
+        return lambda line: cached(line) if len(line) <= MAX_CACHED_CHARACTERS else encode(line)
 
     def _proto(self) -> Any:
         from sentencepiece import sentencepiece_model_pb2
@@ -141,35 +152,40 @@ class MixtureTokenizer:
 
 
 def _are_inside_words(pieces: list[str]) -> bool:
-    """Whether none of them lies in two words."""
+    """Returns whether none of the pieces spans two words."""
     encoded = [to_bytes(piece) for piece in pieces]
     first = np.cumsum([0, *map(len, encoded)])[:-1]
     return len(word_begins(b"".join(encoded), first)) == len(pieces)
 
 
-def opened(path: str) -> MixtureTokenizer:
+def open_tokenizer(path: str) -> MixtureTokenizer:
     """Returns the tokenizer at `path`; reads it again if the file has changed."""
     file = Path(path) if path else mistral_model()
     if not file.is_file():
-        return MixtureTokenizer(file)  # says what is missing
+        return MixtureTokenizer(file)  # raises FileNotFoundError
     stat = file.stat()
-    return _opened(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return _open_unchanged(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(4)
-def _opened(file: Path, *state: int) -> MixtureTokenizer:
+def _open_unchanged(file: Path, *state: int) -> MixtureTokenizer:
+    """Returns the tokenizer of a file; `state` is its inode, time and size, which key the cache."""
     return MixtureTokenizer(file)
 
 
 @cache
 def mistral_model() -> Path:
-    """The Mistral tokenizer's file inside the installed mistral-common."""
+    """Returns the path of the Mistral tokenizer in the installed mistral-common.
+
+    Raises:
+      FileNotFoundError: mistral-common is not installed.
+    """
     package = util.find_spec("mistral_common")  # does not import it
     for folder in (package and package.submodule_search_locations) or ():
         path = Path(folder) / MISTRAL_MODEL
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"mistral-common's {MISTRAL_MODEL} is not installed: pip install -e .[data], or set "
+        f"mistral-common's {MISTRAL_MODEL} is not installed: pip install -e '.[data]', or set "
         "baking.tokenizer to a SentencePiece model"
     )

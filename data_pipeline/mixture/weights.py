@@ -1,4 +1,4 @@
-"""The weights of a mixture: checked, shared out from tiers to sources, shown with the epochs."""
+"""Weights of mixtures: checks, the division of a tier's weight among its sources, and epochs."""
 
 from __future__ import annotations
 
@@ -15,30 +15,38 @@ Weights = dict[str, float]
 def check_weights(
     mixtures: Mapping[str, Mapping[str, float]], known: Collection[str] | None = None
 ) -> None:
-    """What can be known to be wrong before any work: raises ValueError with all of it.
+    """Checks the weights of mixtures before any work.
 
-    A weight that is not a finite number >= 0; a mixture without a weight above 0; a name that is
-    neither a tier nor in `known` (None: nothing is known of the names).
+    Args:
+      mixtures: name -> {source or tier: weight}.
+      known: names of the recipe's sources; None if they are not known yet.
+
+    Raises:
+      ValueError: lists every weight that is not a finite number >= 0, every mixture without a
+        weight above 0, and every name that is neither a tier nor in `known`.
     """
     wrong, unknown = [], []
     for mixture, wanted in mixtures.items():
         for name, weight in wanted.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float):
-                wrong.append(f"mixture {mixture!r} weighs {name!r} by {weight!r}; expected >= 0")
+                wrong.append(
+                    f"mixture {mixture!r}: weight of {name!r}: got {weight!r}, expected >= 0"
+                )
             elif not (math.isfinite(weight) and weight >= 0):
-                wrong.append(f"mixture {mixture!r} weighs {name!r} by {weight}; expected >= 0")
+                wrong.append(
+                    f"mixture {mixture!r}: weight of {name!r}: got {weight}, expected >= 0"
+                )
             if known is not None and name not in known and name not in {t.value for t in Tier}:
                 close = difflib.get_close_matches(name, known, n=3)
                 hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
                 unknown.append(
-                    f"mixture {mixture!r} names {name!r}, which no source of the recipe is{hint}"
+                    f"mixture {mixture!r} names {name!r}, which is no source of the recipe{hint}"
                 )
         if not any(wanted.values()):
             wrong.append(f"mixture {mixture!r} is empty: none of {sorted(wanted)} has a weight")
     if unknown:
         unknown.append(
-            "such names are left out, and the others take their weight over, by "
-            "--config.data.allow_missing=True"
+            "--config.data.allow_missing=True drops such names and gives their weight to the others"
         )
     if wrong or unknown:
         raise ValueError("\n  ".join([*wrong, *unknown]))
@@ -51,24 +59,28 @@ def resolve_weights(
     allow_missing: bool = False,
     note: Callable[[str], object] = print,
 ) -> dict[str, Weights]:
-    """Weights of sources out of weights of sources and tiers; those of a mixture sum to 1.
+    """Returns the weight of each source in each mixture; those of a mixture sum to 1.
 
-    A tier's weight is shared, in proportion to their tokens, by those of its sources that the
-    mixture does not name. `sources`: {"name", "tier", "tokens"} each.
+    A tier's weight is divided, in proportion to their tokens, among those of its sources that the
+    mixture does not name. A source without tokens gets no share of its tier's weight. The weight of
+    a tier without any tokens is given to the others.
 
     >>> web, code = ({"name": n, "tier": "D1", "tokens": t} for n, t in [("web", 30), ("code", 10)])
     >>> qa = {"name": "qa", "tier": "D3", "tokens": 5}
     >>> resolve_weights({"stage2": {"D1": 8, "qa": 2}}, [web, code, qa])
     {'stage2': {'web': 0.6, 'code': 0.2, 'qa': 0.2}}
 
-    A source that lost its tokens has no share in its tier's weight. A tier all of whose sources did
-    is left out, and the others take its weight over;
-    with `allow_missing` also a source without tokens, and a name that is not there at all. `note`
-    is told what was left out and what became of the weights.
+    Args:
+      mixtures: name -> {source or tier: weight}.
+      sources: {"name", "tier", "tokens"} for each source.
+      allow_missing: also gives the weight of sources without tokens, and of unknown names, to the
+        others.
+      note: called with a line for each weight that was moved.
 
-    Raises ValueError for what else has a weight and no tokens, a name that is neither a source nor
-    the tier of one, a tier all of whose sources the mixture names itself, a mixture of which
-    nothing is left, and as `check_weights`.
+    Raises:
+      ValueError: a source has a weight but no tokens; a name is neither a source nor the tier of
+        one; a mixture names a tier and each of its sources; nothing is left of a mixture; also as
+        `check_weights`.
     """
     check_weights(mixtures)
     tokens = {source["name"]: source["tokens"] for source in sources}
@@ -85,16 +97,17 @@ def resolve_weights(
             if weight and not total:
                 if name in tokens and not allow_missing:
                     raise ValueError(
-                        f"mixture {mixture!r} weighs {name!r} by {weight:g}, but no document of it "
-                        "is left: see in the report where they went, take it out of the mixture, "
-                        "or let the others take its weight over by --config.data.allow_missing=True"
+                        f"mixture {mixture!r} gives {name!r} weight {weight:g}, but none of its "
+                        "documents was kept: the report shows why they were dropped. Remove it from "
+                        "the mixture, or give its weight to the others by "
+                        "--config.data.allow_missing=True"
                     )
                 left_out[name] = weight
                 continue
             if weight and (empty := [member for member in sharing if not tokens[member]]):
                 note(
-                    f"mixture {mixture!r}: no document of {', '.join(empty)} is left, the other "
-                    f"sources of {name} take their share over"
+                    f"mixture {mixture!r}: no document of {', '.join(empty)} was kept; the other "
+                    f"sources of {name} take over their share"
                 )
             for member in sharing:
                 weights[member] += weight * tokens[member] / max(total, 1)
@@ -118,36 +131,36 @@ def _sharing(
     tiers: Mapping[str, list[str]],
     allow_missing: bool,
 ) -> list[str]:
-    """The sources that a name of a mixture stands for."""
+    """Returns the sources that a name of a mixture refers to."""
     if name in tokens:
         return [name]
     if name not in tiers:
         if allow_missing:
             return []
         raise ValueError(
-            f"mixture {mixture!r} names {name!r}; there are the sources {sorted(tokens)} "
-            f"and the tiers {sorted(tiers)}"
+            f"mixture {mixture!r} names {name!r}; expected one of the sources {sorted(tokens)} "
+            f"or the tiers {sorted(tiers)}"
         )
     sharing = [member for member in tiers[name] if member not in wanted]
     if not sharing:
         raise ValueError(
-            f"mixture {mixture!r} weighs tier {name!r}, but names each of its sources "
-            f"{tiers[name]} too: leave one of them out, or the tier"
+            f"mixture {mixture!r} names tier {name!r} and also each of its sources "
+            f"{tiers[name]}: remove one of the sources, or the tier"
         )
     return sharing
 
 
 def _renormalized(mixture: str, left_out: Mapping[str, float], kept: float) -> str:
-    """
-    >>> _renormalized("stage1", {"books": 3.0}, 9.0)
-    "mixture 'stage1' goes without books (3), no text of them is there: 9 of 12 are left, \
-and the weights of the others are multiplied by 1.333"
+    """Returns a line about the weight of dropped names.
+
+    >>> print(_renormalized("stage1", {"books": 3.0}, 9.0))
+    mixture 'stage1': dropped books (3): no text; the other weights are multiplied by 1.333
     """
     names = ", ".join(f"{name} ({weight:g})" for name, weight in left_out.items())
     total = kept + math.fsum(left_out.values())
     return (
-        f"mixture {mixture!r} goes without {names}, no text of them is there: {kept:g} of "
-        f"{total:g} are left, and the weights of the others are multiplied by {total / kept:.4g}"
+        f"mixture {mixture!r}: dropped {names}: no text; the other weights are multiplied by "
+        f"{total / kept:.4g}"
     )
 
 
@@ -156,8 +169,12 @@ def table(
     sources: Sequence[Mapping[str, Any]],
     budgets: Mapping[str, float],
 ) -> list[str]:
-    """Lines to print: of each mixture the sources with tier, tokens, share and, where the mixture
-    has a budget in tokens, how often each source is repeated for it.
+    """Returns the lines of a table: tier, tokens, share and epochs of each source of each mixture.
+
+    Args:
+      mixtures: name -> {source: weight}; the weights of a mixture sum to 1.
+      sources: {"name", "tier", "tokens"} for each source.
+      budgets: mixture -> tokens taken from it; without a budget there is no column of epochs.
 
     >>> web = {"name": "web", "tier": "D1", "tokens": 2_000_000}
     >>> print(*table({"stage1": {"web": 1.0}}, [web], {"stage1": 5e6}), sep="\\n")
@@ -181,7 +198,8 @@ def table(
 
 
 def amount(count: float) -> str:
-    """
+    """Returns a count in short form.
+
     >>> amount(52e9), amount(1234)
     ('52.00 B', '1.23 k')
     """

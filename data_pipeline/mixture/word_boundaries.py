@@ -1,8 +1,9 @@
-r"""Where words begin in a text: a matter of two neighboring bytes.
+r"""Splits texts into words that most vocabularies never merge across.
 
-Words are such that no piece of most vocabularies lies in two of them, as short as that allows:
-"It's  3.5\n" is "It", "'", "s", "  3", ".", "5", "\n". Spaces belong to what follows them, and what
-is beyond ASCII to the letters or signs beside it.
+A boundary depends on two neighboring bytes only. Words are as short as possible such that no piece
+of most vocabularies spans two of them: "It's  3.5\n" is "It", "'", "s", "  3", ".", "5", "\n".
+Spaces belong to the word that follows them. Non-ASCII characters belong to the letters or
+punctuation beside them.
 """
 
 from __future__ import annotations
@@ -11,40 +12,47 @@ import numpy as np
 
 from data_pipeline.text.ngrams import I64
 
-_SPACE, _END, _LETTER, _SIGN, _BEYOND = range(5)  # classes of bytes
+_SPACE, _SINGLE, _LETTER, _PUNCTUATION, _NON_ASCII = range(5)  # classes of bytes
 
 
 def _class_of(byte: int) -> int:
     if byte >= 0x80:
-        return _BEYOND  # of ASCII, in UTF-8
+        return _NON_ASCII  # a byte of a longer UTF-8 sequence
     character = chr(byte)
     if character.isalpha():
         return _LETTER
     if character.isdigit() or character == "\n":
-        return _END  # of a word, always
-    return _SPACE if character == " " else _SIGN
+        return _SINGLE  # digits and newlines always end a word
+    return _SPACE if character == " " else _PUNCTUATION
 
 
 def _begins_between(one: int, other: int) -> bool:
-    """Whether a word begins at a byte of class `other` that follows one of class `one`."""
-    if one == _END:
+    """Returns whether a word begins between bytes of the classes `one` and `other`."""
+    if one == _SINGLE:
         return True
     if one == _SPACE:
         return False
-    return other in (_SPACE, _END) or {one, other} == {_LETTER, _SIGN}
+    return other in (_SPACE, _SINGLE) or {one, other} == {_LETTER, _PUNCTUATION}
 
 
+# Tables for bytes.translate: a byte's class; and for a pair of classes, 8 * one + other, 1 if a word
+# begins between them.
 _CLASSES = bytes(_class_of(byte) for byte in range(256))
 _PAIRS = bytes(_begins_between(pair // 8, pair % 8) for pair in range(256))
 
 
 def to_bytes(text: str) -> bytes:
-    """UTF-8 in which SentencePiece's own space, U+2581, is one."""
+    """Returns UTF-8 bytes with U+2581, which SentencePiece uses for a space, as a space."""
     return text.encode().replace("\u2581".encode(), b" ")
 
 
 def word_begins(buffer: bytes, text_first_D: I64) -> I64:
-    """Offsets of the words in texts that stand side by side and begin at `text_first_D`."""
+    """Returns the offset of every word in concatenated texts.
+
+    Args:
+      buffer: the texts as bytes, one after the other.
+      text_first_D: offset of each text in `buffer` [D]; a text always begins a word.
+    """
     if not buffer:
         return np.zeros(0, np.int64)
     class_N = np.frombuffer(buffer.translate(_CLASSES), np.uint8)

@@ -13,7 +13,7 @@ from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
-from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.mixture.tokenizer import open_tokenizer
 from data_pipeline.nlp_tasks.restructure import requests, tasks
 from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
 from data_pipeline.nlp_tasks.restructure.schemas import SCHEMAS
@@ -123,7 +123,7 @@ def restructure(
         one_task_per_shard(told, ParseSettings(config, recipe.baking.tokenizer)),
         config=_settings(config, "max_tokens"),
         inputs=[told],
-        extra=opened(recipe.baking.tokenizer).sha256,
+        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
     )
 
 
@@ -203,7 +203,7 @@ def _told(document: Document, reply: TeacherReply) -> Document:
 
 def write_tasks(task: Task[ParseSettings, None]) -> Ledger:
     """Replies to tasks; what is no good task is set aside with the reply, and why."""
-    encode = opened(task.settings.tokenizer).encode
+    encode = open_tokenizer(task.settings.tokenizer).encode
     decide = tasks.build(task.settings.restructuring, lambda text: len(encode(text)))
     kinds: dict[str, Counter[str]] = {}
     with ShardOutput(task, "restructured_tasks") as output:

@@ -11,7 +11,7 @@ from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
-from data_pipeline.mixture.tokenizer import opened
+from data_pipeline.mixture.tokenizer import open_tokenizer
 from data_pipeline.nlp_tasks import from_structure
 from data_pipeline.storage.document import Document, Dropped
 
@@ -41,7 +41,7 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
         ],
         config=recipe.nlp_tasks,
         inputs=documents,
-        extra=opened(recipe.baking.tokenizer).sha256,
+        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
     )
 
 
@@ -49,7 +49,7 @@ def write_tasks_of_shard(task: Task[NlpTaskSettings, None]) -> Ledger:
     """D3: tasks in natural language, made from the documents of D1 and D2."""
     config = task.settings.nlp_tasks
     make = from_structure.build(config)
-    encode = opened(task.settings.tokenizer).encode
+    encode = open_tokenizer(task.settings.tokenizer).encode
     kinds: dict[str, Counter[str]] = {}
     with ShardOutput(task, "nlp_tasks") as output:
         for document in documents_of(task):

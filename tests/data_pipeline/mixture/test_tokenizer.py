@@ -12,7 +12,7 @@ from data_pipeline.mixture.tokenizer import (
     KNOWN_LINE,
     MixtureTokenizer,
     mistral_model,
-    opened,
+    open_tokenizer,
 )
 from tests.data_pipeline.mixture.tokenization_samples import PARTS, TEXTS, changed_model
 
@@ -25,13 +25,13 @@ def tokenizer() -> MixtureTokenizer:
 def test_a_tokenizer_is_read_again_where_its_file_has_changed(tmp_path: Path) -> None:
     """A notebook lives longer than the file; what is baked is named by the file's hash."""
     path = str(changed_model(tmp_path, {5000: "one,"}))
-    first = opened(path)
-    assert opened(path) is first
+    first = open_tokenizer(path)
+    assert open_tokenizer(path) is first
     changed_model(tmp_path, {5000: "two,"})
-    assert opened(path).sha256 == MixtureTokenizer(path).sha256 != first.sha256
-    assert opened("").sha256 == MixtureTokenizer().sha256
+    assert open_tokenizer(path).sha256 == MixtureTokenizer(path).sha256 != first.sha256
+    assert open_tokenizer("").sha256 == MixtureTokenizer().sha256
     with pytest.raises(FileNotFoundError, match="expected a SentencePiece model"):
-        opened(str(tmp_path / "none.model"))
+        open_tokenizer(str(tmp_path / "none.model"))
 
 
 def test_is_the_mistral_tokenizer(tokenizer: MixtureTokenizer) -> None:
