@@ -98,8 +98,8 @@ def resolve_weights(
                 if name in tokens and not allow_missing:
                     raise ValueError(
                         f"mixture {mixture!r} gives {name!r} weight {weight:g}, but none of its "
-                        "documents was kept: the report shows why they were dropped. Remove it from "
-                        "the mixture, or give its weight to the others by "
+                        "documents was kept: the report shows why they were dropped. Remove it "
+                        "from the mixture, or give its weight to the others by "
                         "--config.data.allow_missing=True"
                     )
                 left_out[name] = weight

@@ -35,8 +35,8 @@ def _begins_between(one: int, other: int) -> bool:
     return other in (_SPACE, _SINGLE) or {one, other} == {_LETTER, _PUNCTUATION}
 
 
-# Tables for bytes.translate: a byte's class; and for a pair of classes, 8 * one + other, 1 if a word
-# begins between them.
+# Tables for bytes.translate: the class of a byte; and for a pair of classes, 8 * one + other,
+# 1 if a word begins between them.
 _CLASSES = bytes(_class_of(byte) for byte in range(256))
 _PAIRS = bytes(_begins_between(pair // 8, pair % 8) for pair in range(256))
 

@@ -114,7 +114,7 @@ def test_documents_are_packed_in_windows(tmp_path: Path, monkeypatch: pytest.Mon
     kept = bake.pack
     monkeypatch.setattr(bake, "pack", pack)
     monkeypatch.setattr(bake, "WINDOW_TOKENS", 300)
-    monkeypatch.setattr(bake, "ENCODED_TOGETHER", 200)
+    monkeypatch.setattr(bake, "CHARACTERS_PER_BATCH", 200)
     part = bake.bake_part("web-00000", "web", documents(), tmp_path, CONFIG)
     assert len(seen) > 3
     assert max(seen) < 30
@@ -151,7 +151,7 @@ def test_a_part_without_documents(tmp_path: Path) -> None:
 
 def test_refuses_documents_of_another_source(tmp_path: Path) -> None:
     mixed = [*documents(6), *documents(6, source="code")]
-    with pytest.raises(ValueError, match="'code/é 0' is of source 'code'"):
+    with pytest.raises(ValueError, match="'code/é 0' has source 'code'"):
         bake.bake_part("web-00000", "web", mixed, tmp_path, CONFIG)
     assert list(tmp_path.iterdir()) == []
 
@@ -273,9 +273,9 @@ def test_held_out_data_has_no_mixture(tmp_path: Path) -> None:
 
 def test_refuses_a_manifest_of_what_is_not_there(tmp_path: Path) -> None:
     parts = with_files(tmp_path, parts_of("web"))
-    with pytest.raises(ValueError, match=r"is of 'web'; the sources are \['code'\]"):
+    with pytest.raises(ValueError, match=r"has source 'web'; the sources are \['code'\]"):
         bake.write_manifest(tmp_path, [Source("code")], parts, {}, CONFIG)
-    with pytest.raises(ValueError, match="two sources have one name"):
+    with pytest.raises(ValueError, match="two sources have the same name"):
         bake.write_manifest(tmp_path, [Source("web"), Source("web")], parts, {}, CONFIG)
     (tmp_path / parts[1].spans).unlink()
     with pytest.raises(ValueError, match=r"web-1\.spans\.array_record is missing"):

@@ -64,15 +64,15 @@ def test_no_texts(tokenizer: MixtureTokenizer) -> None:
     assert (ids.tolist(), lengths.tolist()) == ([], [])
 
 
-def test_what_is_remembered_does_not_show(
+def test_the_cache_changes_no_ids(
     tokenizer: MixtureTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two words of one slot, and so many words that all are forgotten."""
+    """Words share slots, and the cache is emptied when it is full."""
     rng = random.Random(0)
     batches = [["".join(rng.choices(PIECES[3:], k=30)) for _ in range(20)] for _ in range(8)]
     roomy = [Encoder(tokenizer).encode(batch) for batch in batches]
     monkeypatch.setattr(encoder, "_SLOT_BITS", 4)
-    monkeypatch.setattr(encoder, "_MOST_KNOWN", 500)
+    monkeypatch.setattr(encoder, "_MAX_CACHED", 500)
     narrow = Encoder(tokenizer)
     sizes = []
     for batch, (ids, lengths) in zip(batches * 3, roomy * 3, strict=True):
@@ -80,11 +80,11 @@ def test_what_is_remembered_does_not_show(
         assert own_ids.tolist() == ids.tolist()
         assert own_lengths.tolist() == lengths.tolist()
         sizes.append(len(narrow._lengths_K))
-    assert sizes != sorted(sizes)  # it has forgotten
+    assert sizes != sorted(sizes)  # the cache was emptied
 
 
-def test_an_interrupted_batch_leaves_no_word_half_known(tokenizer: MixtureTokenizer) -> None:
-    """Ctrl-C in a notebook, whose encoder goes on."""
+def test_an_interrupted_batch_leaves_no_word_without_ids(tokenizer: MixtureTokenizer) -> None:
+    """After Ctrl-C in a notebook the same encoder is used again."""
 
     class Interrupted(np.ndarray):
         def __setitem__(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipeline.config import Baking, Source, Tier
+from data_pipeline.execution.manifest import digest
 from data_pipeline.mixture import bake, tasks
 from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.storage.document import Document
@@ -147,7 +149,7 @@ except ValueError as error:
         *["1 int32"] * 3,
         "(128,)",
         "32000",
-        "SeqIO has a 'hare_web' already; give another prefix",
+        "SeqIO already has 'hare_web'; give another prefix",
     ]
 
 
@@ -160,12 +162,24 @@ def copied(baked: Path, to: Path) -> Path:
     return to
 
 
+def test_a_folder_without_mixtures_is_refused_by_name(baked: Path, tmp_path: Path) -> None:
+    """Held-out documents lie in such a folder; its tasks can still be defined."""
+    held_out = tmp_path / "held-out"
+    shutil.copytree(baked, held_out)
+    path = held_out / "mixture.json"
+    manifest = json.loads(path.read_text()) | {"mixtures": {}}
+    del manifest["fingerprint"]
+    path.write_text(json.dumps({"fingerprint": digest(manifest), **manifest}))
+    with pytest.raises(ValueError, match=r"defines no mixture, only the tasks .*'web'"):
+        tasks.register(held_out, prefix="held_out")
+
+
 def test_refuses_what_was_changed_after_baking(baked: Path, tmp_path: Path) -> None:
     directory = copied(baked, tmp_path)
     manifest = directory / "mixture.json"
     text = manifest.read_text("utf-8")
     manifest.write_text(text.replace('"web": 0.5', '"web": 0.6'), "utf-8")
-    with pytest.raises(ValueError, match=r"mixture\.json has fingerprint"):
+    with pytest.raises(ValueError, match=r"mixture\.json states fingerprint"):
         tasks.define(directory)
     manifest.write_text(text, "utf-8")
     tfrecord = directory / "part-1.tfrecord"
@@ -177,7 +191,7 @@ def test_refuses_what_was_changed_after_baking(baked: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"tokenizer\.model has sha256"):
         tasks.define(directory)
     manifest.unlink()
-    with pytest.raises(FileNotFoundError, match="expected a directory of baked data"):
+    with pytest.raises(FileNotFoundError, match="expected a mixture directory"):
         tasks.define(directory)
 
 

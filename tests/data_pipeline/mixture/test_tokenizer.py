@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from data_pipeline.mixture.tokenizer import (
-    KNOWN_LINE,
+    MAX_CACHED_CHARACTERS,
     MixtureTokenizer,
     mistral_model,
     open_tokenizer,
@@ -73,7 +73,7 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_refuses_a_model_without_a_begin_id(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="begin and end ids -1 and 2"):
+    with pytest.raises(ValueError, match="got BOS id -1 and EOS id 2"):
         MixtureTokenizer(changed_model(tmp_path, {1: "<start>"}))
 
 
@@ -99,7 +99,7 @@ def test_ids_of_a_text_are_those_of_its_lines(tokenizer: MixtureTokenizer) -> No
         "7",
         "é",
         "\tx",
-        "a" * KNOWN_LINE + " b",
+        "a" * MAX_CACHED_CHARACTERS + " b",
     ]
     texts = [*TEXTS, "\n", "\n\na", "a\n", *(random_text(rng) for _ in range(100))]
     texts += ["\n".join(rng.choices(lines, k=rng.randint(1, 9))) for _ in range(200)]

@@ -30,25 +30,26 @@ def test_a_tier_leaves_out_the_sources_that_are_named() -> None:
     assert got == {"m": pytest.approx({"web": 0.5, "code": 0.25, "qa": 0.25})}
 
 
-def test_a_tier_without_tokens_is_left_out_and_told() -> None:
+def test_a_tier_without_tokens_is_dropped_and_reported() -> None:
     told: list[str] = []
     got = resolve_weights({"m": {"D1": 4, "D2": 9, "qa": 0}}, WITH_EMPTY, note=told.append)
     assert got == {"m": pytest.approx({"web": 0.75, "code": 0.25})}
     assert told == [
-        "mixture 'm': no document of news is left, the other sources of D1 take their share over",
-        "mixture 'm' goes without D2 (9), no text of them is there: 4 of 13 are left, and the "
-        "weights of the others are multiplied by 3.25",
+        "mixture 'm': no document of news was kept; the other sources of D1 take over their share",
+        "mixture 'm': dropped D2 (9): no text; the other weights are multiplied by 3.25",
     ]
 
 
 def test_a_source_that_lost_all_its_documents_is_an_error_unless_allowed() -> None:
     mixtures = {"m": {"web": 1, "news": 3}}
-    with pytest.raises(ValueError, match="weighs 'news' by 3, but no document of it is left"):
+    with pytest.raises(
+        ValueError, match="gives 'news' weight 3, but none of its documents was kept"
+    ):
         resolve_weights(mixtures, WITH_EMPTY)
     told: list[str] = []
     got = resolve_weights(mixtures, WITH_EMPTY, allow_missing=True, note=told.append)
     assert got == {"m": {"web": 1.0}}
-    assert "goes without news (3)" in told[0] and "multiplied by 4" in told[0]
+    assert "dropped news (3)" in told[0] and "multiplied by 4" in told[0]
 
 
 def test_a_weight_of_zero_asks_for_nothing() -> None:
@@ -69,20 +70,23 @@ def test_missing_sources_leave_the_proportions_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("mixture", "message"),
     [
-        ({"wiki": 1}, r"names 'wiki'; there are the sources \['code', 'qa', 'web'\] and the tiers"),
+        (
+            {"wiki": 1},
+            r"names 'wiki'; expected one of the sources \['code', 'qa', 'web'\] or the tiers",
+        ),
         ({"D2": 1}, "names 'D2'"),
-        ({"D3": 1, "qa": 1}, r"weighs tier 'D3', but names each of its sources \['qa'\]"),
-        ({"web": -1}, "weighs 'web' by -1; expected >= 0"),
-        ({"web": float("nan")}, "weighs 'web' by nan"),
-        ({"web": float("inf")}, "weighs 'web' by inf"),
-        ({"web": "1"}, "weighs 'web' by '1'"),
-        ({"web": True}, "weighs 'web' by True"),
+        ({"D3": 1, "qa": 1}, r"names tier 'D3' and also each of its sources \['qa'\]"),
+        ({"web": -1}, "weight of 'web': got -1, expected >= 0"),
+        ({"web": float("nan")}, "weight of 'web': got nan"),
+        ({"web": float("inf")}, "weight of 'web': got inf"),
+        ({"web": "1"}, "weight of 'web': got '1'"),
+        ({"web": True}, "weight of 'web': got True"),
         ({"web": 0}, "is empty"),
         ({}, "is empty"),
     ],
 )
 def test_refuses_wrong_weights(mixture: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"mixture 'm' {message}"):
+    with pytest.raises(ValueError, match=f"mixture 'm':? {message}"):
         resolve_weights({"m": mixture}, ROWS)
 
 
@@ -91,13 +95,13 @@ def test_nothing_left_is_an_error_even_where_missing_is_allowed() -> None:
         resolve_weights({"m": {"books": 1}}, ROWS, allow_missing=True)
 
 
-def test_all_that_is_wrong_is_said_at_once_before_any_work() -> None:
+def test_all_errors_are_listed_at_once() -> None:
     mixtures = {"a": {"wbe": 1, "D1": 1}, "b": {"code": -1}}
     with pytest.raises(ValueError) as refused:
         check_weights(mixtures, {"web", "code"})
     said = str(refused.value)
-    assert "mixture 'a' names 'wbe', which no source of the recipe is; did you mean 'web'?" in said
-    assert "mixture 'b' weighs 'code' by -1" in said
+    assert "mixture 'a' names 'wbe', which is no source of the recipe; did you mean 'web'?" in said
+    assert "mixture 'b': weight of 'code': got -1" in said
     assert "'D1'" not in said
     check_weights({"a": {"anything": 1}}, None)
 
