@@ -176,7 +176,8 @@ class _Row(NamedTuple):
 
 def _rows(node: Any, depth: int) -> Iterator[_Row]:
     """Yields a row for each field of a dataclass instance, with those of its parts below it."""
-    known = _fields(type(node))
+    kind: type = type(node)
+    known = _fields(kind)
     for name in field_names(node):
         value = getattr(node, name)
         annotation, comment = known.get(name, _Field("", ""))
