@@ -14,7 +14,7 @@ help:
 	@echo "make test-fast    without the slow tests: minutes instead of half an hour"
 	@echo "make lint types   ruff, mypy"
 	@echo "make format       rewrite the sources as ruff formats them"
-	@echo "make docs         the documentation site (build/site/index.html)"
+	@echo "make docs         the documentation site, into build/site; a broken link is an error"
 	@echo "make clean        remove the virtual environment and caches (runs/ stays)"
 
 # ARGS: further flags, e.g. make quickstart ARGS="--config.data.workers=1"
@@ -38,9 +38,10 @@ format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# Not --quiet: mkdocs then drops its warnings, and --strict has nothing to fail on.
 docs: $(VENV)/.docs
-	$(PY) -m mkdocs build --strict --quiet --site-dir build/site
-	@echo "build/site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean $(ARGS)
+	@echo "The site is in build/site; to read it: $(PY) -m http.server --directory build/site"
 
 $(PY):
 	@$(PYTHON) -c 'import sys' || { echo \
