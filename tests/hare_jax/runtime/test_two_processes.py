@@ -46,7 +46,7 @@ TRAINING = Training(
     log_every=3,
     loss_chunks=2,
 )
-ROOT = Path(train.__file__).parents[3]
+ROOT = Path(train.__file__).parents[2]
 GLOO = "connected peer ranks"
 
 
@@ -163,8 +163,8 @@ def test_what_one_process_does_all_know(pairs: Pairs) -> None:
     assert first["from the first"] == second["from the first"] == {"process": 0}
     assert (first["alone"], second["alone"]) == (0, 1)
     assert first["the first fails"] == "ValueError: no room"
-    assert second["the first fails"] == "Elsewhere: process 0 stopped: no room"
-    assert first["one fails"] == "Elsewhere: process 1 stopped: no room"
+    assert second["the first fails"] == "OtherProcessError: process 0 stopped: no room"
+    assert first["one fails"] == "OtherProcessError: process 1 stopped: no room"
     assert second["one fails"] == "ValueError: no room"
     assert first["same folder"] == second["same folder"] == ""
     assert "process 1 stopped" in first["other folder"]

@@ -37,7 +37,7 @@ with Watchdog(float(sys.argv[1]), sys.argv[2] == "abort") as watchdog:
 
 
 def _child(seconds: float, then: str, hang: str) -> subprocess.CompletedProcess[str]:
-    root = str(Path(watchdog.__file__).parents[3])
+    root = str(Path(watchdog.__file__).parents[2])
     return subprocess.run(
         [sys.executable, "-c", CHILD, str(seconds), then, hang],
         capture_output=True,

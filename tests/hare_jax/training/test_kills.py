@@ -74,7 +74,7 @@ def runs(
         [sys.executable, str(script), str(directory / "settings"), str(directory)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(script.parents[2]), "JAX_NUM_CPU_DEVICES": "1"},
+        env={**os.environ, "PYTHONPATH": str(script.parents[3]), "JAX_NUM_CPU_DEVICES": "1"},
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

@@ -185,7 +185,7 @@ def child(
     (tmp_path / "arguments").write_bytes(pickle.dumps((model, training, bake())))
 
     def start(run: str, pause: float) -> subprocess.Popen[str]:
-        root = str(Path(train.__file__).parents[3])
+        root = str(Path(train.__file__).parents[2])
         arguments = [tmp_path / "arguments", tmp_path / run, compiled, pause]
         return subprocess.Popen(
             [sys.executable, str(tmp_path / "child.py"), *map(str, arguments)],

@@ -281,7 +281,7 @@ def test_killed_it_ends_as_uninterrupted(
         if where == "in":
             patched.setattr(lm_harness, "evaluate", dying(lm_harness.evaluate))
         else:
-            patched.setattr(InLoopEvaluation, "take", dying(InLoopEvaluation.take))
+            patched.setattr(InLoopEvaluation, "run", dying(InLoopEvaluation.run))
         with pytest.raises(Killed):
             run(tmp_path, every_steps=every)
     assert len(_looks(tmp_path)) == look - (where == "in")
@@ -429,7 +429,7 @@ def test_two_processes_are_looked_at_as_one(
             cwd=tmp_path,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(str, (here.parents[2], here.parent))),
+                "PYTHONPATH": os.pathsep.join(map(str, (here.parents[4], here.parent))),
                 "JAX_NUM_CPU_DEVICES": "2",
                 "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
             },
