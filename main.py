@@ -102,9 +102,9 @@ def open_tokenizer(path: str | Path) -> Any:
 
 def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
     """(benchmark, item) of all that a decontaminate* stage found in documents."""
-    from data_pipeline.decontamination import evidence
+    from data_pipeline.decontamination import contaminated_items
 
-    return evidence.of_stage(stage)
+    return iter(contaminated_items.read_stage(stage))
 
 
 def rewriting(config: Paraphrasing, workdir: Path) -> dict[str, Path]:

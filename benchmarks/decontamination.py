@@ -214,7 +214,7 @@ def main() -> None:
     print(
         f"{len(items)} items of {len(chosen)} benchmarks; index {time.process_time() - begin:.1f} s"
     )
-    print(f"not protected: {', '.join(benchmarks.unprotected(chosen)) or 'none'}")
+    print(f"not decontaminated against: {', '.join(benchmarks.unprotected(chosen)) or 'none'}")
     print(f"found only as a whole document: {index.unindexed or 'no item'}")
     around = list(documents(arguments.clean, CLEAN_CHARACTERS))
     paraphrased = _read_paraphrases(arguments.paraphrases)

@@ -20,7 +20,8 @@ from benchmarks.corpus import megabytes_of
 from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
 from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import Baking, Decontamination, Reading, Recipe, Source
-from data_pipeline.decontamination.stage import decontaminate, load_index, protect
+from data_pipeline.decontamination.index_files import load_index
+from data_pipeline.decontamination.stage import decontaminate, protect
 from data_pipeline.deduplication.stage import deduplicate
 from data_pipeline.execution.local_engine import ExecutionEngine, LocalEngine
 from data_pipeline.execution.manifest import Directory

@@ -1,4 +1,10 @@
-"""Whatever holds evaluation data goes; how much of it would be found is measured."""
+"""Drops documents that contain evaluation data, and measures recall on planted leaks.
+
+stage                    one task per  writes
+index                    n             the n-grams of all benchmarks
+decontaminate and others shard         its documents without evaluation data
+probe                    (one task)    probe.json: recall on planted leaks
+"""
 
 from __future__ import annotations
 
@@ -6,26 +12,25 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from data_pipeline.config import Benchmark, Decontamination, Recipe, Tier
 from data_pipeline.decontamination import (
     benchmarks,
+    contaminated_items,
     cut_spans,
     index,
     lengths,
     paraphrases,
     planted_leaks,
-    rules,
 )
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
+from data_pipeline.decontamination.decider import Decider, cut_evidence
+from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import (
-    Decide,
-    Decision,
     ShardOutput,
     add_file,
     chunks,
@@ -35,12 +40,12 @@ from data_pipeline.execution.shard_output import (
     new_ledger,
 )
 from data_pipeline.execution.task import Task, one_task_for_all, one_task_per_shard
-from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.document import Document
 from data_pipeline.text import shared_ngrams
 
-PARAPHRASES = "paraphrases"  # the index of the paraphrase rule, by the name of its shard
-EXAMPLES = 12  # of passages that were cut, in a ledger
-DOCUMENTS, ITEMS = "held_out_documents", "held_out_items"  # benchmarks of a run's own
+MAX_EXAMPLES = 12  # of passages that were cut, in a ledger
+# The names of the benchmarks that a run makes itself.
+HELD_OUT_DOCUMENTS, HELD_OUT_ITEMS = "held_out_documents", "held_out_items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,9 @@ class OwnItems:
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """What must not be in the training data, and the index of its n-grams.
+    """The evaluation data that must not be in the training data, and the index of its n-grams.
 
-    `own`: None where the recipe does not protect its own held-out data.
+    `own`: None if the recipe does not protect its own held-out data.
     """
 
     benchmarks: tuple[Benchmark, ...]
@@ -77,25 +82,13 @@ class IndexSettings:
 
 @dataclass(frozen=True, slots=True)
 class IndexInputs:
-    """The files that a worker indexes; `sample`: documents that show which n-grams are common."""
+    """The files that a worker indexes.
+
+    `sample`: documents of all sources, which show the n-grams that many documents share.
+    """
 
     own: OwnItems | None
     sample: tuple[ShardFile, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class IndexFiles:
-    """The files of a finished index."""
-
-    by_ngram_words: dict[int, ShardFile]
-    paraphrases: ShardFile | None = None
-
-    @classmethod
-    def of(cls, index: Directory) -> IndexFiles:
-        """Returns the files of the stage "index"."""
-        files = {file.name: file for file in index.files()}
-        paraphrase_index = files.pop(PARAPHRASES, None)
-        return cls({int(name): file for name, file in files.items()}, paraphrase_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +118,22 @@ class DecontaminationSettings:
 
 @dataclass(frozen=True, slots=True)
 class DecontaminationInputs:
-    """The files that a worker reads besides its shard; no `index` where decontamination is off."""
+    """The files that a worker reads besides its shard; `index`: None if decontamination is off."""
 
     held_out: ShardFile
     index: IndexFiles | None
 
 
 def check_benchmarks(recipe: Recipe) -> None:
-    """Settings that make no sense and benchmarks that are not there: before any work.
-
-    Raises ValueError.
-    """
+    """Raises ValueError for settings out of range and for benchmarks that are missing."""
     config = recipe.decontamination.resolved()
     if not config.enabled:
         return
     tiers = {tier.value for tier in Tier}
     if missing := tiers - set(config.ngram_words):
         raise ValueError(
-            f"decontamination.ngram_words: nothing for {', '.join(sorted(missing))}; expected n "
-            f"for each tier, and for single sources where they differ"
+            f"decontamination.ngram_words: no n for {', '.join(sorted(missing))}; expected an n "
+            f"for each tier, and optionally for single sources"
         )
     for n in sorted(set(config.ngram_words.values())):
         index.check(n, config)
@@ -159,17 +149,28 @@ def check_benchmarks(recipe: Recipe) -> None:
 def protect(
     recipe: Recipe, runner: Runner, held_out: Directory, questions: Directory, sample: Directory
 ) -> Protected | None:
-    """Indexes all that is evaluated, once for each n; None where decontamination is off.
+    """Runs the stage that indexes all evaluation data, once for each n.
 
-    `sample`: documents of all sources, which tell what a held-out document has from a template.
+    Args:
+      recipe: its section `decontamination`.
+      runner: runs the stage.
+      held_out: the held-out documents.
+      questions: the multiple-choice items that were made from them.
+      sample: documents of all sources, which show the n-grams that many documents share: a held-out
+        document has them from a template.
+
+    Returns:
+      None if decontamination is off.
     """
     config = recipe.decontamination.resolved()
     if not config.enabled:
         return None
-    outside = (*config.benchmarks, *benchmarks.find_benchmarks(config.folder))
-    if missing := benchmarks.unprotected(outside):
-        where = config.folder or "decontamination.folder, which is not set"
-        console.print(f"  [yellow]not protected:[/] {', '.join(missing)} (not in {where})")
+    all_benchmarks = (*config.benchmarks, *benchmarks.find_benchmarks(config.folder))
+    if missing := benchmarks.unprotected(all_benchmarks):
+        folder = config.folder or "decontamination.folder, which is not set"
+        console.print(
+            f"  [yellow]not decontaminated against:[/] {', '.join(missing)} (not in {folder})"
+        )
     side = IndexInputs(None)
     if config.held_out:
         (documents,) = held_out.files()
@@ -178,76 +179,75 @@ def protect(
     sizes: list[int | None] = [*sorted(set(config.ngram_words.values()))]
     if config.paraphrases.enabled:
         sizes.append(None)
-    made_index = runner.stage(
+    directory = runner.stage(
         "index",
         make_index,
         [
-            Task(PARAPHRASES if n is None else str(n), IndexSettings(config, outside, n), side)
+            Task(
+                PARAPHRASES if n is None else str(n),
+                IndexSettings(config, all_benchmarks, n),
+                side,
+            )
             for n in sizes
         ],
         config=config,
         inputs=[held_out, questions, sample],
-        extra=[[benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in outside],
+        extra=[[benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in all_benchmarks],
     )
-    return Protected(outside, side.own, made_index)
+    return Protected(all_benchmarks, side.own, directory)
 
 
-def items_of(outside: Sequence[Benchmark], own: OwnItems | None) -> Iterator[BenchmarkItem]:
-    """The items of all benchmarks, of a run's own last."""
-    for benchmark in outside:
+def read_all_items(
+    all_benchmarks: Sequence[Benchmark], own: OwnItems | None
+) -> Iterator[BenchmarkItem]:
+    """Yields the items of all benchmarks, those that the run made itself last."""
+    for benchmark in all_benchmarks:
         yield from benchmarks.read_items(benchmark)
     if own is not None:
-        for name, file in ((DOCUMENTS, own.documents), (ITEMS, own.items)):
+        for name, file in ((HELD_OUT_DOCUMENTS, own.documents), (HELD_OUT_ITEMS, own.items)):
             with file.verified() as path:
-                # A document is long: some n-grams of it are a phrase, not a leak.
-                yield from benchmarks.read_items(
-                    Benchmark(name, str(path), absolute_hits=name != DOCUMENTS)
-                )
+                # A document is long: some of its n-grams occur elsewhere without a leak.
+                absolute_hits = name != HELD_OUT_DOCUMENTS
+                yield from benchmarks.read_items(Benchmark(name, str(path), (), absolute_hits))
 
 
 def make_index(task: Task[IndexSettings, IndexInputs]) -> Ledger:
-    """The n-grams of all benchmarks for one n, as a file that every worker loads."""
+    """Writes the index of all benchmarks for one n, or that of the paraphrase rule."""
     config, n = task.settings.decontamination, task.settings.ngram_words
-    everything = list(items_of(task.settings.benchmarks, task.side.own))
+    items = list(read_all_items(task.settings.benchmarks, task.side.own))
     path = task.out / "shards" / f"{task.shard}.npz"
     ledger = new_ledger(task)
-    ledger.extra = {"items": dict(Counter(item.benchmark for item in everything))}
+    ledger.extra = {"items": dict(Counter(item.benchmark for item in items))}
     if n is None:
-        paraphrases.build_index(everything, config.paraphrases).save(path)
+        paraphrases.build_index(items, config.paraphrases).save(path)
     else:
         templates = {
             m: shared_ngrams.shared_ngrams(documents_in(task.side.sample), m)
             for m in {n, config.item_ngram_words}
         }
-        built = index.build_index(everything, n, config, templates)
-        built.save(path)
-        ledger.extra["unindexed"] = built.unindexed
+        ngram_index = index.build_index(items, n, config, templates)
+        ngram_index.save(path)
+        ledger.extra["unindexed"] = ngram_index.unindexed
     ledger.files[f"shards/{path.name}"] = file_sha256(path)
     ledger.write(task.out)
     return ledger
 
 
-@cache
-def load_index(file: ShardFile) -> index.NgramIndex:
-    """Checked and read once in a process: a worker looks through many shards with one index."""
-    with file.verified() as path:
-        return index.NgramIndex.load(path)
-
-
-@cache
-def load_paraphrase_index(file: ShardFile) -> paraphrases.ParaphraseIndex:
-    """As `load_index`."""
-    with file.verified() as path:
-        return paraphrases.ParaphraseIndex.load(path)
-
-
 def measure_recall(
     recipe: Recipe, runner: Runner, before: Directory, held_out: Directory, protected: Protected
 ) -> Directory:
-    """Plants leaks and counts those that the rules find, so that every run measures itself."""
+    """Runs the stage that measures recall on planted leaks and false positives.
+
+    Args:
+      recipe: its section `decontamination`.
+      runner: runs the stage.
+      before: the documents as they enter decontamination; leaks are planted in their text.
+      held_out: the held-out documents, which are left out.
+      protected: the evaluation data and its index.
+    """
     config = recipe.decontamination.resolved()
-    (kept_out,) = held_out.files()
-    side = ProbeInputs(kept_out, protected.own, IndexFiles.of(protected.index))
+    (held_out_file,) = held_out.files()
+    side = ProbeInputs(held_out_file, protected.own, IndexFiles.of(protected.index))
     task = one_task_for_all(before, ProbeSettings(config, protected.benchmarks))
     return runner.stage(
         "probe",
@@ -259,28 +259,24 @@ def measure_recall(
 
 
 def measure(task: Task[ProbeSettings, ProbeInputs]) -> Ledger:
-    """probe.json: what share of planted leaks the rules of this run find."""
-    config, outside = task.settings.decontamination, task.settings.benchmarks
+    """Writes probe.json: the share of planted leaks that the rules of this run find."""
+    config, all_benchmarks = task.settings.decontamination, task.settings.benchmarks
     n = config.ngram_words[Tier.D1.value]
-    held_out = ids_of(task.side.held_out)
-    found = planted_leaks.measure_recall(
-        items_of(outside, task.side.own),
-        (document for document in documents_of(task) if document.id not in held_out),
+    held_out_ids = ids_of(task.side.held_out)
+    measured = planted_leaks.measure_recall(
+        read_all_items(all_benchmarks, task.side.own),
+        (document for document in documents_of(task) if document.id not in held_out_ids),
         config,
-        load_index(task.side.index.by_ngram_words[n]),
-        paraphrase_index=_paraphrase_index(task.side.index),
+        task.side.index.load_ngrams(n),
+        paraphrase_index=task.side.index.load_paraphrases(),
         paraphrases=[
-            item for benchmark in outside for item in benchmarks.read_paraphrases(benchmark)
+            item for benchmark in all_benchmarks for item in benchmarks.read_paraphrases(benchmark)
         ],
     )
     ledger = new_ledger(task)
-    add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | found, indent=1))
+    add_file(ledger, task.out, "probe.json", json.dumps({"n": n} | measured, indent=1))
     ledger.write(task.out)
     return ledger
-
-
-def _paraphrase_index(files: IndexFiles) -> paraphrases.ParaphraseIndex | None:
-    return load_paraphrase_index(files.paraphrases) if files.paraphrases is not None else None
 
 
 def decontaminate(
@@ -291,11 +287,20 @@ def decontaminate(
     held_out: Directory,
     protected: Protected | None,
 ) -> Directory:
-    """Without the held-out documents, and without documents that hold evaluation data."""
+    """Runs a stage that drops held-out, too long and contaminated documents.
+
+    Args:
+      name: the name of the stage; it begins with "decontaminate".
+      recipe: its sections `decontamination` and `baking`.
+      runner: runs the stage.
+      before: the documents.
+      held_out: the held-out documents.
+      protected: the evaluation data and its index; None if decontamination is off.
+    """
     config = recipe.decontamination.resolved()
-    (kept_out,) = held_out.files()
+    (held_out_file,) = held_out.files()
     side = DecontaminationInputs(
-        kept_out, IndexFiles.of(protected.index) if protected is not None else None
+        held_out_file, IndexFiles.of(protected.index) if protected is not None else None
     )
     settings = DecontaminationSettings(config, recipe.baking.tokenizer)
     return runner.stage(
@@ -310,57 +315,34 @@ def decontaminate(
 def decontaminate_shard(
     task: Task[DecontaminationSettings, DecontaminationInputs],
 ) -> Ledger:
-    """Takes out held-out documents, those that are too long, and whatever holds evaluation data."""
-    config, tokenizer = task.settings.decontamination, task.settings.tokenizer
-    held_out = ids_of(task.side.held_out)
-    decide_by_n: dict[int, Decide] = {}
+    """Writes a shard without held-out, too long and contaminated documents.
 
-    def first(document: Document) -> Decision:
-        if document.id in held_out:
-            return Dropped(document, "held_out")
-        most = config.max_tokens.get(task.tiers[document.source], 0) if config.enabled else 0
-        return lengths.too_long(document, most, tokenizer) or document
-
-    def decide(documents: list[Document]) -> list[Decision]:
-        answers = [first(document) for document in documents]
-        if not config.enabled:
-            return answers
-        assert task.side.index is not None, "decontamination is on and has no index"
-        by_n: dict[int, list[int]] = {}
-        for k, answer in enumerate(answers):
-            if isinstance(answer, Document):
-                source = answer.source
-                n = config.ngram_words.get(source, config.ngram_words[task.tiers[source]])
-                by_n.setdefault(n, []).append(k)
-        for n, rows in by_n.items():
-            if n not in decide_by_n:
-                decide_by_n[n] = _decide(config, task.side.index, n)
-            for k, answer in zip(rows, decide_by_n[n]([documents[k] for k in rows]), strict=True):
-                answers[k] = answer
-        return answers
-
-    cut: Counter[str] = Counter()
+    Writes the items that contaminated documents contained into contaminated/SHARD.jsonl, if
+    decontamination is on.
+    """
+    config = task.settings.decontamination
+    decider = Decider(
+        config,
+        task.side.index,
+        held_out_ids=ids_of(task.side.held_out),
+        tiers=task.tiers,
+        tokenizer=task.settings.tokenizer,
+    )
+    num_cut: Counter[str] = Counter()  # passages, by benchmark
     examples: list[dict[str, Any]] = []
     with ShardOutput(task, "decontaminate") as output:
         for chunk in chunks(documents_of(task)):
             for document in chunk:
                 output.count_input(document)
-            for document, answer in zip(chunk, decide(chunk), strict=True):
-                if isinstance(answer, Document) and answer is not document:
-                    found = answer.meta["cut_spans"]
-                    output.ledger.of(answer.source).changed["cut_span"] += len(found)
-                    cut.update(evidence["benchmark"] for evidence in found)
-                    examples += [{"document": answer.id} | evidence for evidence in found]
-                output.write(answer)
-        if cut:
-            output.ledger.extra = {"cut": dict(cut), "examples": examples[:EXAMPLES]}
+            for document, decision in zip(chunk, decider.decide(chunk), strict=True):
+                output.write(decision)
+                if isinstance(decision, Document) and (cut := cut_evidence(document, decision)):
+                    output.ledger.of(document.source).changed["cut_span"] += len(cut)
+                    num_cut.update(evidence["benchmark"] for evidence in cut)
+                    examples += [{"document": document.id} | evidence for evidence in cut]
+        if num_cut:
+            output.ledger.extra = {"cut": dict(num_cut), "examples": examples[:MAX_EXAMPLES]}
+        if config.enabled:
+            name = f"{contaminated_items.FOLDER}/{task.shard}.jsonl"
+            add_file(output.ledger, task.out, name, decider.items.to_jsonl())
     return output.ledger
-
-
-def _decide(config: Decontamination, files: IndexFiles, n: int) -> Decide:
-    ngram_index = load_index(files.by_ngram_words[n])
-    paraphrase_index = _paraphrase_index(files)
-    if config.cut_spans.enabled:
-        find = rules.build_find(config, ngram_index, paraphrase_index)
-        return cut_spans.build_decide(config.cut_spans, find)
-    return rules.build_decide(config, ngram_index, paraphrase_index)

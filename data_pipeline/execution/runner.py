@@ -80,7 +80,7 @@ class Runner:
         assert len(names) == len(tasks), f"{name}: two shards have one name"
         ledgers = manifests.finished_ledgers(path, names)
         todo = [replace(task, out=path) for task in tasks if task.shard not in ledgers]
-        for folder in ("shards", "dropped", "ledger"):
+        for folder in ("shards", "dropped", "ledger", "contaminated"):
             remove_temporary_files(path / folder)
         remove_files(path / JOB)
         if ledgers:

@@ -47,7 +47,7 @@ class ShardOutput:
         for writer in (self._dropped, self._kept):
             writer.__exit__(kind, error, traceback)
         if kind is None:
-            self.ledger.files = {
+            self.ledger.files |= {
                 f"{folder}/{writer.path.name}": writer.sha256
                 for folder, writer in (("shards", self._kept), ("dropped", self._dropped))
             }

@@ -18,6 +18,7 @@ from data_pipeline.config import (
     Rules,
 )
 from data_pipeline.decontamination import stage as step
+from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
 from data_pipeline.execution.manifest import Ledger, ShardFile, file_sha256
 from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document
@@ -64,7 +65,7 @@ def run(
     if config.paraphrases.enabled:
         sizes.add(None)
     for n in sizes:
-        name = step.PARAPHRASES if n is None else str(n)
+        name = PARAPHRASES if n is None else str(n)
         settings = step.IndexSettings(config, (benchmark,), n)
         made = step.make_index(Task(name, settings, step.IndexInputs(None), out=tmp_path / "index"))
         path = tmp_path / "index" / "shards" / f"{name}.npz"
@@ -72,7 +73,7 @@ def run(
         assert made.extra["items"] == {"trivia": 2}
         files[n] = ShardFile(name, path, file_sha256(path))
     paraphrases = files.pop(None, None)
-    index = step.IndexFiles({n: file for n, file in files.items() if n is not None}, paraphrases)
+    index = IndexFiles({n: file for n, file in files.items() if n is not None}, paraphrases)
     task = Task(
         "part",
         step.DecontaminationSettings(config, ""),
@@ -170,7 +171,7 @@ def test_decontamination_that_is_off_takes_out_held_out_documents_only(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Decontamination(ngram_words={"D1": 13}), r"ngram_words: nothing for D2, D3"),
+        (Decontamination(ngram_words={"D1": 13}), r"ngram_words: no n for D2, D3"),
         (Decontamination(max_tokens={"D5": 1}), r"max_tokens: got 'D5': 1"),
         (Decontamination(sample_share=50), "sample_share: got 50"),
         (Decontamination(cut_spans=CutSpans(enabled=True, max_share=0)), "cut_spans.max_share"),
@@ -183,7 +184,7 @@ def test_decontamination_that_is_off_takes_out_held_out_documents_only(
         (Decontamination(benchmarks=[Benchmark("mmlo", "nowhere")]), "did you mean mmlu"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_work(config: Decontamination, message: str) -> None:
+def test_bad_settings_are_refused_before_work(config: Decontamination, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         step.check_benchmarks(Recipe(decontamination=config))
 
