@@ -1,4 +1,4 @@
-"""What evaluation is made of: documents that are never trained on, and items made from them."""
+"""Holds out documents for evaluation, and makes multiple-choice items from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ItemInputs:
 
 
 def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
-    """Documents that may be held out, by a hash of their ids: a sample of all."""
+    """Runs the stage that draws candidates to be held out; they are a sample of all documents."""
     return runner.stage(
         "candidates",
         draw_from_shard,
@@ -46,7 +46,7 @@ def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
 
 
 def draw_from_shard(task: Task[HeldOut, None]) -> Ledger:
-    """The documents of a shard whose hash falls under the held-out fraction; the rest passes by."""
+    """Writes the documents of a shard whose hash is below `fraction` of the hash space."""
     config = task.settings
     with ShardOutput(task, "candidates") as output:
         for document in documents_of(task):
@@ -57,7 +57,7 @@ def draw_from_shard(task: Task[HeldOut, None]) -> Ledger:
 
 
 def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory:
-    """The documents that evaluation is made of: so many of each source."""
+    """Runs the stage that chooses at most `max_documents` of each source for evaluation."""
     return runner.stage(
         "held_out",
         choose,
@@ -68,8 +68,9 @@ def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory
 
 
 def choose(task: Task[HeldOut, None]) -> Ledger:
-    """Of all candidates, the `max_documents` of each source with the smallest hashes."""
+    """Writes, for each source, the `max_documents` candidates with the smallest hashes."""
     config = task.settings
+    # By source a heap of (negative hash, number, document): its first entry has the largest hash.
     chosen: dict[str, list[tuple[int, int, Document]]] = {}
     for number, document in enumerate(documents_of(task)):
         heap = chosen.setdefault(document.source, [])
@@ -88,7 +89,14 @@ def choose(task: Task[HeldOut, None]) -> Ledger:
 def make_items(
     recipe: Recipe, runner: Runner, candidates: Directory, held_out: Directory
 ) -> Directory:
-    """Multiple-choice items from the held-out documents."""
+    """Runs the stage that makes multiple-choice items from the held-out documents.
+
+    Args:
+      recipe: its section `held_out`.
+      runner: runs the stage.
+      candidates: a sample of all documents, which shows the texts that several documents share.
+      held_out: the held-out documents.
+    """
     side = ItemInputs(tuple(candidates.files()))
     return runner.stage(
         "items",
@@ -100,18 +108,18 @@ def make_items(
 
 
 def write_items(task: Task[HeldOut, ItemInputs]) -> Ledger:
-    """items.jsonl: multiple-choice items of the held-out documents."""
+    """Writes items.jsonl: multiple-choice items from the held-out documents."""
     sample = documents_in(task.side.candidates)
-    made = multiple_choice.make(documents_of(task), task.settings, sample=sample)
+    items = multiple_choice.make_items(documents_of(task), task.settings, sample=sample)
     ledger = new_ledger(task)
-    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made)
+    lines = (json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in items)
     add_file(ledger, task.out, "items.jsonl", "".join(lines))
-    ledger.extra = {"items": dict(Counter(item.task for item in made))}
+    ledger.extra = {"items": dict(Counter(item.task for item in items))}
     ledger.write(task.out)
     return ledger
 
 
 def prompts(held_out: Directory) -> list[dict[str, str]]:
-    """The held-out documents, whose first words a trained model is to continue."""
+    """Returns {"source", "text"} of each held-out document; a model continues its first words."""
     (file,) = held_out.files()
     return [{"source": d.source, "text": d.text} for d in read_shard(file.path)]

@@ -24,7 +24,7 @@ def test_a_document_may_have_as_many_tokens_as_the_limit(text: str) -> None:
 
 
 def test_no_limit_and_short_texts_need_no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lengths, "opened", None)
+    monkeypatch.setattr(lengths, "open_tokenizer", None)
     assert lengths.too_long(document("Hares are fast. " * 4000), 0) is None
     assert lengths.too_long(document("x" * 511), 512) is None
 

@@ -35,7 +35,7 @@ def documents() -> list[Document]:
 
 @pytest.fixture(scope="module")
 def made() -> list[MultipleChoiceItem]:
-    return multiple_choice.make(documents(), HeldOut())
+    return multiple_choice.make_items(documents(), HeldOut())
 
 
 def test_contract(made: list[MultipleChoiceItem]) -> None:
@@ -64,7 +64,7 @@ def test_as_many_as_wanted_of_each_task_spread_over_the_documents(
     } | {("math", "arithmetic"): 40}
     of_document = Counter(item.document for item in made if item.task == "continuation")
     assert len(of_document) == 24 and max(of_document.values()) <= 4
-    few = multiple_choice.make(documents(), HeldOut(items=3, choices=2))
+    few = multiple_choice.make_items(documents(), HeldOut(items=3, choices=2))
     assert set(Counter((item.source, item.task) for item in few).values()) == {3}
     assert all(len(item.choices) == 2 for item in few)
 
@@ -121,21 +121,22 @@ def test_arithmetic(made: list[MultipleChoiceItem]) -> None:
 def test_order_of_documents_does_not_matter(made: list[MultipleChoiceItem]) -> None:
     shuffled = documents()
     random.Random(0).shuffle(shuffled)
-    assert multiple_choice.make(shuffled, HeldOut()) == made
-    assert multiple_choice.make(shuffled, HeldOut(seed=1)) != made
+    assert multiple_choice.make_items(shuffled, HeldOut()) == made
+    assert multiple_choice.make_items(shuffled, HeldOut(seed=1)) != made
 
 
 def test_too_little_to_choose_from() -> None:
-    assert multiple_choice.make([], HeldOut()) == []
+    assert multiple_choice.make_items([], HeldOut()) == []
     alone = Document("a", topics["yield"], "reference", "reference")
-    assert {item.task for item in multiple_choice.make([alone], HeldOut())} <= {"cloze"}
-    assert multiple_choice.make([Document("a", "Too short.", "web", "web")], HeldOut()) == []
+    assert {item.task for item in multiple_choice.make_items([alone], HeldOut())} <= {"cloze"}
+    assert multiple_choice.make_items([Document("a", "Too short.", "web", "web")], HeldOut()) == []
 
 
 def test_another_process_gives_the_same(made: list[MultipleChoiceItem]) -> None:
     script = (
         "from tests.data_pipeline.held_out.test_multiple_choice import *\n"
-        "print(json.dumps([item.to_json() for item in multiple_choice.make(documents(), HeldOut())]))"
+        "items = multiple_choice.make_items(documents(), HeldOut())\n"
+        "print(json.dumps([item.to_json() for item in items]))"
     )
     output = subprocess.run(
         [sys.executable, "-c", script],

@@ -38,8 +38,8 @@ def test_an_ngram_counts_once_a_document() -> None:
 def test_items_are_made_of_what_one_document_says() -> None:
     config = HeldOut(items=1000)
     everything = documents(frames=6)
-    without = multiple_choice.make(everything, config)
-    with_sample = multiple_choice.make(everything, config, sample=everything)
+    without = multiple_choice.make_items(everything, config)
+    with_sample = multiple_choice.make_items(everything, config, sample=everything)
     assert any("Permission is hereby granted" in item.context for item in without)
     assert with_sample
     assert not any(
