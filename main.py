@@ -188,10 +188,12 @@ def report(data: Any, run_dir: Path | None, workdir: Path) -> Path:
     return report.write(
         workdir / "report.html",
         directories=data.directories,
-        mixture=data.mixture / "mixture.json",
-        held_out=data.held_out / "mixture.json",
-        training=run_dir,
-        evaluation=run_dir,
+        results=report.Results.read(
+            mixture=data.mixture / "mixture.json",
+            held_out=data.held_out / "mixture.json",
+            training=run_dir,
+            evaluation=run_dir,
+        ),
         title=workdir.name,
         command=shown(),
     )

@@ -82,7 +82,15 @@ def numbers(workdir: Path) -> dict[str, Any]:
 
 def test_the_job_ends_with_a_report(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    for section in ("way", "why", "duplicates", "mixture", "training", "evaluation", "samples"):
+    for section in (
+        "flow",
+        "dropped",
+        "duplicates",
+        "mixture",
+        "training",
+        "evaluation",
+        "samples",
+    ):
         assert f'id="{section}"' in page
     everything = numbers(finished)["heldout"][-1]
     assert everything["loss"]["trained"] < everything["loss"]["untrained"]

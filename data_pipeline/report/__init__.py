@@ -1,25 +1,32 @@
-"""One HTML page: what came in, what went out, why, with examples; and what the model made of it.
+"""One HTML page about a run: documents kept and dropped with examples, training and evaluation.
 
     report.write(
         workdir / "report.html",
         directories=data.directories,
-        mixture=data.mixture / "mixture.json",
-        held_out=data.held_out / "mixture.json",
-        training=run_dir,
-        evaluation=run_dir,
+        results=report.Results.read(
+            mixture=data.mixture / "mixture.json",
+            held_out=data.held_out / "mixture.json",
+            training=run_dir,
+            evaluation=run_dir,
+        ),
         title="quickstart",
         command="python main.py --config=configs/quickstart.py",
     )
 
-Everything is read from files: manifests, side files of dropped documents, and what training and
-evaluation wrote. A section whose files are missing is left out. The same files give the same bytes.
+The page is made from files only: manifests, dropped documents, and the JSON files of training and
+evaluation. A section without files is left out. Equal files give an equal page, byte for byte.
 
-    way.py       documents and bytes by stage and by source
-    losses.py    why documents went: reasons, duplicates, contamination
-    results.py   mixture, training, evaluation
-    page.py      puts them into report.html.jinja; excerpts.py and charts.py give texts and pictures
+    flow.py           documents and bytes by stage and by source
+    drops.py          drop reasons with examples, duplicates with their survivors
+    contamination.py  matches by benchmark with evidence, recall on planted leaks
+    boilerplate.py, topics.py, synthesis.py, tasks.py, teachers.py   one section each
+    results.py        mixture, training, evaluation
+    excerpts.py       selects examples and the part of a text to show
+    charts.py         SVG charts
+    page.py           renders report.html.jinja
 """
 
 from data_pipeline.report.page import write
+from data_pipeline.report.results import Results
 
-__all__ = ["write"]
+__all__ = ["Results", "write"]

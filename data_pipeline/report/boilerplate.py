@@ -1,38 +1,40 @@
-"""The lines that cleaning took out because many documents of their source have them."""
+"""The section on boilerplate: lines that cleaning removed because many documents share them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts
 from data_pipeline.report.flow import ReportStage
 
-LINES = 8  # of each source
+MAX_LINES = 8  # per source
 
 
-def repeated_lines(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
-    """For each source its most frequent lines: {"source", "count", "lines": [(line, documents)]}.
+def repeated_lines(stages: Sequence[ReportStage], sources: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns {"source", "count", "lines": [(line, documents)]} for each source with such lines.
 
-    `count` is of all lines that were taken out of the source's documents. Shards name lines by how
-    many documents of all shards have them, so the first of all are among the first of each.
+    `lines` are the most frequent ones. `count` is the number of all lines that were removed from
+    documents of the source. Each ledger lists the most frequent lines of its shard with their
+    number of documents over all shards, so the most frequent lines of the source are among them.
     """
     rows = []
     for stage in stages:
-        found: dict[str, dict[str, int]] = {}
+        documents_of: dict[str, dict[str, int]] = {}  # source -> line -> documents
         for ledger in stage.directory.ledgers():
             for source, lines in ledger.extra.get("repeated_lines", {}).items():
-                found.setdefault(source, {}).update((line, number) for line, number in lines)
-        rows += [
-            {
-                "source": source,
-                "count": stage.sources[source].changed["repeated_line"],
-                "lines": [
-                    (excerpts.printable(line), number)
-                    for line, number in sorted(found[source].items(), key=lambda i: (-i[1], i[0]))
-                ][:LINES],
-            }
-            for source in colors
-            if source in found
-        ]
+                documents_of.setdefault(source, {}).update((line, count) for line, count in lines)
+        for source in sources:
+            if source in documents_of:
+                by_count = sorted(documents_of[source].items(), key=lambda i: (-i[1], i[0]))
+                rows.append(
+                    {
+                        "source": source,
+                        "count": stage.sources[source].changed["repeated_line"],
+                        "lines": [
+                            (excerpts.printable(line), count)
+                            for line, count in by_count[:MAX_LINES]
+                        ],
+                    }
+                )
     return rows

@@ -1,9 +1,9 @@
-"""Why documents went: reasons with examples, duplicates with their survivors."""
+"""Drop reasons with examples, changes in kept documents, and duplicates with their survivors."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from data_pipeline.report import excerpts
@@ -11,73 +11,98 @@ from data_pipeline.report.flow import HELD_OUT, ReportStage
 from data_pipeline.storage.document import Dropped
 from data_pipeline.storage.shards import read_dropped
 
-EXAMPLES = 3  # of each reason
-PAIRS = 4  # of near duplicates, side by side
-MATRIX = 7  # sources
+MAX_EXAMPLES = 3  # per reason
+MAX_PAIRS = 4  # of near duplicates, side by side
+MAX_MATRIX_SOURCES = 7
 
 CONTAMINATED = "contaminated"
 
 T = TypeVar("T")
 
-# Reason -> what it means. Any other reason is shown as its name in words.
+# Drop reason -> its meaning. A reason that is missing here is shown by its name alone.
 REASONS = {
-    "too_short": "fewer words than the least allowed",
-    "too_long": "more words than allowed",
-    "empty": "nothing left after cleaning",
-    "language": "not in the language asked for, or too uncertain",
-    "cut_off": "ends in the middle of a sentence, with little before it",
-    "symbols": "too many hash signs and ellipses for its words",
-    "duplicate_lines": "too much of it repeats its own earlier lines",
-    "not_words": "too few of its words hold a letter",
-    "incomplete": "too little of it is complete sentences: menus, lists",
-    "no_answer": "the teacher gave no answer, after all attempts",
-    "refusal": "the teacher declined to write",
-    "meta_talk": "speaks of itself as a model, or of the passage",
-    "prompt_leak": "repeats the prompt's own words",
-    "template_leak": "holds markers of a chat template",
-    "reasoning": "reasoning that was not separated from the answer",
-    "copied": "repeats the passage that was to inspire it",
-    "loop": "repeats its own runs of words",
-    "long_code_lines": "lines too long to have been written by hand",
-    "data_not_code": "a table of numbers rather than code",
-    "truncated_list": "ends with “as follows:” or an empty item of a list",
-    "open_fence": "a code block is opened and not closed",
-    "open_environment": "ends inside an environment of LaTeX",
-    "open_tag": "ends inside a tag or comment of HTML",
-    "open_bracket": "code that ends inside a bracket",
-    "exact_duplicate": "equal to one that was kept, up to white space",
-    "near_duplicate": "shares most of its word n-grams with one that was kept",
-    "invalid_utf8": "bytes that are not UTF-8",
-    "invalid_json": "what should be JSON is not",
-    "not_an_object": "JSON, but not an object with fields",
-    "nul_character": "NUL bytes: binary data or a damaged disk",
-    "line_too_long": "longer than any document may be",
-    "empty_file": "a file without a row",
-    "no_main_text": "a web page without main text",
-    "reply_cut": "cut at the most tokens of an answer, before its JSON ended",
-    "wrong_schema": "JSON, but not with the fields that were asked for",
-    "several_answers": "more than one answer, and no telling which one is meant",
-    "unsupported": "too few of its words are the passage's",
-    "unsupported_number": "has a number that the passage does not have",
-    "off_topic": "has hardly a word in common with the passage",
-    "not_in_passage": "said to stand in the passage, and does not",
-    "answer_in_question": "the question holds its answer",
+    # Cleaning.
+    "too_short": "has fewer words than the minimum",
+    "too_long": "has more words than the maximum",
+    "empty": "has no words after cleaning",
+    "language": "is detected as a language other than the configured one",
+    "cut_off": "ends in the middle of a sentence",
+    "symbols": "has too many hash signs and ellipses per word",
+    "duplicate_lines": "too large a share of its lines repeats earlier lines",
+    "not_words": "too small a share of its words contains a letter",
+    "incomplete": "too small a share of its lines is complete sentences, as in menus and lists",
+    "long_code_lines": "has lines too long to be written by hand",
+    "data_not_code": "is a table of numbers rather than code",
+    "truncated_list": "ends with “as follows:” or with an empty list item",
+    "open_fence": "opens a code block that it does not close",
+    "open_environment": "ends inside a LaTeX environment",
+    "open_tag": "ends inside an HTML tag or comment",
+    "open_bracket": "is code that ends inside a bracket",
+    # Deduplication, decontamination, length.
+    "exact_duplicate": "equals a kept document, except for whitespace",
+    "near_duplicate": "shares most of its word n-grams with a kept document",
+    CONTAMINATED: "contains text of evaluation data",
+    HELD_OUT: "is reserved for evaluation",
+    "too_many_tokens": "has more tokens than the maximum",
+    # Unreadable input.
+    "invalid_utf8": "has bytes that are not UTF-8",
+    "invalid_json": "is not valid JSON where JSON is expected",
+    "not_an_object": "is JSON, but not an object with fields",
+    "nul_character": "contains NUL bytes: binary data or a disk error",
+    "line_too_long": "is longer than the maximum size of a document",
+    "empty_file": "is a file without rows",
+    "no_main_text": "is a web page without main text",
+    # Synthetic text.
+    "no_answer": "has no answer; for a request to a teacher, after all attempts",
+    "refusal": "refuses the request",
+    "meta_talk": "mentions that its author is a language model, or mentions the passage",
+    "prompt_leak": "repeats words of the prompt",
+    "template_leak": "contains tokens of a chat template",
+    "reasoning": "contains reasoning that is not separated from the answer",
+    "copied": "copies too much of the passage",
+    "loop": "repeats its own word n-grams",
+    # Tasks from a teacher.
+    "reply_cut": "reached the token limit of an answer before its JSON was complete",
+    "wrong_schema": "is JSON that violates the requested schema",
+    "several_answers": "contains more than one valid answer",
+    "empty_field": "has a field without text",
+    "control_character": "contains a control character",
+    "unsupported": "too small a share of its content words occurs in the passage",
+    "unsupported_number": "contains a number that does not occur in the passage",
+    "off_topic": "shares hardly any content word with the passage",
+    "not_in_passage": "quotes text that does not occur in the passage",
+    "no_question": "the question does not end with a question mark",
+    "no_statement": "the statement is too short or is a question",
+    "no_reason": "the reason is too short or repeats the statement",
+    "answer_in_question": "the question contains the answer",
+    "answer_shown": "the answer also occurs elsewhere in the sentence",
     "answer_not_an_option": "the answer is none of the options",
-    "options_not_distinct": "two options are the same",
-    "relative_option": "an option that speaks of the others",
-    "contradiction": "the verdict contradicts its reason, or the passage",
-    "hardly_changed": "a paraphrase in nearly the same words",
-    "copied_example": "an example of the prompt, handed back",
-    "too_many_tokens": "longer than a task may be",
-    CONTAMINATED: "holds text of something that is evaluated",
-    HELD_OUT: "kept for evaluation, so not trained on",
+    "trivial_answer": "the answer is a stop word or punctuation",
+    "too_long_answer": "the answer is longer than its kind of task allows",
+    "telling_length": "the right option is much longer than the others",
+    "options_not_distinct": "two options are equal",
+    "relative_option": "an option refers to other options",
+    "keywords_not_distinct": "two keywords are equal",
+    "gaps": "the cloze sentence does not have exactly one gap",
+    "contradiction": "the verdict contradicts the reason or the passage",
+    "hardly_changed": "the paraphrase is almost equal to the sentence",
+    "too_different": "the paraphrase shares too few content words with the sentence",
+    "length_differs": "the paraphrase differs too much in length from the sentence",
+    "numbers_differ": "the paraphrase has other numbers than the sentence",
+    "copied_example": "repeats an example of the prompt",
 }
 
 
 def reasons(
-    stages: Sequence[ReportStage], colors: dict[str, str], kind: str
+    stages: Sequence[ReportStage], colors: Mapping[str, str], kind: str
 ) -> list[dict[str, Any]]:
-    """For each stage the reasons of this kind (dropped or bad), the most frequent first."""
+    """Returns the reasons of each stage with counts and examples, the most frequent first.
+
+    Args:
+      stages: all stages; those without a count are left out.
+      colors: the sources in the order of the legend.
+      kind: the counter of the ledgers, "dropped" or "bad".
+    """
     return [
         {"stage": stage, "count": total.total(), "reasons": _reasons(stage, colors, kind)}
         for stage in stages
@@ -85,42 +110,45 @@ def reasons(
     ]
 
 
-def _reasons(stage: ReportStage, colors: dict[str, str], kind: str) -> list[dict[str, Any]]:
+def _reasons(stage: ReportStage, sources: Iterable[str], kind: str) -> list[dict[str, Any]]:
+    """Returns the reasons of one stage."""
     total: Counter[str] = getattr(stage.total, kind)
-    chosen = excerpts.choose(stage.directory, EXAMPLES, lambda counts: getattr(counts, kind))
-    most = max(total.values())
+    examples = excerpts.choose(stage.directory, MAX_EXAMPLES, lambda counts: getattr(counts, kind))
+    largest = max(total.values())
+    sources = [source for source in sources if source in stage.sources]
     return [
         {
             "name": reason,
-            "about": REASONS.get(reason, ""),
+            "meaning": REASONS.get(reason, ""),
             "count": count,
             "share": count / max(1, stage.total.documents_in),
             "bars": [
-                {"source": source, "count": number, "width": number / most}
-                for source in colors
-                if source in stage.sources
-                and (number := getattr(stage.sources[source], kind)[reason])
+                {"source": source, "count": number, "width": number / largest}
+                for source in sources
+                if (number := getattr(stage.sources[source], kind)[reason])
             ],
-            "examples": [example(dropped) for dropped in chosen[reason]],
+            "examples": [example(dropped) for dropped in examples[reason]],
         }
         for reason, count in sorted(total.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
 def example(dropped: Dropped) -> dict[str, Any]:
+    """Returns the values that the page shows of a dropped document; quoted evidence is marked."""
     document, evidence = dropped.document, dropped.evidence
     spans = excerpts.evidence_spans(document.text, evidence)
     return {
         "id": document.id,
         "source": document.source,
         "characters": len(document.text),
-        "evidence": excerpts.evidence_words(document.text, evidence),
+        "evidence": excerpts.evidence_values(document.text, evidence),
         "segments": excerpts.excerpt(document.text, spans),
     }
 
 
-def changes(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
-    """What was replaced or mended inside documents that were kept."""
+def changes(stages: Sequence[ReportStage], sources: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns the replacements and repairs in kept documents, by stage and by kind of change."""
+    sources = list(sources)
     return [
         {
             "stage": stage,
@@ -128,7 +156,7 @@ def changes(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[
             "count": count,
             "sources": [
                 (source, number)
-                for source in colors
+                for source in sources
                 if source in stage.sources and (number := stage.sources[source].changed[what])
             ],
         }
@@ -137,7 +165,8 @@ def changes(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[
     ]
 
 
-def all_dropped(stage: ReportStage) -> Iterator[Dropped]:
+def iter_dropped(stage: ReportStage) -> Iterator[Dropped]:
+    """Yields all dropped documents of a stage."""
     for file in stage.directory.files("dropped"):
         for _, dropped in read_dropped(file.path):
             yield dropped
@@ -146,73 +175,82 @@ def all_dropped(stage: ReportStage) -> Iterator[Dropped]:
 # ---- duplicates
 
 
-def duplicates(stages: Sequence[ReportStage], colors: dict[str, str]) -> dict[str, Any] | None:
-    """Counts, a matrix of sources (of the dropped copy, of its survivor), and pairs of texts."""
-    stage = next((stage for stage in stages if stage.name == "deduplicate" and stage.loses), None)
+def duplicates(stages: Sequence[ReportStage], colors: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns counts of duplicates, a matrix of sources, and pairs of near duplicates.
+
+    The matrix counts dropped copies by their source (rows) and their survivor's source (columns).
+    Returns None if no duplicates were dropped.
+    """
+    stage = next((s for s in stages if s.name == "deduplicate" and s.drops_documents), None)
     if stage is None:
         return None
-    number: Counter[tuple[str, str]] = Counter()
-    near: dict[str, dict[str, Dropped]] = {}  # source -> survivor -> a copy of it
-    for dropped in all_dropped(stage):
-        source, kept = dropped.document.source, dropped.evidence["kept"]
-        number[source, _source_of(kept, colors)] += 1
-        if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < PAIRS:
-            near[source].setdefault(kept, dropped)
-    names = _most(number, colors)
+    number: Counter[tuple[str, str]] = Counter()  # (source of the copy, of the survivor)
+    near: dict[str, dict[str, Dropped]] = {}  # source -> id of a survivor -> one of its copies
+    for dropped in iter_dropped(stage):
+        source, survivor_id = dropped.document.source, dropped.evidence["kept"]
+        number[source, _source_of(survivor_id, colors)] += 1
+        if dropped.evidence["jaccard"] < 1 and len(near.setdefault(source, {})) < MAX_PAIRS:
+            near[source].setdefault(survivor_id, dropped)
+    names = _matrix_sources(number, colors)
+    largest = max(number.values())
+    copies = round_robin([list(near[source].values()) for source in sorted(near)], MAX_PAIRS)
     return {
         "count": stage.total.dropped.total(),
         "reasons": sorted(stage.total.dropped.items()),
         "names": names,
-        "unnamed": len({source for pair in number for source in pair} - {*names, ""}),
+        "num_hidden": len({source for pair in number for source in pair} - {*names, ""}),
         "across": sum(n for (copy, survivor), n in number.items() if copy != survivor),
         "matrix": [
             {
                 "name": copy,
                 "cells": [
-                    (number[copy, survivor], number[copy, survivor] / max(number.values()))
-                    for survivor in names
+                    (number[copy, survivor], number[copy, survivor] / largest) for survivor in names
                 ],
                 "total": sum(n for (source, _), n in number.items() if source == copy),
             }
             for copy in names
         ],
-        "pairs": _pairs(stage, in_turns([list(near[s].values()) for s in sorted(near)], PAIRS)),
+        "pairs": _pairs(stage, copies),
     }
 
 
-def _most(number: Counter[tuple[str, str]], colors: Iterable[str]) -> list[str]:
-    """The sources of the matrix: those with copies in others first, as many as a page is wide."""
+def _matrix_sources(number: Counter[tuple[str, str]], sources: Iterable[str]) -> list[str]:
+    """Returns the sources of the matrix: those that share copies with others come first.
+
+    At most MAX_MATRIX_SOURCES fit on the page.
+    """
     weight: Counter[str] = Counter()
     for (copy, survivor), count in number.items():
         for source in (copy, survivor):
+            # A copy in another source outweighs 2^40 copies in the same one.
             weight[source] += count if copy == survivor else count << 40
-    most = {source for source, _ in weight.most_common(MATRIX)}
-    return [source for source in colors if source in most]
+    chosen = {source for source, _ in weight.most_common(MAX_MATRIX_SOURCES)}
+    return [source for source in sources if source in chosen]
 
 
-def _source_of(identity: str, sources: Iterable[str]) -> str:
-    """The source of a document by its id, which is read as SOURCE/..., or "" where it is not so."""
-    fitting = [source for source in sources if identity.startswith(source + "/")]
+def _source_of(document_id: str, sources: Iterable[str]) -> str:
+    """Returns the source of an id of the form SOURCE/..., or "" if no source fits."""
+    fitting = [source for source in sources if document_id.startswith(source + "/")]
     return max(fitting, key=len, default="")
 
 
 def _pairs(stage: ReportStage, copies: Sequence[Dropped]) -> list[dict[str, Any]]:
-    """Near duplicates beside their survivors."""
-    kept = excerpts.survivors(stage.directory, {copy.evidence["kept"] for copy in copies})
+    """Returns near duplicates, each beside its survivor."""
+    survivors = excerpts.survivors(stage.directory, {copy.evidence["kept"] for copy in copies})
     pairs = []
     for copy in copies:
-        if survivor := kept.get(copy.evidence["kept"]):
-            one, other = excerpts.compare(survivor.text, copy.document.text)
-            sides = [("kept", survivor, one), ("dropped", copy.document, other)]
+        if survivor := survivors.get(copy.evidence["kept"]):
+            kept, dropped = excerpts.compare(survivor.text, copy.document.text)
+            sides = [("kept", survivor, kept), ("dropped", copy.document, dropped)]
             pairs.append({"jaccard": copy.evidence["jaccard"], "sides": sides})
     return pairs
 
 
-def in_turns(queues: Sequence[Sequence[T]], most: int) -> list[T]:
-    """The first of every queue, then the second of every queue ...; at most so many.
+def round_robin(queues: Sequence[Sequence[T]], count: int) -> list[T]:
+    """Returns at most `count` values: the first of every queue, then the second of every queue ...
 
-    >>> in_turns(["abc", "x", "yz"], 5)
+    >>> round_robin(["abc", "x", "yz"], 5)
     ['a', 'x', 'y', 'b', 'z']
     """
     length = max(map(len, queues), default=0)
-    return [q[k] for k in range(length) for q in queues if k < len(q)][:most]
+    return [q[k] for k in range(length) for q in queues if k < len(q)][:count]

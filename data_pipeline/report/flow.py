@@ -1,9 +1,9 @@
-"""The way of a document through the stages: what came in, what was left, by stage and by source."""
+"""Documents and bytes of text at each stage, by stage and by source."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,90 +13,111 @@ from data_pipeline.report import charts
 from data_pipeline.report.charts import FlowRow
 from data_pipeline.report.results import Results, read_json
 
-# Nine colors can be told apart without seeing red or green; the sources beyond share a grey.
-COLOURS = 9
-OTHER = f"s{COLOURS}"
+# Nine colors that remain distinct with red-green color blindness. Further sources share one grey.
+NUM_COLORS = 9
+OTHER_COLOR = f"s{NUM_COLORS}"
 
-# Stage -> its title and what it does. A stage that is not here is shown under its own name.
+# Stage name -> (title, description). A stage that is missing here is shown under its own name.
 STAGES = {
-    "read": ("Read", "Files become documents. What cannot be read is set aside with its place."),
-    "clean": ("Clean", "Links and personal data are replaced; what breaks a rule is dropped."),
-    "lines": ("Count lines", "Counts in how many documents of a source each line is."),
-    "repeated_lines": ("Find boilerplate", "Finds lines that many documents of one source have."),
-    "signatures": ("Sign", "MinHash signatures of every document."),
-    "links": ("Link", "Finds documents that share a part of their signatures."),
-    "groups": ("Group", "Joins what is linked into groups of candidates."),
-    "members": ("Gather", "Brings the candidates of a group together."),
-    "duplicates": ("Compare", "Finds equal and nearly equal documents across all sources."),
-    "deduplicate": ("Deduplicate", "Of each group of duplicates one document survives."),
-    "paragraphs": ("List paragraphs", "Hashes the paragraphs of every document."),
-    "repeated": ("Compare paragraphs", "Finds those that several documents have."),
-    "repeated_paragraphs": ("Remove paragraphs", "Leaves each in one document only."),
-    "candidates": ("Draw", "Draws documents that may be held out, by a hash of their id."),
-    "held_out": ("Hold out", "Keeps some documents of each source for evaluation."),
-    "items": ("Make questions", "Makes multiple-choice items from the held-out documents."),
-    "index": ("Index", "Indexes the n-grams of all that will be evaluated."),
-    "probe": ("Probe", "Plants known leaks and counts those that decontamination finds."),
-    "decontaminate": ("Decontaminate", "Drops what is held out or holds evaluation data."),
-    "topic_sample": ("Sample", "Draws the documents in which topics are looked for."),
-    "topic_model": ("Find topics", "Clusters the sample, and names the clusters."),
-    "topics": ("Assign topics", "Gives every document the nearest topic."),
-    "choose_seeds": ("Choose seeds", "Draws documents evenly over topics, for each category."),
-    "seeds": ("Cut seeds", "Cuts whole paragraphs or sentences out of them."),
-    "prompts": ("Write prompts", "Puts each passage into a prompt of its category."),
-    "synthesise": ("Synthesise", "A teacher answers; what gets no answer is dropped."),
-    "gates": ("Judge", "Drops refusals, loops, copies of the passage; replaces private data."),
-    "signatures_synthetic": ("Sign synthetic", "MinHash signatures of the synthetic texts."),
-    "links_synthetic": ("Link synthetic", "The same for the synthetic texts."),
-    "groups_synthetic": ("Group synthetic", "The same for the synthetic texts."),
-    "members_synthetic": ("Gather synthetic", "The same for the synthetic texts."),
-    "duplicates_synthetic": ("Compare synthetic", "Finds equal and nearly equal ones."),
-    "deduplicate_synthetic": ("Deduplicate synthetic", "One of each group survives."),
-    "decontaminate_synthetic": ("Decontaminate synthetic", "The same for synthetic texts."),
-    "nlp_tasks": ("Write tasks", "Makes exercises in natural language from the documents."),
-    "decontaminate_tasks": ("Decontaminate tasks", "The same for the exercises."),
-    "restructuring_requests": ("Ask for tasks", "Cuts passages and asks for exercises on them."),
-    "restructure": ("Restructure", "A teacher answers; what gets no answer is dropped."),
-    "restructured_tasks": ("Check tasks", "Drops what fits no schema or is no sound exercise."),
-    "decontaminate_restructured": ("Decontaminate restructured", "The same for these exercises."),
-    "bake": ("Bake", "Tokenizes, and packs documents into records of one length."),
-    "bake_held_out": ("Bake held-out", "The same for the documents kept for evaluation."),
+    "read": ("Read", "Parses input files into documents; records input that it cannot read."),
+    "clean": ("Clean", "Replaces links and personal data; drops documents that break a rule."),
+    "lines": ("Count lines", "Counts the documents of each source that contain a line."),
+    "repeated_lines": ("Find boilerplate", "Selects lines that many documents of a source share."),
+    "signatures": ("Compute signatures", "Computes a MinHash signature of every document."),
+    "links": ("Match signatures", "Finds documents whose signatures agree in part."),
+    "groups": ("Group candidates", "Joins matching documents into groups of candidates."),
+    "members": ("Collect groups", "Collects the texts of each group in one place."),
+    "duplicates": ("Compare candidates", "Finds exact and near duplicates across all sources."),
+    "deduplicate": ("Deduplicate", "Keeps one document of each group of duplicates."),
+    "paragraphs": ("Hash paragraphs", "Hashes the paragraphs of every document."),
+    "repeated": ("Match paragraphs", "Finds paragraphs that occur in several documents."),
+    "repeated_paragraphs": ("Remove paragraphs", "Keeps a repeated paragraph in one document."),
+    "candidates": ("Sample candidates", "Selects held-out candidates by a hash of their id."),
+    "held_out": ("Hold out", "Sets aside some documents of each source for evaluation."),
+    "items": ("Write items", "Writes multiple-choice items from the held-out documents."),
+    "index": ("Index evaluation data", "Indexes the n-grams of all evaluation data."),
+    "probe": (
+        "Measure recall",
+        "Plants known leaks and counts those that decontamination detects.",
+    ),
+    "decontaminate": ("Decontaminate", "Drops held-out documents and those with evaluation data."),
+    "topic_sample": ("Sample for topics", "Samples documents to fit the topic model."),
+    "topic_model": ("Fit topics", "Clusters the sample and describes each cluster by terms."),
+    "topics": ("Assign topics", "Assigns every document to the nearest topic."),
+    "choose_seeds": ("Choose seeds", "Samples documents of each category evenly over topics."),
+    "seeds": ("Cut seeds", "Cuts passages of whole paragraphs or sentences from these documents."),
+    "prompts": ("Write prompts", "Inserts each passage into a prompt of its category."),
+    "synthesise": ("Synthesize", "Sends the prompts to a teacher; drops requests that fail."),
+    "gates": ("Filter outputs", "Drops refusals, loops and copies; replaces personal data."),
+    "signatures_synthetic": ("Compute signatures (synthetic)", "The same for synthetic texts."),
+    "links_synthetic": ("Match signatures (synthetic)", "The same for synthetic texts."),
+    "groups_synthetic": ("Group candidates (synthetic)", "The same for synthetic texts."),
+    "members_synthetic": ("Collect groups (synthetic)", "The same for synthetic texts."),
+    "duplicates_synthetic": ("Compare candidates (synthetic)", "The same for synthetic texts."),
+    "deduplicate_synthetic": ("Deduplicate synthetic texts", "Keeps one text of each group."),
+    "decontaminate_synthetic": (
+        "Decontaminate synthetic texts",
+        "Drops those with evaluation data.",
+    ),
+    "nlp_tasks": ("Write tasks", "Writes natural-language tasks from documents by rules."),
+    "decontaminate_tasks": ("Decontaminate tasks", "Drops tasks that contain evaluation data."),
+    "restructuring_requests": (
+        "Write task prompts",
+        "Cuts passages and inserts each into a prompt that requests a task.",
+    ),
+    "restructure": ("Request tasks", "Sends the prompts to a teacher; drops requests that fail."),
+    "restructured_tasks": ("Check tasks", "Drops replies that violate the schema or fail a check."),
+    "decontaminate_restructured": (
+        "Decontaminate teacher tasks",
+        "Drops tasks that contain evaluation data.",
+    ),
+    "bake": ("Bake", "Tokenizes documents and packs them into records of one length."),
+    "bake_held_out": ("Bake held-out", "The same for the held-out documents."),
 }
 
-HELD_OUT = "held_out"  # the one reason that is no fault of the document
-# Reasons that are told apart from their stage's in the first paragraph.
-APART = {
-    HELD_OUT: "were held out for evaluation",
-    "too_many_tokens": "were longer than their tier allows",
-}
+HELD_OUT = "held_out"  # the only drop reason that is not a quality failure
 
-# Stage -> what became of those that it dropped, in the first paragraph.
-PHRASES = {
-    "clean": "broke a rule of cleaning",
-    "deduplicate": "were duplicates",
-    "repeated_paragraphs": "said what other documents say",
-    "decontaminate": "held text of what is evaluated",
+# Stage -> predicate of its dropped documents in the summary, for one document and for several.
+PREDICATES = {
+    "clean": ("broke a cleaning rule",) * 2,
+    "deduplicate": ("was a duplicate", "were duplicates"),
+    "repeated_paragraphs": ("repeated other documents",) * 2,
+    "decontaminate": ("contained evaluation data",) * 2,
 }
+# Drop reasons that the summary counts separately from their stage.
+SEPARATE_REASONS = {
+    HELD_OUT: ("was held out for evaluation", "were held out for evaluation"),
+    "too_many_tokens": ("exceeded the token limit",) * 2,
+}
+UNUSED = ("is in no mixture", "are in no mixture")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportStage:
-    """A stage's directory with its sums.
+    """A stage's directory with its counts summed over shards.
 
-    `made`: sources that it wrote and no stage before it had. `seconds`: of the run that made it.
+    Attributes:
+      directory: the finished directory.
+      name: the stage's name on disk.
+      title, description: its texts on the page.
+      total: counts of all sources together.
+      sources: counts by source.
+      new_sources: sources that the stage wrote and no earlier stage had.
+      seconds: run time of the stage, from the run that produced it; None if unknown.
     """
 
     directory: Directory
     name: str
     title: str
-    about: str
+    description: str
     total: Counts
     sources: dict[str, Counts]
-    made: list[str]
+    new_sources: list[str]
     seconds: float | None
 
     @classmethod
     def all_of(cls, directories: Sequence[Directory]) -> list[ReportStage]:
+        """Returns the stages of directories that are in pipeline order."""
         stages: list[ReportStage] = []
         for directory in directories:
             counted = [stage for stage in stages if stage.counts_documents]
@@ -106,35 +127,50 @@ class ReportStage:
 
     @classmethod
     def _of(cls, directory: Directory, known: set[str] | None) -> ReportStage:
+        """Returns one stage; `known`: sources of earlier stages, None for the first stage."""
         name = str(directory.manifest["stage"])
-        title, about = STAGES.get(name, (name.replace("_", " ").capitalize(), ""))
+        title, description = STAGES.get(name, (name.replace("_", " ").capitalize(), ""))
         total, sources = Counts(), directory.counts()
         for counts in sources.values():
             total.add(counts)
         timing = read_json(directory.path / "timing.json") or {}
-        made = [] if known is None else [s for s in sources if s not in known]
-        return cls(directory, name, title, about, total, sources, made, timing.get("seconds"))
+        return cls(
+            directory,
+            name,
+            title,
+            description,
+            total,
+            sources,
+            new_sources=[] if known is None else [s for s in sources if s not in known],
+            seconds=timing.get("seconds"),
+        )
 
     @property
-    def loses(self) -> bool:
+    def drops_documents(self) -> bool:
+        """Whether the stage dropped at least one document."""
         return self.total.dropped.total() > 0
 
     @property
     def counts_documents(self) -> bool:
+        """Whether the stage's ledgers count documents; those of an index do not."""
         return bool(self.total.documents_in or self.total.kept or self.total.bad)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What made it, apart from its inputs."""
+        """The manifest's schema, configuration and code versions."""
         return {key: self.directory.manifest.get(key) for key in ("schema", "config", "code")}
 
     @property
-    def files(self) -> int:
+    def num_files(self) -> int:
+        """Number of files that the ledgers list."""
         return sum(len(ledger.files) for ledger in self.directory.ledgers())
 
 
 def colors(stages: Sequence[ReportStage], results: Results) -> dict[str, str]:
-    """Source -> class of its color: by tier, in it the largest first, and those in grey last."""
+    """Returns the CSS class of each source's color, in the order of the legend.
+
+    Sources are ordered by tier, then by size. Those that share the grey color come last.
+    """
     size: Counter[str] = Counter()
     tiers: dict[str, str] = {}
     for stage in stages:
@@ -144,66 +180,69 @@ def colors(stages: Sequence[ReportStage], results: Results) -> dict[str, str]:
     for source in results.sources:
         size.setdefault(source["name"], 0)
         tiers[source["name"]] = source["tier"]
-    large = sorted(size, key=lambda s: (-size[s], s))[:COLOURS]
-    order = sorted(size, key=lambda s: (s not in large, tiers[s], -size[s], s))
-    return {s: f"s{k}" if s in large else OTHER for k, s in enumerate(order)}
+    largest = sorted(size, key=lambda s: (-size[s], s))[:NUM_COLORS]
+    order = sorted(size, key=lambda s: (s not in largest, tiers[s], -size[s], s))
+    return {s: f"s{k}" if s in largest else OTHER_COLOR for k, s in enumerate(order)}
 
 
-def first(stages: Sequence[ReportStage]) -> ReportStage | None:
-    """The stage in which documents come in."""
+def first_stage(stages: Sequence[ReportStage]) -> ReportStage | None:
+    """Returns the stage that reads the documents, or None if no stage counts any."""
     return next((stage for stage in stages if stage.counts_documents), None)
 
 
-def flows(stages: Sequence[ReportStage], colors: dict[str, str]) -> list[dict[str, Any]]:
-    """The flow picture, once in documents and once in bytes."""
-    found = []
-    for unit, came, kept in (
-        ("documents", "documents_in", "kept"),
-        ("bytes", "bytes_in", "bytes_kept"),
-    ):
-        if rows := flow_rows(stages, came, kept):
-            said = "; ".join(f"{row.name} {row.kept_label}" for row in rows)
-            title = f"{unit.capitalize()} left after each stage: {said}"
-            found.append({"unit": unit, "svg": charts.flow(rows, colors, title=title)})
-    return found
+def flows(stages: Sequence[ReportStage], colors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns the flow chart in two units, documents and bytes: {"unit", "svg"}."""
+    charts_by_unit = []
+    for unit in ("documents", "bytes"):
+        if rows := flow_rows(stages, unit):
+            numbers = "; ".join(f"{row.name} {row.kept_label}" for row in rows)
+            title = f"{unit.capitalize()} kept by each stage: {numbers}"
+            charts_by_unit.append({"unit": unit, "svg": charts.flow(rows, colors, title=title)})
+    return charts_by_unit
 
 
-def flow_rows(stages: Sequence[ReportStage], came: str, kept: str) -> list[FlowRow]:
-    """A row for the first stage and for each that drops or makes documents.
+def flow_rows(stages: Sequence[ReportStage], unit: str) -> list[FlowRow]:
+    """Returns a row for the first stage and for each stage that drops or writes documents.
 
-    A source that a stage does not touch passes by.
-
-    Args:
-      came, kept: names of the two counts, in documents or in bytes.
+    A source that a stage does not process keeps its count of the stage before. `unit` is
+    "documents" or "bytes".
     """
-    say = human_bytes if came == "bytes_in" else "{:,}".format
-    left: Counter[str] = Counter()
+    in_field, kept_field = {
+        "documents": ("documents_in", "kept"),
+        "bytes": ("bytes_in", "bytes_kept"),
+    }[unit]
+    format_count = human_bytes if unit == "bytes" else "{:,}".format
+    kept: Counter[str] = Counter()
     rows = []
     for stage in stages:
-        if not stage.counts_documents or not (stage is first(stages) or stage.loses or stage.made):
+        is_shown = stage is first_stage(stages) or stage.drops_documents or stage.new_sources
+        if not stage.counts_documents or not is_shown:
             continue
         lost = 0
-        for name in stage.made or stage.sources:
+        for name in stage.new_sources or stage.sources:
             counts = stage.sources[name]
-            lost += max(0, getattr(counts, came) - getattr(counts, kept))
-            left[name] = getattr(counts, kept)
+            lost += max(0, getattr(counts, in_field) - getattr(counts, kept_field))
+            kept[name] = getattr(counts, kept_field)
         rows.append(
             FlowRow(
                 stage.title,
-                dict(left),
+                dict(kept),
                 lost,
-                say(left.total()),
-                f"−{say(lost)}" if lost else "",
-                {source: f"{stage.title}: {source}, {say(n)}" for source, n in left.items()},
+                format_count(kept.total()),
+                f"−{format_count(lost)}" if lost else "",
+                {
+                    source: f"{stage.title}: {source}, {format_count(n)}"
+                    for source, n in kept.items()
+                },
             )
         )
     return rows
 
 
 def by_source(
-    stages: Sequence[ReportStage], colors: dict[str, str], results: Results
+    stages: Sequence[ReportStage], colors: Mapping[str, str], results: Results
 ) -> list[dict[str, Any]]:
-    """For each source: what came in, what is left at the end, why most went."""
+    """Returns a row per source: its input, its dropped documents and what the mixture holds."""
     rows = []
     for name in colors:
         counted = [stage.sources[name] for stage in stages if name in stage.sources]
@@ -212,21 +251,26 @@ def by_source(
         total = Counts()
         for counts in counted:
             total.add(counts)
-        came = counted[0].documents_in or counted[0].kept
-        left = next(
-            (s.sources[name].kept for s in reversed(stages) if s.loses and name in s.sources), came
+        documents_in = counted[0].documents_in or counted[0].kept
+        last_kept = next(
+            (
+                stage.sources[name].kept
+                for stage in reversed(stages)
+                if stage.drops_documents and name in stage.sources
+            ),
+            documents_in,
         )
         baked = results.source(name)
         rows.append(
             {
                 "name": name,
                 "tier": total.tier,
-                "came": came,
+                "documents_in": documents_in,
                 "bytes": counted[0].bytes_in or counted[0].bytes_kept,
                 "bad": total.bad.total(),
                 "dropped": total.dropped.total(),
                 "reasons": sorted(total.dropped.items(), key=lambda i: (-i[1], i[0]))[:2],
-                "left": baked["documents"] if baked else left,
+                "kept": baked["documents"] if baked else last_kept,
                 "tokens": baked["tokens"] if baked else None,
             }
         )
@@ -234,43 +278,52 @@ def by_source(
 
 
 def summary(
-    stages: Sequence[ReportStage], colors: dict[str, str], results: Results
+    stages: Sequence[ReportStage], colors: Mapping[str, str], results: Results
 ) -> dict[str, Any] | None:
-    """What the first paragraph says of the documents; None where no stage has any."""
-    start = first(stages)
+    """Returns the numbers of the page's first paragraph, or None if no stage counts documents.
+
+    `losses` lists (count, predicate) so that `documents_in` is `kept` plus all of these counts.
+    `written` and `written_kept` count documents that a stage wrote rather than read.
+    """
+    start = first_stage(stages)
     if start is None:
         return None
-    phrases: list[tuple[int, str]] = []
-    apart: Counter[str] = Counter()
+    losses: list[tuple[int, tuple[str, str]]] = []  # count, predicate in singular and plural
+    separate: Counter[str] = Counter()
     for stage in stages:
         dropped: Counter[str] = Counter()
         for name in start.sources.keys() & stage.sources.keys():
             dropped.update(stage.sources[name].dropped)
-        for reason in APART.keys() & dropped.keys():
-            apart[reason] += dropped.pop(reason)
+        for reason in SEPARATE_REASONS.keys() & dropped.keys():
+            separate[reason] += dropped.pop(reason)
         if dropped:
-            otherwise = f"were dropped by “{stage.title.lower()}”"
-            phrases.append((dropped.total(), PHRASES.get(stage.name, otherwise)))
-    phrases += [(apart[reason], said) for reason, said in APART.items() if apart[reason]]
+            default = f"was dropped by “{stage.title}”", f"were dropped by “{stage.title}”"
+            losses.append((dropped.total(), PREDICATES.get(stage.name, default)))
+    losses += [
+        (separate[reason], predicate)
+        for reason, predicate in SEPARATE_REASONS.items()
+        if separate[reason]
+    ]
     rows = by_source(stages, colors, results)
     read = [row for row in rows if row["name"] in start.sources]
-    made = [row for row in rows if row["name"] not in start.sources]
-    came, left = sum(row["came"] for row in read), sum(row["left"] for row in read)
-    if elsewhere := came - left - sum(number for number, _ in phrases):
-        phrases.append((elsewhere, "are in no mixture"))
+    written = [row for row in rows if row["name"] not in start.sources]
+    documents_in = sum(row["documents_in"] for row in read)
+    kept = sum(row["kept"] for row in read)
+    if unused := documents_in - kept - sum(count for count, _ in losses):
+        losses.append((unused, UNUSED))
     return {
-        "came": came,
+        "documents_in": documents_in,
         "bytes": start.total.bytes_in or start.total.bytes_kept,
-        "left": left,
-        "phrases": phrases,
-        "written": sum(row["came"] for row in made),
-        "made": sum(row["left"] for row in made),
+        "kept": kept,
+        "losses": [(count, predicate[count != 1]) for count, predicate in losses],
+        "written": sum(row["documents_in"] for row in written),
+        "written_kept": sum(row["kept"] for row in written),
         "bad": sum(stage.total.bad.total() for stage in stages),
     }
 
 
 def libraries(stages: Sequence[ReportStage]) -> list[tuple[str, str]]:
-    """Versions of the libraries behind any stage."""
+    """Returns (name, version) of the libraries that any stage's result depends on."""
     return sorted(
         {
             (name, version)

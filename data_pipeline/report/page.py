@@ -1,8 +1,8 @@
-"""Puts the page together and writes it.
+"""Rendering of the page.
 
-The page loads nothing: styles, pictures and the few lines of script are inside. Texts are escaped
-by the template engine; and should a text ever slip through, the page's content security policy
-allows no script but the page's own, which it names by its hash.
+The page loads nothing: styles, charts and a short script are inline. The template engine escapes
+all texts. As a second defense, the page's content security policy allows only the page's own
+script, which it identifies by a hash.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -27,7 +28,7 @@ from data_pipeline.report import (
     tasks,
     topics,
 )
-from data_pipeline.report.flow import OTHER, ReportStage
+from data_pipeline.report.flow import OTHER_COLOR, ReportStage
 from data_pipeline.report.results import Results
 from data_pipeline.storage.atomic import write_text
 
@@ -35,28 +36,26 @@ from data_pipeline.storage.atomic import write_text
 def write(
     path: Path,
     *,
-    directories: list[Directory],
-    mixture: Path | None,
-    held_out: Path | None,
-    training: Path | None,
-    evaluation: Path | None,
+    directories: Sequence[Directory],
     title: str,
     command: str,
+    results: Results | None = None,
 ) -> Path:
-    """Writes the page to `path`, whole or not at all, and returns `path`.
+    """Writes the page to `path` atomically and returns `path`.
 
     Args:
-      directories: stage directories in the order in which a document meets them.
-      mixture, held_out: a mixture.json of baked data each: to train on, to evaluate on.
-      training: a run directory with plan.json and metrics.jsonl.
-      evaluation: a directory with evaluation.json and samples.json.
-      command: what made all this, as it would be typed.
+      path: the HTML file.
+      directories: finished stages in pipeline order.
+      title: the heading of the page.
+      command: the command line that reproduces the run.
+      results: the mixture, training and evaluation; None: only curation is shown.
 
     Raises:
-      TruncatedShard, ValueError: a side file or a JSON file is damaged; the message names it.
+      TruncatedShardError: a file of dropped documents is damaged; the message names it.
+      ValueError: a JSON file is damaged; the message names it.
     """
     stages = ReportStage.all_of(directories)
-    results = Results.read(mixture, held_out, training, evaluation)
+    results = results or Results()
     colors = flow.colors(stages, results)
     html = (
         _environment(colors)
@@ -87,7 +86,8 @@ def write(
     return path
 
 
-def _environment(colors: dict[str, str]) -> jinja2.Environment:
+def _environment(colors: Mapping[str, str]) -> jinja2.Environment:
+    """Returns the template engine with the filters of the templates."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -103,7 +103,7 @@ def _environment(colors: dict[str, str]) -> jinja2.Environment:
         short=charts.short,
         words=lambda name: excerpts.printable(str(name).replace("_", " ")),
         safe_text=lambda value: excerpts.printable(str(value)),
-        color=lambda source: colors.get(source, OTHER),
+        color=lambda source: colors.get(source, OTHER_COLOR),
         json=lambda value: json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True),
         sha256_base64=_sha256_base64,
     )
@@ -111,7 +111,8 @@ def _environment(colors: dict[str, str]) -> jinja2.Environment:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    """
+    """Returns a share in percent; a very small one has at least two decimal places.
+
     >>> _percent(0.5), _percent(0.00012), _percent(1.0)
     ('50.0%', '0.01%', '100%')
     """
@@ -121,5 +122,5 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _sha256_base64(script: str) -> str:
-    """What a content security policy calls a script that it allows."""
+    """Returns the hash by which a content security policy identifies an inline script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,55 +1,62 @@
-"""The report's second half: what was mixed, how training went, what the model can do.
-
-Everything comes from JSON files that bake, training and evaluation wrote; none needs to be there.
-"""
+"""The mixture, training and evaluation of a run, read from their JSON files; any may be missing."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipeline.report import charts
-from data_pipeline.report.charts import Dot, DotRow, Line
+from data_pipeline.report.charts import Dot, DotRow, Frame, Line
 
-MANY_EPOCHS = 4.0  # from here on repeated text is worth less than new text (arXiv 2305.16264)
-CONFIDENT = 1.96  # standard errors on each side hold the true value in 95 of 100 cases
-ALL = "all"  # the row of evaluation.json over everything
+# Up to four epochs, repeated text has nearly the value of new text (arXiv 2305.16264).
+MAX_EPOCHS = 4.0
+Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
+ALL = "all"  # the row of evaluation.json over all sources or tasks
 TRAINED, UNTRAINED = "trained", "untrained"
 
 
 class Scoring(NamedTuple):
-    """A way to choose among the choices of an item, and its keys in evaluation.json."""
+    """A rule that selects one choice of an item, and its keys in evaluation.json."""
 
     name: str
     accuracy: str
     stderr: str
 
 
-# The first is the one that tells small models apart: it goes into the headline and the picture.
+# The first one separates small models best. The headline and the chart use it.
 SCORINGS = (
     Scoring("mutual information", "accuracy_mutual_info", "stderr_mutual_info"),
     Scoring("log-likelihood", "accuracy", "stderr"),
-    Scoring("log-likelihood a byte", "accuracy_norm", "stderr_norm"),
+    Scoring("log-likelihood per byte", "accuracy_norm", "stderr_norm"),
 )
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file, or None if it is not there. ValueError names a damaged one."""
+    """Returns the value of a JSON file, or None if it does not exist.
+
+    Raises:
+      ValueError: the file is not valid JSON; the message names it.
+    """
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}. Delete it and run again.") from error
+        raise ValueError(
+            f"{path} is not valid JSON: {error}. Delete it and run the same command again."
+        ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows by step. A run that was killed and continued has logged some steps twice, and may have
-    left a line unfinished, whose step it then logged again: the last row of a step counts."""
+    """Returns the rows of metrics.jsonl, one per step, ordered by step; [] if it does not exist.
+
+    A run that was killed and resumed may have logged a step twice, the first time with an
+    incomplete line. The last complete row of a step is used.
+    """
     rows: dict[int, dict[str, Any]] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -62,7 +69,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def probe(directory: Path) -> dict[str, Any] | None:
-    """Recall on planted leaks as a table: kinds by benchmarks."""
+    """Returns recall on planted leaks by kind and benchmark, or None if there is no probe.json."""
     value = read_json(directory / "probe.json")
     if value is None:
         return None
@@ -82,7 +89,7 @@ def probe(directory: Path) -> dict[str, Any] | None:
 
 @dataclass(slots=True)
 class Results:
-    """The files as they are; None or empty where there is none."""
+    """The values of the JSON files; None or empty for a missing file."""
 
     mixture: dict[str, Any] | None = None
     held_out: dict[str, Any] | None = None
@@ -95,11 +102,22 @@ class Results:
     @classmethod
     def read(
         cls,
-        mixture: Path | None,
-        held_out: Path | None,
-        training: Path | None,
-        evaluation: Path | None,
+        mixture: Path | None = None,
+        held_out: Path | None = None,
+        training: Path | None = None,
+        evaluation: Path | None = None,
     ) -> Results:
+        """Reads the files of a run.
+
+        Args:
+          mixture: mixture.json of the baked training data.
+          held_out: mixture.json of the baked held-out data.
+          training: a run directory with plan.json, config.json and metrics.jsonl.
+          evaluation: a directory with evaluation.json and samples.json.
+
+        Raises:
+          ValueError: a file is not valid JSON; the message names it.
+        """
         results = cls()
         if mixture:
             results.mixture = read_json(mixture)
@@ -116,7 +134,7 @@ class Results:
 
     @property
     def fingerprints(self) -> list[tuple[str, str]]:
-        """What names the data and the tokenizer, as far as they are there."""
+        """(name, hash) of the data, the tokenizer and the evaluation, as far as known."""
         named = [
             ("mixture", (self.mixture or {}).get("fingerprint")),
             ("held-out documents", (self.held_out or {}).get("fingerprint")),
@@ -129,29 +147,32 @@ class Results:
 
     @property
     def sources(self) -> list[dict[str, Any]]:
+        """The sources of the mixture, as mixture.json lists them."""
         return self.mixture["sources"] if self.mixture else []
 
     def source(self, name: str) -> dict[str, Any] | None:
+        """Returns the source of this name, or None if the mixture does not have it."""
         return next((source for source in self.sources if source["name"] == name), None)
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of all sources."""
         return sum(source["tokens"] for source in self.sources)
 
     @property
     def mixtures(self) -> list[dict[str, Any]]:
-        """For each mixture the share, and with a plan the epochs, of each of its sources."""
+        """The share of each source in each mixture, and its epochs if there is a plan."""
         stages = {stage["mixture"]: stage for stage in (self.plan or {}).get("stages", [])}
-        found = []
+        tables = []
         for name, weights in (self.mixture or {}).get("mixtures", {}).items():
             stage = stages.get(name)
             planned = {row["name"]: row for row in stage["sources"]} if stage else {}
-            whole = math.fsum(weights.values()) or 1.0
+            total = math.fsum(weights.values()) or 1.0
             rows = [
                 {
                     "name": source["name"],
                     "tier": source["tier"],
-                    "share": weights[source["name"]] / whole,
+                    "share": weights[source["name"]] / total,
                     "available": source["tokens"],
                     "tokens": planned.get(source["name"], {}).get("tokens"),
                     "epochs": planned.get(source["name"], {}).get("epochs"),
@@ -159,92 +180,83 @@ class Results:
                 for source in self.sources
                 if weights.get(source["name"])
             ]
-            most = max((row["share"] for row in rows), default=1.0)
-            found.append({"name": name, "rows": rows, "stage": stage, "most": most})
-        return found
+            largest = max((row["share"] for row in rows), default=1.0)
+            tables.append({"name": name, "rows": rows, "stage": stage, "max_share": largest})
+        return tables
 
     @property
     def many_epochs(self) -> list[tuple[str, str, float]]:
-        """(stage, source, epochs) of text that is repeated too often."""
+        """(stage, source, epochs) of sources that are repeated more than MAX_EPOCHS times."""
         return [
             (stage["name"], row["name"], row["epochs"])
             for stage in (self.plan or {}).get("stages", [])
             for row in stage["sources"]
-            if row["epochs"] > MANY_EPOCHS
+            if row["epochs"] > MAX_EPOCHS
         ]
 
     # ---- training
 
     @property
     def seconds(self) -> float:
-        """Of training itself, from the logged speeds; compilation and checkpoints not counted."""
-        before, total = 0, 0.0
+        """Seconds of all training steps by their logged speed, without compilation and saving."""
+        previous, total = 0, 0.0
         for row in self.metrics:
             if row.get("tokens_per_second"):
-                total += (row["tokens"] - before) / row["tokens_per_second"]
-            before = row["tokens"]
+                total += (row["tokens"] - previous) / row["tokens_per_second"]
+            previous = row["tokens"]
         return total
 
     def loss_chart(self) -> str:
+        """Returns a chart of the training loss by step, or "" without a finite loss."""
         points = _points(self.metrics, "loss")
         if not points:
             return ""
         return charts.lines(
-            [Line("loss", points, "m2", faint=True)],
+            [Line("loss", points, "m2", smoothed=True)],
             title=f"Training loss by step, from {points[0][1]:.2f} to {points[-1][1]:.2f}",
-            x_label="step",
             marks=self._stage_marks(),
-            heading="nats a token",
+            frame=Frame(x_label="step", heading="nats per token"),
         )
 
     def _stage_marks(self) -> list[tuple[float, str]]:
+        """Returns (first logged step, name) of each training stage."""
         first: dict[str, float] = {}
         for row in self.metrics:
             first.setdefault(row["stage"], row["step"])
         return [(step, name) for name, step in first.items()]
 
-    def source_charts(self, colors: dict[str, str]) -> list[str]:
-        """A small picture for each source, all on one scale."""
-        points = {
-            name: _points(
-                [{"step": row["step"], **row.get("source_loss", {})} for row in self.metrics], name
-            )
-            for name in colors
-        }
-        points = {name: p for name, p in points.items() if p}
+    def source_charts(self, colors: Mapping[str, str]) -> list[str]:
+        """Returns a small chart of the training loss on each source, all with the same axes."""
+        rows = [{"step": row["step"], **row.get("source_loss", {})} for row in self.metrics]
+        points = {name: p for name in colors if (p := _points(rows, name))}
         if not points:
             return []
-        values = sorted(y for p in points.values() for _, y in p)
-        steps = (self.metrics[0]["step"], self.metrics[-1]["step"])
+        losses = [loss for p in points.values() for _, loss in p]
         return [
             charts.lines(
-                [Line(name, p, colors[name], faint=True)],
+                [Line(name, p, colors[name], smoothed=True)],
                 title=f"Loss on {name} by step, from {p[0][1]:.2f} to {p[-1][1]:.2f}",
                 marks=[(step, "") for step, _ in self._stage_marks()[1:]],
-                x_range=steps,
-                y_range=(values[0], values[-1]),
-                width=300,
-                height=150,
-                heading=name,
+                x_range=(self.metrics[0]["step"], self.metrics[-1]["step"]),
+                y_range=(min(losses), max(losses)),
+                frame=Frame(width=300, height=150, heading=name),
             )
             for name, p in points.items()
         ]
 
-    def pace_charts(self) -> list[str]:
+    def speed_charts(self) -> list[str]:
+        """Returns charts of the learning rate and of the tokens per second by step."""
         return [
             charts.lines(
                 [Line(key, points, "m1")],
                 title=f"{title} by step",
-                x_label="step",
                 marks=self._stage_marks(),
                 y_range=(0, 1.1 * max(y for _, y in points) or 1),
-                width=460,
-                height=190,
-                heading=title,
+                frame=Frame(width=460, height=190, x_label="step", heading=title),
             )
             for key, title in (
                 ("learning_rate", "Learning rate"),
-                ("tokens_per_second", "Tokens/s"),
+                ("tokens_per_second", "Tokens per second"),
             )
             if (points := _points(self.metrics, key))
         ]
@@ -253,43 +265,50 @@ class Results:
 
     @property
     def models(self) -> list[str]:
+        """Names of the evaluated models, such as "untrained" and "trained"."""
         return list(self.evaluation["models"]) if self.evaluation else []
 
     def model_class(self, model: str) -> str:
+        """Returns the CSS class of a model's color."""
         return f"m{self.models.index(model) % 3}"
 
     def row_over_all(self, table: str, key: str) -> dict[str, Any] | None:
+        """Returns the row of evaluation.json over all sources or tasks; None without one."""
         rows = (self.evaluation or {}).get(table, [])
         return next((row for row in rows if row[key] == ALL), None)
 
     @property
-    def gained(self) -> dict[str, Any] | None:
-        """The held-out row over everything, if it compares training with none."""
+    def loss_gain(self) -> dict[str, Any] | None:
+        """The held-out losses over all sources; None without an untrained or a trained model."""
         row = self.row_over_all("heldout", "source")
         return row if row and {TRAINED, UNTRAINED} <= row["loss"].keys() else None
 
     @property
-    def answered(self) -> dict[str, Any] | None:
+    def accuracy(self) -> dict[str, Any] | None:
+        """The accuracies over all tasks; None without a trained model."""
         row = self.row_over_all("tasks", "task")
         return row if row and TRAINED in row[SCORINGS[0].accuracy] else None
 
     @property
     def scorings(self) -> Sequence[Scoring]:
+        """The scoring rules of multiple choice, for the template."""
         return SCORINGS
 
     def loss_dots(self) -> str:
+        """Returns a chart of the held-out loss by source and model."""
         rows = (self.evaluation or {})["heldout"]
         return charts.dots(
             [
-                DotRow(row["source"], self._dots(row, "loss", "stderr", "{:.2f} nats a token"))
+                DotRow(row["source"], self._dots(row, "loss", "stderr", "{:.2f} nats per token"))
                 for row in rows
             ],
             title="Held-out loss by source and model, with 95 % intervals; lower is better",
-            x_label="nats a token (less is better)",
+            x_label="nats per token (lower is better)",
             percent=False,
         )
 
     def accuracy_dots(self) -> str:
+        """Returns a chart of the accuracy by task and model."""
         rows = (self.evaluation or {})["tasks"]
         scoring = SCORINGS[0]
         return charts.dots(
@@ -301,23 +320,27 @@ class Results:
                 )
                 for row in rows
             ],
-            title="Accuracy by task and model, with 95 % intervals, and the accuracy of guessing",
-            x_label="items answered right (more is better)",
+            title="Accuracy by task and model, with 95 % intervals, and the accuracy of chance",
+            x_label="items answered correctly (higher is better)",
             percent=True,
         )
 
-    def _dots(self, row: dict[str, Any], key: str, stderr_key: str, said: str) -> Sequence[Dot]:
+    def _dots(
+        self, row: Mapping[str, Any], key: str, stderr_key: str, template: str
+    ) -> Sequence[Dot]:
+        """Returns a dot per model with its 95 % interval; `template` formats a value."""
         dots = []
         for model in self.models:
             value, stderr = row[key].get(model), row[stderr_key].get(model) or 0.0
             if value is not None:
-                label = f"{model}: {said.format(value)} ± {said.format(CONFIDENT * stderr)}"
-                dots.append(Dot(value, CONFIDENT * stderr, self.model_class(model), label))
+                spread = Z_95 * stderr
+                tooltip = f"{model}: {template.format(value)} ± {template.format(spread)}"
+                dots.append(Dot(value, spread, self.model_class(model), tooltip))
         return dots
 
 
-def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(step, value) where there is a number: a run that diverged logs NaN."""
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Returns (step, value) of the rows with a finite value; a run that diverged logs NaN."""
     return [
         (row["step"], row[key])
         for row in rows

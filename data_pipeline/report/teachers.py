@@ -1,4 +1,4 @@
-"""What teachers were asked and what it cost, from the ledgers of the steps that asked them."""
+"""Requests, tokens and cost of teachers, summed over the ledgers of the stages that use them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from data_pipeline.teacher.ask_shard import SPENT
 
 
 def usage(directories: Sequence[Directory]) -> list[dict[str, Any]]:
-    """A row for each stage and model: `stage`, `model`, and the sums of teacher.Usage.to_json().
+    """Returns one row per stage and model: `stage`, `model`, and the sums of Usage.to_json().
 
-    A step writes that into `ledger.extra["usage"]` of each of its shards; other stages have none.
-    `estimated` counts the requests whose tokens are estimates, since the server gave no counts.
-    `cached`, `retries` and `paid` are of the run that made the shards, not of its result.
+    A stage that uses a teacher writes these counts into `ledger.extra["usage"]` of each shard.
+    `estimated` is the number of requests whose token counts are estimates because the server
+    reported none. `cached`, `retries` and `paid` describe the run that produced the shards; they
+    are not part of its result.
 
-    >>> usage([asked])                                         # doctest: +SKIP
+    >>> usage([synthesis])                                         # doctest: +SKIP
     [{'stage': 'synthesise', 'model': 'm', 'requests': 9, 'failed': 1, 'estimated': 0,
       'prompt_tokens': 800, 'completion_tokens': 7000, 'cost': 0.03, 'cached': 0, 'retries': 2,
       'paid': 0.03}]

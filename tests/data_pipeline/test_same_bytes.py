@@ -248,10 +248,10 @@ def test_a_recipe_in_an_object_store(raw: Path, local: Files, bucket: Path, tmp_
     page = report.write(
         tmp_path / "report.html",
         directories=curated.directories,
-        mixture=curated.mixture / "mixture.json",
-        held_out=curated.held_out / "mixture.json",
-        training=None,
-        evaluation=None,
+        results=report.Results.read(
+            mixture=curated.mixture / "mixture.json",
+            held_out=curated.held_out / "mixture.json",
+        ),
         title="run",
         command="",
     )

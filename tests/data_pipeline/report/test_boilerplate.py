@@ -33,7 +33,7 @@ def test_the_most_frequent_lines_of_each_source(tmp_path: Path) -> None:
         ReportStage.all_of([cleaned(tmp_path, lines)]), {"web": "s0"}
     )
     assert (row["source"], row["count"]) == ("web", 7)
-    assert row["lines"] == [(f"Line {k}", 100 - k) for k in range(boilerplate.LINES)]
+    assert row["lines"] == [(f"Line {k}", 100 - k) for k in range(boilerplate.MAX_LINES)]
 
 
 def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
@@ -41,15 +41,11 @@ def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
     page = report.write(
         tmp_path / "report.html",
         directories=[directory],
-        mixture=None,
-        held_out=None,
-        training=None,
-        evaluation=None,
         title="t",
         command="c",
     ).read_text()
     assert 'id="boilerplate"' in page and 'href="#boilerplate"' in page
-    assert "Skip to main content" in page and "2,223" in page and "7 lines taken out" in page
+    assert "Skip to main content" in page and "2,223" in page and "7 lines removed" in page
     assert "<script>alert" not in page and "\u202e" not in page
 
 

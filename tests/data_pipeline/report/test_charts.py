@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from data_pipeline.report import charts
-from data_pipeline.report.charts import Dot, DotRow, FlowRow, Line
+from data_pipeline.report.charts import Dot, DotRow, FlowRow, Frame, Line
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -114,7 +114,12 @@ def test_an_interval_of_a_share_ends_at_nothing_and_at_all() -> None:
 def test_every_picture_escapes_and_names_itself() -> None:
     name = "<b>\"&'"
     for svg in (
-        charts.lines([Line(name, [(0, 1), (1, 2)])], title=name, marks=[(0, name)], heading=name),
+        charts.lines(
+            [Line(name, [(0, 1), (1, 2)])],
+            title=name,
+            marks=[(0, name)],
+            frame=Frame(heading=name),
+        ),
         charts.flow([FlowRow(name, {name: 1}, 1, name, name)], {name: "s0"}, title=name),
         charts.dots(
             [DotRow(name, [Dot(1, 1, "m0", name)])], title=name, x_label=name, percent=False

@@ -45,7 +45,7 @@ def test_cut_passages_of_all_stages_are_counted_by_benchmark() -> None:
     assert said["count"] == 0
     assert said["cut"]["count"] == 11
     assert said["cut"]["benchmarks"] == [("gsm8k", 10), ("mmlu", 1)]
-    assert len(said["cut"]["examples"]) == contamination.HITS
+    assert len(said["cut"]["examples"]) == contamination.MAX_EXAMPLES
     assert said["chart"] is None
     assert contamination.contamination(cut()[:1])["cut"] is None  # type: ignore[index]
 
@@ -73,14 +73,14 @@ def test_the_section_shows_cut_passages_alarms_and_generic_questions() -> None:
     assert "11 passages: gsm8k 10, mmlu 1." in html
     assert "web/&lt;7&gt;" in html
     assert "hares &amp; foxes" in html
-    assert "What was taken for leaks" in html
-    assert "3 of the questions that were not found" in html
+    assert "Flagged documents" in html
+    assert "3 of the missed questions" in html
     assert "80%" in html
     alarms["examples"] = []
     value["probe"]["generic"] = 0
     html = section(value)
-    assert "What was taken for leaks" not in html
-    assert "of the questions that were not found" not in html
+    assert "Flagged documents" not in html
+    assert "of the missed questions" not in html
 
 
 def test_pairs_of_bars_are_to_scale_and_escaped() -> None:

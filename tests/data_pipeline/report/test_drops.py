@@ -21,15 +21,15 @@ def test_a_source_is_known_by_the_longest_name_that_fits() -> None:
     assert drops._source_of("websites/1", sources) == ""
 
 
-def test_turns_end_when_all_queues_are_empty_or_enough_is_chosen() -> None:
-    assert drops.in_turns(["abc", "", "yz"], 9) == ["a", "y", "b", "z", "c"]
-    assert drops.in_turns(["abc", "yz"], 3) == ["a", "y", "b"]
-    assert drops.in_turns([], 3) == []
+def test_round_robin_ends_when_all_queues_are_empty_or_enough_is_chosen() -> None:
+    assert drops.round_robin(["abc", "", "yz"], 9) == ["a", "y", "b", "z", "c"]
+    assert drops.round_robin(["abc", "yz"], 3) == ["a", "y", "b"]
+    assert drops.round_robin([], 3) == []
 
 
 def test_items_indexed_for_several_n_count_once() -> None:
     ledgers = [Ledger(n, extra={"items": {"gsm8k": 30, "mmlu": 9}}) for n in ("8", "13")]
-    assert contamination._indexed([stage("index", *ledgers)]) == {"gsm8k": 30, "mmlu": 9}
+    assert contamination._num_indexed_items([stage("index", *ledgers)]) == {"gsm8k": 30, "mmlu": 9}
 
 
 def test_flow_carries_untouched_sources_and_adds_new_ones() -> None:
@@ -57,7 +57,7 @@ def test_flow_carries_untouched_sources_and_adds_new_ones() -> None:
             )
         ]
     )
-    rows = flow.flow_rows(stages, "documents_in", "kept")
+    rows = flow.flow_rows(stages, "documents")
     assert [(row.name, row.kept, row.lost) for row in rows] == [
         ("Read", {"web": 10, "code": 5}, 0),
         ("Clean", {"web": 8, "code": 5}, 2),

@@ -51,9 +51,9 @@ def test_quotes_are_found_whatever_the_white_space() -> None:
     text = "They\n   rest  by day. (They rest.)"
     evidence = {"span": "They rest by day", "rule": "rest"}
     assert excerpts.evidence_spans(text, evidence) == [(0, 20)]
-    assert excerpts.evidence_words(text, evidence) == [("rule", "rest")]
+    assert excerpts.evidence_values(text, evidence) == [("rule", "rest")]
     # A quote that cannot be marked is said.
-    assert excerpts.evidence_words("other", {"span": "They rest"}) == [("span", "They rest")]
+    assert excerpts.evidence_values("other", {"span": "They rest"}) == [("span", "They rest")]
 
 
 def test_compare_marks_what_differs_and_begins_near_it() -> None:

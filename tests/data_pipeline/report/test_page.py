@@ -224,13 +224,12 @@ def evaluated(root: Path) -> Path:
 
 
 def write(root: Path, directories: list[Directory], **files: Path | None) -> str:
-    given = dict.fromkeys(("mixture", "held_out", "training", "evaluation"), None) | files
     path = report.write(
         root / "report.html",
         directories=directories,
         title="a <title>",
         command="python main.py --config=configs/x.py",
-        **given,
+        results=report.Results.read(**files),
     )
     return path.read_text(encoding="utf-8")
 
@@ -330,7 +329,7 @@ def test_texts_cannot_act(full: str) -> None:
     assert "alert('x')" not in full
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]", full)
     # What was dangerous is still there to be seen, in the example and in the sample.
-    for section in ("why", "samples"):
+    for section in ("dropped", "samples"):
         assert "<script>alert('x')</script>" in page.sections[section]
         assert "⟨U+202E⟩gnirts" in page.sections[section]
     assert "a <title>" in page.sections["result"]
@@ -352,7 +351,7 @@ def test_every_reason_stands_with_its_count_and_an_example(full: str, tmp_path: 
         "held out": "1",
         "invalid utf8": "1",
     }
-    why = Page(full).sections["why"]
+    why = Page(full).sections["dropped"]
     for identity in ("web/<b>0</b>", "web/1", "web/2", "code/1", "web/a.jsonl@17"):
         assert identity in why
     assert "a.jsonl" in why
@@ -373,7 +372,7 @@ def test_stage_table_is_the_sum_of_the_ledgers(full: str) -> None:
     ):
         assert page.row(stage)[1:5] == [str(came), str(kept), dropped, bad]
         assert page.row(stage)[-1] == "1.5 s"
-    assert page.row("Sign")[1:5] == ["", "", "", ""]
+    assert page.row("Compute signatures")[1:5] == ["", "", "", ""]
 
 
 def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None:
@@ -407,10 +406,10 @@ def test_the_first_paragraph_accounts_for_every_document(tmp_path: Path) -> None
     ]
     text = " ".join(Page(write(tmp_path, stages)).sections["result"].split())
     assert "Of 10 documents" in text
-    assert "4 were kept for training: 3 broke a rule of cleaning," in text
-    assert "1 held text of what is evaluated, 1 were held out for evaluation, " in text
-    assert "1 were longer than their tier allows." in text
-    assert "3 further documents were written, and 2 of them kept." in text
+    assert "4 were kept for training. Of the others, 3 broke a cleaning rule," in text
+    assert "1 contained evaluation data, 1 was held out for evaluation, " in text
+    assert "1 exceeded the token limit." in text
+    assert "3 further documents were written, of which 2 were kept." in text
 
 
 def test_duplicates_show_the_survivor_beside_the_copy(full: str) -> None:
@@ -438,8 +437,8 @@ def test_mixture_shows_shares_and_warns_of_repetition(full: str) -> None:
     page = Page(full)
     shares = {row[0]: row[2] for row in page.rows if len(row) == 7 and row[0] in ("web", "code")}
     assert shares == {"web": "50.0%", "code": "25.0%"}  # web as stage2, the later table, has it
-    assert "tasks is read 12.5 times in stage2" in page.sections["mixture"]
-    assert "web is read" not in page.sections["mixture"]
+    assert "tasks is repeated 12.5 times in stage2" in page.sections["mixture"]
+    assert "web is repeated" not in page.sections["mixture"]
 
 
 def test_training_counts_each_step_once(full: str) -> None:
@@ -461,7 +460,7 @@ def test_evaluation_has_models_and_standard_errors(full: str) -> None:
     ]
     assert " ".join(losses[1][-1].split()) == "62.5% ±2.0%"
     result = " ".join(page.sections["result"].split())
-    assert "went from 10.38 to 5.50 nats a token" in result
+    assert "changed from 10.38 to 5.50 nats per token" in result
 
 
 @pytest.mark.parametrize("missing", ["mixture", "training", "evaluation"])
@@ -476,7 +475,7 @@ def test_a_section_without_files_is_left_out(tmp_path: Path, missing: str) -> No
     sections = {"mixture": ["mixture"], "training": ["training"]}
     for name in sections.get(missing, ["evaluation", "samples"]):
         assert name not in page.sections
-    rest = {"way", "why", "duplicates", "contamination", "reproduction"}
+    rest = {"flow", "dropped", "duplicates", "contamination", "reproducibility"}
     assert rest | (files.keys() - {missing}) <= page.sections.keys()
 
 
@@ -491,11 +490,11 @@ def test_decontamination_that_is_off_claims_nothing(tmp_path: Path) -> None:
 def test_a_page_of_nothing(tmp_path: Path) -> None:
     page = Page(write(tmp_path, [], training=tmp_path / "not there"))
     assert page.wrong == []
-    assert page.sections.keys() - {""} == {"result", "reproduction"}
+    assert page.sections.keys() - {""} == {"result", "reproducibility"}
 
 
 def test_addresses_and_versions_are_given(full: str) -> None:
-    text = Page(full).sections["reproduction"]
+    text = Page(full).sections["reproducibility"]
     assert hashlib.sha256(b"clean").hexdigest() in text
     assert "f" * 64 in text
     assert "zstandard 0.23.0" in text
@@ -525,8 +524,9 @@ def test_same_files_same_bytes_in_every_process(tmp_path: Path, full: str) -> No
         "names = sys.argv[2].split(',')\n"
         "report.write(root / 'again.html', title='a <title>',\n"
         "  directories=[manifest.load(root / 'data' / f'{n}-0123456789ab') for n in names],\n"
-        "  mixture=root / 'mixture.json', held_out=None, training=root / 'training',\n"
-        "  evaluation=root / 'evaluation', command='python main.py --config=configs/x.py')\n"
+        "  results=report.Results.read(mixture=root / 'mixture.json',\n"
+        "  training=root / 'training', evaluation=root / 'evaluation'),\n"
+        "  command='python main.py --config=configs/x.py')\n"
     )
     stages = "read,clean,signatures,deduplicate,index,decontaminate,nlp_tasks,stage_of_tomorrow"
     subprocess.run(
@@ -542,6 +542,6 @@ def test_same_files_same_bytes_in_every_process(tmp_path: Path, full: str) -> No
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     mixture = tmp_path / "mixture.json"
     mixture.write_text("{")
-    with pytest.raises(ValueError, match=r"mixture\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"mixture\.json is not valid JSON"):
         write(tmp_path, [], mixture=mixture)
     assert not (tmp_path / "report.html").exists()

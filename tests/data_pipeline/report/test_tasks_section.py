@@ -73,7 +73,7 @@ def test_rows_are_sums_over_shards_by_maker_and_kind(tmp_path: Path) -> None:
     found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     assert [
-        (row["maker"], row["name"], row["made"], row["kept"], row["reasons"])
+        (row["writer"], row["name"], row["written"], row["kept"], row["reasons"])
         for row in found["kinds"]
     ] == [
         ("Rules", "cloze", 5, 5, []),
@@ -100,7 +100,7 @@ def test_examples_are_what_is_left_after_decontamination(tmp_path: Path) -> None
     found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     cloze, none, title = (row["examples"] for row in found["kinds"])
-    assert len(cloze) == tasks.EXAMPLES and none == []
+    assert len(cloze) == tasks.NUM_EXAMPLES and none == []
     assert {example["id"] for example in title} == {
         "restructured/title/web/0",
         "restructured/title/web/1",
@@ -126,10 +126,6 @@ def test_the_page_shows_the_section_escaped_or_leaves_it_out(tmp_path: Path) -> 
         path = report.write(
             tmp_path / "report.html",
             directories=directories,
-            mixture=None,
-            held_out=None,
-            training=None,
-            evaluation=None,
             title="t",
             command="c",
         )
@@ -138,6 +134,6 @@ def test_the_page_shows_the_section_escaped_or_leaves_it_out(tmp_path: Path) -> 
     whole = page(stages(tmp_path))
     assert '<section id="tasks">' in whole and 'href="#tasks"' in whole
     assert "A &lt;i&gt;Form&lt;/i&gt;" in whole and "<i>Form" not in whole
-    assert "off topic" in whole and "2 came from the cache" in whole
+    assert "off topic" in whole and "2 from the cache" in whole
     without = page([directory(tmp_path, "clean", [])])
     assert 'id="tasks"' not in without and 'href="#tasks"' not in without

@@ -63,7 +63,7 @@ def test_the_section_says_what_the_table_says(directories: list[Directory]) -> N
         topic: number for topic, number in by_topic.items() if topic >= 0
     }
     assert [row["documents"] for row in section["rows"]] == [10, 8, 5]
-    assert section["none"] == by_topic[-1] == 3
+    assert section["no_topic"] == by_topic[-1] == 3
     assert section["all"] == diversity([10, 8, 5], 6)
     assert dict(section["by_source"]) == {
         source: diversity([number, 0, 0], 6) for source, number in SIZES.items()
@@ -72,17 +72,15 @@ def test_the_section_says_what_the_table_says(directories: list[Directory]) -> N
         ((source, _),) = row["by_source"]
         assert set(row["terms"][:5]) == set(FIELDS[source].split())
         assert row["example"]["source"] == source
-    assert section["sample"] == 26 and section["least"] == 6 and not section["by_embeddings"]
+    assert (
+        section["sample"] == 26 and section["min_documents"] == 6 and not section["by_embeddings"]
+    )
 
 
 def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_path: Path) -> None:
     html = report.write(
         tmp_path / "report.html",
         directories=directories,
-        mixture=None,
-        held_out=None,
-        training=None,
-        evaluation=None,
         title="t",
         command="c",
     ).read_text(encoding="utf-8")
@@ -92,8 +90,8 @@ def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_pa
     for tag in ("div", "table", "tr", "td", "p", "article", "details", "figure", "svg", "g"):
         opened = len(re.findall(rf"<{tag}[ >]", section[0]))
         assert opened == section[0].count(f"</{tag}>"), tag
-    assert "23 documents fall into 3 topics" in section[0]
-    assert "3 more have no term that tells" in section[0]
+    assert "23 documents are assigned to 3 topics" in section[0]
+    assert "3 further documents have no topic" in section[0]
     assert "&lt;script&gt;alert(" in section[0] and "<script>alert(" not in html
     assert "\u202e" not in html
     assert 'href="#synthesis"' not in html

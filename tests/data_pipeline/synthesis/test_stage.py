@@ -233,14 +233,10 @@ def test_every_answer_is_accounted_for(
     html = report.write(
         tmp_path / "report.html",
         directories=done,
-        mixture=None,
-        held_out=None,
-        training=None,
-        evaluation=None,
         title="t",
         command="c",
     ).read_text(encoding="utf-8")
-    assert "was asked for 90 texts" in html and f"<b>{len(final)}</b> of them passed" in html
+    assert "90 prompts were sent to teacher" in html and f"<b>{len(final)}</b> of the" in html
 
     # Another run asks nothing, wherever the teacher is now, and writes the same bytes.
     before = files(root)
