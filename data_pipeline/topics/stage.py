@@ -1,4 +1,10 @@
-"""What the documents are about: a sample is clustered once, then every document gets its topic."""
+"""Assigns a topic to every document, in three stages.
+
+stage         one task per  writes
+topic_sample  shard         a sample of its documents
+topic_model   (one task)    the clusters of the sample
+topics        shard         the topic of each of its documents
+"""
 
 from __future__ import annotations
 
@@ -40,7 +46,7 @@ class SampleSettings:
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """The settings of a worker that needs vectors; `cache` is the folder of the embedder's."""
+    """The settings of a worker that computes vectors; `cache`: folder of the embedder's vectors."""
 
     topics: Topics
     cache: Path
@@ -54,16 +60,22 @@ class TopicInputs:
 
 
 def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Path) -> Directory:
-    """A table of every document's topic, a shard a file; adds nothing to the documents.
+    """Runs the three stages; returns the table of every document's topic, one file per shard.
 
-    `cache`: the embedder's folder of vectors, unless its configuration names one.
+    The documents themselves are not changed.
+
+    Args:
+      recipe: its section `topics`.
+      runner: runs the stages.
+      documents: the documents.
+      cache: folder of the embedder's vectors, unless its configuration names one.
     """
     config = recipe.topics
-    asks = config.features is Features.EMBEDDINGS
-    # Of the embedder only what determines its vectors belongs to the address.
+    uses_embedder = config.features is Features.EMBEDDINGS
+    # Only the fields of the embedder that determine its vectors are part of the address.
     made_by = (
         replace(config, embedder=TeacherConfig()),
-        wire.identity(config.embedder) if asks else None,
+        wire.identity(config.embedder) if uses_embedder else None,
     )
     sizes = {source: counts.kept for source, counts in documents.counts().items()}
     sample = runner.stage(
@@ -90,47 +102,49 @@ def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Pat
         ],
         config=made_by,
         inputs=[documents, model],
-        max_parallel=int(asks),
+        max_parallel=int(uses_embedder),
     )
 
 
 def draw_sample(task: Task[SampleSettings, None]) -> Ledger:
-    """Of each source about `sample_documents`, by a hash of the id, or all that there are."""
+    """Writes a sample of a shard: about `sample_documents` of each source, by a hash of the id."""
     config, sizes = task.settings.topics, task.settings.sizes
-    under = {s: config.sample_documents / max(1, n) * 2**64 for s, n in sizes.items()}
+    # A document is drawn if its hash is in the first sample_documents / n of the hash space.
+    limit = {s: config.sample_documents / max(1, n) * 2**64 for s, n in sizes.items()}
     with ShardOutput(task, "topic_sample") as output:
         for document in documents_of(task):
-            if seeded_random.hash64(config.seed, "topics", document.id) < under[document.source]:
+            if seeded_random.hash64(config.seed, "topics", document.id) < limit[document.source]:
                 output.count_input(document)
                 output.write(document)
     return output.ledger
 
 
 def fit_topics(task: Task[TopicSettings, None]) -> Ledger:
-    """The one global step: model.npz and topics.jsonl, names and an example of each topic."""
+    """Writes model.npz, and topics.jsonl with the terms and an example of each topic."""
     config, cache = task.settings.topics, task.settings.cache
     sample = sorted(documents_of(task), key=lambda document: document.id)
     with embedder(config, cache) as embed:
-        model, found = topics.fit([document.text for document in sample], config, embed)
+        model, fitted = topics.fit([document.text for document in sample], config, embed)
     ledger = new_ledger(task)
     model.save(task.out / MODEL)
     ledger.files[MODEL] = file_sha256(task.out / MODEL)
-    examples = [_example(sample[topic.example]) if topic.documents else {} for topic in found]
-    add_file(ledger, task.out, NAMES, topics.topics_to_json(found, examples))
-    ledger.extra = {"sample": len(sample), "topics": len(found)}
+    examples = [_example(sample[topic.example]) if topic.documents else {} for topic in fitted]
+    add_file(ledger, task.out, NAMES, topics.topics_to_json(fitted, examples))
+    ledger.extra = {"sample": len(sample), "topics": len(fitted)}
     ledger.write(task.out)
     return ledger
 
 
 def _example(document: Document) -> dict[str, str]:
+    """Returns the beginning of a document, for the report."""
     text = document.text[:EXAMPLE_CHARACTERS]
     return {"id": document.id, "source": document.source, "text": text}
 
 
 def assign_topics(task: Task[TopicSettings, TopicInputs]) -> Ledger:
-    """A row a document: {"id", "source", "category", "topic", "score", "characters"}.
+    """Writes one row per document: {"id", "source", "category", "topic", "score", "characters"}.
 
-    The ledger's extra has the number of documents by source and topic.
+    The ledger's `extra` has the number of documents by source and topic.
     """
     config, cache = task.settings.topics, task.settings.cache
     sizes: dict[str, Counter[int]] = {}
@@ -139,10 +153,10 @@ def assign_topics(task: Task[TopicSettings, TopicInputs]) -> Ledger:
         embedder(config, cache) as embed,
         RowWriter(task.out / "shards" / f"{task.shard}.jsonl.zst") as table,
     ):
-        assign = topics.build(load_model(task.side.model), config, embed)
+        assign = topics.build_assign(load_model(task.side.model), config, embed)
         for chunk in chunks(documents_of(task)):
-            answers = assign([document.text for document in chunk])
-            for document, (topic, score) in zip(chunk, answers, strict=True):
+            assigned = assign([document.text for document in chunk])
+            for document, (topic, score) in zip(chunk, assigned, strict=True):
                 sizes.setdefault(document.source, Counter())[topic] += 1
                 table.write_row(
                     {
@@ -164,14 +178,14 @@ def assign_topics(task: Task[TopicSettings, TopicInputs]) -> Ledger:
 
 @remember
 def load_model(file: ShardFile) -> topics.TopicModel:
-    """Checked and read once in a process: a worker assigns many shards with one model."""
+    """Returns a fitted model; each process verifies and reads a file once."""
     with file.verified() as path:
         return topics.TopicModel.load(path)
 
 
 @contextlib.contextmanager
 def embedder(config: Topics, cache: Path) -> Iterator[topics.Embed | None]:
-    """What gives the vectors of texts; None where their terms do."""
+    """Opens the embedding endpoint as a function; None if terms give the vectors."""
     if config.features is Features.TERMS:
         yield None
         return

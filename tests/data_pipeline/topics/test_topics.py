@@ -48,7 +48,7 @@ CONFIG = Topics(count=4, dimensions=10)
 def test_planted_topics_are_found_and_named() -> None:
     texts, names = corpus()
     model, found = topics.fit(texts, CONFIG)
-    answers = topics.build(model, CONFIG)(texts)
+    answers = topics.build_assign(model, CONFIG)(texts)
     pairs = Counter((name, topic) for name, (topic, _) in zip(names, answers, strict=True))
     assert len(pairs) == len(FIELDS)  # each field is one topic, each topic one field
     for topic in found:
@@ -58,7 +58,7 @@ def test_planted_topics_are_found_and_named() -> None:
         assert topic.documents == 30
     fresh = [text(name, 1000 + k) for k, name in enumerate(FIELDS)]
     assert {
-        (n, t) for n, (t, _) in zip(FIELDS, topics.build(model, CONFIG)(fresh), strict=True)
+        (n, t) for n, (t, _) in zip(FIELDS, topics.build_assign(model, CONFIG)(fresh), strict=True)
     } == (pairs.keys())
 
 
@@ -66,11 +66,11 @@ def test_a_text_gets_its_topic_alone_as_among_others(tmp_path: Path) -> None:
     texts, _ = corpus(10)
     texts += ["", "12 34 !!", "tide"]
     model, _ = topics.fit(texts, CONFIG)
-    together = topics.build(model, CONFIG)(texts)
-    assert [topics.build(model, CONFIG)([one])[0] for one in texts] == together
+    together = topics.build_assign(model, CONFIG)(texts)
+    assert [topics.build_assign(model, CONFIG)([one])[0] for one in texts] == together
     assert together[-3:-1] == [(NO_TOPIC, 0.0)] * 2 and together[-1][0] != NO_TOPIC
     model.save(tmp_path / "model.npz")
-    assert topics.build(TopicModel.load(tmp_path / "model.npz"), CONFIG)(texts) == together
+    assert topics.build_assign(TopicModel.load(tmp_path / "model.npz"), CONFIG)(texts) == together
 
 
 def test_the_same_sample_gives_the_same_model(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_same_sample_gives_the_same_model(tmp_path: Path) -> None:
 def test_layout_and_case_do_not_matter() -> None:
     texts, _ = corpus(10)
     model, _ = topics.fit(texts, CONFIG)
-    assign = topics.build(model, CONFIG)
+    assign = topics.build_assign(model, CONFIG)
     assert assign([t.upper().replace(" ", " -- \n") for t in texts]) == assign(texts)
 
 
@@ -97,7 +97,7 @@ def test_layout_and_case_do_not_matter() -> None:
 )
 def test_next_to_nothing_is_no_error(texts: list[str]) -> None:
     model, found = topics.fit(texts, CONFIG)
-    answers = topics.build(model, CONFIG)(texts)
+    answers = topics.build_assign(model, CONFIG)(texts)
     assert len(answers) == len(texts)
     assert sum(topic.documents for topic in found) == sum(t != NO_TOPIC for t, _ in answers)
     assert all(0 <= t < len(found) for t, _ in answers if t != NO_TOPIC)
@@ -114,13 +114,13 @@ def test_tf_idf_is_the_formula() -> None:
     texts = ["hare hare form", "form burrow", "hare"]
     names = topics.vocabulary(texts)
     terms = np.array(sorted(names), np.uint64)
-    counts = topics.count(texts, terms)
+    counts = topics.count_terms(texts, terms)
     dense = np.array([[t.split().count(names[int(h)]) for h in terms] for t in texts])
     assert np.array_equal(counts.toarray(), dense)
     idf = np.array([1.5, 2.0, 3.0])
     expected = np.where(dense > 0, 1 + np.log(np.maximum(dense, 1)), 0) * idf
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert np.allclose(topics.weigh(counts, idf).toarray(), expected, atol=1e-15)
+    assert np.allclose(topics.tf_idf(counts, idf).toarray(), expected, atol=1e-15)
 
 
 def test_a_topic_is_named_by_what_tells_it_from_others() -> None:
@@ -129,7 +129,9 @@ def test_a_topic_is_named_by_what_tells_it_from_others() -> None:
     names = topics.vocabulary(texts)
     terms = np.array(sorted(names), np.uint64)
     topic = np.array([0, 0, 1, 1, NO_TOPIC])
-    found = topics._labels(topics.count(texts, terms), topic, 2, [names[int(h)] for h in terms])
+    found = topics._labels(
+        topics.count_terms(texts, terms), topic, 2, [names[int(h)] for h in terms]
+    )
     in_class, in_all = {"zebra": 2, "apple": 2, "walk": 1}, {"zebra": 2, "apple": 4, "walk": 1}
     mean = (5 + 4) / 2
     weight = {w: n * math.log1p(mean / in_all[w]) for w, n in in_class.items()}
@@ -146,10 +148,10 @@ def test_only_telling_words_are_terms() -> None:
 
 def test_of_a_long_text_three_windows_are_read() -> None:
     long = "a" * 5000 + "b" * 5000 + "c" * 5000
-    cut = topics.window(long, 300)
+    cut = topics.read_windows(long, 300)
     assert cut == "a" * 100 + "\n" + "b" * 100 + "\n" + "c" * 100
-    assert topics.window("short", 300) == "short"
-    assert topics.window("a" * 300 + "z", 300).endswith("az")
+    assert topics.read_windows("short", 300) == "short"
+    assert topics.read_windows("a" * 300 + "z", 300).endswith("az")
 
 
 # ---- numbers
@@ -174,17 +176,17 @@ def test_leading_axes_are_those_of_the_exact_svd() -> None:
 
 def test_clusters_are_a_fixed_point_and_none_is_empty() -> None:
     random = np.random.default_rng(1)
-    vectors = clusters.unit(random.normal(size=(300, 8)))
+    vectors = clusters.unit_vectors(random.normal(size=(300, 8)))
     centroids = clusters.spherical_k_means(vectors, 12, restarts=3, seed=0)
     cluster, score = clusters.nearest(vectors, centroids)
     assert np.bincount(cluster, minlength=12).all()
     assert np.allclose(score, (vectors @ centroids.T).max(axis=1), atol=1e-9)
     means = np.stack([vectors[cluster == k].mean(axis=0) for k in range(12)])
-    assert np.allclose(clusters.unit(means), centroids, atol=1e-9)
+    assert np.allclose(clusters.unit_vectors(means), centroids, atol=1e-9)
 
 
 def test_more_restarts_never_fit_worse() -> None:
-    vectors = clusters.unit(np.random.default_rng(1).normal(size=(200, 8)))
+    vectors = clusters.unit_vectors(np.random.default_rng(1).normal(size=(200, 8)))
     fits = [
         clusters.nearest(vectors, clusters.spherical_k_means(vectors, 12, restarts=r, seed=0))[1]
         for r in range(1, 8)
@@ -194,9 +196,9 @@ def test_more_restarts_never_fit_worse() -> None:
 
 
 def test_a_centroid_that_lost_everything_takes_what_fits_least() -> None:
-    vectors = clusters.unit(np.array([[1, 0.0], [1, 0.1], [0.2, 1.0], [1, -0.1]]))
+    vectors = clusters.unit_vectors(np.array([[1, 0.0], [1, 0.1], [0.2, 1.0], [1, -0.1]]))
     cluster, score = clusters.nearest(vectors, vectors[:1])
-    centroids = clusters._centres(vectors, cluster, score, 2)
+    centroids = clusters._centroids(vectors, cluster, score, 2)
     assert np.allclose(centroids[1], vectors[2])
     assert np.allclose(centroids[0], [1, 0])
 
@@ -212,10 +214,10 @@ def test_ties_go_to_the_first() -> None:
 
 def test_diversity() -> None:
     for k in (1, 3, 40):
-        even = topics.diversity([7] * k, least=7)
+        even = topics.diversity([7] * k, min_documents=7)
         assert even.effective == pytest.approx(k) and even.entropy == pytest.approx(math.log(k))
         assert even.coverage == 1.0 and even.documents == 7 * k
-    skewed = topics.diversity([97, 1, 1, 1], least=2)
+    skewed = topics.diversity([97, 1, 1, 1], min_documents=2)
     assert 1 < skewed.effective < 2 and skewed.coverage == 0.25
     assert topics.diversity([1, 97, 1, 1]).entropy == pytest.approx(skewed.entropy)
     assert topics.diversity([97, 1, 1, 1, 0, 0]).effective == pytest.approx(skewed.effective)
