@@ -1,0 +1,1 @@
+"""Removal of evaluation data from training data, and recall on planted leaks."""

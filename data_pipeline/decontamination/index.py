@@ -292,7 +292,7 @@ def _min_words(part: str, text: str) -> int:
 
 @dataclass(slots=True)
 class _TemplateFilter:
-    """Tells a held-out text's own n-grams from those of a template shared with other documents."""
+    """A filter for the n-grams that held-out texts share with templates of other documents."""
 
     own_K: NDArray[np.bool_]  # whether a part is of this run's own text, and not of a benchmark
     templates: Mapping[int, U64]

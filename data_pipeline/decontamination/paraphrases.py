@@ -51,7 +51,7 @@ STEPS_PER_LENGTH = 6  # beginnings of passages in one length of the part
 
 
 class ParaphraseMatch(NamedTuple):
-    """Words first .. first + length - 1 of text `document` are similar to a part."""
+    """A passage that is similar to a part: words first .. first + length - 1 of text `document`."""
 
     document: int
     part: int

@@ -85,11 +85,12 @@ def measure_recall(
     """
     decide = rules.build_decide(config, index, paraphrase_index)
     clean_text = _check_clean_text(clean, decide)
+    test = _RecallTest(clean_text.words, decide, index)
     results = [
-        _recall_of_kind(kind, benchmark, chosen, forms[kind], clean_text.words, decide, index)
+        test.recall(kind, form, benchmark, chosen)
         for source, forms in ((items, KINDS), (paraphrases, PARAPHRASE_KINDS))
         for benchmark, chosen in _choose_items(source, max_items).items()
-        for kind in forms
+        for kind, form in forms.items()
     ]
     num_flagged, num_documents = len(clean_text.flagged), clean_text.num_documents
     return {
@@ -164,52 +165,50 @@ def _choose_items(
 # ---- plant and score
 
 
-def _recall_of_kind(
-    kind: str,
-    benchmark: str,
-    items: Sequence[BenchmarkItem],
-    form: LeakForm,
-    clean_words: Sequence[str],
-    decide: Decide,
-    index: NgramIndex,
-) -> dict[str, Any]:
-    """Returns one row of the result: plants leaks of one kind and counts those that are found."""
-    planted = _plant(kind, items, form, clean_words)
-    missed = [decision.text for decision in decide(planted) if isinstance(decision, Document)]
-    return {
-        "kind": kind,
-        "benchmark": benchmark,
-        "planted": len(planted),
-        "found": len(planted) - len(missed),
-        "recall": round(1 - len(missed) / len(planted), 4),
-        "generic": _count_generic(missed, items, index) if kind in QUESTION_ONLY_KINDS else 0,
-    }
+@dataclass(frozen=True, slots=True)
+class _RecallTest:
+    """A test that plants items in clean text and counts those that are found."""
 
+    clean_words: Sequence[str]
+    decide: Decide
+    index: NgramIndex
 
-def _plant(
-    kind: str, items: Sequence[BenchmarkItem], form: LeakForm, clean_words: Sequence[str]
-) -> list[Document]:
-    """Returns one document per item; random numbers are seeded by the kind and the item's id."""
-    texts = [
-        form(
-            whole_text(item),
-            _question(item),
-            clean_words,
-            random.Random(xxhash.xxh3_64_intdigest(f"{kind} {item.id}".encode())),
-        )
-        for item in items
-    ]
-    return [Document(f"planted/{k}", text, "planted", "planted") for k, text in enumerate(texts)]
+    def recall(
+        self, kind: str, form: LeakForm, benchmark: str, items: Sequence[BenchmarkItem]
+    ) -> dict[str, Any]:
+        """Returns the row of the result for one kind of leak and one benchmark."""
+        planted = self._plant(kind, form, items)
+        missed = [
+            decision.text for decision in self.decide(planted) if isinstance(decision, Document)
+        ]
+        return {
+            "kind": kind,
+            "benchmark": benchmark,
+            "planted": len(planted),
+            "found": len(planted) - len(missed),
+            "recall": round(1 - len(missed) / len(planted), 4),
+            "generic": self._count_generic(missed, items) if kind in QUESTION_ONLY_KINDS else 0,
+        }
 
+    def _plant(self, kind: str, form: LeakForm, items: Sequence[BenchmarkItem]) -> list[Document]:
+        """Returns one document per item; random numbers are seeded by the kind and the item."""
+        documents = []
+        for k, item in enumerate(items):
+            seed = xxhash.xxh3_64_intdigest(f"{kind} {item.id}".encode())
+            text = form(whole_text(item), _question(item), self.clean_words, random.Random(seed))
+            documents.append(Document(f"planted/{k}", text, "planted", "planted"))
+        return documents
 
-def _count_generic(missed: Sequence[str], items: Sequence[BenchmarkItem], index: NgramIndex) -> int:
-    """Returns how many of the missed texts contain a question without a distinctive n-gram."""
-    questions = [_question(item) for item in items]
-    is_distinctive = index.distinctive(questions)
-    generic = [
-        q for q, distinctive in zip(questions, is_distinctive, strict=True) if not distinctive
-    ]
-    return sum(any(question in text for question in generic) for text in missed)
+    def _count_generic(self, missed: Sequence[str], items: Sequence[BenchmarkItem]) -> int:
+        """Returns how many missed texts contain a question without a distinctive n-gram."""
+        questions = [_question(item) for item in items]
+        is_distinctive = self.index.distinctive(questions)
+        generic = [
+            question
+            for question, distinctive in zip(questions, is_distinctive, strict=True)
+            if not distinctive
+        ]
+        return sum(any(question in text for question in generic) for text in missed)
 
 
 def _question(item: BenchmarkItem) -> str:

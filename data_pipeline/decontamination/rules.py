@@ -79,7 +79,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Words first .. first + count - 1 of a text, and the evidence that they match an item."""
+    """A passage, words first .. first + count - 1 of a text, with the evidence of its match."""
 
     first: int
     count: int

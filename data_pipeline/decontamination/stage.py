@@ -1,9 +1,12 @@
-"""Drops documents that contain evaluation data, and measures recall on planted leaks.
+"""The stages that drop evaluation data from documents and measure recall on planted leaks.
 
-stage                    one task per  writes
-index                    n             the n-grams of all benchmarks
-decontaminate and others shard         its documents without evaluation data
-probe                    (one task)    probe.json: recall on planted leaks
+    stage          one task per  writes
+    index          n             the n-grams of all benchmarks
+    decontaminate  shard         its documents without evaluation data
+    probe          (one task)    probe.json: recall on planted leaks
+
+Synthetic documents and tasks are decontaminated too, in stages whose names begin with
+"decontaminate". decontamination/rules.py describes the rules.
 """
 
 from __future__ import annotations
@@ -92,7 +95,7 @@ class IndexInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeSettings:
+class RecallSettings:
     """The settings of the worker that measures recall."""
 
     decontamination: Decontamination
@@ -100,8 +103,8 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeInputs:
-    """The files that the worker which measures recall reads besides the documents."""
+class RecallInputs:
+    """The files that the worker that measures recall reads besides the documents."""
 
     held_out: ShardFile
     own: OwnItems | None
@@ -247,8 +250,8 @@ def measure_recall(
     """
     config = recipe.decontamination.resolved()
     (held_out_file,) = held_out.files()
-    side = ProbeInputs(held_out_file, protected.own, IndexFiles.of(protected.index))
-    task = one_task_for_all(before, ProbeSettings(config, protected.benchmarks))
+    side = RecallInputs(held_out_file, protected.own, IndexFiles.of(protected.index))
+    task = one_task_for_all(before, RecallSettings(config, protected.benchmarks))
     return runner.stage(
         "probe",
         measure,
@@ -258,7 +261,7 @@ def measure_recall(
     )
 
 
-def measure(task: Task[ProbeSettings, ProbeInputs]) -> Ledger:
+def measure(task: Task[RecallSettings, RecallInputs]) -> Ledger:
     """Writes probe.json: the share of planted leaks that the rules of this run find."""
     config, all_benchmarks = task.settings.decontamination, task.settings.benchmarks
     n = config.ngram_words[Tier.D1.value]

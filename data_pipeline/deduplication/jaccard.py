@@ -161,15 +161,15 @@ class _InvertedIndex:
         # A list whose sets are all connected with each other and with k is skipped.
         member = self._connected_by[known]
         is_done = (member >= 0) & (roots(parent, np.maximum(member, 0)) == root)
-        found = [np.empty(0, np.int64)]
+        candidates = [np.empty(0, np.int64)]
         for element in known[~is_done].tolist():
             begin = self._begin[element]
             sets = self._sets[begin : begin + self._filled[element]].astype(np.int64)
             roots_of_list = roots(parent, sets)
             if (roots_of_list == roots_of_list[0]).all():
                 self._connected_by[element] = sets[0]
-            found.append(sets[roots_of_list != root])
-        return np.unique(np.concatenate(found))
+            candidates.append(sets[roots_of_list != root])
+        return np.unique(np.concatenate(candidates))
 
     def add(self, k: int, elements: I64, parent: I64) -> None:
         """Appends set k to the lists of these elements."""

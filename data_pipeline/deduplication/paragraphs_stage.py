@@ -1,9 +1,11 @@
-"""Removes repeated paragraphs in three stages, each of which sees a part of the data.
+"""The three stages that remove repeated paragraphs, each of which sees a part of the data.
 
-stage                one task per  writes
-paragraphs           shard         the hashes of its paragraphs, by partition
-repeated             partition     which paragraphs are removed
-repeated_paragraphs  shard         its documents without them
+    stage                one task per  writes
+    paragraphs           shard         the hashes of its paragraphs, by partition
+    repeated             partition     the paragraphs that are removed
+    repeated_paragraphs  shard         its documents without them
+
+deduplication/paragraphs.py describes which copy of a paragraph is kept.
 """
 
 from __future__ import annotations

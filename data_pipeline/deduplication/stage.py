@@ -1,4 +1,4 @@
-"""Removes exact and near duplicates in six stages, each of which sees a part of the data.
+"""The six stages of deduplication, each of which sees a part of the data.
 
     stage        one task per  writes
     signatures   shard         the keys of its documents, by partition

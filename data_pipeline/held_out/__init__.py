@@ -1,0 +1,1 @@
+"""Held-out documents, and multiple-choice items made from them."""

@@ -1,4 +1,4 @@
-"""Multiple-choice evaluation items from held-out documents, scored as (context, continuation).
+r"""Multiple-choice evaluation items from held-out documents, scored as (context, continuation).
 
 There are three tasks, so that every kind of text gives some items:
 
@@ -7,7 +7,7 @@ There are three tasks, so that every kind of text gives some items:
     continuation  50 words                              the next words, or words of other documents
     arithmetic    a worked problem to "The answer is"   the answer, or other numbers
 
->>> text = "Question: What is 12 + 3?\\nAnswer: 12 + 3 = 15. The answer is 15."
+>>> text = "Question: What is 12 + 3?\nAnswer: 12 + 3 = 15. The answer is 15."
 >>> document = Document("math/1", text, "math", "math")
 >>> item, = make_items([document], HeldOut())
 >>> item.context[-13:], item.choices, item.answer
@@ -128,8 +128,7 @@ def _item(
     document: Document,
     name: str,
     context: str,
-    correct: str,
-    wrong: list[str],
+    choices: list[str],
     seed: int,
 ) -> MultipleChoiceItem:
     """Returns an item, with the correct choice at a pseudorandom index.
@@ -139,16 +138,14 @@ def _item(
       document: the document that the item is made from.
       name: distinguishes the items of one document and task.
       context: the text before the choices.
-      correct: the correct choice, without the space before it.
-      wrong: the other choices.
+      choices: the correct choice, then the wrong ones, without the space before them.
       seed: of the index.
     """
     identity = f"{task}/{document.id}/{name}"
-    answer = seeded_random.hash64(seed, "answer", identity) % (len(wrong) + 1)
-    choices = [f" {choice}" for choice in (*wrong[:answer], correct, *wrong[answer:])]
-    return MultipleChoiceItem(
-        identity, task, document.source, document.id, context, choices, answer
-    )
+    correct, *wrong = choices
+    answer = seeded_random.hash64(seed, "answer", identity) % len(choices)
+    shown = [f" {choice}" for choice in (*wrong[:answer], correct, *wrong[answer:])]
+    return MultipleChoiceItem(identity, task, document.source, document.id, context, shown, answer)
 
 
 def _arithmetic(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
@@ -156,7 +153,8 @@ def _arithmetic(documents: list[Document], config: HeldOut) -> Iterator[Multiple
     for document in documents:
         if match := _WORKED.match(document.text):
             wrong = _wrong_numbers(match[2], match[1], document, config)
-            yield _item("arithmetic", document, "answer", match[1], match[2], wrong, config.seed)
+            choices = [match[2], *wrong]
+            yield _item("arithmetic", document, "answer", match[1], choices, config.seed)
 
 
 def _wrong_numbers(correct: str, text: str, document: Document, config: HeldOut) -> list[str]:
@@ -214,7 +212,7 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoic
             )
             if wrong:
                 name = str(position.at)
-                yield _item("cloze", document, name, context, match[0], wrong, config.seed)
+                yield _item("cloze", document, name, context, [match[0], *wrong], config.seed)
 
 
 def _continuation(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoiceItem]:
@@ -242,7 +240,8 @@ def _continuation(documents: list[Document], config: HeldOut) -> Iterator[Multip
                 break
         if correct and len(wrong) == config.choices - 1:
             context, name = document.text[position.start : position.at], str(position.at)
-            yield _item("continuation", document, name, context, correct, wrong, config.seed)
+            choices = [correct, *wrong]
+            yield _item("continuation", document, name, context, choices, config.seed)
 
 
 def _positions(

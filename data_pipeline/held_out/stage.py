@@ -1,4 +1,4 @@
-"""Holds out documents for evaluation, and makes multiple-choice items from them."""
+"""The stages that hold out documents and make multiple-choice items from them."""
 
 from __future__ import annotations
 

@@ -105,10 +105,10 @@ class Topic:
 
 
 def read_windows(text: str, max_characters: int) -> str:
-    """Returns at most `max_characters` of a text: all, or the beginning, the middle and the end.
+    r"""Returns at most `max_characters` of a text: all, or the beginning, the middle and the end.
 
     >>> read_windows("abcdefghijkl", 6)
-    'ab\\nfg\\nkl'
+    'ab\nfg\nkl'
     """
     if len(text) <= max_characters:
         return text

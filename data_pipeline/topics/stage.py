@@ -1,9 +1,11 @@
-"""Assigns a topic to every document, in three stages.
+"""The three stages that assign a topic to every document.
 
-stage         one task per  writes
-topic_sample  shard         a sample of its documents
-topic_model   (one task)    the clusters of the sample
-topics        shard         the topic of each of its documents
+    stage         one task per  writes
+    topic_sample  shard         a sample of its documents
+    topic_model   (one task)    the clusters of the sample
+    topics        shard         the topic of each of its documents
+
+topics/model.py describes how clusters are found.
 """
 
 from __future__ import annotations
