@@ -1,11 +1,10 @@
-"""How long a checkpoint keeps the training loop from its next step, against the step's own time.
+"""Measures how long saving a checkpoint delays the next training step.
 
     python -m benchmarks.checkpoint_stall [--saves 7] [--d_model 384] [--layers 4] [--batch 4]
 
-Trains a model of random tokens and saves it every few steps, as the loop of training does. Printed
-are medians and ranges of: a step that runs alone; the stall of a save (checksums, and the copy to
-the host); a step that runs while the checkpoint is written behind it, where processors are shared;
-and how long the writing takes in all.
+Trains a model on random tokens and saves it every few steps, as the training loop does. Prints the
+median and range of: a step on its own; the stall of a save (checksums, and the copy to the host); a
+step during which the checkpoint is written in the background; and the duration of the writing.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ T = 256
 
 
 def main() -> None:
+    """Parses the options, measures, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saves", type=int, default=7)
     parser.add_argument("--d_model", type=int, default=384)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[str, list[float]]:
-    """Seconds, of each save and of the steps around it; the first save warms up."""
+    """Returns the seconds of each save and of the steps around it; the first save is a warm-up."""
     training = Training(
         stages=[Stage("only", "all", batch_size * T * 1000)],
         batch_size=batch_size,
@@ -102,6 +102,7 @@ def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[
 
 
 def _batch(model: Model, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns a batch of random tokens."""
     random = np.random.default_rng(0)
     tokens_BT = random.integers(3, model.vocab_size, (batch_size, T + 1)).astype(np.int32)
     ones_BT = np.ones((batch_size, T), np.int32)

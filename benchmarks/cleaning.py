@@ -1,17 +1,17 @@
-"""What cleaning drops and replaces in a folder, to be read; and language by known labels.
+"""Shows what cleaning drops and replaces in a folder, and measures language identification.
 
     python -m benchmarks.cleaning FOLDER                            counts by rule, language, speed
-    python -m benchmarks.cleaning FOLDER --rule cut_off             20 documents that it drops
-    python -m benchmarks.cleaning FOLDER --rule phone --samples 50  what is taken for a number
-    python -m benchmarks.cleaning FOLDER --rule repeated_line       lines by their documents
-    python -m benchmarks.cleaning FOLDER --rule-sets C4,FineWeb     published rule sets too
+    python -m benchmarks.cleaning FOLDER --rule cut_off             20 documents that a rule drops
+    python -m benchmarks.cleaning FOLDER --rule phone --samples 50  what is replaced as a number
+    python -m benchmarks.cleaning FOLDER --rule repeated_line       lines by number of documents
+    python -m benchmarks.cleaning FOLDER --rule-sets C4,FineWeb     published rule sets as well
     python -m benchmarks.cleaning FOLDER --rule C4 --prose 150      what C4 alone drops of the rest
 
-FOLDER is read as the recipe reads it. Stages are kept in --workdir, so that a second look is quick.
-Samples are drawn by --seed. With --prose, so are first as many documents of each source that meets
-prose rules, and the others are left aside. Language: where ids say it (tldr pages as
-pages.de/tar.md, manuals as bind.html.fr.utf8), precision and recall of English, documents of
---characters (200) and more.
+FOLDER is read as the recipe reads it. Stages are kept in --workdir, so that a second call is fast.
+Samples are drawn by --seed. --prose N restricts the measurement to N documents of each source with
+the prose profile, drawn by --seed. Language is measured where ids name it (tldr pages such as
+pages.de/tar.md, manuals such as bind.html.fr.utf8): precision and recall of English, for documents
+of at least --characters (200) characters.
 """
 
 from __future__ import annotations
@@ -58,18 +58,20 @@ _SUFFIX = re.compile(r"\.html\.([a-z]{2})(?:-[a-z]{2})?(?:\.[\w-]+)?$")
 
 
 def documents(directory: Directory) -> Iterator[Document]:
+    """Yields the kept documents of a stage."""
     for file in directory.files():
         yield from read_shard(file.path)
 
 
 def dropped(directory: Directory) -> Iterator[Dropped]:
+    """Yields the dropped documents of a stage."""
     for file in directory.files("dropped"):
         for _, answer in read_dropped(file.path):
             yield answer
 
 
 def language_of(document_id: str) -> str | None:
-    """The language that an id names, or None.
+    """Returns the language that an id names, or None.
 
     >>> language_of("pages.pt_BR/common/tar.md"), language_of("pages/linux/apt.md")
     ('pt', 'en')
@@ -107,6 +109,7 @@ def draw(folder: str, each: int, seed: int, into: Path) -> None:
 
 
 def counts(cleaned: Directory) -> None:
+    """Prints the documents kept and dropped by reason, and replacements by kind."""
     by_rule: dict[str, Counter[str]] = defaultdict(Counter)
     replaced: dict[str, Counter[str]] = defaultdict(Counter)
     for source, account in cleaned.counts().items():
@@ -122,7 +125,7 @@ def counts(cleaned: Directory) -> None:
 
 
 def speed(before: Directory, config: Cleaning) -> None:
-    """MB a second of CPU time, of the rules alone, on the first documents of each category."""
+    """Prints the rate of the rules in MB per CPU second, for the first documents of each category."""
     taken: dict[str, list[Document]] = defaultdict(list)
     size: Counter[str] = Counter()
     for document in documents(before):
@@ -143,7 +146,7 @@ def speed(before: Directory, config: Cleaning) -> None:
 
 
 def language(before: Directory, config: Cleaning, least: int) -> None:
-    """Precision and recall of "is English" by the rule alone, where ids name languages."""
+    """Prints precision and recall of "is English" where ids name the language."""
     decide = rules.build(replace(config, min_words=1, rule_sets=()))
     table: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
     for document in documents(before):
@@ -167,7 +170,7 @@ def language(before: Directory, config: Cleaning, least: int) -> None:
 def show_dropped(
     cleaned: Directory, rule: str, begins: str, samples: int, seed: int, shown: int
 ) -> None:
-    """Documents dropped for reasons that begin so, drawn by the seed."""
+    """Prints documents that were dropped for reasons with a prefix, drawn by a seed."""
     found = [answer for answer in dropped(cleaned) if answer.reason.startswith(begins)]
     found.sort(key=lambda d: seeded_random.hash64(seed, rule, d.document.source, d.document.id))
     print(f"\n{rule}: {len(found)} documents, {min(samples, len(found))} of them")
@@ -180,7 +183,7 @@ def show_dropped(
 
 
 def show_rule_set(cleaned: Directory, name: str, samples: int, seed: int, shown: int) -> None:
-    """How many documents that the other rules keep a set drops, why, and some of them."""
+    """Prints how many documents a rule set drops of those that the other rules keep, and some."""
     begins = RULE_SETS[name]
     accounts = cleaned.counts().values()
     reasons = sum((Counter(account.dropped) for account in accounts), Counter[str]())
@@ -192,6 +195,7 @@ def show_rule_set(cleaned: Directory, name: str, samples: int, seed: int, shown:
 
 
 def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None:
+    """Prints texts that were replaced by a placeholder, drawn by a seed."""
     profiles = Cleaning().profiles
     found = []
     for document in documents(before):
@@ -208,6 +212,7 @@ def show_replaced(before: Directory, kind: str, samples: int, seed: int) -> None
 
 
 def show_lines(cleaned: Directory, samples: int) -> None:
+    """Prints the repeated lines that were removed, the most frequent first."""
     lines: dict[str, dict[str, int]] = defaultdict(dict)
     for ledger in cleaned.ledgers():
         for source, found in ledger.extra.get("repeated_lines", {}).items():
@@ -219,6 +224,7 @@ def show_lines(cleaned: Directory, samples: int) -> None:
 
 
 def main() -> None:
+    """Parses the options and prints what they ask for."""
     description, _, epilog = str(__doc__).partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description,

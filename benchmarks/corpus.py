@@ -1,4 +1,4 @@
-"""What the benchmarks of curation share: text to work on, and CPU seconds in a table."""
+"""Shared code of the curation benchmarks: input documents and tables of CPU time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ T = TypeVar("T")
 
 
 class SpeedTable:
-    """Prints one row for each contestant: its rate and its ratio to the first."""
+    """A printed table with one row per program: its rate, and the ratio to the first row."""
 
     def __init__(self, title: str, megabytes: float, repeats: int):
+        """Prints the title."""
         print(f"\n{title}")
         self.megabytes, self.repeats, self.first = megabytes, repeats, 0.0
 
     def row(self, name: str, function: Callable[[], T]) -> T:
-        """Times a function: CPU seconds of this process, the best of some."""
+        """Prints the lowest CPU time of several calls of a function, and returns its result."""
         best = float("inf")
         for _ in range(self.repeats):
             begin = time.process_time()
@@ -34,13 +35,14 @@ class SpeedTable:
         return result
 
     def timed(self, name: str, seconds: float) -> None:
+        """Prints a row for a time in CPU seconds."""
         rate = self.megabytes / seconds
         self.first = self.first or rate
         print(f"  {name:<58} {rate:9.2f} MB/s {rate / self.first:7.1f} x", flush=True)
 
 
 def arguments(document: str, **more: tuple[object, str]) -> argparse.Namespace:
-    """The folder and how much of it; `more`: name -> (default, help)."""
+    """Parses the folder, --field, --megabytes and `more`: name -> (default, help)."""
     description, _, epilog = document.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description,
@@ -57,9 +59,10 @@ def arguments(document: str, **more: tuple[object, str]) -> argparse.Namespace:
 
 
 def load(folder: str, field: str, megabytes: float) -> list[Document]:
-    """Up to so many megabytes of text, the same of each .jsonl file; of .py files the first.
+    """Returns at most `megabytes` of text, an equal share of each file (of .py files the first).
 
-    Raises SystemExit for a folder that has neither.
+    Raises:
+      SystemExit: the folder has neither.
     """
     found = sorted(p for p in Path(folder).rglob("*.jsonl*") if p.is_file())
     paths = found or sorted(Path(folder).rglob("*.py"))
@@ -72,10 +75,12 @@ def load(folder: str, field: str, megabytes: float) -> list[Document]:
 
 
 def megabytes_of(documents: Sequence[Document]) -> float:
+    """Returns the size of the texts in MB of UTF-8."""
     return sum(len(d.text.encode()) for d in documents) / 1e6
 
 
 def _read(paths: Sequence[Path], field: str, megabytes: float) -> Iterable[Document]:
+    """Yields documents until the share of each file is used up."""
     left = megabytes * 1e6
     for path in paths:
         if path.suffix == ".py":

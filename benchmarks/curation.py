@@ -1,13 +1,13 @@
-"""Speed of curation beside what people use for it, on one core, in one run.
+"""Measures the speed of curation beside other projects, on one core, in one run.
 
     python -m benchmarks.curation FOLDER                 a folder of .jsonl, .jsonl.gz, .jsonl.zst
     python -m benchmarks.curation FOLDER --benchmarks B  B has a subfolder for each known benchmark
-    python -m benchmarks.curation FOLDER --peer-python P an interpreter that has datatrove, rensa
-    python -m benchmarks.curation                        this Python installation's own sources
+    python -m benchmarks.curation FOLDER --peer-python P an interpreter with datatrove and rensa
+    python -m benchmarks.curation                        the sources of this Python installation
 
-Reads up to --megabytes (20) of the field "text", the same of each file. Times are CPU seconds, the
-best of --repeats (3); "x" is the ratio to the first row of a table. A peer that is not installed is
-left out, and named. --only runs one part of: minhash, decontamination, recipe, workers.
+Reads at most --megabytes (20) of the field "text", an equal share of each file. Times are CPU
+seconds, the lowest of --repeats (3); "x" is the ratio to the first row of a table. Programs that
+are not installed are skipped and named. --only selects minhash, decontamination, recipe or workers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PEERS = {
 
 
 def duplicates(documents: list[Document], config: Deduplication) -> int:
-    """All steps of deduplication in memory, over one shard and one partition."""
+    """Runs all steps of deduplication in memory, over one shard and one partition."""
     (keys,) = signatures.compute_signatures(documents, config).by_partition(1)
     connected = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
     members = survivors.collect_members(documents, connected, config)
@@ -48,7 +48,7 @@ def duplicates(documents: list[Document], config: Deduplication) -> int:
 
 
 def ask_peer(python: str, name: str, request: dict[str, Any]) -> dict[str, Any] | str:
-    """What benchmarks/peers.py answers, or why it does not."""
+    """Returns the reply of benchmarks/peers.py, or the reason why there is none."""
     done = subprocess.run(
         [python, str(Path(__file__).with_name("peers.py")), name],
         input=json.dumps(request),
@@ -63,7 +63,7 @@ def ask_peer(python: str, name: str, request: dict[str, Any]) -> dict[str, Any] 
 
 
 def minhash(documents: list[Document], repeats: int, python: str) -> None:
-    """Text to duplicates: the peers propose pairs and group them, we verify each of them too."""
+    """Prints rates from text to duplicates; only hare-jax verifies candidate pairs."""
     config = Deduplication()
     megabytes = megabytes_of(documents)
     about = f"word {config.ngram_words}-grams, {config.permutations} permutations"
@@ -98,11 +98,13 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
 
 
 def shingles(text: str, n: int) -> list[str]:
+    """Returns the word n-grams of a text as strings."""
     found = WORD.findall(text.lower())
     return [" ".join(found[k : k + n]) for k in range(max(1, len(found) - n + 1))]
 
 
 def decontamination(documents: list[Document], items: list[BenchmarkItem], repeats: int) -> None:
+    """Prints rates of a plain set of n-grams and of all rules."""
     config = Decontamination()
     n = config.ngram_words["D1"]
     table = SpeedTable(
@@ -131,7 +133,7 @@ def decontamination(documents: list[Document], items: list[BenchmarkItem], repea
 
 
 def make_items(documents: list[Document]) -> list[BenchmarkItem]:
-    """Where no benchmarks are given: a passage of every twentieth document, as if it were one."""
+    """Returns items made of a passage of every twentieth document, for lack of benchmarks."""
     texts = (" ".join(d.text.split()[20:80]) for d in documents[::20])
     return [
         BenchmarkItem(f"made/{k}", "made", {"question": text})
@@ -141,6 +143,7 @@ def make_items(documents: list[Document]) -> list[BenchmarkItem]:
 
 
 def main() -> None:
+    """Parses the options and prints the tables."""
     options = arguments(
         str(__doc__),
         benchmarks=("", "a folder with a subfolder for each known benchmark"),

@@ -1,14 +1,15 @@
-"""What decontamination finds and what it takes for a leak: recall, false positives, speed.
+"""Measures decontamination: recall on planted leaks, false positives, and speed.
 
     python -m benchmarks.decontamination --benchmarks DIR --clean DIR [--paraphrases DIR] [--train]
 
-DIR of --benchmarks has a subfolder or file for each known benchmark, that of --clean .jsonl,
+--benchmarks is a folder with a subfolder or file per known benchmark; --clean one with .jsonl,
 .jsonl.gz or .jsonl.zst files with a field "text". --paraphrases is a folder of
-test_rewritten*.jsonl with "rewritten_question" and "rewritten_answer" of GSM8K rows; then the
-paraphrase rule is measured beside the default ones. --train indexes all but the train splits and feeds their items
-as documents: copies of test items among them, which are no false positives, are counted apart.
+test_rewritten*.jsonl with "rewritten_question" and "rewritten_answer" of GSM8K rows; the paraphrase
+rule is then measured beside the default rules. --train indexes all splits but the train splits and
+treats the train items as documents. Copies of test items among them are no false positives and are
+counted separately.
 
-Items are chosen by a hash of their ids, so the same input gives the same table. Times are CPU
+Items are chosen by a hash of their ids, so that the same input gives the same table. Times are CPU
 seconds of this process.
 """
 
@@ -39,7 +40,7 @@ CLEAN_CHARACTERS = 400_000  # characters of each file around and inside what is 
 
 
 def documents(folder: str, each: float = float("inf")) -> Iterator[Document]:
-    """The texts of a folder's files; of each file the first `each` characters."""
+    """Yields the texts in a folder; of each file the first `each` characters."""
     paths = sorted(p for p in Path(folder).rglob("*.jsonl*") if p.is_file())
     if not paths:
         raise SystemExit(f"no .jsonl, .jsonl.gz or .jsonl.zst files in {folder}")
@@ -54,6 +55,7 @@ def documents(folder: str, each: float = float("inf")) -> Iterator[Document]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> None:
+    """Prints a table with a title."""
     print(f"\n{title}")
     lines = [
         list(head),
@@ -73,7 +75,7 @@ def recall(
     paraphrase_index: ParaphraseIndex | None,
     max_items: int,
 ) -> None:
-    """Recall by kind and benchmark; of the questions alone, those without words of their own."""
+    """Prints the recall by kind of leak and benchmark."""
     measured = planted_leaks.measure_recall(
         items,
         clean,
@@ -104,7 +106,7 @@ def recall(
 
 
 def alarms(decide: Decide, clean: Iterable[Document], shown: int) -> None:
-    """What is found in text that is not known to hold items, and at what rate."""
+    """Prints the share of clean documents that are dropped, and some of them."""
     number = size = 0
     seconds = 0.0
     found: list[Dropped] = []
@@ -127,7 +129,7 @@ def alarms(decide: Decide, clean: Iterable[Document], shown: int) -> None:
 
 
 def train_items(items: list[BenchmarkItem], config: Decontamination, shown: int) -> None:
-    """Items of train splits as documents, with all other splits indexed."""
+    """Prints the share of train items that are dropped with all other splits indexed."""
     train = [item for item in items if item.id.split("/")[1].startswith("train")]
     rest = [item for item in items if not item.id.split("/")[1].startswith("train")]
     by_id = {item.id: item for item in items}
@@ -168,7 +170,7 @@ _COPY = 0.8
 
 
 def _agreement(one: BenchmarkItem, other: BenchmarkItem) -> float:
-    """The share of words that agree in order, of the questions or of all; not by our n-grams."""
+    """Returns the share of words that agree in order (difflib), of the questions or of all text."""
 
     def ratio(one: str, other: str) -> float:
         a, b = (re.findall(r"\w+", text.lower()) for text in (one, other))
@@ -181,6 +183,7 @@ def _agreement(one: BenchmarkItem, other: BenchmarkItem) -> float:
 
 
 def _batches(clean: Iterable[Document], number: int = 256) -> Iterator[list[Document]]:
+    """Yields documents in lists of `number`."""
     batch: list[Document] = []
     for document in clean:
         batch.append(document)
@@ -192,6 +195,7 @@ def _batches(clean: Iterable[Document], number: int = 256) -> Iterator[list[Docu
 
 
 def main() -> None:
+    """Parses the options and prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -235,6 +239,7 @@ def main() -> None:
 
 
 def _read_paraphrases(folder: str) -> list[BenchmarkItem]:
+    """Returns the paraphrased items of a folder; [] for ""."""
     if not folder:
         return []
     files = sorted(str(p) for p in Path(folder).glob("test_rewritten*.jsonl*"))

@@ -1,19 +1,19 @@
-"""How many planted near copies deduplication finds, by the kind and amount of change.
+"""Measures how many planted near copies deduplication finds, by kind and amount of change.
 
     python -m benchmarks.dedup_recall FOLDER            a folder of .jsonl, .jsonl.gz, .jsonl.zst
-    python -m benchmarks.dedup_recall                   this Python installation's own sources
+    python -m benchmarks.dedup_recall                   the sources of this Python installation
 
-Takes --documents (1000) different texts of 100 to 2000 words, plants one changed copy of each, and
-deduplicates the lot, once for each change. Columns:
+Takes --documents (1000) distinct texts of 100 to 2000 words, plants one changed copy of each, and
+deduplicates all of them, once per kind of change. Columns:
 
     same     share of pairs whose exact Jaccard similarity reaches the threshold
-    theory   mean over the pairs of 1 - (1 - J^rows)^bands: the chance that LSH proposes them
-    lsh      share of pairs that datasketch's own LSH returns, from the same signatures
+    theory   mean over the pairs of 1 - (1 - J^rows)^bands: the probability that LSH proposes them
+    lsh      share of pairs that datasketch's LSH returns for the same signatures
     found    share of pairs that deduplication connects
-    of same  found pairs out of those that reach the threshold
-    missed   pairs at or above the threshold that datasketch's LSH returns and we do not connect
+    of same  share found of the pairs that reach the threshold
+    missed   pairs at or above the threshold that datasketch's LSH returns and deduplication misses
 
-The last line deduplicates the unchanged texts alone, which are no copies of each other.
+The last line deduplicates the unchanged texts alone, which are not copies of each other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Change = Callable[[random.Random, list[str], Sequence[str]], list[str]]
 
 
 def edited(share: float) -> Change:
-    """Replaces so many of the words by others."""
+    """Returns a change that replaces a share of the words."""
 
     def change(rng: random.Random, text: list[str], vocabulary: Sequence[str]) -> list[str]:
         text = text.copy()
@@ -51,11 +51,12 @@ def edited(share: float) -> Change:
 
 
 def truncated(share: float) -> Change:
+    """Returns a change that cuts off the last share of the words."""
     return lambda rng, text, vocabulary: text[: len(text) - round(share * len(text))]
 
 
 def inserted(share: float) -> Change:
-    """Puts that much other text in, in one place."""
+    """Returns a change that inserts other words in one place."""
 
     def change(rng: random.Random, text: list[str], vocabulary: Sequence[str]) -> list[str]:
         at = rng.randrange(len(text) + 1)
@@ -65,7 +66,7 @@ def inserted(share: float) -> Change:
 
 
 def rewrapped(rng: random.Random, text: list[str], vocabulary: Sequence[str]) -> list[str]:
-    """Other line breaks, letter case and quotation marks."""
+    """Changes line breaks, letter case and quotation marks."""
     return [f"{word.upper()}\n" if rng.random() < 0.2 else f'"{word}"' for word in text]
 
 
@@ -78,7 +79,7 @@ CHANGES: dict[str, Change] = {
 
 
 def different(documents: Sequence[Document], number: int, config: Deduplication) -> list[Document]:
-    """So many texts of a fair length, none of which shares an n-gram's tenth with another."""
+    """Returns `number` texts that share at most a tenth of their n-grams with earlier ones."""
     chosen: list[Document] = []
     seen: set[int] = set()
     for document in documents:
@@ -97,7 +98,7 @@ def different(documents: Sequence[Document], number: int, config: Deduplication)
 
 
 def connected(documents: Sequence[Document], config: Deduplication) -> dict[int, str]:
-    """Row -> id of the survivor, for those that go."""
+    """Returns {row: id of the survivor} of dropped documents."""
     (keys,) = signatures.compute_signatures(documents, config).by_partition(1)
     linked = candidate_groups.connect([candidate_groups.find_links([(0, keys)])])
     members = survivors.collect_members(documents, linked, config)
@@ -108,6 +109,7 @@ def connected(documents: Sequence[Document], config: Deduplication) -> dict[int,
 
 
 def sketches(texts: Sequence[str], config: Deduplication) -> list[MinHash]:
+    """Returns datasketch MinHashes with the signatures of this project."""
     found = ngrams(words(texts), config.ngram_words)
     values = minhash(found.hashes_S, found.offsets_D, config)
     return [MinHash(hashvalues=own, scheme="affine32") for own in values]
@@ -116,7 +118,7 @@ def sketches(texts: Sequence[str], config: Deduplication) -> list[MinHash]:
 def measure(
     originals: list[Document], change: Change, vocabulary: Sequence[str], config: Deduplication
 ) -> tuple[list[float], int]:
-    """The columns of one change."""
+    """Returns the columns of one kind of change."""
     rng = random.Random(0)
     copies = [
         Document(f"{d.id}'", " ".join(change(rng, d.text.split(), vocabulary)), COPY, "")
@@ -149,11 +151,13 @@ def measure(
 
 
 def _pair(one: str, other: str, config: Deduplication) -> tuple[U64, list[U64]]:
+    """Returns the shingles of two texts."""
     first, second = signatures.shingle_sets([one, other], config)
     return first, [second]
 
 
 def main() -> None:
+    """Parses the options and prints the table."""
     options = arguments(str(__doc__), documents=(1000, "texts that a copy is planted of"))
     config = Deduplication()
     everything = load(options.folder, options.field, options.megabytes)

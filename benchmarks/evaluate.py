@@ -1,13 +1,13 @@
-r"""Speed of evaluation against lm-evaluation-harness' own Hugging Face backend.
+r"""Measures the speed of evaluation against lm-evaluation-harness' Hugging Face backend.
 
     python benchmarks/evaluate.py --data=data/benchmarks [--tasks=hellaswag,arc_challenge] \
         [--items=64] [--rounds=2] [--width=512 --layers=8]
 
-Both get the same weights (a random Mistral), machine and requests: the first `items` of each task
-with all of their examples, in float32. Both are warm (every shape has been computed before), and
-take turns. What counts is the CPU time of a round, the least of all rounds, which other work on the
-machine disturbs less than wall time; both are printed. The greatest difference of two
-log-likelihoods is printed too: speed of other numbers would mean nothing.
+Both run the same weights (a random Mistral) in float32, on the same requests: the first `items` of
+each task with all of their few-shot examples. Every shape is computed once before timing, and the
+backends take turns. The main figure is the lowest CPU time of all rounds, which other processes
+disturb less than wall time; both are printed. The largest difference of two log-likelihoods is
+printed as well, because speed matters only for equal results.
 
 Needs the extras eval and dev, and accelerate.
 """
@@ -33,7 +33,7 @@ TASKS = "hellaswag,arc_challenge,arc_easy,truthfulqa,winogrande,mmlu,boolq,commo
 
 
 def make_checkpoint(folder: Path, width: int, layers: int) -> None:
-    """A random Mistral with the Mistral tokenizer, as transformers saves it."""
+    """Writes a random Mistral with the Mistral tokenizer, as transformers saves it."""
     import torch
     from tokenizers import normalizers
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
@@ -66,6 +66,7 @@ def make_checkpoint(folder: Path, width: int, layers: int) -> None:
 
 
 def main() -> None:
+    """Parses the options and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument(
         "--data", type=Path, required=True, help="laid out by configs/benchmarks.py"
@@ -131,7 +132,7 @@ def main() -> None:
 
 
 def measure(lm: Any, task: str, data: Path, items: int) -> tuple[tuple[float, float], list[float]]:
-    """((CPU seconds, wall seconds), log-likelihoods) of a task, from its prompts to its scores."""
+    """Returns ((CPU seconds, wall seconds), log-likelihoods) of a task, from prompts to scores."""
     (loaded,) = lm_harness.load([task], Protocol.CURRENT, data=data)
     if task == "mmlu":  # one subject of 57
         loaded.tasks = {"mmlu_anatomy": loaded.tasks["mmlu_anatomy"]}

@@ -1,18 +1,18 @@
-"""What benchmarks ask of the hardware: tokens and FLOPs of an evaluation, counted without a model.
+"""Counts the tokens and FLOPs of an evaluation on benchmarks, without a model.
 
-    python -m benchmarks.evaluation_cost --data=BENCHMARKS        laid out by configs/benchmarks.py
+    python -m benchmarks.evaluation_cost --data=BENCHMARKS   prepared by configs/benchmarks.py
     python -m benchmarks.evaluation_cost --data=BENCHMARKS --config=hare_250m --minutes=5
 
-Every item of the six benchmarks of the paper's table is put into words, tokenized and laid out in
-rows as configs/evaluate.py does it; the engine then counts what it would compute.
+Every item of the six benchmarks of the paper's table is rendered, tokenized and placed in rows as
+configs/evaluate.py does; a stand-in for the engine then counts what the engine would compute.
 
-    tokens asked   of all requests, each with its context
-    computed       positions computed: what requests begin with alike once, padding included
+    tokens asked   tokens of all requests, each with its context
+    computed       positions computed: shared prefixes once, padding included
     longest        the longest request, in tokens
-    PFLOP          2 x parameters of matrix products + 2 L T H K a position, T the row's length
-    steps          tokens generated one after the other, if no answer ends early
+    PFLOP          2 x parameters of matrix products + 2 L T H K per position, T the row's length
+    steps          tokens generated one after another, if no answer ends early
 
-The last line is the rate that --minutes (15) ask for.
+The last line is the rate that --minutes (15) require.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NAMES = [protocol.value for protocol in Protocol]
 
 @dataclass(slots=True)
 class Counter:
-    """Takes the place of inference/engine.py's Engine."""
+    """A stand-in for InferenceEngine that counts tokens instead of computing."""
 
     model: Model
     max_length: int
@@ -53,6 +53,7 @@ class Counter:
     steps: int = 0
 
     def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
+        """Counts scored requests."""
         readable = [truncated(request, self.max_length)[0] for request in requests]
         for request in readable:
             self._ask(len(request.context) + len(request.continuation) - 1)
@@ -71,6 +72,7 @@ class Counter:
         done: Callable[[int, list[int]], None],
         **_: Any,
     ) -> list[list[int]]:
+        """Counts generated tokens, of the maximum length."""
         room = self.max_length - max_new_tokens
         lengths = [min(len(context), room) for context in contexts]
         for batch, rows, length in prefix_tree.context_batches(
@@ -86,17 +88,20 @@ class Counter:
         return [[] for _ in contexts]
 
     def _ask(self, tokens: int) -> None:
+        """Counts the tokens of a request."""
         self.requests += 1
         self.asked += tokens
         self.longest = max(self.longest, tokens)
 
     def _compute(self, rows: int, length: int) -> None:
+        """Counts the positions of a batch."""
         self.computed += rows * length
         # a training step is three times a forward pass
         self.flops += rows * length * flops_per_token(self.model, length) // 3
 
 
 def main() -> None:
+    """Parses the options and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,6 +137,7 @@ def main() -> None:
 
 
 def line(name: str, found: Counter) -> str:
+    """Returns a line of the table."""
     return (
         f"| {name} | {found.requests:,} | {found.asked / 1e6:.2f} M | {found.computed / 1e6:.2f} M "
         f"| {found.longest:,} | {found.flops / 1e15:.2f} | {found.steps:,} |"

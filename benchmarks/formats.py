@@ -1,10 +1,9 @@
-"""Which instruction data is understood: each file, its rows, and what became of them.
+"""Lists which rows of instruction data are rendered as text, and why others are not.
 
     python -m benchmarks.formats DIR
     python -m benchmarks.formats DIR --labels intent category --show 1
 
-Every row is either rendered as text or refused with a reason; rows with a `text` of their own and
-no label are taken as they are.
+Rows with a `text` field and without a label are taken as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from data_pipeline.storage.document import BadInput
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the options and prints a table per file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", nargs="*", default=list(Source(tier=Tier.D3).label_fields))
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def survey(
     path: Path, labels: tuple[str, ...], show: int = 0
 ) -> tuple[Counter[tuple[str, bool]], dict[str, list[str]]]:
-    """({(format or reason, is it rendered): rows}, examples) of one file."""
+    """Returns ({(format or reason, is rendered): rows}, examples) of one file."""
     outcomes: Counter[tuple[str, bool]] = Counter()
     examples: dict[str, list[str]] = {}
     for row in read_file(path, path.name, Reading().max_line_bytes):

@@ -1,19 +1,19 @@
-"""Tokens a second that a host core reads, decodes and mixes into batches (data/packed_dataset.py).
+"""Measures the tokens per second of the input pipeline (hare_jax/data/packed_dataset.py).
 
     python -m benchmarks.input_speed
     python -m benchmarks.input_speed --sequence 4096 --batch 1024 --threads 4
     python -m benchmarks.input_speed --mixture MIXTURE
 
-Bakes a mixture of --sources sources, --records rows of --sequence tokens each, in a scratch folder,
-as real ArrayRecord files in groups of one as the recipe writes them; documents have --document
-tokens on average. Or reads the rows of MIXTURE, a folder that the recipe baked. Then takes --steps
-batches, --repeats times, from `input.batches`, as training does, with --threads threads that read
-ahead; and, beside it, in this thread without grain. A run must see all sources by their weights.
+Writes a mixture of --sources sources with --records rows of --sequence tokens each into a temporary
+folder, as ArrayRecord files like those of the recipe; documents have --document tokens on average.
+Or reads the rows of MIXTURE, a folder that the recipe wrote. Then takes --steps batches, --repeats
+times, from `packed_dataset.batches`, as training does, with --threads prefetch threads; and, for
+comparison, in this thread without grain. Every run must see all sources by their weights.
 
-    tokens/s a core = rows x sequence x steps / CPU seconds of all threads of the process
+    tokens/s per core = rows x sequence x steps / CPU seconds of all threads of the process
 
-CPU seconds, since training leaves the threads the time: the device needs few of them. The best
-counts. Files are in the page cache: what a disk adds is not in it.
+CPU seconds are the measure because the device needs little of the host's time during training. The
+best repeat is printed. Files are in the page cache: the time of a disk is not included.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VOCAB_SIZE, BOS, EOS = 32_000, 1, 2
 
 
 def bake(folder: Path, sources: int, records: int, sequence: int, document: int) -> Path:
-    """A mixture of random documents, weighted 1, 2, 3, ...; all sources have as many rows."""
+    """Writes random documents of equally large sources, with weights 1, 2, 3, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(b"no tokenizer")
     rng = np.random.default_rng(0)
@@ -68,6 +68,7 @@ def bake(folder: Path, sources: int, records: int, sequence: int, document: int)
 def _source(
     folder: Path, name: str, records: int, sequence: int, document: int, rng: np.random.Generator
 ) -> dict[str, Any]:
+    """Writes the files of one source and returns its entry in the manifest."""
     rows_path = folder / f"{name}-00000.array_record"
     spans_path = folder / f"{name}-00000.spans.array_record"
     rows = ArrayRecordWriter(str(rows_path), "group_size:1")
@@ -103,7 +104,7 @@ def _source(
 
 
 def _lengths(tokens: int, document: int, rng: np.random.Generator) -> np.ndarray:
-    """Lengths of documents, three tokens and more, that fill a row."""
+    """Returns lengths of documents of at least three tokens that fill a row."""
     drawn = 3 + rng.geometric(1 / document, tokens // 3)
     lengths = drawn[: int((np.cumsum(drawn) < tokens - 3).sum()) + 1]
     lengths[-1] = tokens - lengths[:-1].sum()
@@ -111,11 +112,12 @@ def _lengths(tokens: int, document: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _sha256(path: Path) -> str:
+    """Returns the hash of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def timed(make: Callable[[], Iterator[Batch]], steps: int) -> tuple[float, float, np.ndarray]:
-    """(wall seconds, CPU seconds, rows of each source) of so many batches, after a first one."""
+    """Returns (wall seconds, CPU seconds, rows by source) of `steps` batches after the first."""
     batches = make()
     next(batches)
     wall, cpu, seen = time.perf_counter(), time.process_time(), []
@@ -127,6 +129,7 @@ def timed(make: Callable[[], Iterator[Batch]], steps: int) -> tuple[float, float
 
 
 def main() -> None:
+    """Parses the options and prints the rates."""
     description, _, epilog = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -152,6 +155,7 @@ def main() -> None:
 
 
 def measure(baked: packed_dataset.PackedDataset, options: argparse.Namespace) -> None:
+    """Prints the rates of both ways of reading."""
     tokens = options.batch * baked.sequence_length
     stages = [Stage("speed", mixture=min(baked.mixtures), tokens=tokens * (options.steps + 1))]
     order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=options.batch))

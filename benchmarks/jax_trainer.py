@@ -1,15 +1,16 @@
-"""hare-jax's train step on synthetic tokens, for benchmarks.train_speed.
+"""Runs the train step of hare-jax on synthetic tokens, for benchmarks.train_speed.
 
     python -m benchmarks.jax_trainer < requests > answers
 
-Requests and answers are lines of JSON. The first request says what to train:
+Requests and answers are lines of JSON. The first request describes the run:
 
     {"model": fields of hare_jax.config.Model, "batch": 8, "accumulation": 1, "loss_chunks": 8,
      "sequence": 512, "segments": 1, "profile": ""}
 
-`segments`: documents a row; with 1 no segment ids are given at all. The answer says what was
-compiled, on what. Then {"steps": N} is answered by the seconds that N steps took, and {} by the
-memory used, which ends it. `profile`: a folder for a trace of the first such N steps.
+`segments` is the number of documents per row; with 1 no segment ids are passed. The answer
+describes the compiled program and the device. {"steps": N} is then answered with the seconds of N
+steps, and {} with the memory used, which ends the process. `profile` is a folder for a trace of the
+first N steps.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ STEPS = 10_000  # of the schedule, more than are run
 
 
 def requests() -> Iterator[dict[str, Any]]:
+    """Yields the requests from standard input."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def answer(value: dict[str, Any]) -> None:
+    """Writes one answer."""
     print(json.dumps(value), flush=True)
 
 
 def synthetic(vocab_size: int, batch: int, sequence: int, segments: int) -> Batch:
-    """Random tokens in rows of so many documents, cut at random places."""
+    """Returns random tokens in rows of `segments` documents, cut at random places."""
     rng = np.random.default_rng(0)
     row = rng.integers(3, vocab_size, (batch, sequence + 1), dtype=np.int32)
     ids = np.zeros((batch, sequence + 1), np.int32)
@@ -73,7 +76,7 @@ def synthetic(vocab_size: int, batch: int, sequence: int, segments: int) -> Batc
 
 
 def model_of(fields: dict[str, Any]) -> Model:
-    """The model, in float32 on a CPU, where bfloat16 is slower."""
+    """Returns the model config, in float32 on a CPU, where bfloat16 is slower."""
     model = from_plain(Model, fields)
     if jax.default_backend() == "cpu":
         model.compute_dtype = DType.FLOAT32
@@ -81,7 +84,10 @@ def model_of(fields: dict[str, Any]) -> Model:
 
 
 class JaxTrainer:
+    """A compiled train step and its state."""
+
     def __init__(self, request: dict[str, Any]):
+        """Initializes the parameters and compiles the step."""
         model, T = model_of(request["model"]), request["sequence"]
         training = Training(
             stages=[Stage("speed", mixture="any", tokens=STEPS * request["batch"] * T)],
@@ -109,7 +115,7 @@ class JaxTrainer:
         self.model = model
 
     def run(self, steps: int) -> dict[str, float]:
-        """Seconds of wall and of all cores, and the loss at the end."""
+        """Returns the wall seconds and CPU seconds of some steps, and the last loss."""
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             self.state, values = self.step(self.state, self.batch)
@@ -122,7 +128,7 @@ class JaxTrainer:
 
 
 def memory() -> int:
-    """Most bytes held at one time: on a device, or by this process where it computes itself."""
+    """Returns the peak memory in bytes: of the device, or of this process on a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
@@ -130,6 +136,7 @@ def memory() -> int:
 
 
 def main() -> None:
+    """Answers requests until the empty one."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

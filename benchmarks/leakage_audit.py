@@ -1,18 +1,19 @@
-"""Does the leakage audit accuse and acquit? Three small models, minutes on a CPU.
+"""Validates the leakage audit with three small models, in minutes on a CPU.
 
     nice python -m benchmarks.leakage_audit --benchmarks DIR --rewritten DIR --corpus DIR --out DIR
 
 The same model is trained three times on the same text: with GSM8K's test items planted in it,
-without them, and on what decontamination leaves of the planted text. Each is then audited for
-GSM8K, ARC-C and OpenBookQA, each held to items of its train split, which no model has seen.
+without them, and on what decontamination keeps of the planted text. Each model is audited for
+GSM8K, ARC-C and OpenBookQA, with the items of their train splits as controls, which no model has
+seen.
 
---benchmarks has a subfolder a benchmark with train and test files; --rewritten has GSM8K's
+--benchmarks has a subfolder per benchmark with train and test files; --rewritten has GSM8K's
 {train,test}_original.jsonl.gz and {train,test}_rewritten_*.jsonl.gz (GAIR-NLP/benbench); ARC-C and
-OpenBookQA are rewritten by rules. --corpus has .jsonl, .jsonl.gz or .jsonl.zst files with a field
+OpenBookQA are paraphrased by rules. --corpus has .jsonl, .jsonl.gz or .jsonl.zst files with a field
 "text".
 
-Written to --out: leakage-audit.svg, leakage-audit.json, and all that was made on the way, which a
-second call goes on from.
+Writes leakage-audit.svg, leakage-audit.json and all intermediate results to --out. A second call
+continues from them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ MODEL = Model(
 
 
 def audits(args: argparse.Namespace) -> dict[str, LeakageAudit]:
-    """How each benchmark is audited."""
+    """Returns the audit config of each benchmark."""
     told, folder = Path(args.rewritten), Path(args.benchmarks)
     common = LeakageAudit(max_items=args.items, batch_tokens=2048)
     found = {
@@ -89,14 +90,14 @@ def audits(args: argparse.Namespace) -> dict[str, LeakageAudit]:
 
 
 def planted_texts(config: LeakageAudit, copies: int) -> list[str]:
-    """The items that the audit will ask for, so many times each."""
+    """Returns the texts of the audited items, `copies` times each."""
     (files,) = items.files_of(config)
     pair = audit.drawn(audit.read(files, config), config)
     return [item.text for item in pair.original for _ in range(copies)]
 
 
 def corpus(folder: str, characters: int) -> list[str]:
-    """About so many characters of text, in pieces of at most 4000, some of each file."""
+    """Returns `characters` characters of text in pieces of at most 4000, some of each file."""
     files = len(list(Path(folder).rglob("*.jsonl*")))
     texts = []
     for document in documents(folder, each=2 * characters / files):
@@ -108,7 +109,7 @@ def corpus(folder: str, characters: int) -> list[str]:
 
 
 def decontaminated(texts: Sequence[str], folder: Path, names: Sequence[str]) -> list[str]:
-    """What decontamination against all splits of the benchmarks leaves."""
+    """Returns the texts that decontamination against all splits of the benchmarks keeps."""
     config = Decontamination().resolved()
     protected = [i for n in names for i in benchmarks.read_items(Benchmark(n, str(folder / n)))]
     decide = rules.build_decide(
@@ -119,7 +120,7 @@ def decontaminated(texts: Sequence[str], folder: Path, names: Sequence[str]) -> 
 
 
 def make_tokenizer(texts: Sequence[str], out: Path) -> Path:
-    """A small vocabulary, so that a small model is not mostly vocabulary."""
+    """Trains a small vocabulary, so that the embedding does not dominate a small model."""
     path = out / "tokenizer.model"
     if not path.is_file():
         sentencepiece.SentencePieceTrainer.train(
@@ -138,7 +139,7 @@ def make_tokenizer(texts: Sequence[str], out: Path) -> Path:
 
 
 def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -> Path:
-    """The run's folder: texts baked, and a model trained on so many tokens of them."""
+    """Packs the texts, trains a model on `tokens` tokens of them, and returns its run folder."""
     baked, config = run_dir / "baked", Baking(sequence_length=ROW, tokenizer=str(tokenizer))
     if not (baked / "mixture.json").is_file():
         baked.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown; accuracies in percent, intervals in brackets."""
+    """Returns a Markdown table: accuracies in percent, intervals in brackets."""
     lines = [
         "| benchmark | trained on | original | rewritten | excess | loss excess | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -176,6 +177,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Parses the options, trains, audits and draws."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""MinHash deduplication by datatrove, datasketch or rensa: run by an interpreter that has them.
+"""Runs MinHash deduplication by datatrove, datasketch or rensa, in an interpreter that has them.
 
     python peers.py PEER < request > answer
 
 The request is one JSON object: {"documents": a .jsonl file of {"id", "text"}, "repeats", "scratch":
-an empty folder, "ngram_words", "permutations", "bands", "rows", "threshold"}. The answer, the last
-line, has the CPU seconds of each run, imports left out, how many documents it would drop, and the
+an empty folder, "ngram_words", "permutations", "bands", "rows", "threshold"}. The answer is the
+last line of output: CPU seconds of each run without imports, the number of documents dropped, and
 versions. This file imports nothing of hare-jax.
 """
 
@@ -26,12 +26,13 @@ WORD = re.compile(r"\w+")
 
 
 def shingles(text: str, n: int) -> list[str]:
+    """Returns the word n-grams of a text as strings."""
     found = WORD.findall(text.lower())
     return [" ".join(found[k : k + n]) for k in range(max(1, len(found) - n + 1))]
 
 
 def groups(pairs: Any, number: int) -> int:
-    """How many of so many documents go, if one of each connected group stays."""
+    """Returns how many of `number` documents are dropped if one of each connected group is kept."""
     parent = list(range(number))
 
     def root(k: int) -> int:
@@ -46,6 +47,7 @@ def groups(pairs: Any, number: int) -> int:
 
 
 def datasketch(request: dict[str, Any], texts: list[str], hash_name: str = "") -> Callable[[], int]:
+    """Runs datasketch with a hash function."""
     from datasketch import MinHash, MinHashLSH
 
     hash_function = None
@@ -71,6 +73,7 @@ def datasketch(request: dict[str, Any], texts: list[str], hash_name: str = "") -
 
 
 def rensa(request: dict[str, Any], texts: list[str]) -> Callable[[], int]:
+    """Runs rensa."""
     from rensa import RMinHash, RMinHashLSH
 
     def run() -> int:
@@ -91,7 +94,7 @@ def rensa(request: dict[str, Any], texts: list[str]) -> Callable[[], int]:
 
 
 def datatrove(request: dict[str, Any], texts: list[str]) -> Callable[[], int]:
-    """Its own four steps: signatures, buckets, clusters, filter; files in, files out."""
+    """Runs its four steps on files: signatures, buckets, clusters, filter."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import minhash as steps
     from datatrove.pipeline.readers import JsonlReader
@@ -142,6 +145,7 @@ PEERS = {
 
 
 def main() -> None:
+    """Reads the request, runs the peer, and writes the answer."""
     description, _, epilog = str(__doc__).partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description,

@@ -1,12 +1,12 @@
-"""What a trillion tokens would take: memory, disk and core hours, from rates measured here.
+"""Projects memory, disk and core hours of a trillion tokens from rates measured on this machine.
 
     python -m benchmarks.projection FOLDER --benchmarks B
 
-Runs the recipe over up to --megabytes (20) of the folder's text and prints tables in Markdown. Core
-hours are --text-bytes (4.2e12, a trillion tokens of 4.2 bytes) over the measured bytes a second.
-Memory of the global stages is measured on keys made at random, of a fifth of a million documents of
-which --candidates (0.3) are in a group: tracemalloc's peak for each document, times --documents
-(1.3e9), over partitions.
+Runs the recipe over at most --megabytes (20) of the folder's text and prints Markdown tables. Core
+hours are --text-bytes (4.2e12, a trillion tokens of 4.2 bytes) divided by the measured bytes per
+second. Memory of the global stages is measured on random keys of 200,000 documents, a share
+--candidates (0.3) of which are in a group: the peak of tracemalloc per document, times --documents
+(1.3e9), divided by the number of partitions.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ ORDER = {  # stage -> the function whose seconds are its own
 
 @dataclass(slots=True)
 class Cost:
-    """Bytes at the peak and CPU seconds, of one thing out of many that are alike."""
+    """The cost of one of many equal things: bytes at the peak, and CPU seconds."""
 
     bytes: float
     seconds: float
 
 
 def cost(function: Callable[[], T], number: int) -> tuple[T, Cost]:
-    """Twice: tracemalloc slows down what it watches."""
+    """Returns the cost per thing; runs twice, because tracemalloc slows the function down."""
     begin = time.process_time()
     function()
     seconds = time.process_time() - begin
@@ -70,7 +70,7 @@ def cost(function: Callable[[], T], number: int) -> tuple[T, Cost]:
 
 
 def random_keys(share: float, config: Deduplication) -> signatures.Signatures:
-    """Keys of documents of which a share has all bands in common with one other."""
+    """Returns keys of documents, a share of which has all bands in common with one other."""
     random = np.random.default_rng(0)
     bands_NB = random.integers(1 << 62, size=(SOME, config.bands)).astype(np.uint64)
     pairs = int(SOME * share / 2)
@@ -81,7 +81,7 @@ def random_keys(share: float, config: Deduplication) -> signatures.Signatures:
 
 
 def decided(documents: Sequence[Document], config: Deduplication) -> tuple[Cost, float]:
-    """The cost a byte of text of finding the survivors among pairs, and n-grams a byte."""
+    """Returns the cost per byte of text of finding survivors among pairs, and n-grams per byte."""
     some = list(documents)
     copies = [Document(f"{d.id}'", d.text + " And one more.", d.source, d.category) for d in some]
     text_bytes = 2e6 * megabytes_of(some)
@@ -100,6 +100,7 @@ def decided(documents: Sequence[Document], config: Deduplication) -> tuple[Cost,
 
 
 def disk(directory: Directory) -> int:
+    """Returns the bytes on disk of a directory."""
     return sum(
         (directory.path / name).stat().st_size
         for ledger in directory.ledgers()
@@ -108,7 +109,7 @@ def disk(directory: Directory) -> int:
 
 
 def stage_rows(measured: recipe.RunCost, text_bytes: float) -> list[str]:
-    """Stage, MB a CPU-second, core hours, bytes on disk for each byte of text."""
+    """Returns rows: stage, MB per CPU second, core hours, bytes on disk per byte of text."""
     seconds = {name: own for step in measured.seconds.values() for name, own in step.items()}
     on_disk = {d.path.name.rpartition("-")[0]: disk(d) for d in measured.directories}
     rows = ["| stage | MB/s a core | core hours | TB on disk |", "| --- | --- | --- | --- |"]
@@ -125,6 +126,7 @@ def stage_rows(measured: recipe.RunCost, text_bytes: float) -> list[str]:
 
 
 def main() -> None:
+    """Parses the options and prints the tables."""
     options = arguments(
         str(__doc__),
         benchmarks=("", "a folder with a subfolder for each known benchmark"),

@@ -1,10 +1,11 @@
-"""What each GGUF format costs and brings: size, tokens a second and perplexity in llama.cpp.
+"""Measures size, tokens per second and perplexity of each GGUF format in llama.cpp.
 
     python -m benchmarks.quantization RUN TEXT --tokens=400
-    python -m benchmarks.quantization RUN --tokens=0         size and speed alone
+    python -m benchmarks.quantization RUN --tokens=0         size and speed only
 
-RUN is a run's folder, TEXT a file that the model has not seen, whose first tokens are scored. Needs
-the extras `export` and `dev` (xllamacpp). The first row is this model in JAX, as it was trained.
+RUN is a run's folder; TEXT is a file that the model was not trained on, whose first tokens are
+scored. Needs the extras `export` and `dev` (xllamacpp). The first row is the model in JAX, without
+quantization.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NEW_TOKENS = 64
 
 @dataclass(slots=True)
 class QuantizationRow:
-    """`logprobs`: of tokens of the text, by their place."""
+    """A row of the table. `logprobs`: log-probability of tokens of the text, by position."""
 
     name: str
     size: int  # bytes
@@ -46,6 +47,7 @@ class QuantizationRow:
 
 
 def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
+    """Returns the row of the model in JAX."""
     params, _ = checkpoint.restore_params(run.checkpoints, run.model, step=run.step)
     weights = decoder.Weights.of(run.model, decoder.in_compute_dtype(params, run.model))
     size = sum(a.nbytes for a in jax.tree.leaves(weights))
@@ -71,6 +73,7 @@ def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
 def in_llama(
     path: Path, name: str, tokens: list[int], vocab_size: int, threads: int
 ) -> QuantizationRow:
+    """Returns the row of a GGUF file in llama.cpp."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
     parameters.n_ctx, parameters.n_parallel = max(512, len(tokens) + NEW_TOKENS), 1
@@ -101,7 +104,7 @@ def in_llama(
 
 
 def table(rows: list[QuantizationRow]) -> str:
-    """Markdown; perplexity over the tokens that every row has."""
+    """Returns a Markdown table; perplexity is over the tokens that every row has."""
     common = set.intersection(*(set(row.logprobs) for row in rows))
     lines = [
         f"| format | GB | tokens/s | perplexity of {len(common)} tokens |",
@@ -117,6 +120,7 @@ def table(rows: list[QuantizationRow]) -> str:
 
 
 def main() -> None:
+    """Parses the options, exports each format, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("text", nargs="?", type=Path)

@@ -1,6 +1,6 @@
-"""The steps of the recipe as they are, over shards in a folder: CPU seconds of each stage.
+"""Runs the stages of the recipe on shards in a folder, and measures CPU seconds of each.
 
-`python -m benchmarks.curation --only recipe` prints them; so does benchmarks/projection.py.
+`python -m benchmarks.curation --only recipe` prints them; benchmarks/projection.py uses them.
 """
 
 from __future__ import annotations
@@ -39,16 +39,18 @@ TOGETHER = ("clean", "deduplicate", "decontaminate")
 
 
 class Metered:
-    """An engine that works in this process and adds up CPU seconds by function."""
+    """An engine that works in this process and sums CPU seconds by function."""
 
     workers = 1
 
     def __init__(self) -> None:
+        """Starts with no time."""
         self.seconds: dict[str, float] = {}
 
     def run(
         self, function: Callable[[T], R], tasks: Sequence[T], **ignored: Any
     ) -> Iterator[tuple[T, R]]:
+        """Yields (task, result) for each task, and adds its CPU seconds."""
         for task in tasks:
             begin = time.process_time()
             made = function(task)
@@ -57,6 +59,7 @@ class Metered:
             yield task, made
 
     def __enter__(self) -> Self:
+        """Returns itself."""
         return self
 
     def __exit__(
@@ -65,12 +68,13 @@ class Metered:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Does nothing."""
         pass
 
 
 @dataclass(slots=True)
 class RunCost:
-    """What a run over some text took. `seconds`: step -> stage function -> CPU seconds."""
+    """The cost of a run over some text. `seconds`: step -> stage function -> CPU seconds."""
 
     megabytes: float  # of text that came in
     documents: int
@@ -80,11 +84,12 @@ class RunCost:
     directories: list[Directory] = field(default_factory=list)
 
     def total(self, *steps: str) -> float:
+        """Returns the CPU seconds of some steps."""
         return sum(sum(self.seconds[step].values()) for step in steps)
 
 
 def write(documents: Sequence[Document], folder: Path) -> None:
-    """As .jsonl files of a few megabytes, a shard each; of one source, as baking is by source."""
+    """Writes documents as .jsonl files of about SHARD_BYTES, all of one source."""
     folder.mkdir()
     number, size, lines = 0, 0, list[str]()
     for k, d in enumerate(documents):
@@ -149,6 +154,7 @@ def run(
 
 
 def timed_in(engine: ExecutionEngine, function: Callable[[T], R], values: Sequence[T]) -> None:
+    """Runs a function on values if the engine measures."""
     if isinstance(engine, Metered):
         for _ in engine.run(function, values):
             pass
@@ -157,9 +163,9 @@ def timed_in(engine: ExecutionEngine, function: Callable[[T], R], values: Sequen
 def measure(
     documents: Sequence[Document], benchmarks: str, folder: Path, repeats: int = 1
 ) -> RunCost:
-    """Runs in this process, after a small one that loads libraries and models.
+    """Measures the recipe in this process, after a small run that loads libraries and models.
 
-    Each function's `seconds` are the least that it took in any run.
+    The `seconds` of each function are the lowest of all runs.
     """
     (folder / "warm").mkdir()
     run(documents[:50], benchmarks, folder / "warm", Metered())
@@ -176,7 +182,7 @@ def measure(
 
 
 def deduplication(documents: Sequence[Document], repeats: int) -> float:
-    """CPU seconds of the six stages, from shards to shards; the best of some."""
+    """Returns the CPU seconds of the stages of deduplication on files, the lowest of all runs."""
     best = float("inf")
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as name:
@@ -193,6 +199,7 @@ def deduplication(documents: Sequence[Document], repeats: int) -> float:
 
 
 def print_rates(documents: Sequence[Document], benchmarks: str, repeats: int) -> None:
+    """Prints the rate and share of each stage."""
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(documents, benchmarks, Path(folder), repeats)
     everything = measured.total(*measured.seconds)
@@ -209,13 +216,13 @@ def print_rates(documents: Sequence[Document], benchmarks: str, repeats: int) ->
 
 
 def _documents_of(documents: Sequence[Document], size: int) -> int:
-    """How many of the first documents have `size` bytes together: some shards for each worker."""
+    """Returns how many of the first documents have `size` bytes together."""
     sizes = accumulate(len(d.text.encode()) for d in documents)
     return sum(1 for _ in takewhile(lambda so_far: so_far < size, sizes))
 
 
 def print_workers(documents: Sequence[Document], benchmarks: str, repeats: int) -> None:
-    """Wall-clock of the stages by one worker and by two, in turns, started before the clock."""
+    """Prints wall-clock seconds of the stages with one worker and with two, in turns."""
     print(f"\nThe same stages by LocalEngine, wall-clock in seconds, the best of {repeats} runs")
     walls: dict[int, Counter[str]] = {1: Counter(), 2: Counter()}
     for workers in (1, 2) * repeats:

@@ -1,12 +1,12 @@
-"""transformers' Mistral under PyTorch on synthetic tokens, for benchmarks.train_speed.
+"""Runs transformers' Mistral in PyTorch on synthetic tokens, for benchmarks.train_speed.
 
     python torch_trainer.py < requests > answers
 
-Speaks as benchmarks/jax_trainer.py does; of its first request it reads `model`, `batch`,
-`sequence`, and `compiled`. It trains as one would: scaled_dot_product_attention on whole rows
-(flash attention on a GPU), fused AdamW, clipped gradients, float32 parameters; on a GPU under
-bfloat16 autocast. A batch that does not fit is computed in as few parts as do. This file imports
-nothing of hare-jax, so that any interpreter that has torch and transformers can run it.
+Has the protocol of benchmarks/jax_trainer.py; of the first request it reads `model`, `batch`,
+`sequence` and `compiled`. It trains as usual: scaled_dot_product_attention on whole rows (flash
+attention on a GPU), fused AdamW, clipped gradients, float32 parameters, bfloat16 autocast on a GPU.
+A batch that does not fit is computed in as few parts as possible. This file imports nothing of
+hare-jax, so that any interpreter with torch and transformers can run it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,21 @@ WARM_UP = 2  # steps before any is timed
 
 
 def requests() -> Iterator[dict[str, Any]]:
+    """Yields the requests from standard input."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def answer(value: dict[str, Any]) -> None:
+    """Writes one answer."""
     print(json.dumps(value), flush=True)
 
 
 class TorchTrainer:
+    """A model, its optimizer, and a batch."""
+
     def __init__(self, request: dict[str, Any]):
+        """Builds the model and finds the largest part of the batch that fits."""
         torch = importlib.import_module("torch")
         transformers = importlib.import_module("transformers")
         m = request["model"]
@@ -70,6 +75,7 @@ class TorchTrainer:
         self.first_seconds = time.perf_counter() - started
 
     def _loss(self, tokens: Any, targets: Any) -> Any:
+        """Returns the mean loss of some rows."""
         logits = self.model(tokens, use_cache=False).logits
         flat = logits.float().flatten(0, 1)
         return self.torch.nn.functional.cross_entropy(flat, targets.flatten())
@@ -88,6 +94,7 @@ class TorchTrainer:
             self.parts *= 2
 
     def _step(self) -> Any:
+        """Runs one train step and returns the loss."""
         torch = self.torch
         total = torch.zeros((), device=self.device)
         halves: Any = contextlib.nullcontext()
@@ -106,7 +113,7 @@ class TorchTrainer:
         return total
 
     def run(self, steps: int) -> dict[str, float]:
-        """Seconds of wall and of all cores, and the loss at the end."""
+        """Returns the wall seconds and CPU seconds of some steps, and the last loss."""
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             loss = self._step()
@@ -118,12 +125,14 @@ class TorchTrainer:
         }
 
     def memory(self) -> int:
+        """Returns the peak memory in bytes."""
         if self.device == "cuda":
             return int(self.torch.cuda.max_memory_allocated())
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
+    """Answers requests until the empty one."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

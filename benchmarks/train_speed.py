@@ -1,26 +1,26 @@
-"""Tokens a second of the train step, beside PyTorch's: same model, batch and device, in one run.
+"""Measures tokens per second of the train step beside PyTorch: same model, batch and device.
 
     python -m benchmarks.train_speed                                    a small model, on a CPU
     python -m benchmarks.train_speed --config hare_1b --batch 32 --segments 8 --fp8      on a GPU
 
-Ours is the step that training runs (hare_jax/training/step.py) on synthetic tokens, one document a
-row; with --segments N also packed with N documents a row, with --fp8 also in 8 bits, and with
---profile DIR traced. The peer is transformers' MistralForCausalLM with fused AdamW, scaled dot
-product attention and torch.compile, under bfloat16 autocast on a GPU; in float32, compiled and
-not, on a CPU. It runs under --peer-python, which needs torch and transformers; where they are
-missing it is left out. --ours leaves it out.
+hare-jax runs the step of training (hare_jax/training/step.py) on synthetic tokens, one document per
+row; with --segments N also N packed documents per row, with --fp8 also in 8 bits; --profile DIR
+writes a trace. The peer is transformers' MistralForCausalLM with fused AdamW, scaled dot product
+attention and torch.compile, under bfloat16 autocast on a GPU; on a CPU in float32, compiled and
+not. It runs under --peer-python, which needs torch and transformers; if they are missing, or with
+--ours, it is skipped.
 
-Every contestant is a process of its own that compiles, warms up, and runs --steps steps --repeats
-times; the best counts, and the median is what other work left of it. On a CPU they take turns; a
-GPU is one's alone, one after the other.
+Every program is a process of its own that compiles, warms up, and runs --steps steps --repeats
+times; best and median are printed. On a CPU the programs take turns; on a GPU they run one after
+another.
 
     tokens/s      of all devices; median: of the repeats
-    TFLOP/s, MFU  6 x parameters of matrix products + 6 L T H K, a token: attention counted
-                  causally, recomputation not; MFU of the datasheet's dense bfloat16 peak
-    tokens/CPU-s  on a CPU: tokens a second of all cores together, which other work disturbs less
-    memory        most that was held at one time, by the device or by the process
+    TFLOP/s, MFU  6 x parameters of matrix products + 6 L T H K per token: causal attention,
+                  recomputation not counted; MFU of the datasheet's dense bfloat16 peak
+    tokens/CPU-s  on a CPU: tokens per CPU second of all cores, which other processes disturb less
+    memory        peak of the device or of the process
     compile       seconds; of the peer, its first step
-    ratio         to the peer's first row, or to our own
+    ratio         to the peer's first row, or to the first row of hare-jax
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SMALL = Model(  # 18.9 M parameters
 
 @dataclass(slots=True)
 class Contestant:
-    """A trainer in a process of its own, which is spoken to in lines of JSON."""
+    """A trainer in a process of its own, with requests and answers in lines of JSON."""
 
     name: str
     command: list[str]
@@ -65,7 +65,7 @@ class Contestant:
     memory: int = 0
 
     def start(self) -> bool:
-        """Waits until it has compiled. False where it lacks a package, which is said."""
+        """Waits until the process has compiled; returns False if it lacks a package."""
         self.process = subprocess.Popen(
             self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -77,20 +77,25 @@ class Contestant:
         return "missing" not in self.about
 
     def run(self, steps: int) -> None:
+        """Measures some steps."""
         self.runs.append(self._ask({"steps": steps}))
 
     def finish(self) -> None:
+        """Asks for the memory and ends the process."""
         self.memory = self._ask({})["memory"]
         self.close()
 
     def close(self) -> None:
+        """Kills the process if it still runs."""
         self.process.communicate()
 
     @property
     def best(self) -> dict[str, float]:
+        """Returns the best repeat."""
         return min(self.runs, key=lambda run: run["seconds"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Sends a request and returns the answer."""
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
@@ -100,6 +105,7 @@ class Contestant:
 
 
 def contestants(options: argparse.Namespace, model: Model) -> list[Contestant]:
+    """Returns the programs that the options select."""
     ours = [sys.executable, "-m", "benchmarks.jax_trainer"]
     peer = [options.peer_python, str(ROOT / "benchmarks" / "torch_trainer.py")]
     request = {
@@ -128,7 +134,7 @@ def contestants(options: argparse.Namespace, model: Model) -> list[Contestant]:
 
 
 def compete(entered: Sequence[Contestant], steps: int, repeats: int) -> list[Contestant]:
-    """Runs all; returns those that ran."""
+    """Runs all programs and returns those that ran."""
     first, *others = entered
     first.start()
     if first.about["platform"] != "cpu":
@@ -150,6 +156,7 @@ def compete(entered: Sequence[Contestant], steps: int, repeats: int) -> list[Con
 
 
 def table(ran: Sequence[Contestant], options: argparse.Namespace, model: Model) -> str:
+    """Returns a Markdown table."""
     first = ran[0].about
     flops = flops_per_token(model, options.sequence)
     tokens = options.batch * options.sequence * options.steps
@@ -189,6 +196,7 @@ def table(ran: Sequence[Contestant], options: argparse.Namespace, model: Model) 
 
 
 def model_called(name: str) -> Model:
+    """Returns the model of a config page."""
     if name == "small":
         return SMALL
     config = importlib.import_module(f"configs.{name}").get_config("none is read")
@@ -197,6 +205,7 @@ def model_called(name: str) -> Model:
 
 
 def main() -> None:
+    """Parses the options, runs and prints the table."""
     description, _, epilog = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
