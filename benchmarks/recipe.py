@@ -69,7 +69,6 @@ class Metered:
         traceback: TracebackType | None,
     ) -> None:
         """Does nothing."""
-        pass
 
 
 @dataclass(slots=True)
