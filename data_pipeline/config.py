@@ -306,8 +306,8 @@ class Benchmark:
 
     `parts`: field names whose texts are indexed apart, since a leaked question need not bring its
     answer. Empty: the layout registered under `name` in decontamination/benchmarks.py.
-    `rewrites`: files with items of it told in other words, in rows of the same shape or with
-    fields "rewritten_NAME" beside each NAME. They are planted by the probe, never indexed.
+    `paraphrases`: files of paraphrased items, in rows of the same shape or with fields
+    "rewritten_NAME" beside each NAME. They are planted to measure recall, never indexed.
     """
 
     name: str
@@ -326,10 +326,10 @@ class Rules(enum.Enum):
 
 @dataclass(slots=True)
 class ParaphraseRule:
-    """Items told in other words: passages that share an item's rare words, names and numbers.
+    """Paraphrased items: passages that share an item's rare words, names and numbers.
 
-    A passage of about an item's length is compared with it as a bag of word stems, each weighted by
-    how few items have it (TF-IDF). What this cannot find, decontamination/paraphrases.py says.
+    A passage of about an item's length is compared with it as a bag of word stems, weighted by
+    inverse document frequency (TF-IDF). decontamination/paraphrases.py lists what it cannot find.
     """
 
     enabled: bool = False
