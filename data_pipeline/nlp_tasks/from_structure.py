@@ -1,11 +1,11 @@
-"""D3 without a teacher: tasks in natural language from the structure of one document.
+r"""Tasks from the structure of one document, without a teacher (tier D3).
 
-What the paper lets a language model write as JSON (section 2.3), taken from what documents say of
-themselves: a definition tells what something is, a heading is the title of its passage, a word
-left out can be found again. A task is a text: the prompt, then the answer.
+The paper has a language model write such tasks as JSON (section 2.3). Here rules derive them from
+what a document contains: a definition answers a question, a heading is the title of its passage, a
+word that is left out can be inferred. The text of a task is the prompt, then the answer.
 
 >>> make = build(NlpTasks(kinds=("question_answering",), per_document=1))
->>> document = Document("a", "Question: What is 2 + 3?\\nAnswer: 2 + 3 = 5.", "math", "math")
+>>> document = Document("a", "Question: What is 2 + 3?\nAnswer: 2 + 3 = 5.", "math", "math")
 >>> print(make(document)[0].text)
 Exercise: What is 2 + 3?
 <BLANKLINE>
@@ -38,11 +38,13 @@ KINDS: dict[str, Callable[[SourceText, random.Random], Iterator[NlpTask]]] = {
 
 
 def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
-    """A pure function from a document to its tasks, at most `per_document` of each kind.
+    """Returns a pure function from a document to its tasks, at most `per_document` of each kind.
 
-    A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`; its meta tells the kind ("task"), the document and
-    its source ("from", "from_source") and the end of the text that answers the rest ("answer").
-    Raises ValueError for a kind that does not exist.
+    A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`. Its meta has the kind ("task"), the document and
+    its source ("from", "from_source"), and the end of the text that is the answer ("answer").
+
+    Raises:
+      ValueError: a kind does not exist.
     """
     if unknown := sorted(set(config.kinds) - set(KINDS)):
         raise ValueError(
@@ -52,27 +54,32 @@ def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
     def make(document: Document) -> list[Document]:
         if not config.enabled:
             return []
-        material = SourceText.of(document.text, seeded(config.seed, "window", document.id))
-        made: list[Document] = []
+        source = SourceText.of(document.text, seeded(config.seed, "window", document.id))
+        documents: list[Document] = []
         for kind in config.kinds:
             tasks: list[NlpTask] = []
-            for task in KINDS[kind](material, seeded(config.seed, kind, document.id)):
+            for task in KINDS[kind](source, seeded(config.seed, kind, document.id)):
                 if len(task.text.split()) <= config.max_words:
                     tasks.append(task)
                 if len(tasks) == config.per_document:
                     break
-            made += [_document(task, kind, k, document, config) for k, task in enumerate(tasks)]
-        return made
+            documents += [
+                _document(task, kind, number, document, config) for number, task in enumerate(tasks)
+            ]
+        return documents
 
     return make
 
 
-def _document(task: NlpTask, kind: str, k: int, origin: Document, config: NlpTasks) -> Document:
+def _document(
+    task: NlpTask, kind: str, number: int, origin: Document, config: NlpTasks
+) -> Document:
+    """Returns a task as a document; `origin` is the document from which it was made."""
     meta = {
         "task": kind,
         "from": origin.id,
         "from_source": origin.source,
         "answer": task.answer,
     }
-    name = f"{config.source}/{kind}/{origin.id}/{k}"
+    name = f"{config.source}/{kind}/{origin.id}/{number}"
     return Document(name, task.text, config.source, "tasks", meta)

@@ -59,7 +59,7 @@ def write_tasks_of_shard(task: Task[NlpTaskSettings, None]) -> Ledger:
                 output.count_input(made)
                 answer: Decision = made
                 if (tokens := len(encode(made.text))) > config.max_tokens:
-                    evidence = {"tokens": tokens, "most": config.max_tokens}
+                    evidence = {"tokens": tokens, "max_tokens": config.max_tokens}
                     answer = Dropped(made, "too_many_tokens", evidence)
                 output.write(answer)
                 became = "kept" if isinstance(answer, Document) else answer.reason

@@ -1,14 +1,14 @@
-"""What a teacher's answer must pass to become a document of D2.
+r"""Output filters: the rules that a teacher's reply must pass to become a document of tier D2.
 
-A gate answers keep or (drop, reason) with what it saw. Harmless frames, such as "Here is the story
-you asked for:", are taken off before; what is wrong at heart goes.
+First, framing text such as "Here is the story you asked for:" is removed. Then the rules apply: a
+reply is kept, or it is dropped with a reason and evidence.
 
->>> pass_on = build(Gates(min_words=3))
->>> answer = Document("s/0", "Sure! Here is a story:\\n\\nA hare ran up a hill.", "s", "books")
->>> pass_on(answer, "length", Asked("A hill.", "Write a story.")).text
+>>> output_filter = build(OutputFilters(min_words=3))
+>>> reply = Document("s/0", "Sure! Here is a story:\n\nA hare ran up a hill.", "s", "books")
+>>> output_filter(reply, "length", PromptContext("A hill.", "Write a story.")).text
 'A hare ran up a hill.'
->>> answer = Document("s/1", "I'm sorry, but I cannot do that.", "s", "books")
->>> pass_on(answer, "stop", Asked("A hill.", "Write a story.")).reason
+>>> reply = Document("s/1", "I'm sorry, but I cannot do that.", "s", "books")
+>>> output_filter(reply, "stop", PromptContext("A hill.", "Write a story.")).reason
 'refusal'
 """
 
@@ -28,16 +28,17 @@ from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.text import prose
 from data_pipeline.text.ngrams import U64, excerpt, ngrams, words
 
-CUT = "length"  # the finish of an answer that reached its most tokens
+TRUNCATED = "length"  # the finish reason of a reply that reached its token limit
 
-_COPIED_WORDS = 8  # of an n-gram that says that text was copied
-_REPEATED_WORDS = 6
-_LEAKED_NGRAMS = 2  # n-grams of the instruction in an answer that make it a leak
-_OPENING = 400  # characters in which a refusal stands
-_MOST_FRAME = 300  # characters of a paragraph that only frames the answer
+_COPIED_WORDS = 8  # length of the n-grams that are compared with the passage and the instruction
+_REPEATED_WORDS = 6  # length of the n-grams that a loop repeats
+_LEAKED_NGRAMS = 2  # n-grams shared with the instruction that count as a leak
+_OPENING = 400  # characters at the start of a reply that are searched for a refusal
+_MAX_FRAMING = 300  # characters of a line that only frames the text
 
 
 def _any(*patterns: str, flags: re.RegexFlag = re.I) -> re.Pattern[str]:
+    """Compiles a pattern that matches if any of the patterns does."""
     return re.compile("|".join(patterns), flags)
 
 
@@ -54,13 +55,13 @@ _NOT_ABLE = (
 _THING = r"(?:an?|any|legal|such|that|this)"
 _PROMPT = r"(?:passage|extract|excerpt|snippet|prompt)"
 
-# Matched with the whole first line of an answer.
+# Matched at the start of the first line.
 _PREAMBLE = _any(
     rf"{_SERVILE}[,.!:](?:[^\n]*\b{_OFFER}\b[^\n]*[:.!])?[*_]*\Z",
     rf"(?:here(?:['’]s| is| are)|below is|the following is)\b[^\n]*\b{_KIND}\b[^\n]*[:.][*_]*\Z",
     rf"i(?:['’]ve| have) (?:written|prepared)\b[^\n]*\b{_KIND}\b[^\n]*[:.][*_]*\Z",
 )
-# Matched with the whole last line.
+# Matched at the start of the last line.
 _CLOSING = _any(
     r"[*_(\[]*i hope (?:this|that|you)\b",
     r"[*_(\[]*(?:please )?let me know\b",
@@ -101,7 +102,7 @@ _CLOSERS = "\"'”’)]*_`"
 
 @dataclass(frozen=True, slots=True)
 class PromptContext:
-    """What an answer answers: the passage, and the prompt's own words around it."""
+    """The prompt of a reply: its passage, and its other text (see prompts.RenderedPrompt)."""
 
     passage: str
     instruction: str
@@ -111,139 +112,160 @@ OutputFilter = Callable[[Document, str, PromptContext], Document | Dropped]
 
 
 def build(config: OutputFilters) -> OutputFilter:
-    """A pure function of an answer, the server's word for why it ended, and what was asked.
+    """Returns a pure function of a reply, its finish reason and its prompt.
 
-    What was taken off a kept answer is named in its `meta["mended"]`, a list. A dropped one carries
-    the text that the gate saw.
+    It returns the document to keep, whose `meta["repaired"]` lists what was removed from it, or
+    the dropped document with the text to which the rules were applied.
     """
     detect = detector(config.language)
 
-    def foreign(text: str) -> Evidence | None:
-        found = detect(text)
-        if found is None or found[0] == config.language or found[1] < config.min_foreign_score:
+    def foreign_language(text: str) -> Evidence | None:
+        detected = detect(text)
+        if detected is None:
             return None
-        return {"language": found[0], "score": round(found[1], 3)}
+        language, score = detected
+        if language == config.language or score < config.min_foreign_score:
+            return None
+        return {"language": language, "score": round(score, 3)}
 
-    def faults(text: str, asked: PromptContext) -> Iterator[tuple[str, Evidence | None]]:
-        yield "refusal", _found(_REFUSAL, text[:_OPENING])
-        yield "template_leak", _found(_TEMPLATE, text)
-        yield "prompt_leak", prompt_leak(text, asked.instruction)
-        yield "meta_talk", _found(_META, text)
-        yield "copied", copied(text, asked.passage, config.max_copied, config.max_passage_coverage)
-        seen = quality.Text(text)
-        yield "too_short", quality.too_few_words(seen, config.min_words)
-        yield "too_long", quality.too_many_words(seen, config.max_words)
-        yield "language", foreign(text)
+    def failures(text: str, prompt: PromptContext) -> Iterator[tuple[str, Evidence | None]]:
+        """Yields (reason, evidence or None) of each rule, fast rules first."""
+        yield "refusal", _match(_REFUSAL, text[:_OPENING])
+        yield "template_leak", _match(_TEMPLATE, text)
+        yield "prompt_leak", prompt_leak(text, prompt.instruction)
+        yield "meta_talk", _match(_META, text)
+        yield (
+            "copied",
+            copied(text, prompt.passage, config.max_copied, config.max_passage_coverage),
+        )
+        parsed = quality.Text(text)
+        yield "too_short", quality.too_few_words(parsed, config.min_words)
+        yield "too_long", quality.too_many_words(parsed, config.max_words)
+        yield "language", foreign_language(text)
         if config.max_duplicate_lines:
-            yield "duplicate_lines", quality.duplicate_lines(seen, config.max_duplicate_lines)
+            yield "duplicate_lines", quality.duplicate_lines(parsed, config.max_duplicate_lines)
         if config.max_repeated_ngrams:
             yield "loop", repeated_ngrams(text, config.max_repeated_ngrams)
 
-    def gate(answer: Document, finish: str, asked: PromptContext) -> Document | Dropped:
-        text, mended = strip_frame(answer.text)
-        seen = replace(answer, text=text)
+    def output_filter(reply: Document, finish: str, prompt: PromptContext) -> Document | Dropped:
+        text, repaired = strip_framing(reply.text)
+        document = replace(reply, text=text)
         if match := _OPEN_REASONING.search(text):
-            return Dropped(seen, "reasoning", {"span": match[0]})
-        if finish == CUT and (whole := to_last_sentence(text)) != text:
+            return Dropped(document, "reasoning", {"span": match[0]})
+        if finish == TRUNCATED and (complete := to_last_sentence(text)) != text:
             if not config.repair_truncated:
-                return Dropped(seen, "cut_off", {"end": text[-60:]})
-            seen, mended = replace(answer, text=whole), [*mended, "cut_off"]
-        for reason, evidence in faults(seen.text, asked):
+                return Dropped(document, "cut_off", {"end": text[-60:]})
+            document, repaired = replace(reply, text=complete), [*repaired, "cut_off"]
+        for reason, evidence in failures(document.text, prompt):
             if evidence is not None:
-                return Dropped(seen, reason, evidence)
-        return replace(seen, meta=answer.meta | ({"mended": mended} if mended else {}))
+                return Dropped(document, reason, evidence)
+        return replace(document, meta=reply.meta | ({"repaired": repaired} if repaired else {}))
 
-    return gate
+    return output_filter
 
 
-def strip_frame(text: str) -> tuple[str, list[str]]:
-    """The text without reasoning, preamble and closing remark, and the names of what was there.
+def strip_framing(text: str) -> tuple[str, list[str]]:
+    r"""Removes reasoning, a preamble and closing remarks, and returns the names of those removed.
 
-    >>> strip_frame("Certainly! Here is the essay:\\n\\nHares run.\\n\\nI hope this helps!")
+    >>> strip_framing("Certainly! Here is the essay:\n\nHares run.\n\nI hope this helps!")
     ('Hares run.', ['preamble', 'closing'])
     """
-    mended = []
+    removed = []
     if match := _REASONING.match(text):
         text = text[match.end() :]
-        mended.append("reasoning")
+        removed.append("reasoning")
     text = text.strip()
-    first, gap, rest = text.partition("\n")
-    if gap and rest.strip() and len(first) <= _MOST_FRAME and _PREAMBLE.match(first.strip(" *_#")):
+    first, newline, rest = text.partition("\n")
+    has_rest = bool(newline and rest.strip())
+    if has_rest and len(first) <= _MAX_FRAMING and _PREAMBLE.match(first.strip(" *_#")):
         text = rest.strip()
-        mended.append("preamble")
-    ended = False
-    while True:
-        rest, gap, last = text.rpartition("\n")
-        if not (gap and rest.strip() and len(last) <= _MOST_FRAME and _CLOSING.match(last.strip())):
+        removed.append("preamble")
+    has_closing = False
+    while True:  # a reply may end with several closing remarks
+        rest, newline, last = text.rpartition("\n")
+        has_rest = bool(newline and rest.strip())
+        if not (has_rest and len(last) <= _MAX_FRAMING and _CLOSING.match(last.strip())):
             break
-        text, ended = rest.rstrip(), True
-    return text, [*mended, *(["closing"] if ended else [])]
+        text, has_closing = rest.rstrip(), True
+    return text, [*removed, *(["closing"] if has_closing else [])]
 
 
 def to_last_sentence(text: str) -> str:
-    """As much of a text as ends with a whole sentence, and not within a block of code.
+    """Returns the text up to its last complete sentence that is not inside a code block.
 
     >>> to_last_sentence("Hares run. They also e.g. hide in the")
     'Hares run.'
     """
     text = text.rstrip()
-    if text.count("```") % 2:
+    if text.count("```") % 2:  # the last code block is not closed
         text = text[: text.rindex("```")].rstrip()
     while text and not text.endswith("```"):
         before, _, last = text.rpartition("\n\n")
-        found = prose.sentences(last)
-        if found[-1].rstrip(_CLOSERS).endswith(_ENDS):
+        sentences = prose.sentences(last)
+        if sentences[-1].rstrip(_CLOSERS).endswith(_ENDS):
             return text
-        if len(found) > 1:
-            return _EMPTY_ITEM.sub("", text[: text.rindex(found[-1])]).rstrip()
+        if len(sentences) > 1:  # without the incomplete sentence and an empty list item before it
+            return _EMPTY_ITEM.sub("", text[: text.rindex(sentences[-1])]).rstrip()
         text = before.rstrip()
     return text
 
 
-def repeated_ngrams(text: str, most: float) -> Evidence | None:
-    """The share of a text's n-grams of words that it had before: what a model in a loop writes."""
+def repeated_ngrams(text: str, max_share: float) -> Evidence | None:
+    """Returns evidence of a loop: more than `max_share` of the word n-grams repeat earlier ones."""
     hashes_S = _ngrams(text, _REPEATED_WORDS)
-    first_S = np.unique(hashes_S, return_index=True)[1]
+    first_S = np.unique(hashes_S, return_index=True)[1]  # first position of each distinct n-gram
     share = (len(hashes_S) - len(first_S)) / max(1, len(hashes_S))
-    if share <= most:
+    if share <= max_share:
         return None
-    again = np.setdiff1d(np.arange(len(hashes_S)), first_S)
+    repeats = np.setdiff1d(np.arange(len(hashes_S)), first_S)
     return {
         "repeated": round(share, 3),
-        "span": excerpt(text, int(again[0]), _REPEATED_WORDS),
+        "span": excerpt(text, int(repeats[0]), _REPEATED_WORDS),
     }
 
 
-def copied(text: str, passage: str, most: float, most_recited: float) -> Evidence | None:
-    """Too much of the text is the passage's, or too much of the passage stands in the text."""
-    own_S, given_S = _ngrams(text, _COPIED_WORDS), _ngrams(passage, _COPIED_WORDS)
-    hits = np.flatnonzero(np.isin(own_S, given_S))
-    if not len(hits):
+def copied(
+    text: str, passage: str, max_copied: float, max_passage_coverage: float
+) -> Evidence | None:
+    """Returns evidence if the text and the passage share too many word n-grams.
+
+    Args:
+      text: a reply.
+      passage: the passage of its prompt.
+      max_copied: maximum share of the text's n-grams that occur in the passage; 0: no limit.
+      max_passage_coverage: maximum share of the passage's distinct n-grams that occur in the
+        text; 0: no limit.
+    """
+    text_S, passage_S = _ngrams(text, _COPIED_WORDS), _ngrams(passage, _COPIED_WORDS)
+    shared = np.flatnonzero(np.isin(text_S, passage_S))
+    if not len(shared):
         return None
-    share = len(hits) / len(own_S)
-    recited = float(np.isin(np.unique(given_S), own_S).mean())
-    if not (0 < most < share or 0 < most_recited < recited):
+    share = len(shared) / len(text_S)
+    coverage = float(np.isin(np.unique(passage_S), text_S).mean())
+    if not (0 < max_copied < share or 0 < max_passage_coverage < coverage):
         return None
     return {
         "copied": round(share, 3),
-        "recited": round(recited, 3),
-        "span": excerpt(text, int(hits[0]), _COPIED_WORDS),
+        "passage_coverage": round(coverage, 3),
+        "span": excerpt(text, int(shared[0]), _COPIED_WORDS),
     }
 
 
 def prompt_leak(text: str, instruction: str) -> Evidence | None:
-    """Runs of the instruction's own words in the text."""
-    own_S, given_S = _ngrams(text, _COPIED_WORDS), _ngrams(instruction, _COPIED_WORDS)
-    hits = np.flatnonzero(np.isin(own_S, given_S))
-    if len(hits) < _LEAKED_NGRAMS:
+    """Returns evidence if the text repeats word n-grams of the instruction."""
+    text_S, instruction_S = _ngrams(text, _COPIED_WORDS), _ngrams(instruction, _COPIED_WORDS)
+    shared = np.flatnonzero(np.isin(text_S, instruction_S))
+    if len(shared) < _LEAKED_NGRAMS:
         return None
-    return {"ngrams": len(hits), "span": excerpt(text, int(hits[0]), _COPIED_WORDS)}
+    return {"ngrams": len(shared), "span": excerpt(text, int(shared[0]), _COPIED_WORDS)}
 
 
 def _ngrams(text: str, n: int) -> U64:
+    """Returns the hash of each word n-gram of a text, in text order."""
     return ngrams(words([text]), n).hashes_S
 
 
-def _found(pattern: re.Pattern[str], text: str) -> Evidence | None:
+def _match(pattern: re.Pattern[str], text: str) -> Evidence | None:
+    """Returns the first match of a pattern as evidence."""
     match = pattern.search(text)
     return {"span": match[0]} if match else None

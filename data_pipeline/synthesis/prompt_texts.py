@@ -1,10 +1,11 @@
-"""What a teacher is asked to write for D2: a page of texts, to be read and changed.
+"""The texts of the prompts for synthetic text (tier D2), meant to be read and edited.
 
-A prompt is a category's passage, the instruction of a style, the sentence of an audience, and the
-closing rules, in this order. The paper (section 2.2) gives one prompt, for law: a long unit of a
-textbook course inspired by the passage, rigorous, engaging, applied, without title or introduction,
-of more than 1000 words. The others follow its pattern. Changing a word here changes the address of
-what is made with it; an answer to an unchanged prompt is still in the teacher's cache.
+A prompt consists of a passage of its category, the instruction of a style, a sentence about the
+audience, and the rules at the end, in this order. The paper (section 2.2) gives one prompt, for
+law: a long unit of a textbook course inspired by the passage, rigorous, engaging, applied, without
+title or introduction, of more than 1000 words. The others follow its pattern. An edit changes the
+address of the stages that use these texts; replies to unchanged prompts remain in the teacher's
+cache.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """What the passages of a category are, whom texts are written for, and in which styles."""
+    """A category of passages, with the audiences and the styles of the texts to write.
+
+    Attributes:
+      passage: a noun phrase that describes a passage.
+      audiences: name -> a sentence about the readers.
+      styles: name -> the instruction.
+    """
 
     passage: str
     audiences: dict[str, str]

@@ -1,4 +1,4 @@
-"""Which prompt a passage gets, and how it reads.
+"""Selection and rendering of the prompts for synthetic text.
 
 >>> len(all_prompts()["law"]), all_prompts()["law"][0].id
 (15, 'law/textbook/students')
@@ -17,20 +17,26 @@ from typing import NamedTuple
 from data_pipeline.synthesis import prompt_texts
 from data_pipeline.text import seeded_random
 
-OTHERWISE = "web"  # the category of prompts for a category that nothing is said of
+DEFAULT_CATEGORY = "web"  # the prompts of passages whose category has none
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`id` is CATEGORY/STYLE/AUDIENCE and stays while the words may change."""
+    """A prompt without its passage.
+
+    Attributes:
+      id: CATEGORY/STYLE/AUDIENCE; it stays the same when the texts are edited.
+      opening: the text before the passage.
+      instruction: the text after the passage.
+    """
 
     id: str
     opening: str
-    instruction: str  # what follows the passage
+    instruction: str
 
 
 class RenderedPrompt(NamedTuple):
-    """What is sent; the passage is `text[start:end]`."""
+    """The text that is sent to the teacher; the passage is `text[start:end]`."""
 
     text: str
     start: int
@@ -38,29 +44,29 @@ class RenderedPrompt(NamedTuple):
 
     @property
     def instruction(self) -> str:
-        """All but the passage."""
+        """The text without the passage."""
         return f"{self.text[: self.start]}\n{self.text[self.end :]}"
 
 
 @cache
 def all_prompts() -> dict[str, tuple[Prompt, ...]]:
-    """The prompts of each category: every style for every audience."""
+    """Returns the prompts of each category, one per style and audience."""
     return {
         name: tuple(
             Prompt(
                 f"{name}/{style}/{audience}",
                 prompt_texts.OPENING.format(passage=category.passage),
-                f"{what} {who} {prompt_texts.RULES}",
+                f"{instruction} {readers} {prompt_texts.RULES}",
             )
-            for style, what in category.styles.items()
-            for audience, who in category.audiences.items()
+            for style, instruction in category.styles.items()
+            for audience, readers in category.audiences.items()
         )
         for name, category in prompt_texts.CATEGORIES.items()
     }
 
 
 def category_of(category: str, mapping: Mapping[str, str]) -> str:
-    """The category of prompts for a document's own category; upper and lower case are one.
+    """Returns the category of prompts for a document's category, regardless of case.
 
     >>> category_of("Law", {}), category_of("encyclopedia", {"encyclopedia": "wiki"})
     ('law', 'wiki')
@@ -69,11 +75,11 @@ def category_of(category: str, mapping: Mapping[str, str]) -> str:
     """
     name = category.lower()
     name = mapping.get(name, name)
-    return name if name in prompt_texts.CATEGORIES else OTHERWISE
+    return name if name in prompt_texts.CATEGORIES else DEFAULT_CATEGORY
 
 
 def check(weights: Mapping[str, float], mapping: Mapping[str, str]) -> None:
-    """Raises ValueError for a category that has no prompts, and for weights that are none."""
+    """Raises ValueError for a category without prompts, and for invalid weights."""
     known = ", ".join(prompt_texts.CATEGORIES)
     for field, names in (("weights", weights), ("categories", mapping.values())):
         if unknown := sorted(set(names) - prompt_texts.CATEGORIES.keys()):
@@ -88,14 +94,25 @@ def check(weights: Mapping[str, float], mapping: Mapping[str, str]) -> None:
 
 
 def choose(prompts: Sequence[Prompt], seed: int, document: str, number: int) -> Prompt:
-    """The prompt of a document's passage of this number: by a hash, each next one another style
-    or audience, so that passages of one document differ in it while there are prompts left."""
+    """Returns the prompt of a document's passage, selected by a hash of the document's id.
+
+    Passages of one document get different prompts, as long as there are any.
+
+    Args:
+      prompts: the prompts of the passage's category.
+      seed: seed of the hash.
+      document: id of the document.
+      number: number of the passage in the document, from 0.
+    """
     first = seeded_random.hash64(seed, "prompt", document) % len(prompts)
+    # A prime that does not divide the number of prompts: its multiples visit every prompt once,
+    # and consecutive passages differ in style and audience.
     step = next(s for s in (7, 11, 13, 17, 19, 1) if len(prompts) % s)
     return prompts[(first + number * step) % len(prompts)]
 
 
 def render(prompt: Prompt, passage: str) -> RenderedPrompt:
+    """Inserts a passage into a prompt."""
     before = f"{prompt.opening}\n\n<passage>\n"
     text = f"{before}{passage}\n</passage>\n\n{prompt.instruction}"
     return RenderedPrompt(text, len(before), len(before) + len(passage))

@@ -1,14 +1,14 @@
-"""Seeds: the passages that a teacher is inspired by, spread evenly over topics.
+"""Seeds: the passages in the prompts for synthetic text, spread evenly over topics.
 
-Of each category as many seeds are drawn as its weight allows, and in a category every topic gives
-one in turn, in the order of a hash of the documents' ids, until there are enough; a topic that runs
-out leaves its turns to the others. What is drawn depends on the documents, not on their shards.
+The weight of a category determines its number of seeds. Within a category the topics provide seeds
+round-robin, each in the order of a hash of the document ids, until there are enough; an exhausted
+topic is skipped. The selection depends on the documents, not on their shards.
 
->>> there = [Candidate(f"hares/{k}", "part", 0, "web", passages=1) for k in range(9)]
->>> there.append(Candidate("tides/0", "part", 1, "web", passages=1))
->>> limit = limits({("web", 0): 9, ("web", 1): 1}, {"web": 2})
->>> drawn = draw(there, limit, {"web": 2}, seed=0)
->>> len(drawn), drawn[1].document
+>>> candidates = [Candidate(f"hares/{k}", "part", 0, "web", passages=1) for k in range(9)]
+>>> candidates.append(Candidate("tides/0", "part", 1, "web", passages=1))
+>>> limit = topic_limits({("web", 0): 9, ("web", 1): 1}, {"web": 2})
+>>> selected = draw(candidates, limit, {"web": 2}, seed=0)
+>>> len(selected), selected[1].document
 (2, 'tides/0')
 """
 
@@ -23,12 +23,20 @@ from data_pipeline.config import Synthesis
 from data_pipeline.storage.document import Document
 from data_pipeline.text import passages, seeded_random
 
-Key = tuple[str, int]  # category and topic
+CategoryTopic = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A document that may give seeds: its topic, its category of prompts, how many it can give."""
+    """A document that can provide seeds.
+
+    Attributes:
+      document: its id.
+      shard: name of its shard.
+      topic: its topic.
+      category: its category of prompts.
+      passages: estimated number of passages that can be cut from it.
+    """
 
     document: str
     shard: str
@@ -38,8 +46,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """So many seeds are to be cut from a document."""
+class SelectedDocument:
+    """A candidate from which `count` seeds are cut."""
 
     document: str
     shard: str
@@ -49,118 +57,146 @@ class Drawn:
 
 
 def passages_in(characters: int, config: Synthesis) -> int:
-    """How many seeds a document of this length can give, by estimate; 0 where it is too short."""
+    """Estimates how many seeds can be cut from a text of this length; 0 if it is too short."""
     if characters < passages.CHARACTERS_PER_WORD * config.min_passage_words:
         return 0
-    whole = characters // (passages.CHARACTERS_PER_WORD * config.max_passage_words)
-    return max(1, min(config.per_document, whole))
+    num_longest = characters // (passages.CHARACTERS_PER_WORD * config.max_passage_words)
+    return max(1, min(config.per_document, num_longest))
 
 
-def quotas(weights: Mapping[str, float], there: Iterable[str], documents: int) -> dict[str, int]:
-    """How many seeds each category gives: by weight among those that are there.
+def quotas(weights: Mapping[str, float], categories: Iterable[str], count: int) -> dict[str, int]:
+    """Distributes `count` seeds over the existing categories in proportion to their weights.
 
-    The largest remainders are rounded up, so that the sum is `documents`.
+    By the largest-remainder method, so that the sum is `count`.
 
     >>> quotas({"web": 2, "law": 1, "math": 5}, ["law", "web"], 10)
     {'law': 3, 'web': 7}
+
+    Args:
+      weights: weight by category; a category without one gets no seeds.
+      categories: the categories of the candidates.
+      count: number of seeds.
     """
-    names = sorted(name for name in set(there) if weights.get(name, 0) > 0)
+    names = sorted(name for name in set(categories) if weights.get(name, 0) > 0)
     total = sum(weights[name] for name in names)
-    exact = {name: documents * weights[name] / total for name in names}
+    exact = {name: count * weights[name] / total for name in names}
     rounded = {name: int(exact[name]) for name in names}
-    missing = documents - sum(rounded.values()) if names else 0
+    missing = count - sum(rounded.values()) if names else 0
     for name in sorted(names, key=lambda n: (rounded[n] - exact[n], n))[:missing]:
         rounded[name] += 1
     return rounded
 
 
-def limits(there: Mapping[Key, int], quota: Mapping[str, int]) -> dict[Key, int]:
-    """How many seeds of each category and topic can be needed, given how many passages it has.
+def topic_limits(
+    available: Mapping[CategoryTopic, int], quota: Mapping[str, int]
+) -> dict[CategoryTopic, int]:
+    """Returns the maximum number of seeds that each topic of a category has to provide.
 
-    Topics give in turns, so that none gives more than the level at which all together have enough.
+    Topics provide seeds round-robin, so none has to provide more than the smallest number of
+    rounds after which all topics together have provided the quota.
 
-    >>> limits({("web", 0): 90, ("web", 1): 2, ("web", 2): 50}, {"web": 10})
+    >>> topic_limits({("web", 0): 90, ("web", 1): 2, ("web", 2): 50}, {"web": 10})
     {('web', 0): 4, ('web', 1): 2, ('web', 2): 4}
+
+    Args:
+      available: number of passages by category and topic.
+      quota: number of seeds by category.
     """
-    found: dict[Key, int] = {}
-    for category, most in quota.items():
-        sizes = {key: size for key, size in there.items() if key[0] == category}
-        low, high = 0, most
-        while low < high:  # the smallest level that is enough, or `most` where none is
-            level = (low + high) // 2
-            if sum(min(size, level) for size in sizes.values()) >= most:
-                high = level
+    limit: dict[CategoryTopic, int] = {}
+    for category, count in quota.items():
+        sizes = {key: size for key, size in available.items() if key[0] == category}
+        # Binary search for the smallest sufficient number of rounds; `count` if none suffices.
+        low, high = 0, count
+        while low < high:
+            rounds = (low + high) // 2
+            if sum(min(size, rounds) for size in sizes.values()) >= count:
+                high = rounds
             else:
-                low = level + 1
-        found |= {key: min(size, low) for key, size in sizes.items()}
-    return found
+                low = rounds + 1
+        limit |= {key: min(size, low) for key, size in sizes.items()}
+    return limit
 
 
 def draw(
-    candidates: Iterable[Candidate], limit: Mapping[Key, int], quota: Mapping[str, int], seed: int
-) -> list[Drawn]:
-    """The documents that give seeds, in the order of their ids.
+    candidates: Iterable[Candidate],
+    limit: Mapping[CategoryTopic, int],
+    quota: Mapping[str, int],
+    seed: int,
+) -> list[SelectedDocument]:
+    """Returns the documents that provide seeds, ordered by id.
 
-    Every document of a topic gives its first passage before one gives a second. Memory: about 600
-    bytes a seed, however many candidates there are.
+    Every document of a topic provides its first passage before any provides a second one. Memory:
+    approximately 600 bytes per seed, regardless of the number of candidates.
 
     Args:
-      limit: what `limits` answers for these candidates.
-      quota: how many seeds each category gives.
+      candidates: the documents, in any order.
+      limit: `topic_limits` of these candidates.
+      quota: number of seeds by category.
+      seed: seed of the hash that orders the documents of a topic.
     """
-    kept: dict[Key, list[tuple[int, int, str, str]]] = {}
+    # Per category and topic a heap of (-number of the passage, -hash of the document, document,
+    # shard): its root is the last of the passages that are kept so far, in round-robin order.
+    kept: dict[CategoryTopic, list[tuple[int, int, str, str]]] = {}
     for candidate in candidates:
         key = (candidate.category, candidate.topic)
-        most = limit.get(key, 0)
+        max_seeds = limit.get(key, 0)
         heap = kept.setdefault(key, [])
         hashed = seeded_random.hash64(seed, "seed", candidate.document)
-        for number in range(min(candidate.passages, most)):
-            # The smallest entry of the heap is the one of the last number and the largest hash.
+        for number in range(min(candidate.passages, max_seeds)):
             entry = (-number, -hashed, candidate.document, candidate.shard)
-            if len(heap) < most:
+            if len(heap) < max_seeds:
                 heapq.heappush(heap, entry)
             elif entry > heap[0]:
                 heapq.heapreplace(heap, entry)
     count: Counter[tuple[str, str, int, str]] = Counter()
-    for category, most in quota.items():
+    for category, num_seeds in quota.items():
+        # Sorting by `turn` first makes the topics alternate.
         turns = [
             (turn, -hashed, document, shard, topic)
             for (name, topic), heap in kept.items()
             if name == category
             for turn, (_, hashed, document, shard) in enumerate(sorted(heap, reverse=True))
         ]
-        for _, _, document, shard, topic in sorted(turns)[:most]:
+        for _, _, document, shard, topic in sorted(turns)[:num_seeds]:
             count[document, shard, topic, category] += 1
-    return [Drawn(*which, number) for which, number in sorted(count.items())]
+    return [SelectedDocument(*document, number) for document, number in sorted(count.items())]
 
 
-def cut(document: Document, drawn: Drawn, source: str, config: Synthesis) -> Iterator[Document]:
-    """The seeds of a document: passages that do not overlap, of whole paragraphs or sentences.
+def cut(
+    document: Document, selected: SelectedDocument, source: str, config: Synthesis
+) -> Iterator[Document]:
+    """Yields the seeds of a document: passages of whole paragraphs or sentences, without overlap.
 
-    A seed is a document whose text is the passage; its id is SOURCE/DOCUMENT/NUMBER and its meta
-    tells the document ("from", "from_source"), where the passage lies in it ("start", "end", in
-    characters), its topic and its number. There are fewer than asked for where the document has no
-    more passages of the right length.
+    A seed is a document whose text is the passage. Its id is SOURCE/DOCUMENT/NUMBER. Its meta has
+    the document ("from", "from_source"), the passage's position in it ("start", "end", in
+    characters), its topic and its number. There are fewer than `selected.count` seeds if the
+    document has no more passages of a permitted length.
+
+    Args:
+      document: the document.
+      selected: the number of seeds, and the topic and category of the document.
+      source: source of the seeds.
+      config: the permitted lengths and the seed of the random selection.
     """
-    found = passages.draw(
+    cut_passages = passages.draw(
         document.text,
         (config.min_passage_words, config.max_passage_words),
-        drawn.count,
+        selected.count,
         seeded_random.seeded(config.seed, "passage", document.id),
-        code=drawn.category == "code",
+        code=selected.category == "code",
     )
-    for number, passage in enumerate(found):
+    for number, passage in enumerate(cut_passages):
         yield Document(
             f"{source}/{document.id}/{number}",
             passage.text,
             source,
-            drawn.category,
+            selected.category,
             {
                 "from": document.id,
                 "from_source": document.source,
                 "start": passage.start,
                 "end": passage.start + len(passage.text),
-                "topic": drawn.topic,
+                "topic": selected.topic,
                 "number": number,
             },
         )

@@ -90,14 +90,14 @@ def choose(task: Task[Synthesis, None]) -> Ledger:
     an estimate) and what was drawn.
     """
     config = task.settings
-    by_topic: Counter[seeds.Key] = Counter()
+    by_topic: Counter[seeds.CategoryTopic] = Counter()
     for candidate in _candidates(task):
         by_topic[candidate.category, candidate.topic] += candidate.passages
     there: Counter[str] = Counter()
     for (category, _), passages in by_topic.items():
         there[category] += passages
     quota = seeds.quotas(config.weights, there, config.documents)
-    limit = seeds.limits(by_topic, quota)
+    limit = seeds.topic_limits(by_topic, quota)
     drawn = seeds.draw(_candidates(task), limit, quota, config.seed)
     rows: dict[str, list[list[object]]] = {file.name: [] for file in task.inputs}
     found: Counter[str] = Counter()
@@ -133,7 +133,7 @@ def cut_from_shard(task: Task[Synthesis, SeedInputs]) -> Ledger:
     config = task.settings
     with task.side.chosen.verified() as path:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    drawn = {row[0]: seeds.Drawn(row[0], task.shard, *row[1:]) for row in rows}
+    drawn = {row[0]: seeds.SelectedDocument(row[0], task.shard, *row[1:]) for row in rows}
     missing: Counter[str] = Counter()
     with ShardOutput(task, "seeds") as output:
         for document in documents_of(task) if drawn else ():

@@ -237,7 +237,7 @@ def judge_shard(task: Task[FilterSettings, FilterInputs]) -> Ledger:
             judged = gate(answer, answer.meta["finish"], asked)
             if isinstance(judged, Document):
                 changed = output.ledger.of(judged.source).changed
-                changed.update(judged.meta.pop("mended", ()))
+                changed.update(judged.meta.pop("repaired", ()))
                 if profile := task.settings.profiles.get(judged.category):
                     cleaned, found = replace_personal_information(judged.text, profile)
                     judged = replace(judged, text=cleaned)

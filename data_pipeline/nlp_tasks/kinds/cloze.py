@@ -1,4 +1,4 @@
-"""Cloze: a word is left out of a sentence."""
+"""Cloze tasks: a sentence in which one word is replaced by a blank."""
 
 from __future__ import annotations
 
@@ -12,41 +12,46 @@ from data_pipeline.nlp_tasks.kinds.source_text import (
     NlpTask,
     SentenceContext,
     SourceText,
-    trim,
+    last_sentences,
 )
 from data_pipeline.text import distractors, prose
 
 
-def cloze(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
-    """A sentence with a gap, after the sentences before it."""
-    for place, match, context in gaps(material, random_):
-        text = f"{context} {with_blank(place.sentence, match)}".strip()
+def cloze(source: SourceText, random_: random.Random) -> Iterator[NlpTask]:
+    """Yields a sentence with a blank, after the sentences before it."""
+    for sentence, match, context in choose_words(source, random_):
+        text = f"{context} {with_blank(sentence.text, match)}".strip()
         if len(text.split()) >= 12:
             yield rendering.cloze(text, match[0], random_)
 
 
-def gaps(
-    material: SourceText, random_: random.Random
+def choose_words(
+    source: SourceText, random_: random.Random
 ) -> Iterator[tuple[SentenceContext, re.Match[str], str]]:
-    """Sentences in random order: (place, the word to leave out, a context without it)."""
-    for place in random_.sample(material.places, len(material.places)):
-        before = place.before[-2:]
+    """Yields sentences in random order, each with the word to leave out and with its context.
+
+    The context is at most two sentences before the sentence. It does not contain the word.
+    """
+    for sentence in random_.sample(source.sentences, len(source.sentences)):
+        before = sentence.before[-2:]
         if not all(map(prose.is_plain, before)):
             before = []
-        if not before and not prose.stands_alone(place.sentence):
+        if not before and not prose.stands_alone(sentence.text):
             continue
-        context = trim(before, MAX_CONTEXT_WORDS)
-        # Not in the first third, where nothing leads up to it; numbers only if said elsewhere too.
+        context = last_sentences(before, MAX_CONTEXT_WORDS)
+        # Not in the first third of the sentence, where nothing indicates the word. A number only
+        # if it also occurs elsewhere in the text, otherwise it cannot be inferred.
         matches = [
             match
-            for match in distractors.cloze_positions(place.sentence)
-            if match.start() > len(place.sentence) / 3
+            for match in distractors.cloze_positions(sentence.text)
+            if match.start() > len(sentence.text) / 3
             and not distractors.contains_stem(match[0], context)
-            and (not match[0][0].isdigit() or material.text.count(match[0]) > 1)
+            and (not match[0][0].isdigit() or source.text.count(match[0]) > 1)
         ]
         if matches:
-            yield place, random_.choice(matches), context
+            yield sentence, random_.choice(matches), context
 
 
 def with_blank(sentence: str, match: re.Match[str]) -> str:
+    """Replaces the matched word of a sentence by a blank."""
     return sentence[: match.start()] + rendering.BLANK + sentence[match.end() :]

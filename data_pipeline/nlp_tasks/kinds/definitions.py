@@ -1,4 +1,4 @@
-"""Sentences that say what something is."""
+"""Sentences that define a term, such as "A leveret is a young hare that ..."."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KIND = r"(?:an? |one of |any |the (?:[\w-]+ ){1,4}(?:of|that|which|who|for|by|t
 DEFINITION = re.compile(
     rf"(?P<subject>(?:An? |The )?{_NAME}) (?P<verb>is|are|was|were) (?P<predicate>{_KIND})\Z"
 )
-# "a better plan", "the same thing", "a very large one": a judgement or a phrase, no definition
+# "a better plan", "the same thing", "a very large one": a judgment or a phrase, no definition
 _NO_DEFINITION = re.compile(
     rf"(?:an?|the|one of the|any) (?:\w+ly |very |more |most |less )?"
     rf"(?:[a-z]+ (?:one|thing|factor|group|way)|{'|'.join(sorted(JUDGMENT))})\b"
@@ -22,15 +22,18 @@ _PERSON = re.compile(rf"\b(?:\w{{4,}}(?:ist|ian)|{'|'.join(sorted(PERSON))})\b")
 _CONNECTORS = frozenset({"a", "an", "the", "of", "and"})
 
 
-def what_is(match: re.Match[str], material: SourceText) -> str:
+def question_of(match: re.Match[str], source: SourceText) -> str:
+    """Returns the question that a definition answers: "What is a leveret?"."""
     subject = match["subject"]
-    person = subject.istitle() and " " in subject and _PERSON.search(match["predicate"][:60])
-    return f"{'Who' if person else 'What'} {match['verb']} {inside(subject, material)}?"
+    is_person = subject.istitle() and " " in subject and _PERSON.search(match["predicate"][:60])
+    inside = inside_sentence(subject, source)
+    return f"{'Who' if is_person else 'What'} {match['verb']} {inside}?"
 
 
-def defines(match: re.Match[str]) -> bool:
+def is_definition(match: re.Match[str]) -> bool:
+    """Returns whether a match of DEFINITION defines its subject by other words."""
     return (
-        names_something(match["subject"])
+        is_term(match["subject"])
         and not _NO_DEFINITION.match(match["predicate"])
         and not distractors.contains_stem(
             match["subject"].split()[-1].strip("`"), match["predicate"]
@@ -38,8 +41,11 @@ def defines(match: re.Match[str]) -> bool:
     )
 
 
-def names_something(subject: str) -> bool:
-    """A term or a name; not "The reason", "What follows", "Tribalism in this sense"."""
+def is_term(subject: str) -> bool:
+    """Returns whether a subject is a term or a name.
+
+    "The reason", "What follows" and "Tribalism in this sense" are not.
+    """
     names = [name.strip("`").lower() for name in subject.split()]
     names = names[1:] if names[0] in _CONNECTORS else names
     if not names or names[0] in CONTEXT_DEPENDENT or names[0].endswith("ing"):
@@ -50,13 +56,18 @@ def names_something(subject: str) -> bool:
     )
 
 
-def inside(subject: str, material: SourceText) -> str:
-    """Inside a sentence: "The hare" -> "the hare", "Coffee" -> "coffee"; "Berlin" stays."""
+def inside_sentence(subject: str, source: SourceText) -> str:
+    """Returns a subject as it is written inside a sentence.
+
+    "The hare" becomes "the hare". "Coffee" becomes "coffee" if the document has the word in lower
+    case; "Berlin" remains.
+    """
     first = subject.split()[0]
-    if first in ("A", "An", "The") or f" {first.lower()} " in material.text:
+    if first in ("A", "An", "The") or f" {first.lower()} " in source.text:
         return subject[0].lower() + subject[1:]
     return subject
 
 
-def capital(text: str) -> str:
+def capitalize_first(text: str) -> str:
+    """Returns a text with its first letter in upper case."""
     return text[0].upper() + text[1:]

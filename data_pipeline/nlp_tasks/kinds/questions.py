@@ -1,4 +1,4 @@
-"""Questions that a document asks, or answers without having been asked."""
+"""Questions with answers: those that a document contains, and those that its sentences answer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from data_pipeline.nlp_tasks.kinds import rendering, templates
 from data_pipeline.nlp_tasks.kinds.definitions import (
     DEFINITION,
-    capital,
-    defines,
-    inside,
-    names_something,
-    what_is,
+    capitalize_first,
+    inside_sentence,
+    is_definition,
+    is_term,
+    question_of,
 )
 from data_pipeline.nlp_tasks.kinds.functions import functions
 from data_pipeline.nlp_tasks.kinds.source_text import (
     NlpTask,
     SentenceContext,
     SourceText,
-    fill,
-    passage,
+    passage_around,
+    render,
 )
 
 _PAIRS = re.compile(
@@ -57,73 +57,79 @@ _HOW_MANY = re.compile(
 )
 
 
-def question_answering(material: SourceText, random_: random.Random) -> Iterator[NlpTask]:
-    """Written-out questions first; then functions, definitions, dates and counts."""
-    pairs = list(_PAIRS.finditer(material.text))
+def question_answering(source: SourceText, random_: random.Random) -> Iterator[NlpTask]:
+    """Yields questions of the text, then those about functions, definitions, dates and counts."""
+    pairs = list(_PAIRS.finditer(source.text))
     random_.shuffle(pairs)
     for pair in pairs:
         question = re.sub(
             r" \((?:is|are|was|were)\)| (?=\?$)", "", " ".join(pair["question"].split())
         )
         answer = _RESTATED.sub("", pair["answer"].strip())
-        answer = shorten(answer, _MAX_ANSWER_WORDS)
+        answer = first_sentences(answer, _MAX_ANSWER_WORDS)
         if re.search(r"\d = \d|= [\d(]", answer):
-            yield fill(templates.WORKED_PROBLEM, answer, random_, question=question)
+            yield render(templates.WORKED_PROBLEM, answer, random_, question=question)
         elif answer:
             yield rendering.question(question, answer, "", random_)
-    yield from functions(material, random_)
-    places = list(material.places)
-    random_.shuffle(places)
-    for place in places:
-        yield from _question(place, material, random_)
+    yield from functions(source, random_)
+    sentences = list(source.sentences)
+    random_.shuffle(sentences)
+    for sentence in sentences:
+        yield from _questions_about(sentence, source, random_)
 
 
-def _question(
-    place: SentenceContext, material: SourceText, random_: random.Random
+def _questions_about(
+    sentence: SentenceContext, source: SourceText, random_: random.Random
 ) -> Iterator[NlpTask]:
-    sentence = place.sentence
-    if match := DEFINITION.match(sentence):
-        if defines(match):
-            answer = random_.choice((sentence, capital(match["predicate"])))
-            yield from _ask(what_is(match, material), answer, place, random_)
-    elif match := _WHEN.match(sentence):
-        if names_something(match["subject"]):
-            asked = f"When {match['be']} {inside(match['subject'], material)} {match['verb']}?"
-            answer = capital(match["when"]) + "."
-            yield from _ask(asked, answer, place, random_, must_read=True)
-    elif (match := _HOW_MANY.match(sentence)) and names_something(match["subject"]):
+    """Yields a question that the sentence answers, if it is a definition, a date or a count."""
+    text = sentence.text
+    if match := DEFINITION.match(text):
+        if is_definition(match):
+            answer = random_.choice((text, capitalize_first(match["predicate"])))
+            yield from _task(question_of(match, source), answer, sentence, random_)
+    elif match := _WHEN.match(text):
+        if is_term(match["subject"]):
+            subject = inside_sentence(match["subject"], source)
+            question = f"When {match['be']} {subject} {match['verb']}?"
+            answer = capitalize_first(match["when"]) + "."
+            yield from _task(question, answer, sentence, random_, needs_passage=True)
+    elif (match := _HOW_MANY.match(text)) and is_term(match["subject"]):
         do = {"has": "does", "have": "do", "had": "did"}.get(match["verb"], "does")
         verb = "contain" if match["verb"].startswith("contain") else "have"
-        subject = inside(match["subject"], material)
-        answer = capital(match["count"]) + "."
-        asked = f"How many {match['noun']} {do} {subject} {verb}?"
-        yield from _ask(asked, answer, place, random_, must_read=True)
+        subject = inside_sentence(match["subject"], source)
+        answer = capitalize_first(match["count"]) + "."
+        question = f"How many {match['noun']} {do} {subject} {verb}?"
+        yield from _task(question, answer, sentence, random_, needs_passage=True)
 
 
-def _ask(
+def _task(
     question: str,
     answer: str,
-    place: SentenceContext,
+    sentence: SentenceContext,
     random_: random.Random,
-    must_read: bool = False,
+    needs_passage: bool = False,
 ) -> Iterator[NlpTask]:
-    """With the passage where that is more than the answer; else alone, if it need not be read."""
-    context = passage(place)
-    must_read = must_read or re.match(r"\w+ \w+ the ", question) is not None
-    is_more = len(context) > len(place.sentence) + 40
-    if is_more and (must_read or random_.random() < 0.5):
+    """Yields the question with or without its passage, if it can be answered that way.
+
+    A passage is shown only if it holds more than the answer. A question with a definite subject
+    ("What is the ...") cannot be answered without its passage.
+    """
+    context = passage_around(sentence)
+    needs_passage = needs_passage or re.match(r"\w+ \w+ the ", question) is not None
+    is_longer = len(context) > len(sentence.text) + 40
+    if is_longer and (needs_passage or random_.random() < 0.5):
         yield rendering.question(question, answer, context, random_)
-    elif not must_read:
+    elif not needs_passage:
         yield rendering.question(question, answer, "", random_)
 
 
-def shorten(text: str, most: int) -> str:
-    """Whole sentences from the beginning, at most so many words; "" if not even one fits."""
-    if len(text.split()) <= most:
+def first_sentences(text: str, max_words: int) -> str:
+    """Returns the first sentences of at most `max_words` words; "" if the first one is longer."""
+    if len(text.split()) <= max_words:
         return text
-    taken = 0
+    end = 0
     for match in re.finditer(r"[.!?][\"”’)]*\s", text):
-        if len(text[: match.end()].split()) > most:
+        if len(text[: match.end()].split()) > max_words:
             break
-        taken = match.end()
-    return text[:taken].strip()
+        end = match.end()
+    return text[:end].strip()

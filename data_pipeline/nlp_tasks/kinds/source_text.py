@@ -1,4 +1,4 @@
-"""What tasks are made of: a document's plain sentences, where they stand, and its vocabulary."""
+"""The text from which tasks are made: its plain sentences with their context, and its words."""
 
 from __future__ import annotations
 
@@ -12,88 +12,95 @@ from data_pipeline.text import distractors, prose
 
 MAX_CONTEXT_WORDS = 120
 
-_MAX_CHARACTERS = 40_000  # of a long document: one stretch of it
-_WORKED = re.compile(r"^Question:.*^Answer:.* = [\d(]", re.M | re.S)
+_MAX_CHARACTERS = 40_000  # of a longer document, a random excerpt of this length is used
+_WORKED_PROBLEM = re.compile(r"^Question:.*^Answer:.* = [\d(]", re.M | re.S)
 
 
 class NlpTask(NamedTuple):
-    text: str  # prompt and answer
-    answer: str  # the end of the text
+    """A task: `text` is the prompt followed by the answer, so it ends with `answer`."""
+
+    text: str
+    answer: str
 
 
 class SentenceContext(NamedTuple):
-    """A sentence and where it stands."""
+    """A plain sentence with the other sentences of its paragraph and the heading of its section."""
 
-    sentence: str
-    before: list[str]  # of its paragraph
+    text: str
+    before: list[str]
     after: list[str]
     heading: str
 
 
 @dataclass(slots=True)
 class SourceText:
-    """A document as the tasks see it."""
+    """A document, split into what the rules use.
+
+    Attributes:
+      text: the document, or an excerpt of a long one.
+      sections: its sections of prose.
+      sentences: its plain sentences (see prose.is_plain).
+      pool: the words of these sentences, from which distractors are chosen.
+    """
 
     text: str
     sections: list[prose.Section]
-    places: list[SentenceContext]  # the plain sentences
-    vocabulary: distractors.DistractorPool
+    sentences: list[SentenceContext]
+    pool: distractors.DistractorPool
 
     @classmethod
     def of(cls, text: str, random_: random.Random) -> SourceText:
+        """Parses a document; `random_` selects the excerpt of a long one."""
         if len(text) > _MAX_CHARACTERS:
             start = random_.randrange(len(text) - _MAX_CHARACTERS)
             start = text.find("\n\n", start) + 2 if "\n\n" in text[start:] else 0
             text = text[start : start + _MAX_CHARACTERS]
-        # A worked problem is a task as it is, and its sentences are no prose.
-        sections = [] if _WORKED.search(text) else prose.sections(text)
-        places = [
+        # A worked problem is a task as it is, and its sentences are not prose.
+        sections = [] if _WORKED_PROBLEM.search(text) else prose.sections(text)
+        sentences = [
             SentenceContext(sentence, paragraph[:i], paragraph[i + 1 :], section.heading)
             for section in sections
             for paragraph in section.paragraphs
             for i, sentence in enumerate(paragraph)
             if prose.is_plain(sentence)
         ]
-        return cls(
-            text,
-            sections,
-            places,
-            distractors.DistractorPool.from_sentences(place.sentence for place in places),
-        )
+        pool = distractors.DistractorPool.from_sentences(one.text for one in sentences)
+        return cls(text, sections, sentences, pool)
 
 
-def fill(templates: Sequence[str], answer: str, random_: random.Random, **parts: str) -> NlpTask:
-    """One of the phrasings, in which {answer} comes last."""
+def render(templates: Sequence[str], answer: str, random_: random.Random, **fields: str) -> NlpTask:
+    """Renders one of the templates, chosen at random, with the answer at its end."""
     template = random_.choice(templates)
     assert template.endswith("{answer}"), template
-    return NlpTask(template.format(answer=answer, **parts), answer)
+    return NlpTask(template.format(answer=answer, **fields), answer)
 
 
-def content(text: str) -> set[str]:
-    """The words of a text that carry its meaning, in lower case."""
-    found = {word.lower() for word in distractors.WORD.findall(text)}
-    return {word for word in found if len(word) > 3 and word not in distractors.STOP_WORDS}
+def content_words(text: str) -> set[str]:
+    """Returns the words of more than three letters that are not stop words, in lower case."""
+    lower = {word.lower() for word in distractors.WORD.findall(text)}
+    return {word for word in lower if len(word) > 3 and word not in distractors.STOP_WORDS}
 
 
-def passage(place: SentenceContext) -> str:
-    """The sentence within its paragraph, up to the limit of a context."""
-    before = trim(place.before, MAX_CONTEXT_WORDS - len(place.sentence.split()))
-    taken = [before, place.sentence] if before else [place.sentence]
-    room = MAX_CONTEXT_WORDS - len(" ".join(taken).split())
-    for sentence in place.after:
-        room -= len(sentence.split())
-        if room < 0 or not prose.is_plain(sentence):
+def passage_around(sentence: SentenceContext) -> str:
+    """Returns the sentence with as much of its paragraph as MAX_CONTEXT_WORDS allows."""
+    before = last_sentences(sentence.before, MAX_CONTEXT_WORDS - len(sentence.text.split()))
+    passage = [before, sentence.text] if before else [sentence.text]
+    remaining = MAX_CONTEXT_WORDS - len(" ".join(passage).split())
+    for following in sentence.after:
+        remaining -= len(following.split())
+        if remaining < 0 or not prose.is_plain(following):
             break
-        taken.append(sentence)
-    return " ".join(taken)
+        passage.append(following)
+    return " ".join(passage)
 
 
-def trim(sentences: list[str], most: int) -> str:
-    """The last of the sentences that fit together."""
-    taken: list[str] = []
+def last_sentences(sentences: Sequence[str], max_words: int) -> str:
+    """Returns the last plain sentences that together have at most `max_words` words."""
+    chosen: list[str] = []
+    remaining = max_words
     for sentence in reversed(sentences):
-        most -= len(sentence.split())
-        if most < 0 or not prose.is_plain(sentence):
+        remaining -= len(sentence.split())
+        if remaining < 0 or not prose.is_plain(sentence):
             break
-        taken.insert(0, sentence)
-    return " ".join(taken)
+        chosen.insert(0, sentence)
+    return " ".join(chosen)

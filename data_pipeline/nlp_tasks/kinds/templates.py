@@ -1,6 +1,6 @@
-"""How tasks are put into words: one set of templates for all that writes tasks, by form.
+"""The templates of tasks by kind, for the tasks of rules and of a teacher.
 
-In each, {answer} comes last. `rendering.py` chooses among them.
+Each ends with {answer}. `rendering.py` selects one of them at random.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ TEXT_OF_TITLE = (
 
 
 class TrueFalseTemplate(NamedTuple):
-    """A template and how it says that a statement holds, and that it does not."""
+    """A template, and its words for a true and for a false statement."""
 
     template: str
     yes: str
@@ -198,10 +198,10 @@ PARAPHRASE = (
 
 
 class Listing(NamedTuple):
-    """A template and what stands between the entries of the list that it asks for."""
+    """A template that requests a list, and the separator of the list's entries."""
 
     template: str
-    between: str
+    separator: str
 
 
 KEYWORDS = (

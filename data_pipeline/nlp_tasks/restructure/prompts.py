@@ -1,7 +1,7 @@
-"""What a teacher is asked: a passage, a topic where there is one, and examples of the task.
+"""The prompts that request a task: instructions, two examples, a topic if known, and the passage.
 
-The content follows the paper's section 2.3; the words are this project's. The examples of each kind
-pass the checks that answers have to pass.
+The content follows section 2.3 of the paper; the wording is this project's. The examples of each
+kind pass the checks that replies have to pass.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ SYSTEM = (
 
 
 class Wording(NamedTuple):
-    """How a kind of task is asked for: one of `asks`, then what the object holds."""
+    """The instructions for a kind of task.
 
-    asks: tuple[str, ...]
-    holds: str
+    Attributes:
+      instructions: phrasings of the instruction, one of which is used.
+      fields: a description of the JSON object's fields.
+    """
+
+    instructions: tuple[str, ...]
+    fields: str
 
 
 _NEEDS_PASSAGE = (
@@ -130,7 +135,7 @@ _LEASE = (
     "has ended, the lease continues from month to month under the same terms."
 )
 
-# Kind -> (passage, the object that is asked for); two of them stand in a prompt.
+# Kind -> (passage, expected object) of examples, two of which are in a prompt.
 EXAMPLES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "question_answering": (
         (
@@ -309,7 +314,7 @@ EXAMPLES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         (_LEASE, {"title": "Notice before the End of a Lease"}),
     ),
 }
-_SHOWN = 2
+_NUM_EXAMPLES = 2  # per prompt
 
 _CATEGORIES = {
     "code": "The passage is program text. Ask about what it does, when and why, not about its "
@@ -322,19 +327,22 @@ _CATEGORIES = {
 
 
 def prompt(kind: str, passage: str, category: str, topic: str, random_: random.Random) -> str:
-    """What the teacher is asked as its user; wording, examples and their order are by chance.
+    """Returns the user message that requests a task about a passage.
 
     Args:
-      category: a key of _CATEGORIES adds a remark, any other adds none.
-      topic: what the passage is about, in a few words; "" where nobody knows.
+      kind: the kind of task.
+      passage: the passage.
+      category: category of the passage; a key of _CATEGORIES adds a remark.
+      topic: a few terms that describe the topic of the passage; "" if unknown.
+      random_: selects the instruction, the examples and their order.
     """
     wording = WORDINGS[kind]
-    parts = [random_.choice(wording.asks), f"The JSON object holds {wording.holds}"]
+    parts = [random_.choice(wording.instructions), f"The JSON object holds {wording.fields}"]
     if category in _CATEGORIES:
         parts.append(_CATEGORIES[category])
-    for text, example in random_.sample(EXAMPLES[kind], _SHOWN):
-        shown = json.dumps(example, ensure_ascii=False)
-        parts.append(f"Passage:\n{text}\n\nJSON:\n{shown}")
+    for text, example in random_.sample(EXAMPLES[kind], _NUM_EXAMPLES):
+        value = json.dumps(example, ensure_ascii=False)
+        parts.append(f"Passage:\n{text}\n\nJSON:\n{value}")
     if topic:
         parts.append(f"The next passage belongs to the topic: {topic}")
     parts.append(f"Passage:\n{passage}\n\nJSON:")

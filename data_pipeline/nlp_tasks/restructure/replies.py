@@ -1,7 +1,7 @@
-r"""JSON objects in what a teacher wrote: fenced or bare, with text around them, commas too many.
+r"""JSON objects in a teacher's reply: fenced or bare, with text around them or trailing commas.
 
-Only what stands there is read. A value that is cut off, given twice or no JSON is no object;
-nothing is completed or guessed.
+Nothing is completed or guessed. An object that is truncated, has a key twice or is not valid JSON
+is ignored.
 
 >>> objects('Sure!\n```json\n{"title": "Tides",}\n```')
 [{'title': 'Tides'}]
@@ -16,81 +16,90 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# What a model writes before its answer, if it is one that thinks aloud.
-_THOUGHTS = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S)
+# The reasoning that some models write before their answer.
+_REASONING = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
 _NOT_BRACKET = re.compile(r'[^"{}\[\]]+')
-_SPARE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.S)
-_DEPTH = 50
+_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.S)
+_MAX_DEPTH = 50
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """The outermost JSON objects of a text, in order, each different one once."""
-    found: list[dict[str, Any]] = []
-    for candidate in _braced(_THOUGHTS.sub("", text)):
+    """Returns the outermost JSON objects of a text in order, without repetitions."""
+    values: list[dict[str, Any]] = []
+    for candidate in _braced(_REASONING.sub("", text)):
         value = _load(candidate)
-        if value is not None and value not in found:
-            found.append(value)
-    return found
+        if value is not None and value not in values:
+            values.append(value)
+    return values
 
 
 def _braced(text: str) -> Iterator[str]:
-    """Stretches from a brace to the one that closes it, braces in strings left aside."""
-    at = text.find("{")
-    while at >= 0:
-        end = _close(text, at)
-        if end is not None and _load(text[at:end]) is not None:
-            yield text[at:end]
-            at = text.find("{", end)
+    """Yields the outermost substrings in braces that are valid JSON objects."""
+    start = text.find("{")
+    while start >= 0:
+        end = _end_of(text, start)
+        if end is not None and _load(text[start:end]) is not None:
+            yield text[start:end]
+            start = text.find("{", end)
         else:
-            at = text.find("{", at + 1)
+            start = text.find("{", start + 1)
 
 
-def _close(text: str, start: int) -> int | None:
-    """Behind the bracket that closes the one at `start`, or None where there is none."""
-    open_: list[str] = []
-    at = start
-    while at < len(text):
-        sign = text[at]
-        if sign == '"':
-            match = _STRING.match(text, at)
-            if match is None:
+def _end_of(text: str, start: int) -> int | None:
+    """Returns the position after the bracket that closes the one at `start`; None without one.
+
+    Brackets inside strings are ignored. Nesting deeper than _MAX_DEPTH gives None.
+    """
+    expected: list[str] = []  # the closing brackets of all open ones
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == '"':
+            match = _STRING.match(text, position)
+            if match is None:  # a string that is not closed
                 return None
-            at = match.end()
+            position = match.end()
             continue
-        if sign in "{[":
-            open_.append("}" if sign == "{" else "]")
-            if len(open_) > _DEPTH:
+        if character in "{[":
+            expected.append("}" if character == "{" else "]")
+            if len(expected) > _MAX_DEPTH:
                 return None
-        elif sign in "}]":
-            if open_.pop() != sign:
+        elif character in "}]":
+            if expected.pop() != character:
                 return None
-            if not open_:
-                return at + 1
-        skipped = _NOT_BRACKET.match(text, at)
-        at = skipped.end() if skipped else at + 1
+            if not expected:
+                return position + 1
+        skipped = _NOT_BRACKET.match(text, position)
+        position = skipped.end() if skipped else position + 1
     return None
 
 
 def _load(text: str) -> dict[str, Any] | None:
-    for candidate in (text, _SPARE_COMMA.sub(lambda match: match[1] or "", text)):
+    """Parses a JSON object, if necessary without trailing commas; None if it is not valid."""
+    for candidate in (text, _TRAILING_COMMA.sub(lambda match: match[1] or "", text)):
         try:
-            # strict=False: a line break inside a string is read as one.
+            # strict=False permits a line break inside a string.
             value = json.loads(
-                candidate, strict=False, parse_constant=_refuse, object_pairs_hook=_once
+                candidate,
+                strict=False,
+                parse_constant=_reject_constant,
+                object_pairs_hook=_unique_keys,
             )
             json.dumps(value, ensure_ascii=False).encode()
-        except ValueError:  # no JSON, or a lone surrogate, which is no text
+        except ValueError:  # not JSON, or a lone surrogate, which cannot be encoded
             continue
         return value if isinstance(value, dict) else None
     return None
 
 
-def _refuse(constant: str) -> Any:
+def _reject_constant(constant: str) -> Any:
+    """Raises ValueError for NaN and Infinity, which Python reads as JSON by default."""
     raise ValueError(f"{constant} is not JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of these pairs. Raises ValueError if a key occurs twice."""
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key is given twice")
+        raise ValueError("a key occurs twice")
     return dict(pairs)

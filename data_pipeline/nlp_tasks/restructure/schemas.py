@@ -1,7 +1,7 @@
-"""The JSON that a teacher answers with, one schema for each kind of task.
+"""The JSON schemas of a teacher's replies, one per kind of task.
 
-A server that can hold a model to a schema gets it with the request; the answer is validated here
-all the same.
+The schema is sent with the request, for servers that can constrain a model's output to a schema.
+Replies are validated against it in any case.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _FLAG = {"type": "boolean"}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -25,7 +26,7 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 OPTIONS = 4
-KEYWORDS = 3, 8
+KEYWORDS = 3, 8  # minimum and maximum
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "question_answering": _object(question=_TEXT, answer=_TEXT, needs_passage=_FLAG),
@@ -46,25 +47,26 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-class Breach(NamedTuple):
-    """Where an object does not fit its schema, and how."""
+class SchemaViolation(NamedTuple):
+    """The part of an object that violates its schema, as a path like /options/2, and a message."""
 
-    at: str  # a path like /options/2
+    at: str
     detail: str
 
 
-def breach(kind: str, value: Any) -> Breach | None:
-    """The most telling way in which a value is not what the schema of its kind asks for, or None.
+def violation(kind: str, value: Any) -> SchemaViolation | None:
+    """Returns the most relevant violation of the schema of a kind, or None if the value is valid.
 
-    >>> breach("title", {"title": 3})
-    Breach(at='/title', detail="3 is not of type 'string'")
+    >>> violation("title", {"title": 3})
+    SchemaViolation(at='/title', detail="3 is not of type 'string'")
     """
     error = jsonschema.exceptions.best_match(_validator(kind).iter_errors(value))
     if error is None:
         return None
-    return Breach("".join(f"/{part}" for part in error.absolute_path), error.message)
+    return SchemaViolation("".join(f"/{part}" for part in error.absolute_path), error.message)
 
 
 @cache
 def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    """Returns the validator of a kind."""
     return jsonschema.Draft202012Validator(SCHEMAS[kind])

@@ -280,8 +280,11 @@ def test_settings_that_cannot_be_meant(changes: dict[str, Any], message: str) ->
 def test_examples_of_prompts_would_be_kept_if_they_were_answers(kind: str) -> None:
     assert len(EXAMPLES[kind]) == 3
     for passage, item in EXAMPLES[kind]:
-        assert schemas.breach(kind, item) is None
-        assert checks.object_to(kind, tasks.tidy(kind, item), checks.SourcePassage(passage)) is None
+        assert schemas.violation(kind, item) is None
+        assert (
+            checks.first_failure(kind, tasks.normalize(kind, item), checks.SourcePassage(passage))
+            is None
+        )
 
 
 # ---- replies

@@ -464,7 +464,7 @@ def test_answers_of_a_random_model_fit_their_schema_and_are_all_rejected(tmp_pat
     whole = [reply for reply in replies if reply.meta["finish"] == "stop"]
     assert len(replies) == 3 * 8 and len(whole) > 8
     for reply in whole:
-        assert schemas.breach(reply.meta["task"], json.loads(reply.text)) is None
+        assert schemas.violation(reply.meta["task"], json.loads(reply.text)) is None
     counts = judged.counts()["restructured"]
     assert (counts.documents_in, counts.kept) == (len(replies), 0)
     assert counts.dropped["invalid_json"] == counts.dropped["wrong_schema"] == 0

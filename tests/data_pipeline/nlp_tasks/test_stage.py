@@ -350,7 +350,7 @@ def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path
     assert all(len(encode(task.text)) <= 90 for task in written.values())
     for one in dropped.values():
         assert one.reason == "too_many_tokens"
-        assert one.evidence == {"tokens": len(encode(one.document.text)), "most": 90}
+        assert one.evidence == {"tokens": len(encode(one.document.text)), "max_tokens": 90}
         assert one.evidence["tokens"] > 90
     kinds: Counter[tuple[str, str]] = Counter()
     for ledger in found.ledgers():

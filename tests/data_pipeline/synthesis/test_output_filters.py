@@ -7,7 +7,7 @@ import pytest
 from data_pipeline.config import OutputFilters
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.synthesis import output_filters, prompts
-from data_pipeline.synthesis.output_filters import PromptContext, strip_frame, to_last_sentence
+from data_pipeline.synthesis.output_filters import PromptContext, strip_framing, to_last_sentence
 
 GOOD = (
     "Every spring the river carries silt from the hills down to the plain, where it settles in "
@@ -89,7 +89,7 @@ def test_honest_texts_stay_as_they_are(text: str) -> None:
     judged = judge(text)
     assert isinstance(judged, Document), judged
     assert judged.text == text
-    assert "mended" not in judged.meta
+    assert "repaired" not in judged.meta
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_honest_texts_stay_as_they_are(text: str) -> None:
 def test_frames_are_taken_off(before: str, after: str, names: list[str]) -> None:
     judged = judge(before + GOOD + after)
     assert isinstance(judged, Document)
-    assert judged.text == GOOD and judged.meta["mended"] == names
-    assert strip_frame(judged.text) == (GOOD, [])
+    assert judged.text == GOOD and judged.meta["repaired"] == names
+    assert strip_framing(judged.text) == (GOOD, [])
 
 
 def test_an_answer_that_is_all_frame_is_not_emptied() -> None:
-    assert strip_frame("Sure! Here is a story:") == ("Sure! Here is a story:", [])
+    assert strip_framing("Sure! Here is a story:") == ("Sure! Here is a story:", [])
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_cut_answer_ends_at_its_last_sentence(tail: str, kept: str) -> None:
     assert to_last_sentence(GOOD + tail) == GOOD + kept
     judged = judge(GOOD + tail, "length")
     assert isinstance(judged, Document) and judged.text == GOOD + kept
-    assert judged.meta.get("mended", []) == (["cut_off"] if tail != kept else [])
+    assert judged.meta.get("repaired", []) == (["cut_off"] if tail != kept else [])
 
 
 def test_cut_answers_can_be_dropped_instead() -> None:
@@ -155,7 +155,7 @@ def test_a_quotation_is_no_copy() -> None:
     assert isinstance(judge(quoted), Document)
     half = f"{GOOD} {' '.join(words[: len(words) * 3 // 4])}."
     judged = judge(half)
-    assert isinstance(judged, Dropped) and judged.evidence["recited"] > 0.6
+    assert isinstance(judged, Dropped) and judged.evidence["passage_coverage"] > 0.6
     assert judged.evidence["copied"] < 0.3
     free = output_filters.build(OutputFilters(min_words=20, max_copied=0, max_passage_coverage=0))
     assert isinstance(judge(half, gate=free), Document)

@@ -12,7 +12,7 @@ from data_pipeline.config import Synthesis
 from data_pipeline.storage.document import Document
 from data_pipeline.synthesis import prompt_texts, seeds
 from data_pipeline.synthesis import prompts as choice
-from data_pipeline.synthesis.seeds import Candidate, Drawn
+from data_pipeline.synthesis.seeds import Candidate, SelectedDocument
 
 # topic -> documents in it
 SIZES = {0: 500, 1: 60, 2: 40, 3: 5, -1: 3}
@@ -23,11 +23,13 @@ CANDIDATES = [
 ]
 
 
-def draw(candidates: list[Candidate], quota: dict[str, int], seed: int = 0) -> list[Drawn]:
-    there: Counter[seeds.Key] = Counter()
+def draw(
+    candidates: list[Candidate], quota: dict[str, int], seed: int = 0
+) -> list[SelectedDocument]:
+    there: Counter[seeds.CategoryTopic] = Counter()
     for one in candidates:
         there[one.category, one.topic] += one.passages
-    return seeds.draw(candidates, seeds.limits(there, quota), quota, seed)
+    return seeds.draw(candidates, seeds.topic_limits(there, quota), quota, seed)
 
 
 def drawn_by_topic(quota: int, seed: int = 0) -> Counter[int]:
@@ -51,11 +53,11 @@ def test_no_more_candidates_are_held_than_seeds_are_drawn() -> None:
     """A corpus has far more documents than there will be seeds."""
     there = Counter({("web", topic): 2 * number for topic, number in SIZES.items()})
     for quota in (1, 16, 100, 217):
-        limit = seeds.limits(there, {"web": quota})
+        limit = seeds.topic_limits(there, {"web": quota})
         assert quota <= sum(limit.values()) < quota + len(SIZES)
         without = {key: max(0, n - 1) for key, n in limit.items()}  # the level is not too high
         assert sum(without.values()) < quota
-    assert seeds.limits(there, {"web": 10**6}) == there
+    assert seeds.topic_limits(there, {"web": 10**6}) == there
 
 
 def test_where_there_are_too_few_all_are_drawn() -> None:
@@ -106,7 +108,9 @@ def test_a_seed_is_a_stretch_of_its_document() -> None:
     config = Synthesis(min_passage_words=10, max_passage_words=40)
     paragraphs = [" ".join(f"Word{p} runs{k} here." for k in range(8)) for p in range(30)]
     document = Document("web/1", "\n\n".join(paragraphs), "web", "web")
-    made = list(seeds.cut(document, Drawn("web/1", "s", 3, "web", 4), "synthetic_web", config))
+    made = list(
+        seeds.cut(document, SelectedDocument("web/1", "s", 3, "web", 4), "synthetic_web", config)
+    )
     assert len(made) == 4 and len({seed.id for seed in made}) == 4
     spans = sorted((seed.meta["start"], seed.meta["end"]) for seed in made)
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
@@ -116,7 +120,7 @@ def test_a_seed_is_a_stretch_of_its_document() -> None:
         assert 10 <= len(seed.text.split()) <= 40
         assert (seed.source, seed.category, seed.meta["topic"]) == ("synthetic_web", "web", 3)
     assert made == list(
-        seeds.cut(document, Drawn("web/1", "s", 3, "web", 4), "synthetic_web", config)
+        seeds.cut(document, SelectedDocument("web/1", "s", 3, "web", 4), "synthetic_web", config)
     )
 
 
