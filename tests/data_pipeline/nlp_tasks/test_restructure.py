@@ -246,7 +246,7 @@ def test_wordings_and_examples_vary_by_chance_and_repeat_by_name() -> None:
         for k in range(60)
         for one in asked(document(f"sea/{k}"))
     }
-    assert len(openings) == sum(len(wording.asks) for wording in WORDINGS.values()) == 24
+    assert len(openings) == sum(len(wording.instructions) for wording in WORDINGS.values()) == 24
     assert asked(document()) == asked(document())
     assert asked(document(), seed=1) != asked(document())
 
