@@ -1,7 +1,7 @@
-"""Files as chunks and chunks as lines: .gz and .zst are read to their verified end, never past it.
+"""Reads files as chunks and lines, plain or compressed.
 
-Python's gzip raises on a truncated file; python-zstandard's stream reader ends early without a
-word. `read_chunks` raises for both, so that a half-copied file is never taken for a short one.
+A .gz or .zst file is verified to its end: one that ends early raises an error, so that a partial copy
+is never taken for a complete file.
 """
 
 from __future__ import annotations
@@ -12,26 +12,37 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import zstandard
+from backports import zstd
 
-CHUNK_BYTES = 1 << 20
-TAIL_BYTES = 1 << 16  # read at a time where only the end of a line is looked for
-HEAD_BYTES = 4096  # what is kept of a line that is too long
+CHUNK_BYTES = 1 << 20  # of content
+READ_BYTES = 1 << 17  # of a compressed file, read at a time
+TAIL_BYTES = 1 << 16  # read at a time to find the end of a line
+HEAD_BYTES = 4096  # kept of a line that is too long
+# `zstd --long=31` needs a window of 2 GiB. Memory is allocated only if a frame requires it.
+_ANY_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
 
 class CorruptInputError(ValueError):
-    """A file's bytes are not what its format demands."""
+    """The bytes of a file do not follow its format."""
 
 
 class TruncatedInputError(CorruptInputError):
-    """A file ends before its format says so: a copy or download was cut."""
+    """A file ends before its format says so: a copy or download was interrupted."""
 
 
 def read_chunks(path: Path, name: str = "", chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Yields the content of `path`, decompressed by its suffix, in pieces of at most `chunk_bytes`.
+    """Yields the content of a file, decompressed by its suffix.
 
-    Concatenated gzip members and zstd frames are one content. `name` stands for the path in errors.
-    Raises TruncatedInputError or CorruptInputError with the file and how many bytes of content came before.
+    Concatenated gzip members or zstd frames are read as one content.
+
+    Args:
+      path: a file; .gz and .zst are decompressed.
+      name: replaces the path in error messages, unless "".
+      chunk_bytes: maximum size of a chunk.
+
+    Raises:
+      TruncatedInputError: the file ends inside a member or frame.
+      CorruptInputError: the file is not valid; both name the file and the bytes read so far.
     """
     name = name or str(path)
     done = 0
@@ -40,22 +51,31 @@ def read_chunks(path: Path, name: str = "", chunk_bytes: int = CHUNK_BYTES) -> I
             for chunk in _decompressed(file, path.suffix.lower(), chunk_bytes):
                 yield chunk
                 done += len(chunk)
-    except EOFError as error:  # gzip's word for a member without its end
-        raise TruncatedInputError(_message(name, "ends inside a gzip member", done)) from error
+    except EOFError as error:
+        part = "the zstd frame at its end" if path.suffix.lower() == ".zst" else "a gzip member"
+        raise TruncatedInputError(_message(name, f"ends inside {part}", done)) from error
     except (gzip.BadGzipFile, zlib.error) as error:  # BadGzipFile also for garbage after a member
         raise CorruptInputError(_message(name, f"is not valid gzip ({error})", done)) from error
-    except _ZstdError as error:
-        kind = TruncatedInputError if error.truncated else CorruptInputError
-        raise kind(_message(name, str(error), done)) from error
+    except zstd.ZstdError as error:
+        raise CorruptInputError(_message(name, f"is not valid zstd ({error})", done)) from error
 
 
 def lines_between(
     path: Path, start: int, stop: int, max_bytes: int = 1 << 62
 ) -> Iterator[tuple[int, bytes, int]]:
-    """Yields, as `split_lines`, the lines of an uncompressed file that begin in start..stop.
+    """Yields the lines of an uncompressed file that begin at a byte in [start, stop).
 
-    However a file is cut, each line is in the one piece in which it begins. Of the file no more is
-    read than the piece and the rest of its last line.
+    However a file is divided, each line belongs to exactly one piece: that in which it begins. Only
+    the piece and the rest of its last line are read.
+
+    Args:
+      path: the file.
+      start: first byte.
+      stop: byte after the last one.
+      max_bytes: longer lines are cut, as in `split_lines`.
+
+    Yields:
+      (offset in the file, line, length), as `split_lines`.
     """
     with path.open("rb") as file:
         first = _first_line(file, start, stop)
@@ -65,10 +85,10 @@ def lines_between(
 
 
 def _first_line(file: BinaryIO, start: int, stop: int) -> int:
-    """Where the first line begins that begins in start..stop; `stop` if none does."""
+    """Returns the offset of the first line that begins in [start, stop), or `stop`."""
     if start == 0:
         return 0
-    at = start - 1  # a line begins behind each newline in start-1..stop-1
+    at = start - 1  # a line begins after each newline in [start - 1, stop - 1)
     file.seek(at)
     while chunk := file.read(min(TAIL_BYTES, stop - 1 - at)):
         if (newline := chunk.find(b"\n")) >= 0:
@@ -78,7 +98,7 @@ def _first_line(file: BinaryIO, start: int, stop: int) -> int:
 
 
 def _chunks_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes start..stop, and on to the end of the line that goes on there."""
+    """Yields the bytes [start, stop), and the rest of a line that continues beyond them."""
     file.seek(start)
     end = b"\n"
     while chunk := file.read(min(CHUNK_BYTES, stop - start)):
@@ -94,19 +114,19 @@ def _chunks_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
 def split_lines(
     chunks: Iterable[bytes], max_bytes: int = 1 << 62
 ) -> Iterator[tuple[int, bytes, int]]:
-    r"""Yields (offset, line, length) with the newline taken off; offset and length in bytes.
+    r"""Yields (offset, line without newline, length) for each line; offset and length in bytes.
 
-    A line with `length > max_bytes` is cut to its first 4096 bytes; memory stays below `max_bytes`
-    and a chunk or two.
+    A line with `length > max_bytes` is cut to its first 4096 bytes. Memory stays below `max_bytes`
+    plus two chunks.
 
     >>> list(split_lines([b"one\ntw", b"o\n\nlonger"], max_bytes=5))
     [(0, b'one', 3), (4, b'two', 3), (8, b'', 0), (9, b'longer', 6)]
     """
-    start, length = 0, 0  # of the line that goes on from chunk to chunk
+    start, length = 0, 0  # of the line that continues from chunk to chunk
     parts: list[bytes] = []
     for chunk in chunks:
         lines = chunk.split(b"\n")
-        end = lines.pop()  # what follows the last newline
+        end = lines.pop()  # the bytes after the last newline
         if lines:
             length += len(lines[0])
             parts.append(lines[0])
@@ -129,27 +149,13 @@ def _cut(line: bytes, length: int, max_bytes: int) -> bytes:
 
 
 def _message(name: str, what: str, done: int) -> str:
-    return (
-        f"{name} {what}, after {done:,} bytes of content. "
-        "It has to be copied, downloaded or made again."
-    )
+    return f"{name} {what}, after {done:,} bytes of content. Copy, download or create it again."
 
 
 def _decompressed(file: BinaryIO, suffix: str, chunk_bytes: int) -> Iterator[bytes]:
+    """Yields the content of an open file by its suffix."""
     if suffix == ".zst":
-        # `zstd --long=31` asks for a window of 2 GiB; memory is taken only as frames demand it.
-        frames = _ZstdFrames(file)
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
-            frames,  # type: ignore[arg-type]
-            read_across_frames=True,
-            closefd=False,
-        )
-        try:
-            while chunk := reader.read(chunk_bytes):
-                yield chunk
-        except zstandard.ZstdError as error:
-            raise _ZstdError(f"is not valid zstd ({error})", truncated=False) from error
-        frames.check_end()
+        yield from _zstd_frames(file, chunk_bytes)
     elif suffix == ".gz":
         with gzip.GzipFile(fileobj=file) as content:
             while chunk := content.read(chunk_bytes):
@@ -159,66 +165,20 @@ def _decompressed(file: BinaryIO, suffix: str, chunk_bytes: int) -> Iterator[byt
             yield chunk
 
 
-class _ZstdError(Exception):
-    def __init__(self, message: str, truncated: bool):
-        super().__init__(message)
-        self.truncated = truncated
+def _zstd_frames(file: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    """Yields the content of concatenated zstd frames.
 
-
-class _ZstdFrames:
-    """A zstd file as it is read, its frames followed by their headers (RFC 8878, 3.1).
-
-    Sees each byte once and decompresses none, so that an object need not be fetched twice.
+    Raises:
+      EOFError: the file ends inside a frame.
+      zstd.ZstdError: a frame is not valid.
     """
-
-    LONGEST_HEADER = 18
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._frame = 0  # where the frame begins that was last seen
-        self._next = 0  # where the next header of a frame or block begins
-        self._end = 0  # of what was read
-        self._held = b""  # a header's bytes, as long as they are too few
-        self._in_frame = self._has_checksum = False
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        begin, self._end = self._end, self._end + len(data)
-        while self._next < self._end:
-            at = max(self._next - begin, 0)
-            head = self._held + data[at : at + self.LONGEST_HEADER - len(self._held)]
-            length = self._block(head) if self._in_frame else self._frame_header(head)
-            self._held = b"" if length else head
-            if not length:
-                break
-            self._next += length
-        return data
-
-    def check_end(self) -> None:
-        """Raises _ZstdError where the file ends inside a frame."""
-        if self._in_frame or self._next != self._end:
-            what = f"ends inside the zstd frame that begins at byte {self._frame:,}"
-            raise _ZstdError(what, truncated=True)
-
-    def _frame_header(self, head: bytes) -> int:
-        """The header's length, of a frame to be skipped all its length; 0: `head` is too short."""
-        self._frame = self._next
-        if len(head) >= 8 and int.from_bytes(head[:4], "little") & ~15 == 0x184D2A50:  # skippable
-            return 8 + int.from_bytes(head[4:8], "little")
-        try:
-            self._has_checksum = zstandard.get_frame_parameters(head).has_checksum
-            length = zstandard.frame_header_size(head)
-        except zstandard.ZstdError:
-            return 0
-        self._in_frame = True
-        return length
-
-    def _block(self, head: bytes) -> int:
-        """The length of a block with its header; 0: `head` is too short."""
-        if len(head) < 3:
-            return 0
-        bits = int.from_bytes(head[:3], "little")
-        last, kind, length = bool(bits & 1), bits >> 1 & 3, bits >> 3
-        self._in_frame = not last
-        # Kind 1 is one byte, repeated.
-        return 3 + (1 if kind == 1 else length) + 4 * (last and self._has_checksum)
+    data = file.read(READ_BYTES)
+    while data:
+        frame = zstd.ZstdDecompressor(options=_ANY_WINDOW)
+        while not frame.eof:
+            if frame.needs_input and not data and not (data := file.read(READ_BYTES)):
+                raise EOFError
+            if chunk := frame.decompress(data, chunk_bytes):
+                yield chunk
+            data = b""
+        data = frame.unused_data or file.read(READ_BYTES)

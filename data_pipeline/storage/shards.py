@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
-import zstandard
+from backports import zstd
 
 from data_pipeline.storage.atomic import explain_disk_full, publish, temporary_path
 from data_pipeline.storage.compressed import TruncatedInputError, read_chunks, split_lines
@@ -25,6 +25,10 @@ from data_pipeline.storage.object_store import storage_path
 
 LEVEL = 3
 BLOCK_BYTES = 1 << 20  # lines gathered before they are compressed
+_ZSTD: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: LEVEL,
+    zstd.CompressionParameter.checksum_flag: 1,
+}
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # orjson writes dates too, which would be read as strings.
@@ -56,7 +60,7 @@ class RowWriter:
         self._lines: list[bytes] = []
         self._held = 0
         self._hash = hashlib.sha256()
-        self._zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        self._zstd = zstd.ZstdCompressor(options=_ZSTD)
         with explain_disk_full(self.path):
             self._file = self._partial.open("xb", buffering=0)  # closing must have nothing to flush
         return self
@@ -74,6 +78,8 @@ class RowWriter:
             self._flush()
 
     def _flush(self) -> None:
+        if not self._lines:  # an empty piece would change the header of an empty frame
+            return
         self._put(self._zstd.compress(b"".join(self._lines)))
         self._lines, self._held = [], 0
 
