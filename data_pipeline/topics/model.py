@@ -186,6 +186,7 @@ def fit(
       embed: a function from texts to vectors, which replaces TF-IDF and SVD; terms still name the
         topics.
     """
+    import sklearn.cluster  # noqa: F401  # its thread pools can only be limited once it is loaded
     from threadpoolctl import threadpool_limits
 
     texts = [read_windows(text, config.max_characters) for text in texts]

@@ -195,14 +195,6 @@ def test_more_restarts_never_fit_worse() -> None:
     assert means == sorted(means) and means[-1] > means[0]
 
 
-def test_a_centroid_that_lost_everything_takes_what_fits_least() -> None:
-    vectors = clusters.unit_vectors(np.array([[1, 0.0], [1, 0.1], [0.2, 1.0], [1, -0.1]]))
-    cluster, score = clusters.nearest(vectors, vectors[:1])
-    centroids = clusters._centroids(vectors, cluster, score, 2)
-    assert np.allclose(centroids[1], vectors[2])
-    assert np.allclose(centroids[0], [1, 0])
-
-
 def test_ties_go_to_the_first() -> None:
     centroids = np.array([[1.0, 0], [1.0, 0], [0, 1.0]])
     nudged = centroids + np.array([[0, 0], [1e-13, 0], [0, 0]])  # as another processor might round
