@@ -89,7 +89,7 @@ def draw(folder: str, each: int, seed: int, into: Path) -> None:
     drawn: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     reading, profiles = Recipe().reading, Cleaning().profiles
     source = Source(path=folder)
-    for shard in input_shards.partition(source, reading):
+    for shard in input_shards.list_shards(source, reading):
         for found in sources.read(shard, source, reading):
             if isinstance(found, BadInput) or profiles.get(found.category) not in (
                 None,

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.config import Reading, Source, Tier
-from data_pipeline.reading.files import kind, read_file
+from data_pipeline.reading.files import content_suffix, read_file
 from data_pipeline.reading.instructions.formats import UnusableRow, render
-from data_pipeline.reading.instructions.labelled import label_field
+from data_pipeline.reading.instructions.labeled import label_field
 from data_pipeline.storage.document import BadInput
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=0, help="examples of each outcome of a file")
     options = parser.parse_args(arguments)
     print(f"{'file':<36} {'rows':>7}  {'format or reason':<28} {'rendered':>8} {'refused':>8}")
-    for path in sorted(path for path in options.folder.iterdir() if kind(path)):
+    for path in sorted(path for path in options.folder.iterdir() if content_suffix(path)):
         outcomes, examples = survey(path, tuple(options.labels), options.show)
         total = sum(outcomes.values())
         for number, ((name, is_text), count) in enumerate(outcomes.most_common()):

@@ -1,0 +1,1 @@
+"""Reading of raw input: sources, their division into shards, and rows as documents."""

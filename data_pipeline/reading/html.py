@@ -1,6 +1,6 @@
-"""The main text of an HTML page, as Markdown: headings, lists, tables and code stay what they are.
+"""Extraction of the main text of an HTML page as Markdown, with headings, lists, tables and code.
 
-Extraction is trafilatura's; it drops navigation and footers, and blank lines inside code blocks.
+The extraction is trafilatura's. It drops navigation and footers, and blank lines in code blocks.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-HEAD_BYTES = 1024  # a declaration has to come within these (HTML standard, 4.2.5.5)
+HEAD_BYTES = 1024  # in which the encoding has to be declared (HTML standard, section 4.2.5.5)
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\s[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w:.-]+)""", re.I
 )
-# Pages that declare these are read by every browser as Windows-1252 (Encoding standard, 4.2).
+# Browsers read pages that declare these as Windows-1252 (Encoding standard, section 4.2).
 _WINDOWS_1252 = {"iso8859-1", "ascii"}
 
-# trafilatura escapes Markdown's signs outside code and formulas; a model should see them bare.
+# trafilatura escapes Markdown characters outside code and formulas; training text needs them as is.
 _ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`|\$[^$\n]+\$)|\\([<>*_\[\]~])", re.S)
 
 
 class NoMainTextError(ValueError):
-    """A page holds nothing but navigation, or nothing at all."""
+    """A page without main text: empty, or only navigation."""
 
 
 def main_text(page: str) -> str:
-    """Raises NoMainTextError."""
+    """Returns the main text of a page as Markdown.
+
+    Raises:
+      NoMainTextError: the page has none.
+    """
     import trafilatura
 
     text = trafilatura.extract(
@@ -41,9 +45,12 @@ def main_text(page: str) -> str:
 
 
 def decode(page: bytes) -> str:
-    """By its byte order mark, else its declaration, else as UTF-8; raises UnicodeDecodeError.
+    r"""Decodes a page by its byte order mark, else by its declared encoding, else as UTF-8.
 
-    >>> decode(b'<meta charset="windows-1251"><p>\\xe7\\xe0\\xff\\xf6')
+    Raises:
+      UnicodeDecodeError: the page is invalid in that encoding.
+
+    >>> decode(b'<meta charset="windows-1251"><p>\xe7\xe0\xff\xf6')
     '<meta charset="windows-1251"><p>заяц'
     """
     for mark, encoding in BOMS:
@@ -52,8 +59,9 @@ def decode(page: bytes) -> str:
     if declared := _DECLARED.search(page[:HEAD_BYTES]):
         try:
             encoding = codecs.lookup(declared[1].decode()).name
-            if not encoding.startswith("utf-16"):  # the declaration was read as ASCII, so it is not
+            # A declaration that was found as ASCII text cannot be in UTF-16.
+            if not encoding.startswith("utf-16"):
                 return page.decode("cp1252" if encoding in _WINDOWS_1252 else encoding)
-        except (LookupError, UnicodeError):  # an unknown name, or a false declaration
+        except (LookupError, UnicodeError):  # an unknown encoding, or a wrong declaration
             pass
     return page.decode()

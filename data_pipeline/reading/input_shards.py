@@ -1,4 +1,4 @@
-"""The raw input of a source as shards: what there is, and who reads which part of it."""
+"""Listing of a source's raw input, and its division into shards, one per worker task."""
 
 from __future__ import annotations
 
@@ -18,24 +18,39 @@ from typing import cast
 from data_pipeline.config import Reader, Reading, Source
 from data_pipeline.reading import hub_source, tfds_source
 from data_pipeline.reading.demo import python_installation, school_math
-from data_pipeline.reading.files import COMPRESSIONS, ROWS, TEXTS, Piece, kind, pieces
+from data_pipeline.reading.files import (
+    COMPRESSIONS,
+    ROW_FORMATS,
+    TEXT_FORMATS,
+    Piece,
+    content_suffix,
+    split_into_pieces,
+)
 from data_pipeline.reading.listing import InputFile, MissingSourceError
 from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 from data_pipeline.storage.shards import numbered
 
-# Readers of datasets that list and read their own items.
+# Modules that list and read the items of datasets by `list_items(source, names)` and
+# `read(names, source)`.
 DATASETS = {Reader.TFDS: tfds_source, Reader.HUGGING_FACE: hub_source}
-REQUESTS_AT_ONCE = 32  # for the footers of large Parquet files
+MAX_PARALLEL_REQUESTS = 32  # for the footers of large Parquet files
 
 
 @dataclass(slots=True)
 class InputShard:
-    """What one worker reads: items of a source, a piece of one, or generated documents start..stop.
+    """The input of one task: items of a source, a piece of one item, or generated documents.
 
-    An item is a file relative to the source's path, or a part of the Python installation. `piece`
-    is what of the one item is read, None for all.
-    `source` is what documents are called whose rows name no source of their own. `fingerprint`
-    changes when the input does. `limit`: documents at most, None for all.
+    Attributes:
+      name: the name of the shard.
+      source: the source of documents whose rows name no source of their own.
+      fingerprint: changes when the input changes.
+      bytes: the size of the input.
+      items: files relative to the source's path, items of a dataset or parts of the Python
+        installation.
+      start: index of the first generated document.
+      stop: index after the last generated document.
+      limit: the maximum number of documents; None for all.
+      piece: the part of the only item that is read; None for all of it.
     """
 
     name: str
@@ -49,25 +64,28 @@ class InputShard:
     piece: Piece | None = None
 
 
-def partition(source: Source, reading: Reading) -> list[InputShard]:
-    """Lists a source without reading it; the same input gives the same list.
+def list_shards(source: Source, reading: Reading) -> list[InputShard]:
+    """Lists the shards of a source without reading it; the same input gives the same list.
 
-    A source without a name is one for each file or folder in its path. Items in the order of
-    their names, small ones together up to `reading.shard_bytes`, large ones in pieces of about
-    that where their format allows. Of `source.max_documents` each shard gets a share by its bytes,
-    so that a small run sees all of the source. Raises ValueError for a path that is missing,
-    unreadable or without documents.
+    A source without a name becomes one source per file or folder in its path. Items are listed in
+    the order of their names. Small items are grouped up to `reading.shard_bytes`; large ones are
+    split into pieces of about this size if their format allows it. `source.max_documents` is
+    divided among the shards by their bytes, so that a small run covers the whole source.
+
+    Raises:
+      MissingSourceError: the source does not exist or has no documents.
+      ValueError: the source is unreadable.
     """
     if source.reader is Reader.SCHOOL_MATH:
-        return _generated(source, reading)
-    groups = _grouped(_items(source), source, reading.shard_bytes)
-    limits = _shares(source.max_documents, [group.bytes for group in groups])
+        return _list_generated(source, reading)
+    groups = _group(_items(source), source, reading.shard_bytes)
+    limits = _divide(source.max_documents, [group.bytes for group in groups])
     counts = Counter(group.name for group in groups)
-    seen: Counter[str] = Counter()
+    num_seen: Counter[str] = Counter()
     shards = []
     for group, limit in zip(groups, limits, strict=True):
-        number = seen[group.name]
-        seen[group.name] += 1
+        number = num_seen[group.name]
+        num_seen[group.name] += 1
         if limit != 0:
             shards.append(
                 InputShard(
@@ -83,8 +101,8 @@ def partition(source: Source, reading: Reading) -> list[InputShard]:
     return shards
 
 
-def not_read(source: Source) -> dict[str, int]:
-    """How many files of a source's folder are of no kind that is read, by extension."""
+def count_unread_files(source: Source) -> dict[str, int]:
+    """Counts the files in a source's folder whose format is not supported, by suffix."""
     if source.reader is not Reader.FILES or not source.path:
         return {}
     root = storage_path(source.path)
@@ -92,10 +110,12 @@ def not_read(source: Source) -> dict[str, int]:
         names = [Path(item.name) for item in _remote_items(root, source) or []]
     else:
         names = list(_walk(root, source)) if root.is_dir() else []
-    return dict(sorted(Counter(name.suffix.lower() for name in names if not kind(name)).items()))
+    counts = Counter(name.suffix.lower() for name in names if not content_suffix(name))
+    return dict(sorted(counts.items()))
 
 
-def _generated(source: Source, reading: Reading) -> list[InputShard]:
+def _list_generated(source: Source, reading: Reading) -> list[InputShard]:
+    """Lists the shards of generated word problems."""
     documents = source.max_documents or school_math.DOCUMENTS
     step = max(1, reading.shard_bytes // school_math.BYTES)
     version = school_math.version()
@@ -115,7 +135,7 @@ def _generated(source: Source, reading: Reading) -> list[InputShard]:
 
 @dataclass(slots=True)
 class _Group:
-    """What becomes a shard: items of one source's name, or a piece of a single one."""
+    """The content of a shard: items of one source name, or a piece of a single item."""
 
     name: str
     items: list[InputFile]
@@ -123,18 +143,16 @@ class _Group:
     piece: Piece | None = None
 
 
-def _grouped(items: Sequence[InputFile], source: Source, most_bytes: int) -> list[_Group]:
-    """Neighbouring items of one name, up to so many bytes, and the pieces of larger ones."""
-    cut = _pieces(items, source, most_bytes)
+def _group(items: Sequence[InputFile], source: Source, max_bytes: int) -> list[_Group]:
+    """Groups consecutive items of one name up to `max_bytes`, and splits larger items."""
+    pieces_of = _split_large_items(items, source, max_bytes)
     groups: list[_Group] = []
     for item in items:
-        name = source.name or _own_name(item.name)
+        name = source.name or _default_name(item.name)
         last = groups[-1] if groups else None
-        if found := cut.get(item.name):
-            groups += [_Group(name, [item], piece.bytes, piece) for piece in found]
-        elif (
-            last and last.name == name and not last.piece and last.bytes + item.bytes <= most_bytes
-        ):
+        if pieces := pieces_of.get(item.name):
+            groups += [_Group(name, [item], piece.bytes, piece) for piece in pieces]
+        elif last and last.name == name and not last.piece and last.bytes + item.bytes <= max_bytes:
             last.items.append(item)
             last.bytes += item.bytes
         else:
@@ -142,78 +160,94 @@ def _grouped(items: Sequence[InputFile], source: Source, most_bytes: int) -> lis
     return groups
 
 
-def _pieces(items: Sequence[InputFile], source: Source, most_bytes: int) -> dict[str, list[Piece]]:
-    """The pieces of the large files; many at a time, as a store may take long for each footer."""
-    large = [item for item in items if item.bytes > most_bytes]
+def _split_large_items(
+    items: Sequence[InputFile], source: Source, max_bytes: int
+) -> dict[str, list[Piece]]:
+    """Returns the pieces of items larger than `max_bytes` that can be split, by item name.
+
+    Files are examined in parallel, because an object store may be slow to return each footer.
+    """
+    large = [item for item in items if item.bytes > max_bytes]
     if source.reader is not Reader.FILES or not large:
         return {}
     folder = folder_of(source, large[0].name)
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        found = pool.map(lambda item: pieces(folder / item.name, item.bytes, most_bytes), large)
-        return {item.name: cut for item, cut in zip(large, found, strict=True) if cut}
+
+    def split(item: InputFile) -> list[Piece]:
+        return split_into_pieces(folder / item.name, item.bytes, max_bytes)
+
+    with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as pool:
+        pieces_of = zip(large, pool.map(split, large), strict=True)
+        return {item.name: pieces for item, pieces in pieces_of if pieces}
 
 
-def _own_name(item: str) -> str:
-    """The name of a source that was given none: its folder in the path, or its file.
+def _default_name(item: str) -> str:
+    """Returns the name of an unnamed source: the first folder in the item's path, or its file.
 
-    >>> _own_name("books/a.txt"), _own_name("web.jsonl.gz")
+    >>> _default_name("books/a.txt"), _default_name("web.jsonl.gz")
     ('books', 'web')
     """
     name = item.split("/")[0] if "/" in item else item.split(".")[0]
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "text"
 
 
-def _shares(total: int, weights: Sequence[int]) -> list[int] | list[None]:
-    """Splits `total` documents by weight, evenly from the first to the last; None if 0 (all).
+def _divide(total: int, weights: Sequence[int]) -> list[int] | list[None]:
+    """Divides `total` documents in proportion to the weights; None for each if total is 0 (all).
 
-    >>> _shares(3, [1, 1, 1, 1, 2])
+    >>> _divide(3, [1, 1, 1, 1, 2])
     [0, 1, 0, 1, 1]
     """
     if not total:
         return [None] * len(weights)
-    until = list(itertools.accumulate((max(1, weight) for weight in weights), initial=0))
-    return [total * b // until[-1] - total * a // until[-1] for a, b in itertools.pairwise(until)]
+    # Cumulative shares are rounded down, so the differences add up to the total.
+    edges = list(itertools.accumulate((max(1, weight) for weight in weights), initial=0))
+    return [total * b // edges[-1] - total * a // edges[-1] for a, b in itertools.pairwise(edges)]
 
 
 def _items(source: Source) -> Sequence[InputFile]:
+    """Lists the items of a source in the order of their names."""
     if source.reader in DATASETS:
         if not source.name:
-            raise ValueError(f"the source of {source.path!r} has no name; give it one")
-        return DATASETS[source.reader].items(source)
+            raise ValueError(
+                f"the source with path {source.path!r} has no name. Set its `name`: a "
+                f"{source.reader.value} dataset needs one."
+            )
+        return DATASETS[source.reader].list_items(source)
     if source.reader is not Reader.FILES:
-        return [InputFile(*item) for item in python_installation.items(source.reader)]
+        return [InputFile(*item) for item in python_installation.list_items(source.reader)]
     if not source.path:
-        raise MissingSourceError(f"source {source.name!r} reads files and has no path")
+        raise MissingSourceError(
+            f"source {source.name!r} has no path. Set its `path` to a file or folder"
+        )
     root = storage_path(source.path)
     items = _remote_items(root, source) if is_remote(root) else _local_items(root, source)
     if items is None:  # a file
-        if not kind(root):
-            raise ValueError(f"source {source.name!r}: {root} is not {_looked_for()}")
+        if not content_suffix(root):
+            raise ValueError(f"source {source.name!r}: {root} is not one of {_supported_formats()}")
         return [_file_item(root.parent, root.name, source)]
-    found = sorted(item for item in items if kind(Path(item.name)))
-    if not found:
+    supported = sorted(item for item in items if content_suffix(Path(item.name)))
+    if not supported:
         raise MissingSourceError(
-            f"source {source.name!r}: no documents in {root}; looked for {_looked_for()}"
+            f"source {source.name!r}: no documents in {root}, expected {_supported_formats()}"
         )
-    return found
+    return supported
 
 
 def _local_items(root: Path, source: Source) -> list[InputFile] | None:
-    """The files below a folder, as far as they are read; None where `root` is a file."""
+    """Lists the files below a folder that can be read; returns None if `root` is a file."""
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except FileNotFoundError as error:
-        raise MissingSourceError(f"source {source.name!r}: there is no {root}") from error
+        raise MissingSourceError(f"source {source.name!r}: {root} does not exist") from error
     except OSError as error:
         raise _unreadable(source, error) from error
     if not is_folder:
         return None
-    paths = (path for path in _walk(root, source) if kind(path))
+    paths = (path for path in _walk(root, source) if content_suffix(path))
     return [_file_item(root, path.relative_to(root).as_posix(), source) for path in paths]
 
 
 def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
-    """The objects below an address, by one listing; None where it is an object itself."""
+    """Lists the objects below an address by one request; returns None if it is an object."""
     remote = cast(ObjectStorePath, root)
     try:
         items = [InputFile(*astuple(listed)) for listed in remote.walk_files()]
@@ -222,7 +256,7 @@ def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
     except OSError as error:
         raise _unreadable(source, error) from error
     if not items:
-        raise MissingSourceError(f"source {source.name!r}: there is no {root}")
+        raise MissingSourceError(f"source {source.name!r}: {root} does not exist")
     return [
         item
         for item in items
@@ -232,28 +266,32 @@ def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
 
 
 def folder_of(source: Source, item: str) -> Path:
-    """What an item's name is relative to: the source's path, or where that file lies."""
+    """Returns the folder of an item: the source's path, or its parent if the path is a file."""
     root = storage_path(source.path)
     return root.parent if root.name == item and not (root / item).exists() else root
 
 
-def _looked_for() -> str:
-    return f"{' '.join(ROWS + TEXTS)}, and {' or '.join(COMPRESSIONS)} of them"
+def _supported_formats() -> str:
+    """Returns the suffixes of the supported formats, for messages."""
+    return f"{' '.join(ROW_FORMATS + TEXT_FORMATS)} (plain or {' or '.join(COMPRESSIONS)})"
 
 
 def _walk(root: Path, source: Source) -> Iterator[Path]:
-    """Every file below `root` whose path has no hidden part, through links, each folder once."""
+    """Yields the files below `root`, except hidden and excluded ones, in a fixed order.
 
-    def refuse(error: OSError) -> None:
+    Symbolic links are followed, and each folder is visited once.
+    """
+
+    def raise_unreadable(error: OSError) -> None:
         raise _unreadable(source, error) from error
 
-    seen = set()
-    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        identity = Path(folder).stat()
-        if (identity.st_dev, identity.st_ino) in seen:
+    visited = set()  # device and inode of folders: links can form cycles
+    for folder, folders, files in os.walk(root, onerror=raise_unreadable, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((identity.st_dev, identity.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
         yield from (
@@ -262,10 +300,12 @@ def _walk(root: Path, source: Source) -> Iterator[Path]:
 
 
 def _excluded(name: str, source: Source) -> bool:
+    """Returns whether a path relative to the source's folder matches a pattern of `exclude`."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in source.exclude)
 
 
 def _file_item(folder: Path, name: str, source: Source) -> InputFile:
+    """Returns name, size and modification time of a readable file."""
     path = folder / name
     try:
         if is_remote(path):
@@ -281,24 +321,27 @@ def _file_item(folder: Path, name: str, source: Source) -> InputFile:
 
 
 def _unreadable(source: Source, error: OSError) -> ValueError:
+    """Returns the error for a file or folder that cannot be read."""
     what = f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)
-    advice = "Make it readable, or move it out of the source's folder."
+    advice = "Make it readable, or exclude it with the source's `exclude`."
     return ValueError(f"source {source.name!r}: {what}. {advice}")
 
 
 def _fingerprint(items: Sequence[InputFile]) -> str:
+    """Computes a hash of the names, sizes and versions of items."""
     lines = "".join(f"{item.name}\t{item.bytes}\t{item.version}\n" for item in items)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_unchanged(shard: InputShard, source: Source) -> None:
+    """Raises ValueError if the input of a shard has changed since it was listed."""
     if source.reader in DATASETS:
-        items = DATASETS[source.reader].items(source, shard.items)
+        items = DATASETS[source.reader].list_items(source, shard.items)
     else:
         folder = folder_of(source, shard.items[0])
         items = [_file_item(folder, item, source) for item in shard.items]
     if (now := _fingerprint(items)) != shard.fingerprint:
         raise ValueError(
-            f"{shard.name}: a file in {source.path} changed while the run was reading it "
+            f"{shard.name}: a file in {source.path} has changed since the run listed it "
             f"(fingerprint {now:.12}, was {shard.fingerprint:.12}). Start the run again."
         )

@@ -1,4 +1,4 @@
-"""What a reader lists before anything is read, and its word for a source that is not there."""
+"""Types shared by the readers: a listed part of a source, and the error for a missing source."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import NamedTuple
 
 
 class InputFile(NamedTuple):
-    """A part of a source that one worker reads: a file, a shard, a range of rows."""
+    """A part of a source that one worker reads: a file, a shard or a range of rows.
+
+    Attributes:
+      name: identifies the part within its source.
+      bytes: its size.
+      version: changes when the content changes, if name and size do not.
+    """
 
     name: str
     bytes: int
-    version: str  # with name and size: what tells that an item is no longer the same
+    version: str
 
 
 class MissingSourceError(ValueError):
-    """There is nothing to read where a source should be: no file, no dataset, no package."""
+    """A source that does not exist: a missing file, dataset or package."""

@@ -1,26 +1,26 @@
-"""A shard of raw input as documents: the first step of every document.
+"""Conversion of a shard of raw input to documents.
 
-Nothing is lost without a word: a row that cannot become a document is yielded as `Bad`, and what
-makes it unknown how much is missing raises (see `read`).
+Every row is accounted for: a row that cannot become a document is yielded as `BadInput`, and damage
+that makes it unknown how much is missing raises an error (see `read`).
 
-    reason             the row or file
-    -----------------  ---------------------------------------------------------------------
-    invalid_utf8       is not UTF-8, nor in the encoding that an HTML page declares
-    invalid_json       does not parse
-    not_an_object      is JSON, but no {...}
-    missing_text       lacks one of the source's text fields, or has null there
-    text_not_a_string  has something else there
-    unknown_format     D3 without text fields: fits no format of reading/instructions/formats.py
+    reason             meaning
+    -----------------  -----------------------------------------------------------------------
+    invalid_utf8       not UTF-8, and not in the encoding that an HTML page declares
+    invalid_json       does not parse as JSON
+    not_an_object      JSON, but not an object {...}
+    missing_text       a text field of the source is missing or null
+    text_not_a_string  a text field of the source is not a string
+    unknown_format     D3 without text fields: no format of reading/instructions/formats.py matches
     no_answer          D3: a request without an answer
-    template           D3: a prompt template without the data that fills it
-    description        D3: a schema or list, in which nothing is asked or answered
-    empty_text         has only white space as its text
-    nul_character      holds a NUL
-    lone_surrogate     holds half of a surrogate pair, which no UTF-8 can hold
-    line_too_long      is longer than reading.max_line_bytes
-    empty_file         is a file without rows
-    no_main_text       is an HTML page without main text
-    invalid_python     is a module of the standard library that does not parse
+    template           D3: a prompt template without the data for its placeholders
+    description        D3: a schema or a list of services, without a request and an answer
+    empty_text         the text is empty or white space
+    nul_character      contains a NUL character
+    lone_surrogate     contains half of a surrogate pair, which UTF-8 cannot encode
+    line_too_long      longer than reading.max_line_bytes
+    empty_file         a file without rows
+    no_main_text       an HTML page without main text
+    invalid_python     a module of the standard library that does not parse
 """
 
 from __future__ import annotations
@@ -36,37 +36,46 @@ from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading.demo import python_installation, school_math
 from data_pipeline.reading.files import RawRow, read_file
 from data_pipeline.reading.input_shards import DATASETS, InputShard, check_unchanged, folder_of
-from data_pipeline.reading.instructions import formats, labelled
+from data_pipeline.reading.instructions import formats, labeled
 from data_pipeline.storage.compressed import HEAD_BYTES
 from data_pipeline.storage.document import BadInput, Document
 
 LICENSE_FIELDS = ("licence", "license")  # data sets use both spellings
-# A row's own source names a SeqIO task; anything else in that field (an address, say) is metadata.
-_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
-META_CHARACTERS = 300  # a longer license or address is not copied into meta
+# The form of a source name, which is a name of a SeqIO task. A row's source field with another
+# content (an address, for example) is metadata.
+_SOURCE_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
+MAX_META_CHARACTERS = 300  # a longer license or address is not copied into meta
 
 
 def read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | BadInput]:
-    """Yields the documents of a shard in their order.
+    """Yields the documents of a shard in input order.
 
-    Ids are `source/id` with the row's own id, or `source/file:offset` where it has none, or
-    `source/file` for a file that is one document. `meta` says where it is found again: file and
-    byte offset in the decompressed content (Parquet: row, from 0). Neither depends on how the
-    source was partitioned.
+    An id is `source/id` with the id of the row, `source/file:offset` for a row without an id, or
+    `source/file` for a file that is one document. `meta` has the location: the file and the byte
+    offset in the decompressed content (Parquet: the row index, from 0). Both are independent of the
+    division into shards.
 
-    Raises TruncatedInput or CorruptInput with the file, and ValueError for a Parquet file without
-    the source's text fields or a file that changed after `partition` saw it.
+    Args:
+      shard: the shard, one of `list_shards`.
+      source: the source that it belongs to.
+      reading: limits of reading.
+
+    Raises:
+      TruncatedInputError: a file ends early.
+      CorruptInputError: a file is damaged.
+      ValueError: a Parquet file lacks a text field, or a file has changed since it was listed.
     """
-    left = shard.limit
+    remaining = shard.limit
     for document in _read(shard, source, reading):
-        if left == 0:
+        if remaining == 0:
             return
-        if left is not None and isinstance(document, Document):
-            left -= 1
+        if remaining is not None and isinstance(document, Document):
+            remaining -= 1
         yield document
 
 
 def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Document | BadInput]:
+    """Yields the documents of a shard without its limit."""
     if source.reader is Reader.SCHOOL_MATH:
         yield from school_math.read(range(shard.start, shard.stop), source)
     elif source.reader in DATASETS:
@@ -75,7 +84,7 @@ def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docum
             if isinstance(row, BadInput):
                 yield row
             else:
-                yield _document(row, name, _named(source, row, shard), reading)
+                yield _document(row, name, _with_row_name(source, row, shard), reading)
     elif source.reader is not Reader.FILES:
         yield from python_installation.read(source.reader, shard.items, source)
     else:
@@ -90,19 +99,22 @@ def _read(shard: InputShard, source: Source, reading: Reading) -> Iterator[Docum
                 if isinstance(row, BadInput):
                     yield row
                 else:
-                    yield _document(row, name, _named(source, row, shard), reading)
+                    yield _document(row, name, _with_row_name(source, row, shard), reading)
 
 
-def _named(source: Source, row: RawRow, shard: InputShard) -> Source:
-    """The source under the name that this row's document gets."""
-    own = None if source.name else row.fields.get(source.source_field)
-    if not (isinstance(own, str) and _NAME.fullmatch(own)):
-        own = shard.source
-    return replace(source, name=own)
+def _with_row_name(source: Source, row: RawRow, shard: InputShard) -> Source:
+    """Returns the source with the name that applies to a row.
+
+    An unnamed source takes the name from the row's source field, or else from the shard.
+    """
+    name = None if source.name else row.fields.get(source.source_field)
+    if not (isinstance(name, str) and _SOURCE_NAME.fullmatch(name)):
+        name = shard.source
+    return replace(source, name=name)
 
 
 def _document(row: RawRow, name: str, source: Source, reading: Reading) -> Document | BadInput:
-    """The row as a document, or why it is none."""
+    """Converts a row of the file `name` to a document."""
     fields = row.fields
     text, reason, detail = _text(fields, source)
     if not reason and len(text) > reading.max_line_bytes:
@@ -113,21 +125,21 @@ def _document(row: RawRow, name: str, source: Source, reading: Reading) -> Docum
             text=text,
             source=source.name,
             category=_category(fields, source),
-            meta={"file": name} | row.place | _provenance(fields, source),
+            meta={"file": name} | row.location | _provenance(fields, source),
         )
         reason, detail = _unwritable(document)
     if not reason:
         return document
     raw = row.raw or json.dumps(fields, default=str).encode()
-    place = row.place.get("offset", row.place.get("row", 0))
-    return BadInput(reason, name, place, detail, raw[:HEAD_BYTES])
+    offset = row.location.get("offset", row.location.get("row", 0))
+    return BadInput(reason, name, offset, detail, raw[:HEAD_BYTES])
 
 
 def _text(fields: dict[str, Any], source: Source) -> tuple[str, str, str]:
-    """(text, "", "") or ("", reason, detail)."""
+    """Returns (text, "", "") for usable fields, else ("", reason, detail)."""
     texts = [fields.get(key) for key in source.text_fields]
-    is_labelled = labelled.label_field(fields, source.label_fields)
-    if source.tier is Tier.D3 and (None in texts or is_labelled):
+    is_labeled = labeled.label_field(fields, source.label_fields)
+    if source.tier is Tier.D3 and (None in texts or is_labeled):
         rendered = formats.render(fields, source.label_fields)
         if isinstance(rendered, formats.UnusableRow):
             return "", rendered.reason, rendered.detail
@@ -143,9 +155,9 @@ def _text(fields: dict[str, Any], source: Source) -> tuple[str, str, str]:
 
 
 def _unwritable(document: Document) -> tuple[str, str]:
-    """(reason, detail) where a document cannot be handed on as UTF-8 text, else ("", "")."""
-    if (at := document.text.find("\0")) >= 0:
-        return "nul_character", f"a NUL after {at:,} characters of text"
+    """Returns (reason, detail) if a document cannot be written as UTF-8 text, else ("", "")."""
+    if (position := document.text.find("\0")) >= 0:
+        return "nul_character", f"a NUL after {position:,} characters of text"
     try:
         for text in (document.id, document.text, document.category, *document.meta.values()):
             if isinstance(text, str) and not text.isascii():
@@ -156,6 +168,7 @@ def _unwritable(document: Document) -> tuple[str, str]:
 
 
 def _row_id(row: RawRow, name: str, source: Source) -> str:
+    """Returns the id of a row within its source."""
     value = row.fields.get(source.id_field)
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
@@ -163,25 +176,27 @@ def _row_id(row: RawRow, name: str, source: Source) -> str:
 
 
 def _category(fields: dict[str, Any], source: Source) -> str:
+    """Returns the category of the source, else that of the row, else the source's name."""
     own = fields.get(source.category_field)
     return source.category or (own if isinstance(own, str) and own else source.name)
 
 
 def _provenance(fields: dict[str, Any], source: Source) -> dict[str, str]:
+    """Returns license, address and origin of a row, if they are short strings."""
     license = next((fields[key] for key in LICENSE_FIELDS if fields.get(key)), None)
     origin = fields.get(source.source_field)
-    found = {
+    values = {
         "license": license,
         "url": fields.get("url"),
         "source": None if origin == source.name else origin,
     }
     return {
         key: value
-        for key, value in found.items()
-        if isinstance(value, str) and 0 < len(value) <= META_CHARACTERS
+        for key, value in values.items()
+        if isinstance(value, str) and 0 < len(value) <= MAX_META_CHARACTERS
     }
 
 
 def _printable(item: str) -> str:
-    """A file name that is not UTF-8 has its odd bytes written as escapes."""
+    """Returns a file name with its bytes that are not UTF-8 as escapes."""
     return os.fsencode(item).decode("utf-8", "backslashreplace")

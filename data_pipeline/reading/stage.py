@@ -36,7 +36,7 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
             f"`name`, or rename a file or folder in their paths."
         )
     for source in recipe.sources:
-        if ignored := input_shards.not_read(source):
+        if ignored := input_shards.count_unread_files(source):
             what = ", ".join(
                 f"{count} {suffix or 'without ending'}" for suffix, count in ignored.items()
             )
@@ -64,7 +64,9 @@ def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
     inputs, missing = [], []
     for source in wanted:
         try:
-            inputs += [(source, shard) for shard in input_shards.partition(source, recipe.reading)]
+            inputs += [
+                (source, shard) for shard in input_shards.list_shards(source, recipe.reading)
+            ]
         except MissingSourceError as error:
             missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
     if not missing:

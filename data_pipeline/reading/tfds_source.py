@@ -1,10 +1,11 @@
-"""Prepared TensorFlow datasets (TFDS) as rows: an item is a file of a split, or a slice of one.
+"""Reader of prepared TensorFlow Datasets (TFDS); an item is a file of a split, or a slice of one.
 
-Only what lies there is read, by its own features.json: no dataset's code is run, nothing is
-downloaded. TFRecord files are read by TensorFlow, imported on first use; ArrayRecord files without.
+Only prepared files are read, as described by their features.json: no code of a dataset is run, and
+nothing is downloaded. TFRecord files need TensorFlow, which is imported on first use; ArrayRecord
+files do not.
 
-    my_corpus-train.tfrecord-00001-of-00003          all examples of that file
-    my_corpus-train.tfrecord-00001-of-00003[0:40]    the part of it that "train[:10%]" means
+    my_corpus-train.tfrecord-00001-of-00003          all examples of the file
+    my_corpus-train.tfrecord-00001-of-00003[0:40]    the part of it that is in "train[:10%]"
 """
 
 from __future__ import annotations
@@ -24,55 +25,60 @@ from data_pipeline.storage.document import BadInput
 
 # Fields of a row that are copied into a document's meta; data sets spell "license" both ways.
 BESIDE_TEXT = ("licence", "license", "url")
-RECORDS = 256  # of an ArrayRecord file that are held at once
+BATCH_RECORDS = 256  # of an ArrayRecord file, held in memory at once
 
 
-def items(source: Source, only: Collection[str] | None = None) -> list[InputFile]:
-    """The files of the source's split, or those named `only`.
+def list_items(source: Source, names: Collection[str] | None = None) -> list[InputFile]:
+    """Lists the files of the source's split, or those named in `names`.
 
-    Raises MissingSourceError where there is no prepared dataset of this name; ValueError for a split or
-    a text field that it does not have.
+    Raises:
+      MissingSourceError: there is no prepared dataset of this name.
+      ValueError: the dataset lacks the split or a text field.
     """
     builder = _builder(source)
-    _wanted(builder.info.features, source)
-    found = []
-    for name, part in _parts(builder, source).items():
-        if only is None or name in only:
-            size, modified = _status(part.filename, name)
-            share = part.take / max(part.examples_in_shard, 1)
-            version = f"{builder.info.full_name} {part.examples_in_shard} {modified}"
-            found.append(InputFile(name, round(size * share), version))
-    return found
+    _features_to_read(builder.info.features, source)  # raises if a text field is missing
+    result = []
+    for name, slice_ in _slices(builder, source).items():
+        if names is None or name in names:
+            size, modified = _status(slice_.filename, name)
+            share = slice_.take / max(slice_.examples_in_shard, 1)
+            version = f"{builder.info.full_name} {slice_.examples_in_shard} {modified}"
+            result.append(InputFile(name, round(size * share), version))
+    return result
 
 
 def read(names: Sequence[str], source: Source) -> Iterator[tuple[str, RawRow | BadInput]]:
-    """Yields (file, row) of these items; a row's place is its number in the file, from 0.
+    """Yields (file, row) for the named items.
 
-    Strings are decoded, class labels are given by name, a sequence of dictionaries is a list.
-    Raises TruncatedInputError or CorruptInputError with the file.
+    The location of a row is its index in the file, from 0. Strings are decoded, class labels are
+    converted to their names, and a sequence of dictionaries becomes a list.
+
+    Raises:
+      TruncatedInputError: a file has fewer examples than dataset_info.json states.
+      CorruptInputError: a file is damaged.
     """
     builder = _builder(source)
-    parts = _parts(builder, source)
-    features = _wanted(builder.info.features, source)
+    slices = _slices(builder, source)
+    features = _features_to_read(builder.info.features, source)
     for name in names:
-        part = parts[name]
+        slice_ = slices[name]
         file = name.partition("[")[0]
-        number = part.skip
-        for record in _records(part, file):
+        number = slice_.skip
+        for record in _records(slice_, file):
             yield file, _row(record, number, file, features, source)
             number += 1
-        if number < part.skip + part.take:
+        if number < slice_.skip + slice_.take:
             raise TruncatedInputError(
-                f"{file} ends after {number:,} examples, dataset_info.json says "
-                f"{part.examples_in_shard:,}. It has to be copied, downloaded or prepared again."
+                f"{file} ends after {number:,} examples, expected {slice_.examples_in_shard:,} by "
+                "dataset_info.json. Copy, download or prepare it again."
             )
 
 
 def _builder(source: Source) -> Any:
-    """The tfds.core.DatasetBuilder over the prepared files."""
+    """Returns the tfds.core.DatasetBuilder of the prepared files."""
     if not source.path:
         raise MissingSourceError(
-            f"source {source.name!r} reads TFDS and has no path: a dataset's name"
+            f"source {source.name!r} has no path. Set its `path` to the name of a TFDS dataset"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -80,63 +86,69 @@ def _builder(source: Source) -> Any:
         from tensorflow_datasets.core import constants, read_only_builder, registered
     except ImportError as error:
         raise MissingSourceError(
-            f"source {source.name!r} reads a TFDS dataset, and tensorflow-datasets is not "
-            f"installed: pip install 'hare-jax[data]' ({error})"
+            f"source {source.name!r} is a TFDS dataset, and tensorflow-datasets is not installed: "
+            f"pip install 'hare-jax[data]' ({error})"
         ) from error
-    path, where = (
+    path, data_dir = (
         str(epath.Path(path).expanduser())
         for path in (source.path, source.data_dir or constants.DATA_DIR)
     )
     try:
         if epath.Path(path, "dataset_info.json").exists():
             return read_only_builder.builder_from_directory(path)
-        return read_only_builder.builder_from_files(source.path, data_dir=where)
+        return read_only_builder.builder_from_files(source.path, data_dir=data_dir)
     except (registered.DatasetNotFoundError, FileNotFoundError) as error:
         raise MissingSourceError(
-            f"source {source.name!r}: no prepared TFDS dataset {source.path!r} in {where}. Prepare "
-            f"it with `tfds build {source.path} --data_dir={where}`, or name its folder as the "
-            "source's data_dir"
+            f"source {source.name!r}: no prepared TFDS dataset {source.path!r} in {data_dir}. "
+            f"Prepare it with `tfds build {source.path} --data_dir={data_dir}`, or set the "
+            "source's data_dir to its folder"
         ) from error
-    except ValueError as error:  # no name at all, or one in two places
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"source {source.name!r}: {said} It names a TFDS dataset") from error
+    except ValueError as error:  # not a valid name, or a dataset in two folders
+        message = str(error).partition("\n")[0]
+        raise ValueError(
+            f"source {source.name!r}: {message} Expected the name of a TFDS dataset"
+        ) from error
 
 
-def _parts(builder: Any, source: Source) -> dict[str, Any]:
-    """name -> tfds FileInstruction(filename, skip, take, examples_in_shard), none of them empty."""
+def _slices(builder: Any, source: Source) -> dict[str, Any]:
+    """Returns the slices of files of the source's split that are not empty.
+
+    Returns:
+      Item name -> tfds FileInstruction(filename, skip, take, examples_in_shard).
+    """
     try:
         instructions = builder.info.splits[source.split].file_instructions
     except ValueError as error:
         raise ValueError(
             f"source {source.name!r}: {builder.info.full_name} has no split {source.split!r}; "
-            f"there are {', '.join(builder.info.splits)}, and slices of them as 'train[:10%]'"
+            f"expected one of {', '.join(builder.info.splits)}, or a slice such as 'train[:10%]'"
         ) from error
-    ends: dict[str, int] = {}
-    for part in sorted(instructions, key=lambda part: (part.filename, part.skip)):
-        if part.skip < ends.get(part.filename, 0):
+    ends: dict[str, int] = {}  # file name -> index after the last example of the slices so far
+    for slice_ in sorted(instructions, key=lambda slice_: (slice_.filename, slice_.skip)):
+        if slice_.skip < ends.get(slice_.filename, 0):
             raise ValueError(
-                f"source {source.name!r}: the slices of {source.split!r} overlap: some examples "
-                "would be read twice. Let each begin where the one before ends"
+                f"source {source.name!r}: the slices of {source.split!r} overlap, so some examples "
+                "would be read twice. Let each slice begin where the one before ends"
             )
-        ends[part.filename] = part.skip + part.take
-    parts = {}
-    for part in instructions:
-        name = Path(part.filename).name
-        if part.take < part.examples_in_shard:
-            name += f"[{part.skip}:{part.skip + part.take}]"
-        if part.take:
-            parts[name] = part
-    if not parts:
+        ends[slice_.filename] = slice_.skip + slice_.take
+    slices = {}
+    for slice_ in instructions:
+        name = Path(slice_.filename).name
+        if slice_.take < slice_.examples_in_shard:
+            name += f"[{slice_.skip}:{slice_.skip + slice_.take}]"
+        if slice_.take:
+            slices[name] = slice_
+    if not slices:
         raise MissingSourceError(
             f"source {source.name!r}: split {source.split!r} of {builder.info.full_name} is empty"
         )
-    return parts
+    return slices
 
 
-def _wanted(features: Any, source: Source) -> Any:
-    """The features that are read: those of the source's fields; for D3 without text fields, all.
+def _features_to_read(features: Any, source: Source) -> Any:
+    """Returns the features that are read: the source's fields, or all for D3 without text fields.
 
-    Pictures and sounds are never decoded.
+    Images, audio and video are never decoded.
     """
     from tensorflow_datasets import features as kinds
 
@@ -148,11 +160,11 @@ def _wanted(features: Any, source: Source) -> Any:
     elif source.tier is Tier.D3:
         fields = list(features)
     else:
-        lacking = next(f for f in source.text_fields if _feature(features, f) is None)
+        missing = next(f for f in source.text_fields if _feature(features, f) is None)
         raise ValueError(
-            f"source {source.name!r}: {source.path} has no field {lacking!r}, only "
-            f"{', '.join(sorted(_names(features)))}. Name those that make the text in the source's "
-            "text_fields"
+            f"source {source.name!r}: {source.path} has no field {missing!r}, only "
+            f"{', '.join(sorted(_field_names(features)))}. Name the fields that make the text in "
+            "the source's text_fields"
         )
     tops = {field.partition("/")[0] for field in fields} & set(features)
     not_text = (kinds.Image, kinds.Audio, kinds.Video, kinds.Dataset)
@@ -162,6 +174,7 @@ def _wanted(features: Any, source: Source) -> Any:
 
 
 def _check_is_text(features: Any, field: str, source: Source) -> None:
+    """Raises ValueError if a field does not hold one string per row."""
     from tensorflow_datasets import features as kinds
 
     feature = _feature(features, field)
@@ -175,13 +188,14 @@ def _check_is_text(features: Any, field: str, source: Source) -> None:
 
 
 def _holds_strings(feature: Any) -> bool:
+    """Returns whether the numpy type of a feature is a string type."""
     import numpy as np
 
     return np.dtype(feature.np_dtype).kind in "OSU"
 
 
 def _feature(features: Any, field: str) -> Any:
-    """The feature (or value) at "a/b", None where there is none."""
+    """Returns the feature (or value) of the nested field "a/b", or None if there is none."""
     for key in field.split("/"):
         if not (_is_dictionary(features) and key in features):
             return None
@@ -190,67 +204,74 @@ def _feature(features: Any, field: str) -> Any:
 
 
 def _is_dictionary(value: Any) -> bool:
+    """Returns whether a value is a dictionary of values or features."""
     from tensorflow_datasets import features as kinds
 
     return isinstance(value, dict | kinds.FeaturesDict)
 
 
-def _names(features: Any, above: str = "") -> Iterator[str]:
+def _field_names(features: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the names of all fields, of nested ones as "a/b"."""
     for key in features:
         if _is_dictionary(features[key]):
-            yield from _names(features[key], f"{above}{key}/")
+            yield from _field_names(features[key], f"{prefix}{key}/")
         else:
-            yield above + key
+            yield prefix + key
 
 
-def _records(part: Any, file: str) -> Iterator[bytes]:
-    """The serialized examples skip .. skip + take of a file."""
+def _records(slice_: Any, file: str) -> Iterator[bytes]:
+    """Yields the serialized examples of a slice of a file."""
     if ".array_record" in file:
-        yield from _array_records(part, file)
+        yield from _array_records(slice_, file)
         return
     tf = _tensorflow()
-    dataset = tf.data.TFRecordDataset(part.filename).skip(part.skip).take(part.take)
-    done = 0
+    dataset = tf.data.TFRecordDataset(slice_.filename).skip(slice_.skip).take(slice_.take)
+    num_read = 0
     try:
         for record in dataset.as_numpy_iterator():
             yield record
-            done += 1
+            num_read += 1
     except tf.errors.DataLossError as error:
-        what = str(error.message)
-        kind = TruncatedInputError if "truncated" in what else CorruptInputError
-        raise kind(
-            f"{file} cannot be read beyond {part.skip + done:,} of {part.examples_in_shard:,} "
-            f"examples ({what}). It has to be copied, downloaded or prepared again."
+        message = str(error.message)
+        error_type = TruncatedInputError if "truncated" in message else CorruptInputError
+        raise error_type(
+            f"{file} cannot be read beyond {slice_.skip + num_read:,} of "
+            f"{slice_.examples_in_shard:,} examples ({message}). Copy, download or prepare it "
+            "again."
         ) from error
 
 
 def _tensorflow() -> Any:
+    """Imports TensorFlow without its log messages and without GPUs."""
     with silence_stderr():
         import tensorflow
 
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already, as its user set it up
+        # TensorFlow raises if it is already initialized; its devices are then left as they are.
+        with contextlib.suppress(RuntimeError):
             tensorflow.config.set_visible_devices([], "GPU")
     return tensorflow
 
 
-def _array_records(part: Any, file: str) -> Iterator[bytes]:
+def _array_records(slice_: Any, file: str) -> Iterator[bytes]:
+    """Yields the serialized examples of a slice of an ArrayRecord file."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    at = part.skip
+    start = slice_.skip
     try:
-        reader = ArrayRecordReader(str(part.filename))
-        while at < (end := min(at + RECORDS, part.skip + part.take)):
-            yield from reader.read(at, end)
-            at = end
+        reader = ArrayRecordReader(str(slice_.filename))
+        while start < (stop := min(start + BATCH_RECORDS, slice_.skip + slice_.take)):
+            yield from reader.read(start, stop)
+            start = stop
         reader.close()
     except (ValueError, IndexError, RuntimeError, OSError) as error:
         raise CorruptInputError(
-            f"{file} cannot be read beyond {at:,} of {part.examples_in_shard:,} examples "
-            f"({error}). It has to be copied, downloaded or prepared again."
+            f"{file} cannot be read beyond {start:,} of {slice_.examples_in_shard:,} examples "
+            f"({error}). Copy, download or prepare it again."
         ) from error
 
 
 def _row(record: bytes, number: int, file: str, features: Any, source: Source) -> RawRow | BadInput:
+    """Parses a serialized example, which is row `number` of its file."""
     try:
         fields = _plain(features.deserialize_example_np(record), features)
     except UnicodeDecodeError as error:
@@ -263,14 +284,15 @@ def _row(record: bytes, number: int, file: str, features: Any, source: Source) -
 
 
 def _plain(value: Any, feature: Any) -> Any:
-    """What TFDS gives, as it would stand in JSON."""
+    """Converts a value of TFDS to the types of JSON."""
     from tensorflow_datasets import features as kinds
 
     if isinstance(feature, kinds.FeaturesDict):
         return {key: _plain(value[key], feature[key]) for key in value}
     if isinstance(feature, kinds.Sequence):
         inner = feature.feature
-        if isinstance(inner, kinds.FeaturesDict):  # TFDS turns a list of dictionaries inside out
+        # TFDS stores a list of dictionaries as a dictionary of lists.
+        if isinstance(inner, kinds.FeaturesDict):
             columns = {key: _plain(value[key], kinds.Sequence(inner[key])) for key in value}
             rows = zip(*columns.values(), strict=True)
             return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -283,14 +305,14 @@ def _plain(value: Any, feature: Any) -> Any:
 
 
 def _status(path: str, name: str) -> tuple[int, int]:
-    """(bytes, time of the last change) of a file, here or in a bucket."""
+    """Returns the size in bytes and the modification time of a local or remote file."""
     from etils import epath
 
     try:
         status = epath.Path(path).stat()
     except OSError as error:
         raise MissingSourceError(
-            f"{name} is missing, though dataset_info.json beside it lists it: copy or prepare the "
-            f"dataset again ({error.strerror or error})"
+            f"{name} is missing, but dataset_info.json lists it. Copy or prepare the dataset again "
+            f"({error.strerror or error})"
         ) from error
     return status.length, status.mtime

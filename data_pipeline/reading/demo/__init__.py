@@ -1,0 +1,1 @@
+"""Sources for runs without other data: this Python installation and generated word problems."""

@@ -1,4 +1,4 @@
-"""Names, things and numbers for word problems, drawn so that a problem is the same everywhere."""
+"""Names, things and numbers for word problems, and a reproducible way to draw them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ T = TypeVar("T")
 
 
 class Person(NamedTuple):
+    """A name with its pronouns ("he" or "she", "his" or "her")."""
+
     name: str
     he: str
     his: str
 
 
 class Thing(NamedTuple):
+    """The singular and the plural of a noun."""
+
     one: str
     many: str
 
 
 def _people(names: str, he: str, his: str) -> list[Person]:
+    """Returns people from names separated by spaces."""
     return [Person(name, he, his) for name in names.split()]
 
 
 def _things(words: str) -> list[Thing]:
-    """One word, or "one/many" where the plural does not just end in s."""
+    """Returns things from singulars separated by spaces, or "one/many" for irregular plurals."""
     pairs = [word.partition("/") for word in words.split()]
     return [Thing(one, many or f"{one}s") for one, _, many in pairs]
 
@@ -57,20 +62,25 @@ PLACES = ["the market", "a school fair", "the library", "a summer camp", "the be
 
 
 class Draw:
-    """Random choices that stay the same on every version of Python: only random() promises that."""
+    """Random choices that are equal on every version of Python.
+
+    Only `random.Random.random` guarantees this, so all choices are derived from it.
+    """
 
     def __init__(self, index: int, seed: int):
+        """Seeds the choices of problem `index`."""
         digest = hashlib.sha256(f"school mathematics/{seed}/{index}".encode()).digest()
         self._random = random.Random(int.from_bytes(digest[:8], "big"))
 
     def number(self, low: int, high: int, step: int = 1) -> int:
-        """low, low + step, ... up to and with high."""
+        """Returns one of low, low + step, ..., high."""
         return low + step * int(self._random.random() * ((high - low) // step + 1))
 
     def one_of(self, options: Sequence[T]) -> T:
+        """Returns one of the options."""
         return options[self.number(0, len(options) - 1)]
 
     def some_of(self, options: Sequence[T], count: int) -> list[T]:
-        """`count` different ones."""
-        left = list(options)
-        return [left.pop(self.number(0, len(left) - 1)) for _ in range(count)]
+        """Returns `count` different options."""
+        remaining = list(options)
+        return [remaining.pop(self.number(0, len(remaining) - 1)) for _ in range(count)]

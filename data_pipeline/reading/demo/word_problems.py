@@ -1,7 +1,7 @@
-"""Families of word problems: each draws names, things and numbers and works out its own answer.
+"""Families of word problems; each draws names, things and numbers and computes its own answer.
 
-Every equation in a step is true as it is written and uses only numbers of the question, results of
-earlier steps and well-known constants, so that an answer can be checked by reading its steps.
+Every equation in a step is true as written. It uses only numbers of the question, results of
+earlier steps and well-known constants, so an answer can be checked by reading its steps.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from data_pipeline.reading.demo.problem_words import (
 
 
 class Problem(NamedTuple):
+    """A question, the sentences of its solution, and its answer without a unit."""
+
     question: str
     steps: list[str]
     answer: str
 
 
 def money(cents: int) -> str:
-    """1250 -> "12.50", 1200 -> "12"."""
+    """Returns an amount in dollars: "12.50" for 1250 cents, "12" for 1200."""
     return f"{cents // 100}.{cents % 100:02d}" if cents % 100 else str(cents // 100)
 
 
 def gains_and_losses(draw: Draw) -> Problem:
+    """Draws a problem about a number of things that grows and shrinks."""
     who, thing, place = draw.one_of(PEOPLE), draw.one_of(THINGS).many, draw.one_of(PLACES)
     start, more, less = draw.number(15, 95), draw.number(6, 60), draw.number(3, 14)
     friend = draw.one_of([person for person in PEOPLE if person != who]).name
@@ -55,6 +58,7 @@ def gains_and_losses(draw: Draw) -> Problem:
 
 
 def packed_in_containers(draw: Draw) -> Problem:
+    """Draws a problem about things in containers, of which some are used."""
     who, thing, box = draw.one_of(PEOPLE), draw.one_of(THINGS).many, draw.one_of(CONTAINERS)
     boxes, each, used = draw.number(3, 12), draw.number(5, 24), draw.number(2, 13)
     total = boxes * each
@@ -76,6 +80,7 @@ def packed_in_containers(draw: Draw) -> Problem:
 
 
 def change_from_a_note(draw: Draw) -> Problem:
+    """Draws a problem about the change of a purchase."""
     who, (first, second) = draw.one_of(PEOPLE), draw.some_of(GOODS, 2)
     count, price, other = draw.number(2, 6), draw.number(125, 675, 25), draw.number(150, 900, 50)
     goods, total = count * price, count * price + other
@@ -99,6 +104,7 @@ def change_from_a_note(draw: Draw) -> Problem:
 
 
 def fraction_of_a_quantity(draw: Draw) -> Problem:
+    """Draws a problem about the rest after a fraction is taken."""
     who, thing = draw.one_of(PEOPLE), draw.one_of(THINGS).many
     low = draw.number(3, 8)
     high, part = draw.number(1, low - 1), draw.number(3, 15)
@@ -123,6 +129,7 @@ def fraction_of_a_quantity(draw: Draw) -> Problem:
 
 
 def percentage_off(draw: Draw) -> Problem:
+    """Draws a problem about a discount."""
     who, good = draw.one_of(PEOPLE), draw.one_of(FURNISHINGS)
     price, percent = draw.number(20, 180, 20), draw.number(5, 60, 5)
     off, rest = price * percent // 100, price - price * percent // 100
@@ -144,6 +151,7 @@ def percentage_off(draw: Draw) -> Problem:
 
 
 def rectangle(draw: Draw) -> Problem:
+    """Draws a problem about the perimeter or the area of a rectangle."""
     who, what = (
         draw.one_of(PEOPLE),
         draw.one_of(["garden", "field", "playground", "yard", "meadow"]),
@@ -188,6 +196,7 @@ UNITS = [
 
 
 def unit_conversion(draw: Draw) -> Problem:
+    """Draws a problem about the conversion of a length, weight, volume or time."""
     who, (large, small, factor, stuff) = draw.one_of(PEOPLE), draw.one_of(UNITS)
     whole, extra = draw.number(2, 9), draw.number(2, 9) * (factor // 20 or 1)
     converted = whole * factor
@@ -209,6 +218,7 @@ def unit_conversion(draw: Draw) -> Problem:
 
 
 def average(draw: Draw) -> Problem:
+    """Draws a problem about the mean of some numbers, which is a whole number."""
     who, days = draw.one_of(PEOPLE), draw.number(3, 5)
     mean = draw.number(12, 60)
     shifts = [draw.number(-9, 9) for _ in range(days - 1)]
@@ -237,21 +247,22 @@ def average(draw: Draw) -> Problem:
 
 
 def sharing_with_remainder(draw: Draw) -> Problem:
+    """Draws a problem about a division with a remainder."""
     who, thing = draw.one_of(PEOPLE), draw.one_of(THINGS).many
     people, each = draw.number(3, 9), draw.number(4, 15)
     left = draw.number(1, people - 1)
     total = people * each + left
-    what, answer = draw.one_of([("each", each), ("left", left)])
-    asked = {
+    unknown, answer = draw.one_of([("each", each), ("left", left)])
+    query = {
         "each": f"How many {thing} does everyone get at most?",
         "left": f"How many {thing} are left over?",
-    }[what]
+    }[unknown]
     question = draw.one_of(
         [
             f"{who.name} shares {total} {thing} equally among {people} children and wants to hand "
-            f"out as many as possible. {asked}",
+            f"out as many as possible. {query}",
             f"{people} friends divide {total} {thing} so that all of them have the same number, "
-            f"and as many as possible. {asked}",
+            f"and as many as possible. {query}",
         ]
     )
     steps = [
@@ -259,12 +270,13 @@ def sharing_with_remainder(draw: Draw) -> Problem:
         "would be too many.",
         f"What cannot be shared is {total} - {people * each} = {left}.",
     ]
-    if what == "each":
+    if unknown == "each":
         steps.append(f"So everyone gets {each}.")
     return Problem(question, steps, str(answer))
 
 
 def ages(draw: Draw) -> Problem:
+    """Draws a problem about the future age of a person."""
     younger, older = draw.some_of(PEOPLE, 2)
     age, times, years = draw.number(4, 14), draw.number(2, 4), draw.number(3, 15)
     question = draw.one_of(
@@ -283,6 +295,7 @@ def ages(draw: Draw) -> Problem:
 
 
 def comparison(draw: Draw) -> Problem:
+    """Draws a problem about three numbers that are given relative to each other."""
     (one, two, three), thing = draw.some_of(PEOPLE, 3), draw.one_of(THINGS).many
     first, times, more = draw.number(6, 30), draw.number(2, 5), draw.number(4, 25)
     second = first * times
@@ -306,6 +319,7 @@ def comparison(draw: Draw) -> Problem:
 
 
 def two_legs_of_a_journey(draw: Draw) -> Problem:
+    """Draws a problem about the distance covered at two speeds."""
     who, (means, low, high) = (
         draw.one_of(PEOPLE),
         draw.one_of([("cycles", 12, 24), ("drives", 50, 90), ("walks", 3, 6), ("sails", 8, 20)]),
@@ -332,6 +346,7 @@ def two_legs_of_a_journey(draw: Draw) -> Problem:
 
 
 def saving_up(draw: Draw) -> Problem:
+    """Draws a problem about the number of weeks in which a sum is saved."""
     who, good = (
         draw.one_of(PEOPLE),
         draw.one_of(["bicycle", "guitar", "telescope", "tent", "camera"]),
@@ -354,6 +369,7 @@ def saving_up(draw: Draw) -> Problem:
 
 
 def working_backwards(draw: Draw) -> Problem:
+    """Draws a problem that asks for the number from which the result was obtained."""
     who, thing = draw.one_of(PEOPLE), draw.one_of(THINGS).many
     left, given, times = draw.number(4, 40), draw.number(3, 20), draw.number(2, 4)
     before = left + given
@@ -371,6 +387,7 @@ def working_backwards(draw: Draw) -> Problem:
 
 
 def ratio(draw: Draw) -> Problem:
+    """Draws a problem about a sum that is divided in a ratio."""
     one, two = draw.some_of(PEOPLE, 2)
     a, b, part = draw.number(2, 7), draw.number(1, 6), draw.number(3, 15)
     b += b >= a  # never one to one
@@ -392,6 +409,7 @@ def ratio(draw: Draw) -> Problem:
 
 
 def recipe(draw: Draw) -> Problem:
+    """Draws a problem about the ingredients of a recipe for more people."""
     who, dish = (
         draw.one_of(PEOPLE),
         draw.one_of(["pancakes", "soup", "rice pudding", "stew", "salad"]),
@@ -434,12 +452,15 @@ FAMILIES: tuple[Callable[[Draw], Problem], ...] = (
 
 
 def _family(index: int) -> Callable[[Draw], Problem]:
+    """Returns the family of a problem; families take turns."""
     return FAMILIES[index % len(FAMILIES)]
 
 
-def kind(index: int) -> str:
+def family_name(index: int) -> str:
+    """Returns the name of a problem's family."""
     return _family(index).__name__
 
 
 def problem(index: int, seed: int) -> Problem:
+    """Returns the problem with an index."""
     return _family(index)(Draw(index, seed))

@@ -1,0 +1,1 @@
+"""Conversion of instruction data in common formats to plain text."""

@@ -1,4 +1,4 @@
-"""Looking into rows whose fields nobody promised: a value is taken only where its type fits."""
+"""Type-checked access to rows of unknown structure: values of other types count as missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Row = dict[str, Any]
 
 
 def first_text(row: Row, keys: tuple[str, ...]) -> str:
-    """The first of `keys` that holds text or a number, as text; "" where none does.
+    """Returns the first value of `keys` that is a non-empty text or a number, as text; else "".
 
     >>> first_text({"answer": " ", "ans": 3.0}, ("answer", "ans"))
     '3'
@@ -23,11 +23,12 @@ def first_text(row: Row, keys: tuple[str, ...]) -> str:
 
 
 def is_text(row: Row, *keys: str) -> bool:
+    """Returns whether all keys have a non-empty text."""
     return all(isinstance(row.get(key), str) and row[key].strip() for key in keys)
 
 
 def dictionaries(value: Any) -> list[Row]:
-    """The list, where it is one of dictionaries and of nothing else; else []."""
+    """Returns the value if it is a list of dictionaries only, else []."""
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return value
     return []

@@ -1,4 +1,4 @@
-"""Tool calling as text: the functions there are, what was asked, and the calls that answer it.
+"""Conversion of tool-calling data to text: the available functions, the request and its calls.
 
 Functions:
 - weather(city: string, unit: string, optional): The weather of a city.
@@ -18,18 +18,18 @@ from typing import Any
 from data_pipeline.reading.instructions.row_fields import Row, dictionaries, first_text, is_text
 
 FUNCTIONS = ("function", "functions", "tools")
-ASKED = ("query", "question", "instruction")
+REQUESTS = ("query", "question", "instruction")
 CALLS = ("ground_truth", "answers", "tool_calls")
 NO_CALL = "none of the functions"
-AROUND = " \n'\","  # what stands around a text that was cut out of another
-UNSAID = "irrelevance"  # in the category of rows whose right answer is to call nothing
+SURROUNDINGS = " \n'\","  # characters around a text that is part of another
+IRRELEVANCE = "irrelevance"  # in the category of rows whose right answer is to call nothing
 
 
 def function_call(row: Row) -> str:
-    """Functions, request and calls of a row, "" where one of them is not there.
+    """Renders functions, request and calls of a row; returns "" if one of them is missing.
 
-    Functions and calls are lists, or JSON texts of them. A call is {"name", "arguments"}, or
-    {name: {argument: [values that are right]}} with "" for one that may be left out.
+    Functions and calls are lists, or JSON texts of lists. A call is {"name", "arguments"}, or
+    {name: {argument: [right values]}} with "" among the values of an optional argument.
 
     >>> print(function_call({"query": "Is it cold in Oslo?",
     ...     "tools": '[{"name": "weather", "description": "Of a city.", "parameters": '
@@ -43,16 +43,17 @@ def function_call(row: Row) -> str:
     """
     functions = next((f for key in FUNCTIONS if (f := _list(row.get(key)))), [])
     signatures = [_signature(function) for function in functions]
-    asked = next((a for key in ASKED if (a := _request(row.get(key)))), "")
-    called = _calls(row)
-    if not (signatures and all(signatures) and asked and called):
+    request = next((r for key in REQUESTS if (r := _request(row.get(key)))), "")
+    calls = _calls(row)
+    if not (signatures and all(signatures) and request and calls):
         return ""
-    listed = "\n".join(f"- {signature}" for signature in signatures)
-    return f"Functions:\n{listed}\n\n{asked}\n" + "\n".join(f"Call: {call}" for call in called)
+    function_list = "\n".join(f"- {signature}" for signature in signatures)
+    call_list = "\n".join(f"Call: {call}" for call in calls)
+    return f"Functions:\n{function_list}\n\n{request}\n{call_list}"
 
 
 def named_call(row: Row) -> str:
-    """One request and the function that answers it, its arguments by position; "" where they lack.
+    """Renders a request and a call with positional arguments; returns "" if one is missing.
 
     >>> print(named_call({"query": "Photo, please", "ground_truth_function": "take_a_photo",
     ...                   "ground_truth_params": "['back']"}))
@@ -69,32 +70,32 @@ def named_call(row: Row) -> str:
             return ""
     if not isinstance(arguments, list | tuple):
         return ""
-    shown = ", ".join(_json(argument) for argument in arguments)
-    return f"User: {row['query'].strip()}\nCall: {row['ground_truth_function'].strip()}({shown})"
+    rendered = ", ".join(_json(argument) for argument in arguments)
+    return f"User: {row['query'].strip()}\nCall: {row['ground_truth_function'].strip()}({rendered})"
 
 
 def api_session(row: Row) -> str:
-    """The functions of one API, and several requests each with its calls; "" where they lack.
+    """Renders the functions of an API and several requests with their calls; "" if any is missing.
 
-    Arguments that are "" were not given; a request without calls is left out.
+    An argument "" was not passed. A request without calls is left out.
     """
     requests, answers = row.get("Instructions"), row.get("Golden_Answers")
     if not (is_text(row, "Functions") and isinstance(requests, list) and isinstance(answers, list)):
         return ""
     parts = []
     for request, calls in zip(requests, answers, strict=False):
-        shown = [_action(call) for call in dictionaries(calls)]
-        if isinstance(request, str) and request.strip() and shown and all(shown):
-            parts.append("\n".join([f"User: {request.strip()}", *(f"Call: {c}" for c in shown)]))
+        actions = [_action(call) for call in dictionaries(calls)]
+        if isinstance(request, str) and request.strip() and actions and all(actions):
+            parts.append("\n".join([f"User: {request.strip()}", *(f"Call: {a}" for a in actions)]))
     if not parts or len(requests) != len(answers):
         return ""
     return "\n\n".join([f"Functions:\n{row['Functions'].strip()}", *parts])
 
 
 def api_choice(row: Row) -> str:
-    """A request and the library call that serves it, told apart in a text; "" where they lack.
+    r"""Renders a request and a library call that are marked in one text; "" if one is missing.
 
-    >>> print(api_choice({"code": "###Instruction: Name the dog.\\n###Output: <<<explanation>>>: "
+    >>> print(api_choice({"code": "###Instruction: Name the dog.\n###Output: <<<explanation>>>: "
     ...                   "It classifies.<<<code>>>: m = load('x')", "api_call": "load('x')"}))
     Instruction: Name the dog.
     <BLANKLINE>
@@ -104,8 +105,8 @@ def api_choice(row: Row) -> str:
     """
     if not is_text(row, "code", "api_call"):
         return ""
-    asked = _INSTRUCTION.search(row["code"])
-    question = asked[1].strip(AROUND) if asked else ""
+    match = _INSTRUCTION.search(row["code"])
+    question = match[1].strip(SURROUNDINGS) if match else ""
     if not question:
         return ""
     parts = {key: value.strip(" \n,") for key, value in _PART.findall(row["code"])}
@@ -121,6 +122,7 @@ _PART = re.compile(r"<<<(\w+)>>>:?(.*?)(?=<<<\w+>>>|\Z)", re.DOTALL)
 
 
 def _list(value: Any) -> list[Row]:
+    """Returns a list of dictionaries from such a list, one dictionary, or a JSON text of either."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -130,7 +132,7 @@ def _list(value: Any) -> list[Row]:
 
 
 def _request(value: Any) -> str:
-    """A text, or messages, or a list of conversations of which the first is taken."""
+    """Renders a request: a text, a list of messages, or the first of a list of conversations."""
     if isinstance(value, str):
         return f"User: {value.strip()}" if value.strip() else ""
     if isinstance(value, list) and value and isinstance(value[0], list):
@@ -142,21 +144,22 @@ def _request(value: Any) -> str:
 
 
 def _signature(function: Row) -> str:
-    """name(argument: type, ...): description; "" where there is no name."""
+    """Returns "name(argument: type, ...): description", or "" for a function without a name."""
     inner = function.get("function")
     function = inner if isinstance(inner, dict) else function
     if not is_text(function, "name"):
         return ""
     schema = function.get("parameters")
     schema = schema if isinstance(schema, dict) else {}
-    properties = schema.get("properties", schema)  # some have the arguments without a schema
+    properties = schema.get("properties", schema)  # some functions have arguments without a schema
     required = schema.get("required")
-    shown = ", ".join(_arguments(properties, required)) if isinstance(properties, dict) else ""
+    arguments = ", ".join(_arguments(properties, required)) if isinstance(properties, dict) else ""
     description = first_text(function, ("description",))
-    return f"{function['name'].strip()}({shown})" + (f": {description}" if description else "")
+    return f"{function['name'].strip()}({arguments})" + (f": {description}" if description else "")
 
 
 def _arguments(properties: Row, required: Any) -> Iterator[str]:
+    """Yields "name: type" for each argument, with ", optional" if it is not required."""
     for name, property in properties.items():
         kind = first_text(property, ("type",)) if isinstance(property, dict) else ""
         optional = isinstance(required, list) and name not in required
@@ -164,58 +167,63 @@ def _arguments(properties: Row, required: Any) -> Iterator[str]:
 
 
 def _calls(row: Row) -> list[str]:
+    """Renders the calls of a row; [] if there are none or one of them cannot be rendered."""
     category = row.get("category")
-    unanswered = all(row.get(key) is None for key in CALLS)
-    if unanswered and isinstance(category, str) and UNSAID in category:
+    has_no_calls = all(row.get(key) is None for key in CALLS)
+    if has_no_calls and isinstance(category, str) and IRRELEVANCE in category:
         return [NO_CALL]
     calls = next((c for key in CALLS if (c := _list(row.get(key)))), [])
-    shown = [_call(call) for call in calls]
-    return shown if all(shown) else []
+    rendered = [_call(call) for call in calls]
+    return rendered if all(rendered) else []
 
 
 def _call(call: Row) -> str:
+    """Renders a call of either form (see `function_call`); "" if it has neither."""
     inner = call.get("function")
     call = inner if isinstance(inner, dict) else call
     if is_text(call, "name"):
-        arguments = _given(call.get("arguments", {}))
-        return "" if arguments is None else _shown(call["name"], arguments)
+        arguments = _arguments_by_name(call.get("arguments", {}))
+        return "" if arguments is None else _render_call(call["name"], arguments)
     if len(call) == 1:
         ((name, accepted),) = call.items()
         if isinstance(accepted, dict):
-            return _shown(name, _chosen(accepted))
+            return _render_call(name, _first_accepted(accepted))
     return ""
 
 
-def _given(arguments: Any) -> Row | None:
-    """Arguments by name, or a JSON text of them; None for anything else."""
+def _arguments_by_name(arguments: Any) -> Row | None:
+    """Returns arguments from a dictionary or a JSON text of one; None for anything else."""
     if isinstance(arguments, str):
-        found = _list(arguments or "{}")
-        return found[0] if len(found) == 1 else None
+        parsed = _list(arguments or "{}")
+        return parsed[0] if len(parsed) == 1 else None
     return arguments if isinstance(arguments, dict) else None
 
 
-def _chosen(accepted: Row) -> Row:
-    """The first right value of each argument, without those that may be left out."""
-    chosen = {}
+def _first_accepted(accepted: Row) -> Row:
+    """Returns the first accepted value of each argument, without arguments that may be omitted."""
+    arguments = {}
     for name, values in accepted.items():
         value = values[0] if isinstance(values, list) and values else values
         if value != "":
-            chosen[name] = _chosen(value) if isinstance(value, dict) else value
-    return chosen
+            arguments[name] = _first_accepted(value) if isinstance(value, dict) else value
+    return arguments
 
 
 def _action(call: Row) -> str:
+    """Renders a call of the form {"Action", "Action_Input"}; "" if it is invalid."""
     if not is_text(call, "Action"):
         return ""
-    arguments = _given(call.get("Action_Input", {}))
+    arguments = _arguments_by_name(call.get("Action_Input", {}))
     if arguments is None:
         return ""
-    return _shown(call["Action"], {key: v for key, v in arguments.items() if v != ""})
+    return _render_call(call["Action"], {key: v for key, v in arguments.items() if v != ""})
 
 
-def _shown(name: str, arguments: Row) -> str:
+def _render_call(name: str, arguments: Row) -> str:
+    """Returns "name(argument=value, ...)" with the values as JSON."""
     return f"{name.strip()}({', '.join(f'{key}={_json(v)}' for key, v in arguments.items())})"
 
 
 def _json(value: Any) -> str:
+    """Returns a value as JSON, without escapes of letters."""
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from data_pipeline.reading import files
-from data_pipeline.reading.files import RawRow, kind, read_file, split_array
+from data_pipeline.reading.files import RawRow, content_suffix, read_file, split_array
 from data_pipeline.storage import compressed
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput
@@ -50,10 +50,10 @@ def test_json_lines_with_their_places(tmp_path, suffix, compress):
     content = lines(GOOD).removesuffix(b"\n")  # the last newline is optional
     rows = read(tmp_path / f"a.jsonl{suffix}", compress(content))
     assert [row.fields for row in rows] == GOOD
-    assert [row.number for row in rows] == [row.place["offset"] for row in rows]
+    assert [row.number for row in rows] == [row.location["offset"] for row in rows]
     for row, fields in zip(rows, GOOD, strict=True):  # a place finds its line in the content
-        end = row.place["offset"] + len(row.raw)
-        assert json.loads(content[row.place["offset"] : end]) == fields
+        end = row.location["offset"] + len(row.raw)
+        assert json.loads(content[row.location["offset"] : end]) == fields
 
 
 def test_concatenated_members_are_read_to_the_end(tmp_path):
@@ -133,9 +133,14 @@ def test_a_byte_order_mark_is_taken_off_and_noted(tmp_path):
     one, two = lines(GOOD[:2]), lines(GOOD[2:])
     rows = read(tmp_path / "a.jsonl", files.BOM + one + files.BOM + two)  # cat a b > c
     assert [row.fields for row in rows] == GOOD
-    assert [row.place.get("byte_order_mark", False) for row in rows] == [True, False, True, False]
+    assert [row.location.get("byte_order_mark", False) for row in rows] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     (row,) = read(tmp_path / "a.txt", files.BOM + b"text")
-    assert (row.fields, row.place) == ({"text": "text"}, {"offset": 0, "byte_order_mark": True})
+    assert (row.fields, row.location) == ({"text": "text"}, {"offset": 0, "byte_order_mark": True})
     rows = read(tmp_path / "a.json", files.BOM + b"[" + one[:-1].replace(b"\n", b",") + b"]")
     assert [row.fields for row in rows] == GOOD[:2]
 
@@ -246,13 +251,13 @@ def table(**columns) -> pa.Table:
 
 
 def test_parquet_rows_with_their_places(tmp_path):
-    count = files.PARQUET_ROWS * 2 + 3
+    count = files.PARQUET_BATCH_ROWS * 2 + 3
     path = tmp_path / "a.parquet"
     texts = [f"text {i}" for i in range(count)]
     pq.write_table(table(text=texts, id=range(count)), path, row_group_size=100)
     rows = read(path, columns=("text",))
     assert [row.fields["text"] for row in rows] == texts
-    assert [row.place for row in rows] == [{"row": i} for i in range(count)]
+    assert [row.location for row in rows] == [{"row": i} for i in range(count)]
     assert [row.number for row in rows] == list(range(count))
 
 
@@ -308,9 +313,9 @@ def test_parquet_without_rows_is_an_empty_file(tmp_path):
 
 def test_which_files_are_read(tmp_path):
     for name in ("a.jsonl", "A.JSON.GZ", "a.b.txt.zst", "a.parquet", "a.html", "a.htm", "a.md"):
-        assert kind(tmp_path / name), name
+        assert content_suffix(tmp_path / name), name
     for name in ("a", "a.gz", "a.pdf", "a.parquet.gz", "jsonl", "a.jsonl.bz2", ".jsonl.gz"):
-        assert not kind(tmp_path / name), name
+        assert not content_suffix(tmp_path / name), name
 
 
 def test_examples_in_docstrings():

@@ -11,7 +11,7 @@ import pytest
 
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading import hub_source, sources
-from data_pipeline.reading.input_shards import partition
+from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.compressed import CorruptInputError
 from data_pipeline.storage.document import BadInput, Document
@@ -76,7 +76,7 @@ def source(folder: Path) -> Source:
 
 def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
     reading = reading or Reading()
-    shards = partition(source, reading)
+    shards = list_shards(source, reading)
     return [row for shard in shards for row in sources.read(shard, source, reading)]
 
 
@@ -96,7 +96,7 @@ def test_every_document_comes_once_however_it_is_shared_out(
     assert [row.text for row in whole if isinstance(row, Document)] == EVERY
     monkeypatch.setattr(hub_source, "ITEM_BYTES", 500)
     alone = Reading(shard_bytes=1)
-    assert len(partition(source, alone)) == (3 if streaming else 4)
+    assert len(list_shards(source, alone)) == (3 if streaming else 4)
     assert read(source, alone) == whole
     assert len({row.id for row in whole if isinstance(row, Document)}) == ROWS
 
@@ -158,10 +158,10 @@ def test_invalid_utf8_is_quarantined_with_its_place(
         (
             {"path": "no-such/thing"},
             MissingSourceError,
-            "there is no dataset 'no-such/thing' on this",
+            "the dataset 'no-such/thing' is not on this",
         ),
-        ({"path": "/no/where"}, MissingSourceError, "there is no dataset '/no/where'"),
-        ({"path": ""}, MissingSourceError, "has no path: a hub id or a folder"),
+        ({"path": "/no/where"}, MissingSourceError, "the dataset '/no/where' is not on"),
+        ({"path": ""}, MissingSourceError, "has no path. Set its `path` to a hub id or a folder"),
         ({"subset": "german"}, ValueError, r"'german' not found.*\['english', 'other'\]"),
         ({"split": "tost"}, ValueError, "source 'hares'.*Unknown split \"tost\""),
         ({"split": "tost", "streaming": True}, ValueError, "source 'hares'.*Bad split: tost"),
@@ -169,28 +169,28 @@ def test_invalid_utf8_is_quarantined_with_its_place(
         ({"text_fields": ("body",)}, ValueError, "no field 'body', only text, kind, meta"),
         ({"text_fields": ("kind",)}, ValueError, "'kind' of .* is ClassLabel.*expected text"),
         ({"text_fields": ("meta/no",)}, ValueError, "no field 'meta/no'"),
-        ({"name": ""}, ValueError, "has no name; give it one"),
+        ({"name": ""}, ValueError, "has no name. Set its `name`"),
     ],
 )
 def test_what_is_not_there_is_said(
     source: Source, change: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        partition(replace(source, **change), Reading())
+        list_shards(replace(source, **change), Reading())
 
 
 def test_saved_datasets_say_what_they_have_not(source: Source, folder: Path) -> None:
     saved = replace(source, path=str(folder / "dict"))
     with pytest.raises(ValueError, match="no split 'dev'; there are train, test"):
-        partition(replace(saved, split="dev"), Reading())
-    with pytest.raises(ValueError, match="read in place; leave out `streaming`"):
-        partition(replace(saved, streaming=True), Reading())
+        list_shards(replace(saved, split="dev"), Reading())
+    with pytest.raises(ValueError, match="read in place; set `streaming` to False"):
+        list_shards(replace(saved, streaming=True), Reading())
 
 
 def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[hub\]'"):
-        partition(source, Reading())
+        list_shards(source, Reading())
 
 
 def truncate(file: Path, keep: float) -> None:
@@ -215,7 +215,7 @@ def test_a_truncated_saved_dataset_is_an_error(
     for file in (folder / "saved").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     truncate(sorted(tmp_path.glob("*.arrow"))[1], 0.5)
-    with pytest.raises(CorruptInputError, match=r"cannot be read\. Download or make it again"):
+    with pytest.raises(CorruptInputError, match=r"cannot be read\. Download or create it again"):
         read(replace(source, path=str(tmp_path)))
 
 
@@ -223,11 +223,11 @@ def test_a_dataset_that_changed_has_another_fingerprint(source: Source, tmp_path
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "one"}\n')
     source = replace(source, path=str(tmp_path), subset="")
-    (before,) = partition(source, Reading())
+    (before,) = list_shards(source, Reading())
     file.write_text('{"text": "one"}\n{"text": "two"}\n')
-    (after,) = partition(source, Reading())
+    (after,) = list_shards(source, Reading())
     assert before.fingerprint != after.fingerprint
-    with pytest.raises(ValueError, match="changed while the run was reading it"):
+    with pytest.raises(ValueError, match="has changed since the run listed it"):
         list(sources.read(before, source, Reading()))
     assert texts(source) == ["one", "two"]
 
@@ -248,7 +248,7 @@ def test_the_commit_is_part_of_the_fingerprint(
 
     monkeypatch.setattr(datasets, "load_dataset_builder", builder_of)
     prints = [
-        partition(replace(source, revision=revision), Reading())[0].fingerprint
+        list_shards(replace(source, revision=revision), Reading())[0].fingerprint
         for revision in ("", "c0ffee", "decade")
     ]
     assert asked == [None, "c0ffee", "decade"]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from data_pipeline.config import Reading, Source
 from data_pipeline.reading import input_shards as partitions
 from data_pipeline.reading import sources
-from data_pipeline.reading.files import pieces
-from data_pipeline.reading.input_shards import partition
+from data_pipeline.reading.files import split_into_pieces
+from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.storage import compressed
 from data_pipeline.storage.compressed import lines_between, split_lines
 from data_pipeline.storage.document import BadInput, Document
@@ -32,7 +32,7 @@ LINES = st.lists(
 
 def read_all(source: Source, shard_bytes: int) -> list[Document | BadInput]:
     reading = Reading(shard_bytes=shard_bytes, max_line_bytes=200)
-    shards = partition(source, reading)
+    shards = list_shards(source, reading)
     return [d for shard in shards for d in sources.read(shard, source, reading)]
 
 
@@ -90,7 +90,7 @@ def test_large_files_alone_are_cut(tmp_path: Path) -> None:
     (tmp_path / "f.jsonl.gz").write_bytes(row * 100)  # its content is looked at by its reader only
     for name in ("a1", "a2", "c1", "c2"):
         (tmp_path / f"{name}.txt").write_text("x" * 10)
-    shards = partition(Source("web", path=str(tmp_path)), Reading(shard_bytes=1000))
+    shards = list_shards(Source("web", path=str(tmp_path)), Reading(shard_bytes=1000))
     assert [(shard.items, shard.piece) for shard in shards] == [
         (("a1.txt", "a2.txt"), None),
         (("b.jsonl",), (0, 766, 766)),
@@ -131,7 +131,7 @@ def test_ids_of_rows_do_not_depend_on_the_shards_and_names_sort(tmp_path: Path) 
     rows = [b'{"text": "%d"}\n' % i for i in range(1000)]
     (tmp_path / "a.jsonl").write_bytes(b"".join(rows))
     source = Source("web", path=str(tmp_path))
-    shards = partition(source, Reading(shard_bytes=50))
+    shards = list_shards(source, Reading(shard_bytes=50))
     assert len(shards) > 200
     assert [shard.name for shard in shards] == sorted(shard.name for shard in shards)
     documents = read_all(source, 50)
@@ -144,8 +144,8 @@ def test_a_parquet_file_that_is_cut_is_named_by_its_reader(tmp_path: Path) -> No
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["text"] * 1000}), path, row_group_size=10)
     path.write_bytes(path.read_bytes()[:-10])
-    assert pieces(path, path.stat().st_size, 100) == []
-    (shard,) = partition(Source("web", path=str(path)), Reading(shard_bytes=100))
+    assert split_into_pieces(path, path.stat().st_size, 100) == []
+    (shard,) = list_shards(Source("web", path=str(path)), Reading(shard_bytes=100))
     assert shard.piece is None
 
 
@@ -154,9 +154,9 @@ def test_partition_of_very_many_shards_takes_no_long_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quadratic step would take minutes here."""
-    many = [partitions.Item(f"{i:06d}.txt", 10, "v") for i in range(200_000)]
+    many = [partitions.InputFile(f"{i:06d}.txt", 10, "v") for i in range(200_000)]
     monkeypatch.setattr(partitions, "_items", lambda source: many)
-    shards = partition(Source("web", path=str(tmp_path)), Reading(shard_bytes=10))
+    shards = list_shards(Source("web", path=str(tmp_path)), Reading(shard_bytes=10))
     assert len(shards) == len({shard.name for shard in shards}) == 200_000
     assert shards[-1].name == "web-199999"
     assert [shard.name for shard in shards] == sorted(shard.name for shard in shards)

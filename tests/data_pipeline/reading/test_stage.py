@@ -44,9 +44,11 @@ def test_all_that_is_missing_is_said_at_once(recipe: Recipe, tmp_path: Path) -> 
         run(recipe, tmp_path / "data")
     lines = str(said.value).splitlines()
     assert lines[0].endswith("--config.data.allow_missing=True:")
-    assert lines[1] == f"  source 'books': there is no {tmp_path}/books. To get it: ask a library."
+    assert (
+        lines[1] == f"  source 'books': {tmp_path}/books does not exist. To get it: ask a library."
+    )
     assert "'laws': no documents in" in lines[2] and lines[2].endswith("ask a court.")
-    assert "'maths' reads files and has no path. To get it: think." in lines[3]
+    assert "'maths' has no path. Set its `path` to a file or folder. To get it: think." in lines[3]
     assert "no prepared TFDS dataset 'corpus'" in lines[4]
     assert not (tmp_path / "data").exists()
 
@@ -66,7 +68,9 @@ def test_the_others_are_read_only_when_asked_for(
 
 def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[2:]
-    with pytest.raises(ValueError, match=r"^source 'books': there is no .*ask a library\.$"):
+    with pytest.raises(
+        ValueError, match=r"^source 'books': .* does not exist\. To get it: ask a library\.$"
+    ):
         run(recipe, tmp_path / "data")
 
 

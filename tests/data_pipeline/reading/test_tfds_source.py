@@ -16,7 +16,7 @@ import pytest
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.execution.silence_stderr import silence_stderr
 from data_pipeline.reading import sources, tfds_source
-from data_pipeline.reading.input_shards import partition
+from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
@@ -104,7 +104,7 @@ def source(data_dir: Path) -> Source:
 
 def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
     reading = reading or Reading()
-    shards = partition(source, reading)
+    shards = list_shards(source, reading)
     return [row for shard in shards for row in sources.read(shard, source, reading)]
 
 
@@ -117,9 +117,9 @@ EVERY = sorted(example(i)["text"] for i in range(ROWS))
 
 def test_every_document_comes_once_however_it_is_shared_out(source: Source) -> None:
     assert texts(source) == EVERY
-    assert len(partition(source, Reading())) == 1
+    assert len(list_shards(source, Reading())) == 1
     alone = Reading(shard_bytes=1)
-    assert len(partition(source, alone)) == SHARDS
+    assert len(list_shards(source, alone)) == SHARDS
     assert read(source, alone) == read(source)
     assert len({row.id for row in read(source) if isinstance(row, Document)}) == ROWS
 
@@ -144,7 +144,7 @@ def test_a_document_says_where_it_lies(source: Source) -> None:
         (again,) = [
             r
             for f, r in tfds_source.read([file], source)
-            if not isinstance(r, BadInput) and r.place["row"] == number
+            if not isinstance(r, BadInput) and r.location["row"] == number
         ]
         assert again.fields["text"] == row.text
 
@@ -154,7 +154,7 @@ def test_nested_fields_and_labels(source: Source) -> None:
     assert sorted(row.text for row in rows if isinstance(row, Document))[0] == (
         "Title 0\n\nHäre number 0."
     )
-    names = [item.name for item in tfds_source.items(source)]
+    names = [item.name for item in tfds_source.list_items(source)]
     rows = [r for _, r in tfds_source.read(names, replace(source, category_field="meta"))]
     assert {r.fields["meta"]["kind"] for r in rows if not isinstance(r, BadInput)} == {"web", "law"}
 
@@ -192,29 +192,29 @@ def test_the_folder_of_a_version_is_read_in_place(source: Source, data_dir: Path
         ({"path": "animals/odd"}, MissingSourceError, "no prepared TFDS dataset 'animals/odd'"),
         ({"path": "animals:9.0.0"}, MissingSourceError, "no prepared TFDS dataset 'animals:9.0.0'"),
         ({"path": "a b!"}, ValueError, "source 'animals_text': Parsing builder name"),
-        ({"path": ""}, MissingSourceError, "has no path: a dataset's name"),
+        ({"path": ""}, MissingSourceError, "has no path. Set its `path` to the name of a TFDS"),
         ({"data_dir": "/no/where"}, MissingSourceError, "in /no/where"),
-        ({"split": "tost"}, ValueError, "has no split 'tost'; there are train, test"),
+        ({"split": "tost"}, ValueError, "has no split 'tost'; expected one of train, test"),
         ({"split": "train[:9z]"}, ValueError, r"has no split 'train\[:9z\]'"),
         ({"split": "train[:0]"}, MissingSourceError, "is empty"),
-        ({"split": "train[:9]+train[8:]"}, ValueError, "overlap: some examples would be read tw"),
+        ({"split": "train[:9]+train[8:]"}, ValueError, "overlap, so some examples would be read tw"),
         ({"text_fields": ("body",)}, ValueError, "no field 'body', only messages, meta/kind, meta"),
         ({"text_fields": ("meta/kind",)}, ValueError, "'meta/kind' of .* is ClassLabel, expected"),
         ({"text_fields": ("tags",)}, ValueError, "'tags' of .* is Sequence, expected text"),
-        ({"name": ""}, ValueError, "the source of 'animals/plain' has no name"),
+        ({"name": ""}, ValueError, "the source with path 'animals/plain' has no name"),
     ],
 )
 def test_what_is_not_there_is_said(
     source: Source, change: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        partition(replace(source, **change), Reading())
+        list_shards(replace(source, **change), Reading())
 
 
 def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets.core", None)
     with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[data\]'"):
-        partition(source, Reading())
+        list_shards(source, Reading())
 
 
 def damaged(source: Source, to: Path, keep: float) -> tuple[Source, Path]:
@@ -230,7 +230,7 @@ def damaged(source: Source, to: Path, keep: float) -> tuple[Source, Path]:
 def test_a_truncated_file_is_an_error(source: Source, tmp_path: Path, keep: float) -> None:
     source, file = damaged(source, tmp_path, keep)
     kind = CorruptInputError if ".array_record" in file.name else TruncatedInputError
-    with pytest.raises(kind, match=f"{file.name}.* (copied|prepared again)"):
+    with pytest.raises(kind, match=f"{file.name}.* Copy, download or prepare it again"):
         read(source)
 
 
@@ -242,7 +242,7 @@ def test_a_file_cut_between_two_records_is_an_error_too(source: Source, tmp_path
     first = 8 + 4 + int.from_bytes(content[:8], "little") + 4
     file.write_bytes(content[:first])
     with pytest.raises(
-        TruncatedInputError, match=r"ends after 1 examples, dataset_info\.json says \d"
+        TruncatedInputError, match=r"ends after 1 examples, expected \d by dataset_info\.json"
     ):
         read(source)
 
@@ -258,10 +258,10 @@ def test_damaged_bytes_are_an_error(source: Source, tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_changed_one(source: Source, tmp_path: Path) -> None:
     source, file = damaged(source, tmp_path, 1.0)
-    (shard,) = partition(source, Reading())
+    (shard,) = list_shards(source, Reading())
     file.write_bytes(file.read_bytes() + b"more")
-    with pytest.raises(ValueError, match="changed while the run was reading it"):
+    with pytest.raises(ValueError, match="has changed since the run listed it"):
         list(sources.read(shard, source, Reading()))
     file.unlink()
-    with pytest.raises(MissingSourceError, match=f"{file.name} is missing, though dataset_info"):
-        partition(source, Reading())
+    with pytest.raises(MissingSourceError, match=f"{file.name} is missing, but dataset_info"):
+        list_shards(source, Reading())

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline.config import Reader, Source
 from data_pipeline.reading.demo import python_installation
-from data_pipeline.reading.demo.python_installation import docstrings, items, read
+from data_pipeline.reading.demo.python_installation import docstrings, list_items, read
 from data_pipeline.storage.document import BadInput, Document
 
 READERS = [reader for reader in Reader if reader.value.startswith("python_")]
@@ -25,7 +25,7 @@ def forget_what_was_listed():
 
 
 def texts(reader: Reader, most: int = 10**9) -> dict[str, str]:
-    names = [name for name, _, _ in items(reader)][:most]
+    names = [name for name, _, _ in list_items(reader)][:most]
     documents = list(read(reader, names, Source("s", category="c")))
     assert all(isinstance(document, Document) for document in documents)
     return {document.id: document.text for document in documents}
@@ -33,7 +33,7 @@ def texts(reader: Reader, most: int = 10**9) -> dict[str, str]:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_the_running_installation(reader):
-    listed = items(reader)
+    listed = list_items(reader)
     names = [name for name, _, _ in listed]
     assert names == sorted(set(names))
     assert len(names) > 20
@@ -44,7 +44,7 @@ def test_the_running_installation(reader):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_nothing_shows_where_it_is_installed(reader):
-    listed = items(reader)
+    listed = list_items(reader)
     here = {sys.prefix, sys.base_prefix, str(Path.home()), os.sep + "site-packages"} - {"/", "/usr"}
     for document in read(reader, [name for name, _, _ in listed][::5], Source("s")):
         assert isinstance(document, Document)
@@ -65,7 +65,7 @@ def test_well_known_members():
 
 
 def test_tests_and_installed_packages_are_no_standard_library():
-    names = [name for name, _, _ in items(Reader.PYTHON_CODE)]
+    names = [name for name, _, _ in list_items(Reader.PYTHON_CODE)]
     assert not [
         n for n in names if {"test", "tests", "site-packages", "lib2to3"} & set(n.split("/"))
     ]
@@ -96,8 +96,8 @@ def test_what_a_library_lists(tmp_path, monkeypatch):
         (library / skipped).write_text('"""Skipped."""')
     (library / "_sysconfigdata__linux.py").write_text("build = 1")
     (library / "data.txt").write_text("no Python")
-    assert [name for name, _, _ in items(Reader.PYTHON_CODE)] == ["ast.py", "json/__init__.py"]
-    assert [name for name, _, _ in items(Reader.PYTHON_DOCSTRINGS)] == ["ast", "json"]
+    assert [name for name, _, _ in list_items(Reader.PYTHON_CODE)] == ["ast.py", "json/__init__.py"]
+    assert [name for name, _, _ in list_items(Reader.PYTHON_DOCSTRINGS)] == ["ast", "json"]
 
 
 def test_modules_that_do_not_parse_or_decode_are_named(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_modules_that_do_not_parse_or_decode_are_named(tmp_path, monkeypatch):
     first, bad, latin = read(Reader.PYTHON_DOCSTRINGS, names, Source("s"))
     assert (bad.reason, bad.file, bad.raw) == ("invalid_python", "broken.py", b"def (:")
     assert [first.text, latin.text] == ["# ast\n\nTrees.", "# latin\n\ncafé"]
-    items(Reader.PYTHON_CODE)
+    list_items(Reader.PYTHON_CODE)
     (bad,) = read(Reader.PYTHON_CODE, ["latin.py"], Source("s"))
     assert isinstance(bad, BadInput)
     assert (bad.reason, bad.file) == ("invalid_utf8", "latin.py")
@@ -119,12 +119,12 @@ def test_an_installation_without_sources_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(python_installation, "_library", lambda: tmp_path)
     for reader in (Reader.PYTHON_CODE, Reader.PYTHON_DOCSTRINGS):
         with pytest.raises(
-            ValueError, match=r"comes without the source files .* take the source out"
+            ValueError, match=r"comes without the source files .* remove the source"
         ):
-            items(reader)
+            list_items(reader)
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(ValueError, match="comes without the language reference"):
-        items(Reader.PYTHON_REFERENCE)
+        list_items(Reader.PYTHON_REFERENCE)
 
 
 def install(site: Path, name: str, version: str, files: dict[str, str], readme: str = "") -> None:

@@ -38,7 +38,9 @@ def test_answers_follow_from_their_questions():
     for index in MANY:
         question, steps, answer = generate(index)
         known = {Fraction(number) for number in re.findall(NUMBER, question)} | CONSTANTS
-        if word_problems.kind(index) == "sharing_with_remainder":  # its quotient is found, and then
+        if (
+            word_problems.family_name(index) == "sharing_with_remainder"
+        ):  # its quotient is found, and then
             known.add(Fraction(re.findall(NUMBER, steps[0])[0]))  # shown to be right
         results = []
         for left, right in EQUATION.findall(" ".join(steps)):
@@ -91,7 +93,7 @@ def test_many_kinds_and_few_repetitions():
     texts = [text(index) for index in range(4000)]
     assert len(set(texts)) >= 3950
     assert len(word_problems.FAMILIES) >= 12
-    kinds = Counter(word_problems.kind(index) for index in range(4000))
+    kinds = Counter(word_problems.family_name(index) for index in range(4000))
     assert len(kinds) == len(word_problems.FAMILIES)
     openings = {re.sub(r"\d[\d.]*", "0", " ".join(t.split()[1:5])) for t in texts}
     assert len(openings) > 300

@@ -8,8 +8,8 @@ import pytest
 from benchmarks import formats as survey
 from data_pipeline.config import Reading, Source, Tier
 from data_pipeline.reading import sources
-from data_pipeline.reading.input_shards import partition
-from data_pipeline.reading.instructions import formats, labelled, row_fields, tool_calls
+from data_pipeline.reading.input_shards import list_shards
+from data_pipeline.reading.instructions import formats, labeled, row_fields, tool_calls
 from data_pipeline.reading.instructions.formats import FORMATS, RenderedRow, UnusableRow, render
 from data_pipeline.storage.document import BadInput, Document
 
@@ -301,7 +301,7 @@ def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
     file = tmp_path / "tasks.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Source("tasks", tier=Tier.D3, path=str(file))
-    (shard,) = partition(source, Reading())
+    (shard,) = list_shards(source, Reading())
     got = list(sources.read(shard, source, Reading()))
     assert [row.text if isinstance(row, Document) else row.reason for row in got] == [
         "Message: Where is it?\nIntent: card arrival",
@@ -342,6 +342,6 @@ def test_any_value_under_any_key_is_survived():
 
 
 def test_examples_in_docstrings():
-    for module in (formats, labelled, row_fields, tool_calls):
+    for module in (formats, labeled, row_fields, tool_calls):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed

@@ -1,20 +1,21 @@
-"""Labelled messages as text: what somebody wants (intents), and the details they gave (slots)."""
+"""Conversion of labeled messages to text: classifications (intents) and marked spans (slots)."""
 
 from __future__ import annotations
 
 from data_pipeline.reading.instructions.row_fields import Row, dictionaries, is_text
 
-OUT_OF_SCOPE = "oos"  # as CLINC150 calls it (arXiv 1909.02027)
+OUT_OF_SCOPE = "oos"  # the label in CLINC150 (arXiv 1909.02027)
 
 
 def label_field(row: Row, fields: tuple[str, ...]) -> str:
-    """The first of `fields` that labels the row's text, "" where none does."""
+    """Returns the first of `fields` that has a label for the row's text, or ""."""
     return next((key for key in fields if is_text(row, "text", key)), "")
 
 
-def labelled_text(row: Row, field: str) -> str:
-    """
-    >>> print(labelled_text({"text": "Where is my card?", "intent": "card_arrival"}, "intent"))
+def labeled_text(row: Row, field: str) -> str:
+    """Renders a text and its label.
+
+    >>> print(labeled_text({"text": "Where is my card?", "intent": "card_arrival"}, "intent"))
     Message: Where is my card?
     Intent: card arrival
     """
@@ -24,17 +25,18 @@ def labelled_text(row: Row, field: str) -> str:
 
 
 def has_slots(row: Row) -> bool:
-    """A message with spans of it as `labels`, or with none where there is nothing to be found."""
+    """Returns whether a row is a message with a (possibly empty) list of valid spans as labels."""
     message = row.get("userInput")
     if not (isinstance(message, dict) and is_text(message, "text")):
         return False
     labels = row.get("labels", [])
-    found = [_span(label, message["text"]) for label in dictionaries(labels)]
-    return isinstance(labels, list) and len(found) == len(labels) and all(found)
+    spans = [_span(label, message["text"]) for label in dictionaries(labels)]
+    return isinstance(labels, list) and len(spans) == len(labels) and all(spans)
 
 
 def slots(row: Row) -> str:
-    """
+    """Renders a message and its labeled spans.
+
     >>> print(slots({"userInput": {"text": "A table for 9 on Monday"},
     ...              "labels": [{"slot": "people", "valueSpan": {"startIndex": 12, "endIndex": 13}},
     ...                         {"slot": "date", "valueSpan": {"startIndex": 17, "endIndex": 23}}],
@@ -46,16 +48,16 @@ def slots(row: Row) -> str:
     text = row["userInput"]["text"]
     lines = [f"Message: {text.strip()}"]
     context = row.get("context")
-    asked = context.get("requestedSlots") if isinstance(context, dict) else None
-    if isinstance(asked, list) and asked and all(isinstance(name, str) for name in asked):
-        lines.insert(0, f"Asked for: {', '.join(asked)}")
-    found = [f"{label['slot']} = {_span(label, text)}" for label in row.get("labels", [])]
-    lines.append(f"Details: {'; '.join(found) or 'none'}")
+    requested = context.get("requestedSlots") if isinstance(context, dict) else None
+    if isinstance(requested, list) and requested and all(isinstance(n, str) for n in requested):
+        lines.insert(0, f"Asked for: {', '.join(requested)}")
+    details = [f"{label['slot']} = {_span(label, text)}" for label in row.get("labels", [])]
+    lines.append(f"Details: {'; '.join(details) or 'none'}")
     return "\n".join(lines)
 
 
 def _span(label: Row, text: str) -> str:
-    """What a label marks in the text, "" where that is nothing. A start of 0 may be left out."""
+    """Returns the text that a label marks, or "" for an invalid label; a missing start is 0."""
     span = label.get("valueSpan")
     if not (isinstance(span, dict) and is_text(label, "slot")):
         return ""
