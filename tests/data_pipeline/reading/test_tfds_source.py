@@ -197,7 +197,11 @@ def test_the_folder_of_a_version_is_read_in_place(source: Source, data_dir: Path
         ({"split": "tost"}, ValueError, "has no split 'tost'; expected one of train, test"),
         ({"split": "train[:9z]"}, ValueError, r"has no split 'train\[:9z\]'"),
         ({"split": "train[:0]"}, MissingSourceError, "is empty"),
-        ({"split": "train[:9]+train[8:]"}, ValueError, "overlap, so some examples would be read tw"),
+        (
+            {"split": "train[:9]+train[8:]"},
+            ValueError,
+            "overlap, so some examples would be read tw",
+        ),
         ({"text_fields": ("body",)}, ValueError, "no field 'body', only messages, meta/kind, meta"),
         ({"text_fields": ("meta/kind",)}, ValueError, "'meta/kind' of .* is ClassLabel, expected"),
         ({"text_fields": ("tags",)}, ValueError, "'tags' of .* is Sequence, expected text"),
