@@ -138,8 +138,9 @@ def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
     if config.training is not None:
         from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
         from hare_jax.training import train
+        from hare_jax.training.run_dir import run_name
 
-        run_dir = workdir / train.run_name(config.model, config.training, mixture)
+        run_dir = workdir / run_name(config.model, config.training, mixture)
         scored = partial(Benchmarks, open_tokenizer)
         trained = train.run(config.model, config.training, mixture, run_dir, benchmarks=scored)
         written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}

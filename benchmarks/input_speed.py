@@ -154,20 +154,20 @@ def main() -> None:
         measure(packed_dataset.PackedDataset(folder), options)
 
 
-def measure(baked: packed_dataset.PackedDataset, options: argparse.Namespace) -> None:
+def measure(dataset: packed_dataset.PackedDataset, options: argparse.Namespace) -> None:
     """Prints the rates of both ways of reading."""
-    tokens = options.batch * baked.sequence_length
-    stages = [Stage("speed", mixture=min(baked.mixtures), tokens=tokens * (options.steps + 1))]
-    order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=options.batch))
+    tokens = options.batch * dataset.sequence_length
+    stages = [Stage("speed", mixture=min(dataset.mixtures), tokens=tokens * (options.steps + 1))]
+    order = packed_dataset.make_order(dataset, Training(stages=stages, batch_size=options.batch))
     every = slice(0, options.batch)
 
     def as_training() -> Iterator[Batch]:
         return packed_dataset.batches(
-            baked, order, first_step=0, rows=every, threads=options.threads
+            dataset, order, first_step=0, rows=every, threads=options.threads
         )
 
     def in_this_thread() -> Iterator[Batch]:
-        return (baked.batch(order.records_of_step(step)) for step in range(order.steps))
+        return (dataset.batch(order.records_of_step(step)) for step in range(order.steps))
 
     runs = {"input.batches, as training": as_training, "in this thread": in_this_thread}
     found: dict[str, list[tuple[float, float, np.ndarray]]] = {name: [] for name in runs}
@@ -175,7 +175,7 @@ def measure(baked: packed_dataset.PackedDataset, options: argparse.Namespace) ->
         for name, make in runs.items():
             found[name].append(timed(make, options.steps))
     print(
-        f"{len(baked.sources)} sources, {options.batch} rows of {baked.sequence_length} tokens a "
+        f"{len(dataset.sources)} sources, {options.batch} rows of {dataset.sequence_length} tokens a "
         f"step, best of {options.repeats} times {options.steps} steps\n"
         "tokens/s a core = rows x sequence x steps / CPU seconds of all threads\n"
         f"  {'':<28} {'tokens/s a core':>16} {'tokens/s':>14}"

@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, whenever the power goes."""
+"""Atomic writes of small files: after a crash, a file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8; what was there before stays until all of it is on disk."""
+    """Writes text in UTF-8; replaces the file only once all of the text is on disk."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -20,10 +20,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """To be read by people too."""
+    """Writes a value as indented JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """A line a row."""
+    """Writes one JSON line per row."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

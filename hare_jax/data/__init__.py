@@ -1,0 +1,1 @@
+"""Packed datasets, the order of their records, and batches."""

@@ -1,7 +1,7 @@
-"""Baked data -> the batch of step s.
+"""Packed datasets: the folders that the bake stage writes, read as batches by step.
 
-A baked directory holds mixture.json and, for each source, ArrayRecord files of packed rows. All
-that mixture.json says of them is checked when they are opened: nothing is trained on by mistake.
+Such a folder holds mixture.json and, for each source, ArrayRecord files of packed rows. Everything
+that mixture.json states about these files is checked when the folder is opened.
 """
 
 from __future__ import annotations
@@ -26,40 +26,47 @@ SCHEMA = 1
 
 @dataclass(slots=True)
 class PackedSource:
-    """One source as mixture.json has it; `tokens` counts targets, `records` rows."""
+    """One source of a mixture, as mixture.json lists it."""
 
     name: str
     category: str
     tier: str
     documents: int
-    tokens: int
-    records: int
-    files: list[dict[str, Any]]
+    tokens: int  # targets: every token of a document but its first
+    records: int  # packed rows
+    files: list[dict[str, Any]]  # {"file", "sha256", "spans", "spans_sha256", "records"}
 
 
 @dataclass(slots=True)
 class Span:
-    """A piece of a document in a batch: `length` tokens of it from token `offset` on."""
+    """A piece of one document in one row of a batch."""
 
     row: int
     source: str
-    record_id: int
+    record_id: int  # number of the record within its source
     document_id: str
-    offset: int
-    length: int
+    offset: int  # first token of the piece, counted in tokens of the document with BOS and EOS
+    length: int  # tokens
 
 
 class PackedDataset:
-    """A baked directory, verified: fingerprint, schema, and every file's presence, bytes and count.
-
-    `memory` and `share`: which bytes need not be hashed, since they were before or since another
-    process does it: see verify.py.
-    Raises FileNotFoundError or ValueError at the first mismatch, naming the file and both values.
-    """
+    """A verified packed dataset: its manifest, and random access to the records of each source."""
 
     def __init__(
-        self, directory: Path, memory: Path | None = None, share: tuple[int, int] = (0, 1)
+        self, directory: Path, cache_dir: Path | None = None, share: tuple[int, int] = (0, 1)
     ):
+        """Opens `directory` and verifies its fingerprint, schema, files, hashes and counts.
+
+        Args:
+          directory: the folder with mixture.json.
+          cache_dir: where hashes that were verified before are stored; None: no cache. See
+            verify.py.
+          share: (i, n) hashes the i-th of n parts of the files, so that n processes share the work.
+
+        Raises:
+          FileNotFoundError: if a file is missing.
+          ValueError: at the first mismatch, naming the file and both values.
+        """
         self.directory = Path(directory)
         manifest = _read_manifest(self.directory / "mixture.json")
         self.fingerprint: str = manifest["fingerprint"]
@@ -69,7 +76,7 @@ class PackedDataset:
         self.dtype: str = manifest["dtype"]
         self.mixtures: dict[str, dict[str, float]] = manifest["mixtures"]
         self.sources = [PackedSource(**source) for source in manifest["sources"]]
-        verify(self._hashes(), memory, share)
+        verify(self._hashes(), cache_dir, share)
         self._rows = [self._open(source, "file") for source in self.sources]
         self._spans = [self._open(source, "spans") for source in self.sources]
         for source_id, source in enumerate(self.sources):
@@ -77,7 +84,7 @@ class PackedDataset:
                 self._check_first(source_id)
 
     def _hashes(self) -> dict[Path, str]:
-        """File -> the sha256 that the manifest says."""
+        """Returns the sha256 that the manifest states, by file."""
         files = [file for source in self.sources for file in source.files]
         return {
             self.directory / self.tokenizer["file"]: self.tokenizer["sha256"],
@@ -86,31 +93,34 @@ class PackedDataset:
         }
 
     def _open(self, source: PackedSource, key: str) -> Any:
-        """Random access to all the records of a source, its files one after the other."""
+        """Opens the records of a source for random access, its files one after the other."""
         for file in source.files:
             path = self.directory / file[key]
             got = len(grain.sources.ArrayRecordDataSource([str(path)]))
             if got != file["records"]:
-                raise ValueError(f"{path}: got {got} records, mixture.json says {file['records']}")
+                raise ValueError(
+                    f"{path}: got {got} records, expected {file['records']} (mixture.json)"
+                )
         got = sum(file["records"] for file in source.files)
         if got != source.records:
             raise ValueError(
                 f"{self.directory / 'mixture.json'}: the files of {source.name!r} have {got} "
-                f"records, the source says {source.records}"
+                f"records, expected {source.records}, the sum that is listed for the source"
             )
         paths = [str(self.directory / file[key]) for file in source.files]
         return grain.sources.ArrayRecordDataSource(paths) if paths else ()
 
     def _check_first(self, source_id: int) -> None:
-        """Compares the first record of a source with what the manifest says of all of them."""
+        """Raises ValueError if the first record of a source contradicts the manifest."""
         problem = next(self._problems(source_id), None)
         if problem:
             raise ValueError(
                 f"{self.directory}: the first record of source {self.sources[source_id].name!r} "
-                f"has {problem}, unlike what mixture.json says; bake the data again"
+                f"has {problem}, which contradicts mixture.json; bake the data again"
             )
 
     def _problems(self, source_id: int) -> Iterator[str]:
+        """Yields each contradiction between the first record of a source and the manifest."""
         if self.tokens_per_record != self.sequence_length + 1:
             yield f"{self.tokens_per_record} tokens for sequence_length={self.sequence_length}"
         row, lengths = decode_record(self._record(source_id, 0), self.tokens_per_record, self.dtype)
@@ -123,74 +133,87 @@ class PackedDataset:
             first, last = row[end - span.length], row[end - 1]
             if span.offset == 0 and first != tokenizer["bos_id"]:
                 yield f"a document that begins with {first}, not BOS {tokenizer['bos_id']}"
-            # A piece shorter than a row is a document's last.
+            # Only the last piece of a document can be shorter than a row.
             if span.length < self.tokens_per_record and last != tokenizer["eos_id"]:
                 yield f"a document that ends with {last}, not EOS {tokenizer['eos_id']}"
 
     def check_model(self, model: Model) -> None:
-        """Raises ValueError where the model's vocabulary is not the tokenizer's."""
+        """Raises ValueError if the model's vocabulary size differs from the tokenizer's."""
         if self.tokenizer["vocab_size"] != model.vocab_size:
             raise ValueError(
                 f"{self.directory / 'mixture.json'}: baked with a tokenizer of "
                 f"{self.tokenizer['vocab_size']} pieces, but the model has "
-                f"vocab_size={model.vocab_size}; set the one to the other, or bake again"
+                f"vocab_size={model.vocab_size}; set model.vocab_size to the former, or bake the data "
+                "with another tokenizer"
             )
 
-    def batch(self, picks: Sequence[tuple[int, int]]) -> Batch:
-        """The records [(source_id, record_id), ...] as a batch of as many rows."""
+    def batch(self, rows: Sequence[tuple[int, int]]) -> Batch:
+        """Reads the records [(source_id, record_id), ...] as a batch, one row per record."""
         return from_records(
-            [self._record(source_id, record_id) for source_id, record_id in picks],
-            record_ids=[record_id for _, record_id in picks],
-            source_ids=[source_id for source_id, _ in picks],
+            [self._record(source_id, record_id) for source_id, record_id in rows],
+            record_ids=[record_id for _, record_id in rows],
+            source_ids=[source_id for source_id, _ in rows],
             tokens_per_record=self.tokens_per_record,
             dtype=self.dtype,
         )
 
     def _record(self, source_id: int, record_id: int) -> bytes:
-        """Records have checksums of their own: bytes that go bad later are noticed here."""
+        """Reads the bytes of one record; raises ValueError if its checksum does not match.
+
+        ArrayRecord stores a checksum per record, so that damage after the opening is detected.
+        """
         try:
             return self._rows[source_id][record_id]
         except RuntimeError as error:
             raise ValueError(
                 f"{self.directory}: record {record_id} of source {self.sources[source_id].name!r} "
-                f"cannot be read: {error}; bring the data again"
+                f"cannot be read: {error}; copy or bake the data again"
             ) from error
 
-    def spans(self, picks: Sequence[tuple[int, int]]) -> list[Span]:
-        """The documents that lie in those records, in the order of rows."""
+    def spans(self, rows: Sequence[tuple[int, int]]) -> list[Span]:
+        """Lists the pieces of documents in the records [(source_id, record_id), ...], row by row."""
         return [
             Span(row, self.sources[source_id].name, record_id, *span)
-            for row, (source_id, record_id) in enumerate(picks)
+            for row, (source_id, record_id) in enumerate(rows)
             for span in json.loads(self._spans[source_id][record_id])
         ]
 
 
-def make_order(baked: PackedDataset, training: Training) -> Order:
-    """The order of a run over this data. Raises ValueError where stages and data do not fit."""
-    records = {source.name: source.records for source in baked.sources}
-    return Order(training, records, baked.mixtures, baked.sequence_length)
+def make_order(dataset: PackedDataset, training: Training) -> Order:
+    """Schedules a run over this data; raises ValueError if its stages do not fit the data."""
+    records = {source.name: source.records for source in dataset.sources}
+    return Order(training, records, dataset.mixtures, dataset.sequence_length)
 
 
-def plan(baked: PackedDataset, order: Order, max_epochs: float) -> list[dict[str, Any]]:
-    """What each stage will draw, as plan.json has it:
+def plan(dataset: PackedDataset, order: Order, max_epochs: float) -> list[dict[str, Any]]:
+    """Lists what each stage draws from each source: the "stages" of plan.json.
 
         {"name", "mixture", "tokens", "steps", "sources": [{"name", "tier", "weight", "tokens",
          "epochs"}]}
 
-    `weight` is the share of rows, `tokens` of a source are targets, `epochs` of a stage alone.
-    Raises ValueError where a source would be repeated more than `max_epochs` times in all.
+    `weight` is the source's share of the rows, `tokens` of a source counts targets, and `epochs`
+    counts the repetitions within the stage.
+
+    Args:
+      dataset: the data.
+      order: the schedule of the run over it.
+      max_epochs: limit on the repetitions of a source over the whole run.
+
+    Raises:
+      ValueError: if a source would be repeated more than `max_epochs` times.
     """
-    for source, rows in zip(baked.sources, order.rows_drawn_in_total(), strict=True):
+    for source, rows in zip(dataset.sources, order.rows_drawn_in_total(), strict=True):
         if rows > max_epochs * source.records:
             raise ValueError(
                 f"source {source.name!r} would be repeated {rows / source.records:.1f} times, "
                 f"training.max_epochs is {max_epochs:g}: lower its weight or the stages' tokens, "
                 "or raise training.max_epochs"
             )
-    return [_plan_stage(baked, order, stage) for stage in order.stages]
+    return [_plan_stage(dataset, order, stage) for stage in order.stages]
 
 
-def _plan_stage(baked: PackedDataset, order: Order, stage: StageSchedule) -> dict[str, Any]:
+def _plan_stage(dataset: PackedDataset, order: Order, stage: StageSchedule) -> dict[str, Any]:
+    """Returns the entry of one stage in plan.json; sources of weight 0 are omitted."""
     sources = [
         {
             "name": source.name,
@@ -200,32 +223,37 @@ def _plan_stage(baked: PackedDataset, order: Order, stage: StageSchedule) -> dic
             "epochs": rows / source.records,
         }
         for source, weight, rows in zip(
-            baked.sources, stage.weights, order.rows_drawn(stage), strict=True
+            dataset.sources, stage.weights, order.rows_drawn(stage), strict=True
         )
         if weight
     ]
     return {
         "name": stage.name,
         "mixture": stage.mixture,
-        "tokens": stage.steps * order.batch_size * baked.sequence_length,
+        "tokens": stage.steps * order.batch_size * dataset.sequence_length,
         "steps": stage.steps,
         "sources": sources,
     }
 
 
-def trace(baked: PackedDataset, order: Order, step: int) -> list[Span]:
-    """The documents that the global batch of a step is made of."""
-    return baked.spans(order.records_of_step(step))
+def trace(dataset: PackedDataset, order: Order, step: int) -> list[Span]:
+    """Lists the pieces of documents in the global batch of a step, 0 for the first."""
+    return dataset.spans(order.records_of_step(step))
 
 
 def batches(
-    baked: PackedDataset, order: Order, *, first_step: int, rows: slice, threads: int = 0
+    dataset: PackedDataset, order: Order, *, first_step: int, rows: slice, threads: int = 0
 ) -> Iterator[Batch]:
-    """The batches of the steps from `first_step` on, read ahead by threads; 0: up to four.
+    """Returns an iterator over the batches of the steps from `first_step` on.
 
-    `rows`: the part of each global batch that this process needs.
+    Args:
+      dataset: the data.
+      order: the schedule of the run over it.
+      first_step: 0 for the first step of the run.
+      rows: the rows of each global batch that this process needs.
+      threads: threads that read ahead; 0: at most four, one per CPU.
     """
-    steps = grain.MapDataset.source(_Steps(baked, order, rows))[first_step:]
+    steps = grain.MapDataset.source(_Steps(dataset, order, rows))[first_step:]
     threads = threads or min(4, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(steps.to_iter_dataset(options))
@@ -233,20 +261,23 @@ def batches(
 
 @dataclass(slots=True)
 class _Steps:
-    """The batches of a run as a source with random access, which is all that grain asks for."""
+    """The batches of a run as a random-access source, the interface that grain reads from."""
 
-    baked: PackedDataset
+    dataset: PackedDataset
     order: Order
     rows: slice
 
     def __len__(self) -> int:
+        """Returns the number of steps."""
         return self.order.steps
 
     def __getitem__(self, step: int) -> Batch:
-        return self.baked.batch(self.order.records_of_step(step)[self.rows])
+        """Reads this process's rows of the batch of a step."""
+        return self.dataset.batch(self.order.records_of_step(step)[self.rows])
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    """Reads mixture.json, and checks its schema version and its fingerprint."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
     try:
@@ -260,19 +291,19 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     got = fingerprint(manifest)
     if got != claimed:
         raise ValueError(
-            f"{path}: the contents have fingerprint {got}, but it says {claimed}; the file was "
-            "changed after it was baked: bake the data again"
+            f"{path}: the contents have fingerprint {got}, expected {claimed}, which is written "
+            "in it; the file was changed after it was baked: bake the data again"
         )
     return manifest
 
 
 def fingerprint_of(directory: Path) -> str:
-    """The fingerprint of a baked directory's mixture.json, whose other files are not looked at."""
+    """Returns the fingerprint in a folder's mixture.json, without a check of its other files."""
     return str(_read_manifest(Path(directory) / "mixture.json")["fingerprint"])
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON of all of mixture.json but its own `fingerprint`."""
+    """Computes the sha256 of the canonical JSON of a manifest without its `fingerprint` field."""
     body = {key: value for key, value in manifest.items() if key != "fingerprint"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

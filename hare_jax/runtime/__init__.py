@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, multi-process runs, preemption and the watchdog."""

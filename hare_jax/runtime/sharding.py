@@ -1,4 +1,4 @@
-"""The mesh, and where each array lies on it."""
+"""The device mesh, and the sharding of every array on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from hare_jax.model.decoder import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
 
-# The last name of a parameter's path -> its axes. Layers are stacked: their first axis is L.
+# The last name of a parameter's path -> the mesh axis that each of its axes is sharded over. The
+# parameters of layers are stacked: their first axis is L. Over "tensor", q, k, v, gate and up are
+# sharded along their outputs, o and down along their inputs, so that attention and feed-forward need
+# one all-reduce each.
 RULES: dict[str, P] = {
     "embedding_VD": P("tensor", "fsdp"),
     "head_DV": P("fsdp", "tensor"),
@@ -34,7 +37,7 @@ RULES: dict[str, P] = {
     "scale": P(),
 }
 
-# What the config calls the axes of parameters that may be cut.
+# The config field that gives the size of each axis that can be sharded.
 SIZES = {
     "V": "vocab_size",
     "D": "d_model",
@@ -45,10 +48,10 @@ SIZES = {
 
 
 def make_mesh(config: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """A mesh (data, fsdp, tensor) over all devices, or those given; -1 takes what is left.
+    """Builds a mesh (data, fsdp, tensor) over `devices`, or all devices; size -1 is inferred.
 
-    Raises ValueError where the axes do not multiply to the number of devices, or cannot be laid
-    across the slices that they are of.
+    Raises ValueError if the sizes do not multiply to the number of devices, or if they do not fit
+    the slices that the devices belong to.
     """
     devices = jax.devices() if devices is None else devices
     order = device_order(config, devices)
@@ -56,10 +59,10 @@ def make_mesh(config: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.
 
 
 def device_order(config: Mesh, devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices by their place on the mesh, [data, fsdp, tensor].
+    """Arranges the devices as an array [data, fsdp, tensor].
 
-    Neighbours on the last axes are neighbors on the network of their slice. With two slices of
-    four devices, data 2 and fsdp 4, each slice holds one copy of the parameters:
+    Neighbors on the last axes are neighbors on the network of their slice. With two slices of four
+    devices, data 2 and fsdp 4, each slice holds one copy of the parameters:
 
         data 0    slice 0: 0 1 2 3
         data 1    slice 1: 4 5 6 7
@@ -70,9 +73,10 @@ def device_order(config: Mesh, devices: Sequence[jax.Device]) -> np.ndarray:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     if len(set(slices.values())) > 1:
         raise ValueError(
-            f"got slices of {sorted(slices.values())} devices, expected as many in each: leave "
-            "the incomplete slice out"
+            f"got slices of {sorted(slices.values())} devices, expected the same number in each: "
+            "leave the incomplete slice out"
         )
+    # Each axis is the product of its size across slices and its size within a slice.
     across = _across_slices(config.slices, shape, len(slices))
     within = tuple(size // count for size, count in zip(shape, across, strict=True))
     return mesh_utils.create_hybrid_device_mesh(
@@ -81,6 +85,7 @@ def device_order(config: Mesh, devices: Sequence[jax.Device]) -> np.ndarray:
 
 
 def _mesh_shape(config: Mesh, devices: int) -> tuple[int, ...]:
+    """Returns the sizes of the axes with -1 inferred; raises ValueError if they do not fit."""
     axes = {name: getattr(config, name) for name in AXES}
     given = math.prod(size for size in axes.values() if size != -1)
     inferred = [name for name, size in axes.items() if size == -1]
@@ -88,48 +93,49 @@ def _mesh_shape(config: Mesh, devices: int) -> tuple[int, ...]:
     if len(inferred) > 1 or any(size < 1 and size != -1 for size in axes.values()) or not fits:
         raise ValueError(
             f"training.mesh is {axes} on {devices} devices: expected sizes that multiply to "
-            f"{devices}, one of which may be -1 for all that is left"
+            f"{devices}, at most one of which is -1 (inferred)"
         )
     return tuple(devices // given if size == -1 else size for size in axes.values())
 
 
 def _across_slices(config: Slices, shape: tuple[int, ...], slices: int) -> tuple[int, ...]:
-    """How many slices each axis goes across; what the config leaves open is filled in order."""
-    asked = tuple(getattr(config, name) for name in AXES)
-    given = math.prod(count for count in asked if count)
-    left = slices // given if given > 0 else 0
+    """Returns the number of slices that each axis spans; 0 in the config is inferred in order."""
+    configured = tuple(getattr(config, name) for name in AXES)
+    given = math.prod(count for count in configured if count)
+    left = slices // given if given > 0 else 0  # slices that the inferred axes must span
     across = []
-    for size, count in zip(shape, asked, strict=True):
+    for size, count in zip(shape, configured, strict=True):
         across.append(count or math.gcd(size, left))
         left //= 1 if count else across[-1]
     cut = all(n > 0 and size % n == 0 for size, n in zip(shape, across, strict=True))
     if math.prod(across) != slices or not cut:
-        sizes, counts = (dict(zip(AXES, values, strict=True)) for values in (shape, asked))
+        sizes, counts = (dict(zip(AXES, values, strict=True)) for values in (shape, configured))
         raise ValueError(
             f"training.mesh {sizes} with training.mesh.slices {counts} "
-            f"cannot be laid across {slices} slices: expected counts that multiply to {slices}, "
-            f"each a divisor of its axis; training.mesh.data={slices} keeps a copy on each slice"
+            f"does not fit {slices} slices: expected counts that multiply to {slices}, each a "
+            f"divisor of its axis; training.mesh.data={slices} keeps one copy on each slice"
         )
     return tuple(across)
 
 
 def params_sharding(mesh: jax.sharding.Mesh, params: Any) -> Any:
-    """A NamedSharding for each parameter, by RULES.
+    """Returns the NamedSharding of each parameter, by RULES.
 
-    Raises ValueError where a parameter has no rule or an axis of it cannot be cut so.
+    Raises ValueError if a parameter has no rule, or if a mesh axis does not divide its axis.
     """
 
     def place(path: Any, param: Any) -> NamedSharding:
         name = path[-1].key
         if name not in RULES:
             raise ValueError(f"no sharding rule for parameter {_name(path)}: add {name!r} to RULES")
-        letters = name.rpartition("_")[2].rjust(param.ndim)  # of q_DHK; the first axis is L
+        # The axes by letter: q_DHK of four axes is " DHK", since the first axis, L, has none.
+        letters = name.rpartition("_")[2].rjust(param.ndim)
         for size, letter, axis in zip(param.shape, letters, RULES[name], strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise ValueError(
                     f"parameter {_name(path)} of shape {param.shape}: model.{SIZES[letter]}={size} "
-                    f"cannot be cut in {mesh.shape[axis]} equal parts along mesh axis {axis!r}; "
-                    f"choose a training.mesh.{axis} that divides it"
+                    f"cannot be divided into {mesh.shape[axis]} equal parts along mesh axis "
+                    f"{axis!r}; choose a training.mesh.{axis} that divides it"
                 )
         return NamedSharding(mesh, RULES[name])
 
@@ -139,9 +145,10 @@ def params_sharding(mesh: jax.sharding.Mesh, params: Any) -> Any:
 def optimizer_sharding(
     mesh: jax.sharding.Mesh, optimizer: optax.GradientTransformation, params: Any
 ) -> Any:
-    """Shardings of the optimizer's state: moments like their parameters, all else everywhere.
+    """Returns the shardings of the optimizer's state: a moment is sharded like its parameter.
 
-    A moment is known by the end of its path, which is that of its parameter.
+    All other arrays are replicated. A moment is recognized by the end of its path, which is the
+    path of its parameter.
     """
     places = {
         _keys(path): (param.shape, place)
@@ -160,7 +167,7 @@ def optimizer_sharding(
 
 
 def _keys(path: Any) -> tuple[str, ...]:
-    """The names of the dicts that a path ends with."""
+    """Returns the dictionary keys that a path ends with."""
     keys: list[str] = []
     for part in reversed(path):
         if not (isinstance(part, jax.tree_util.DictKey) and isinstance(part.key, str)):
@@ -170,18 +177,19 @@ def _keys(path: Any) -> tuple[str, ...]:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds in full."""
     return NamedSharding(mesh, P())
 
 
 def rows_at_a_time(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> int:
-    """Rows that a device has of each part of the batch.
+    """Returns the rows per device in one forward pass: of the batch, or of one part of it.
 
-    Raises ValueError where the batch, or a part of it, cannot be shared equally.
+    Raises ValueError if the batch cannot be divided equally.
     """
     shares = batch_shares(mesh)
     if accumulation < 1 or batch_size % (shares * accumulation):
         raise ValueError(
-            f"training.batch_size={batch_size} cannot be shared equally among the {shares} parts "
+            f"training.batch_size={batch_size} cannot be divided equally among the {shares} parts "
             f"of mesh axes {BATCH_AXES} with training.accumulation={accumulation}: choose a "
             f"multiple of {shares * max(accumulation, 1)}"
         )
@@ -189,14 +197,14 @@ def rows_at_a_time(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int =
 
 
 def batch_shares(mesh: jax.sharding.Mesh) -> int:
-    """How many parts the rows of a batch are cut in; devices of a tensor axis share one."""
+    """Returns the number of parts that a batch's rows are sharded into, over the batch axes."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def local_rows(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) -> slice:
-    """The rows of the global batch that the devices of this process hold.
+    """Returns the rows of the global batch that the devices of this process hold.
 
-    Raises ValueError where the batch, or a part of it, cannot be shared equally.
+    Raises ValueError if the batch cannot be divided equally.
     """
     rows_at_a_time(mesh, batch_size, accumulation)
     sharding = NamedSharding(mesh, P(BATCH_AXES))
@@ -206,7 +214,17 @@ def local_rows(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int = 1) 
 
 
 def place(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int, rows: slice) -> Batch:
-    """The global batch on the devices, of which this process has `rows` in `batch`."""
+    """Puts a batch onto the devices, sharded by rows.
+
+    Args:
+      batch: the rows of this process, numpy arrays.
+      mesh: the mesh.
+      batch_size: rows of the global batch.
+      rows: which rows of the global batch `batch` holds; see `local_rows`.
+
+    Returns:
+      The global batch as jax arrays.
+    """
 
     def put(local: np.ndarray) -> jax.Array:
         sharding = NamedSharding(mesh, P(BATCH_AXES, *(None,) * (local.ndim - 1)))
@@ -222,4 +240,5 @@ def place(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int, rows: slice) -
 
 
 def _name(path: Any) -> str:
+    """Formats a path of dictionary keys: "layers/attention/q_DHK"."""
     return "/".join(str(part.key) for part in path)

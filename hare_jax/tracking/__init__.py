@@ -1,0 +1,1 @@
+"""Tracking: metrics, TensorBoard and Weights & Biases, and the profiler."""

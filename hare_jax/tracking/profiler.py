@@ -1,4 +1,4 @@
-"""A trace of some steps by jax.profiler: what the device did and when it waited."""
+"""Profiling of some training steps by jax.profiler: device activity and idle time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from hare_jax.config import ProfilerWindow
 
 
 class Profiler:
-    """Traces the steps config.first_step to config.last_step into `run_dir`/profile.
+    """A profile of the steps config.first_step to config.last_step, under `run_dir`/profile.
 
-    A run that goes on from a step among them traces the rest of them, one that goes on from behind
-    them nothing. Leaving the context ends a trace under way. Raises ValueError for a range that
-    is none.
+    A run that resumes within the range traces the rest of it; a run that resumes after the range
+    traces nothing. The end of the context ends a running trace.
 
         with profiler:
             for step in range(first_step, steps):
@@ -25,6 +24,7 @@ class Profiler:
     """
 
     def __init__(self, config: ProfilerWindow, run_dir: Path):
+        """Stores the range; raises ValueError if it is not 1 <= first <= last or 0, 0."""
         first, last = config.first_step, config.last_step
         if (first or last) and not 1 <= first <= last:
             raise ValueError(
@@ -37,13 +37,18 @@ class Profiler:
         self._annotated = ExitStack()
 
     def __enter__(self) -> Profiler:
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Ends a running trace."""
         self._stop()
 
     def at(self, step: int, state: Any) -> None:
-        """Before each step, 0 for the first; waits for `state` where a trace begins or ends."""
+        """Starts or ends the trace; called before each step, 0 for the first.
+
+        Waits for `state` where a trace starts or ends, so that it covers whole steps.
+        """
         self._annotated.close()
         if self._tracing and step not in self._steps:
             jax.block_until_ready(state)
@@ -57,6 +62,7 @@ class Profiler:
             self._annotated.enter_context(annotation)
 
     def _stop(self) -> None:
+        """Ends a running trace, and prints where it is and how to open it."""
         self._annotated.close()
         if not self._tracing:
             return

@@ -1,4 +1,4 @@
-"""Where curves can be watched: TensorBoard always, Weights & Biases where a project is given."""
+"""Trackers of training curves: TensorBoard always, Weights & Biases if a project is given."""
 
 from __future__ import annotations
 
@@ -16,48 +16,55 @@ from tensorboardX import SummaryWriter
 
 
 class Tracker(Protocol):
-    """Takes scalars by name, such as "train/loss" and "source_loss/web"."""
+    """A destination of scalars by name, such as "train/loss" and "source_loss/web"."""
 
-    def write(self, step: int, values: dict[str, float]) -> None: ...
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes the scalars of one step."""
 
-    def close(self, failed: bool) -> None: ...
+    def close(self, failed: bool) -> None:
+        """Ends the run on the tracker; `failed` marks it as failed where the tracker can."""
 
 
 class TensorBoard:
-    """Event files under `run_dir`/tensorboard; steps after `first_step` are to be written again."""
+    """TensorBoard event files under `run_dir`/tensorboard."""
 
     def __init__(self, run_dir: Path, first_step: int):
+        """Opens a new event file; TensorBoard discards earlier values of steps > `first_step`."""
         self._writer = SummaryWriter(
             str(run_dir / "tensorboard"),
             purge_step=first_step + 1,
-            # Files are named by the second: one that begins in the same would replace the other.
+            # File names have a resolution of one second: two resumes within one second would
+            # write the same file.
             filename_suffix=f".{time.time_ns()}",
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds the scalars of one step to the event file."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self, failed: bool) -> None:
+        """Closes the event file."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A run of a Weights & Biases project, with the run's config.json; resumed under the same id.
+    """A run of a Weights & Biases project, with the run's config.json.
 
-    Whatever fails there is told on stderr, once, and training goes on without it. Its environment
-    variables hold as ever: WANDB_MODE=offline, WANDB_ENTITY. Raises ValueError where the package
-    is not installed.
+    A resumed run keeps its id. A failure of the library or the service never stops training: it is
+    printed once to stderr and the tracker is disabled. The library's environment variables, such as
+    WANDB_MODE=offline and WANDB_ENTITY, apply.
     """
 
     def __init__(self, run_dir: Path, project: str):
+        """Starts or resumes the run; raises ValueError if the package wandb is not installed."""
         if util.find_spec("wandb") is None:
             raise ValueError(
                 f"training.wandb_project is {project!r}, but the package wandb is not installed: "
                 "pip install -e '.[wandb]', or leave the project empty"
             )
         self._run: Any = None
-        with self._loudly():
+        with self._failures_disable_it():
             import wandb
 
             self._run = wandb.init(
@@ -67,29 +74,31 @@ class WeightsAndBiases:
                 resume="allow",
                 dir=str(run_dir),
                 config=json.loads((run_dir / "config.json").read_text("utf-8")),
-                settings=wandb.Settings(console="off"),  # the progress line stays ours
+                settings=wandb.Settings(console="off"),  # keeps its output off the progress bar
             )
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        # After a resume, steps that it has already are logged again: it ignores them.
+        """Logs the scalars of one step."""
+        # Steps that are repeated after a resume are logged again; Weights & Biases ignores them.
         if self._run is not None:
-            with self._loudly():
+            with self._failures_disable_it():
                 self._run.log(values, step=step)
 
     def close(self, failed: bool) -> None:
+        """Finishes the run with exit code 0, or 1 if it failed."""
         if self._run is not None:
-            with self._loudly():
+            with self._failures_disable_it():
                 self._run.finish(exit_code=int(failed))
 
     @contextmanager
-    def _loudly(self) -> Iterator[None]:
-        """A board is not worth a run: its errors are told, and it is not asked again."""
+    def _failures_disable_it(self) -> Iterator[None]:
+        """Turns any exception into one line on stderr, and disables the tracker."""
         try:
             yield
-        except Exception as error:  # of another's library and service: there is no telling which
+        except Exception as error:  # a third-party library and service raise any type
             self._run = None
             print(
-                f"!!! Weights & Biases failed, the run goes on without it: "
+                f"!!! Weights & Biases failed; training continues without it: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}",
                 file=sys.stderr,
                 flush=True,
@@ -97,7 +106,7 @@ class WeightsAndBiases:
 
 
 def _id(path: Path) -> str:
-    """The id kept in `path`, a new one at first."""
+    """Returns the run id stored in `path`; creates one if there is none."""
     if not path.is_file():
         path.write_text(uuid.uuid4().hex[:8] + "\n", encoding="utf-8")
     return path.read_text("utf-8").strip()

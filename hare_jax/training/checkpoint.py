@@ -1,7 +1,8 @@
-"""Saves and restores training, asynchronously and onto any mesh. Orbax stays behind this module.
+"""Checkpoints of training: saved in the background, restored onto any mesh.
 
-A checkpoint holds the parameters, the optimizer's state, and a small JSON record of what it belongs
-to, with a checksum of every array: a damaged checkpoint is noticed, not trained on.
+A checkpoint holds the parameters, the optimizer state, and a JSON record with the model, the
+mixture's fingerprint and a checksum of every array, so that damage is detected. This is the only
+module that uses Orbax.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from hare_jax.runtime import distributed
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
 
-# What may differ between saving and restoring: how the model is computed, not what it is.
+# Fields of Model that may differ between save and restore: they change how the model is computed, not
+# its parameters.
 COMPUTATION = (
     "attention",
     "max_segments",
@@ -40,9 +42,10 @@ COMPUTATION = (
 
 
 class _Quiet(logging.Filter):
-    """Orbax logs, with pages of threads' stacks, what it raises as well: one line is enough."""
+    """A filter of Orbax's log, which repeats raised errors with the stacks of all threads."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Drops the records that come from Orbax."""
         return "orbax" not in Path(record.pathname).parts
 
 
@@ -50,52 +53,69 @@ QUIET = _Quiet()
 
 
 class CorruptCheckpointError(ValueError):
-    """A checkpoint that cannot be read back as it was written."""
+    """A checkpoint whose content is not what was saved."""
 
 
 class CheckpointSaveError(OSError):
-    """A checkpoint that could not be written: a full disk, mostly. Those before it are intact."""
+    """A checkpoint that could not be written, usually for a full disk; earlier ones are intact."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a directory of one folder a step.
+    """The checkpoints of one run: a directory with one folder per step.
 
-    `fingerprint`: of the baked mixture. Context manager: leaving it waits for a save under way.
+    The end of the context waits for a running save.
     """
 
     def __init__(self, directory: Path, config: Checkpointing, model: Model, fingerprint: str):
+        """Opens or creates the directory.
+
+        Args:
+          directory: the folder of the checkpoints.
+          config: which checkpoints to keep.
+          model: the model that is trained.
+          fingerprint: of the mixture that it is trained on.
+
+        Raises:
+          ValueError: if the fields of `config` do not fit.
+        """
         self.directory = Path(directory).absolute()
         self.model = model
         self.fingerprint = fingerprint
-        self._manager = _manager(self.directory, _preserved(config))
+        self._manager = _manager(self.directory, _preservation_policy(config))
 
     def __enter__(self) -> Checkpoints:
+        """Returns itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._as_not_saved(told=kind is not None):
+        """Waits for a running save; raises CheckpointSaveError if it fails and nothing else has."""
+        with self._as_save_error(suppress=kind is not None):
             self._manager.close()
 
     def save(self, state: State, record: dict[str, Any]) -> None:
-        """Copies `state` to the host, then writes it in the background; waits for the save before.
+        """Copies `state` to the host and writes it in the background; waits for the previous save.
 
-        `record`: JSON that comes back with the state, such as the order's past. Raises CheckpointSaveError
-        where this save cannot begin, or the one before has failed.
+        Args:
+          state: the state after `state.step` steps.
+          record: JSON that `restore` returns with the state, such as Order.history.
+
+        Raises:
+          CheckpointSaveError: if this save cannot start, or the previous one has failed.
         """
         step = int(state.step)
-        recent = jax.device_get(state.loss_history)
+        history = jax.device_get(state.loss_history)
         record = {
             **record,
             "step": step,
             "fingerprint": self.fingerprint,
             "model": plain(self.model),
-            "losses": [loss for loss in recent.losses_W.tolist() if math.isfinite(loss)],
-            "skipped": int(recent.skipped),
+            "losses": [loss for loss in history.losses_W.tolist() if math.isfinite(loss)],
+            "skipped": int(history.skipped),
             "checksums": _checksums({"params": state.params, "optimizer": state.optimizer}),
         }
-        record = json.loads(json.dumps(record))  # it is written later: the caller may change it
+        record = json.loads(json.dumps(record))  # a copy: it is written later
         record["sha256"] = _sha256(record)
-        with self._as_not_saved():
+        with self._as_save_error():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -107,12 +127,20 @@ class Checkpoints:
             )
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
-        """The latest undamaged checkpoint and its record; None where there is no checkpoint.
+        """Restores the latest undamaged checkpoint.
 
-        `like`: jax.ShapeDtypeStruct with shardings, of any mesh. Damaged checkpoints are moved
-        aside, loudly; what one process cannot read is damaged for all. Raises ValueError where the
-        checkpoint is of another mixture or model, and CorruptCheckpointError where there are checkpoints
-        but all are damaged.
+        A damaged checkpoint is reported on stderr and the previous one is used. A checkpoint that
+        one process cannot read counts as damaged for all of them.
+
+        Args:
+          like: jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Returns:
+          The state and the record of `save`; None if there is no checkpoint.
+
+        Raises:
+          ValueError: if the checkpoint belongs to another mixture or model.
+          CorruptCheckpointError: if there are checkpoints, but all are damaged.
         """
         damaged = []
         with _manager(self.directory, None) as reader:
@@ -123,7 +151,11 @@ class Checkpoints:
                     return self._restore(reader, step, like)
                 except (CorruptCheckpointError, distributed.OtherProcessError) as error:
                     if distributed.is_process_zero():
-                        _say(f"DAMAGED CHECKPOINT, taking the one before: {error}")
+                        print(
+                            f"!!! DAMAGED CHECKPOINT, using the one before: {error}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
                     damaged.append(step)
         if damaged:
             raise CorruptCheckpointError(
@@ -135,6 +167,7 @@ class Checkpoints:
     def _restore(
         self, reader: ocp.CheckpointManager, step: int, like: State
     ) -> tuple[State, dict[str, Any]]:
+        """Reads one checkpoint on all processes and verifies its checksums."""
         path = self.directory / str(step)
 
         def read() -> tuple[dict[str, Any], Any]:
@@ -144,7 +177,7 @@ class Checkpoints:
                 params=ocp.args.StandardRestore(like.params),
                 optimizer=ocp.args.StandardRestore(like.optimizer),
             )
-            with _as_damage(path):
+            with _as_corruption(path):
                 return record, reader.restore(step, args=args)
 
         record, arrays = distributed.on_all_processes(read)
@@ -152,7 +185,7 @@ class Checkpoints:
         _check_sums(path, record["checksums"], sums)
         small = (
             jnp.int32(step),
-            LossHistory.of(record["losses"], record["skipped"], like.loss_history),
+            LossHistory.restored(record["losses"], record["skipped"], like.loss_history),
         )
         small = jax.device_put(
             small, jax.tree.map(lambda a: a.sharding, (like.step, like.loss_history))
@@ -160,35 +193,38 @@ class Checkpoints:
         return State(arrays.params, arrays.optimizer, *small), record
 
     def drop_after(self, step: int) -> None:
-        """Moves later checkpoints aside: they are damaged, and their steps will be saved again."""
-        aside = self.directory.with_name(self.directory.name + "-damaged")
+        """Moves the damaged checkpoints of later steps to `checkpoints-damaged`; they are saved again."""
+        damaged = self.directory.with_name(self.directory.name + "-damaged")
 
         def move() -> None:
             for later in [later for later in self._manager.all_steps() if later > step]:
-                aside.mkdir(exist_ok=True)
-                number = len(list(aside.iterdir()))
-                (self.directory / str(later)).rename(aside / f"{number:03d}-step-{later}")
+                damaged.mkdir(exist_ok=True)
+                number = len(list(damaged.iterdir()))
+                (self.directory / str(later)).rename(damaged / f"{number:03d}-step-{later}")
 
         distributed.on_process_zero(move)
         self._manager.reload()
 
     def wait(self) -> None:
-        """Until the last save is on disk. Raises CheckpointSaveError where it could not be written."""
-        with self._as_not_saved():
+        """Waits until the last save is on disk; raises CheckpointSaveError if it failed."""
+        with self._as_save_error():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     @contextmanager
-    def _as_not_saved(self, told: bool = False) -> Iterator[None]:
-        """What Orbax and its storage raise, in one line; not at all where another error says it."""
+    def _as_save_error(self, suppress: bool = False) -> Iterator[None]:
+        """Turns any exception of Orbax or the storage into a CheckpointSaveError of one line.
+
+        `suppress`: ignores the exception, because another one is being raised.
+        """
         try:
             yield
         except Exception as error:
-            if not told:
+            if not suppress:
                 raise CheckpointSaveError(
                     f"{self.directory}: a checkpoint could not be written, those before it are "
-                    f"intact; make room or mend the disk, then the same command goes on from the "
-                    f"last: {type(error).__name__}: {error}"
+                    f"intact; free disk space or repair the disk, then run the same command to "
+                    f"resume: {type(error).__name__}: {error}"
                 ) from error
 
 
@@ -199,11 +235,21 @@ def restore_params(
     step: int | None = None,
     sharding: Any = None,
 ) -> tuple[Params, int]:
-    """Parameters alone, and their step: of the latest checkpoint, or of the given one.
+    """Restores only the parameters of a checkpoint.
 
-    They come on one device unless `sharding` (one for all, or nested as they are) says otherwise.
-    Raises FileNotFoundError where there is no such checkpoint, ValueError where it is of another
-    model, CorruptCheckpointError where its bytes are not what was saved.
+    Args:
+      directory: the folder of the checkpoints.
+      model: the model that the checkpoint must hold.
+      step: of the checkpoint; None: the latest.
+      sharding: one sharding for all parameters, or a tree of them; None: one local device.
+
+    Returns:
+      (params, step).
+
+    Raises:
+      FileNotFoundError: if there is no such checkpoint.
+      ValueError: if it holds another model.
+      CorruptCheckpointError: if its bytes are not what was saved.
     """
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -220,12 +266,17 @@ def restore_params(
 def stream_params(
     directory: Path, model: Model, *, step: int | None = None
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """(path, array) of one parameter after the other, so that one is in memory at a time.
+    """Yields (path, array) of each parameter, so that only one is in memory at a time.
 
     >>> [path for path, _ in stream_params(directory, Model())][0]
     ('embedding_VD',)
 
-    Raises as `restore_params` does.
+    Args:
+      directory: the folder of the checkpoints.
+      model: the model that the checkpoint must hold.
+      step: of the checkpoint; None: the latest.
+
+    Raises the errors of `restore_params`.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     with _opened(directory, model, step) as (manager, chosen, record):
@@ -237,10 +288,14 @@ def stream_params(
 
 
 def save_params(directory: Path, model: Model, params: Params) -> None:
-    """Writes parameters alone, as step 0: of a model that was trained elsewhere.
+    """Writes the parameters of a model that was trained elsewhere, as a checkpoint of step 0.
 
-    `params`: float32 arrays of NumPy or JAX. They belong to no mixture, so that training can start
-    from them, as training.start_from says, but not go on with them.
+    They belong to no mixture: training can start from them (training.start_from), but not resume.
+
+    Args:
+      directory: the folder of the checkpoints.
+      model: the model.
+      params: float32 arrays of NumPy or JAX.
     """
     sums: dict[str, int] = {}
     for keys, array in jax.tree_util.tree_leaves_with_path({"params": params}):
@@ -261,7 +316,7 @@ def save_params(directory: Path, model: Model, params: Params) -> None:
 def _opened(
     directory: Path, model: Model, step: int | None
 ) -> Iterator[tuple[ocp.CheckpointManager, int, dict[str, Any]]]:
-    """Manager, step and record of the latest checkpoint, or of the given one."""
+    """Yields the manager, the step and the record of a checkpoint; `step=None` is the latest."""
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such directory of checkpoints; train first")
@@ -280,14 +335,14 @@ def _opened(
 def _read_params(
     manager: ocp.CheckpointManager, step: int, record: dict[str, Any], like: Params
 ) -> Params:
-    """The parameters that `like` has, all or some of them."""
+    """Reads the parameters that are in `like`, all or some of them, and verifies their checksums."""
     path = Path(str(manager.directory)) / str(step)
     restore = ocp.args.PyTreeRestore(
         item=like,
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
-    with _as_damage(path):
+    with _as_corruption(path):
         params = manager.restore(step, args=ocp.args.Composite(params=restore)).params
     got = _checksums({"params": params})
     _check_sums(path, {name: record["checksums"].get(name) for name in got}, got)
@@ -295,29 +350,31 @@ def _read_params(
 
 
 def _nested(path: tuple[str, ...], value: Any) -> Any:
+    """Wraps a value in dictionaries: ("a", "b"), 1 -> {"a": {"b": 1}}."""
     for name in reversed(path):
         value = {name: value}
     return value
 
 
-def _manager(directory: Path, preserved: Any) -> ocp.CheckpointManager:
-    """`preserved`: which checkpoints stay; None for reading alone, which waits for no process."""
+def _manager(directory: Path, policy: Any) -> ocp.CheckpointManager:
+    """Opens a directory of checkpoints.
+
+    `policy`: which checkpoints to keep; None: read only, without a barrier between processes.
+    """
     logging.getLogger("absl").addFilter(QUIET)
     here = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=preserved,
-        cleanup_tmp_directories=preserved is not None,  # of a save that was killed
-        create=preserved is not None,
-        multiprocessing_options=alone
-        if preserved is None
-        else ocp.options.MultiprocessingOptions(),
+        preservation_policy=policy,
+        cleanup_tmp_directories=policy is not None,  # of interrupted saves
+        create=policy is not None,
+        multiprocessing_options=alone if policy is None else ocp.options.MultiprocessingOptions(),
     )
     return ocp.CheckpointManager(directory, options=options)
 
 
-def _preserved(config: Checkpointing) -> Any:
-    """The latest so many, and some for good."""
+def _preservation_policy(config: Checkpointing) -> Any:
+    """Keeps the latest `keep` checkpoints, and every multiple of `keep_every` permanently."""
     c, policies = config, ocp.checkpoint_managers
     if c.keep < 1:
         raise ValueError(f"checkpointing.keep={c.keep}: expected at least 1")
@@ -333,25 +390,27 @@ def _preserved(config: Checkpointing) -> Any:
 
 
 def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Reads the JSON record of a checkpoint and verifies its sha256."""
     path = Path(str(manager.directory)) / str(step)
-    with _as_damage(path):
+    with _as_corruption(path):
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         record = manager.restore(step, args=args).record
     claimed = record.pop("sha256", None)
     if claimed != _sha256(record):
         raise CorruptCheckpointError(
-            f"{path}: its record has sha256 {_sha256(record)}, saved {claimed}"
+            f"{path}: got sha256 {_sha256(record)} for its record, expected {claimed}"
         )
     return record
 
 
 def _sha256(record: dict[str, Any]) -> str:
+    """Computes the hash of a record as canonical JSON."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
-def _as_damage(path: Path) -> Iterator[None]:
-    """Whatever Orbax and its storage raise when files are cut, changed or missing."""
+def _as_corruption(path: Path) -> Iterator[None]:
+    """Turns any exception into a CorruptCheckpointError: truncated files raise many types."""
     try:
         yield
     except Exception as error:
@@ -359,29 +418,31 @@ def _as_damage(path: Path) -> Iterator[None]:
 
 
 def _check_identity(path: Path, record: dict[str, Any], model: Model, fingerprint: str) -> None:
+    """Raises ValueError if a checkpoint belongs to another mixture or another model."""
     if record["fingerprint"] != fingerprint:
         raise ValueError(
             f"{path} was trained on mixture {record['fingerprint']}, but the mixture given is "
             f"{fingerprint}: give the same baked data, or another run directory"
         )
-    for name, want in plain(model).items():
-        if name not in COMPUTATION and record["model"].get(name) != want:
+    for name, expected in plain(model).items():
+        if name not in COMPUTATION and record["model"].get(name) != expected:
             raise ValueError(
                 f"{path} holds a model with {name}={record['model'].get(name)!r}, but the config "
-                f"has {name}={want!r}: give the same model, or another run directory"
+                f"has {name}={expected!r}: give the same model, or another run directory"
             )
 
 
 def _check_sums(path: Path, expected: dict[str, int], got: dict[str, int]) -> None:
+    """Raises CorruptCheckpointError if a checksum differs."""
     for name, value in expected.items():
         if got.get(name) != value:
             raise CorruptCheckpointError(
-                f"{path}: checksum of {name}: {got.get(name)}, saved {value}"
+                f"{path}: checksum of {name}: got {got.get(name)}, expected {value}"
             )
 
 
 def _checksums(tree: Any) -> dict[str, int]:
-    """path -> a 32-bit sum over the bits of the array, the same on every mesh."""
+    """Computes path -> 32-bit checksum of each array, independent of the mesh."""
     sums = jax.device_get(_sums(tree))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): int(value)
@@ -395,14 +456,12 @@ def _sums(tree: Any) -> Any:
 
 
 def _sum(array: Array) -> Array:
-    """sum of bits * an odd number by position, mod 2^32: any one changed value changes it."""
+    """Computes sum(bits * odd number by position) mod 2^32; any single changed value changes it."""
     bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
+    # The flat index of each element, without a reshape, which would gather a sharded array.
     index = jnp.zeros(array.shape, jnp.uint32)
     for axis, size in enumerate(array.shape):
         index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    # An odd factor is invertible mod 2^32, so that a changed value always changes its product.
     odd = index * jnp.uint32(0x3C6EF362) + jnp.uint32(1)
     return jnp.sum(bits.astype(jnp.uint32) * odd, dtype=jnp.uint32)
-
-
-def _say(message: str) -> None:
-    print(f"!!! {message}", file=sys.stderr, flush=True)

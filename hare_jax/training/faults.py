@@ -1,7 +1,8 @@
-"""Steps that must not be learned from: no number for a loss, or one far above the losses before it.
+"""Detection of bad steps: a non-finite loss or gradient norm, or a loss spike.
 
-The train step judges itself, on the device, and may leave everything as it was; the host learns of
-it when it fetches the step's values, and writes the step's documents down.
+The train step classifies itself on the device, and may return the state unchanged. The host sees
+the verdict when it fetches the metrics of the step, and writes the documents of a bad step to a
+file.
 """
 
 from __future__ import annotations
@@ -23,53 +24,63 @@ from hare_jax.config import Faults, OnFault
 from hare_jax.files import write_json
 from hare_jax.runtime import distributed
 
-INTACT = "; the checkpoints before it are intact"
+INTACT = "; the checkpoints before it are intact"  # ends the message of an error
 
 
 class StepVerdict(enum.IntEnum):
-    """On a step, as its values have it."""
+    """The class of a step, in its metrics as an integer."""
 
     GOOD = 0
-    NOT_FINITE = 1  # the loss or the gradient's norm
-    SPIKE = 2  # a loss more than `spike_z` standard deviations above the mean of those before
+    NOT_FINITE = 1  # the loss or the gradient norm is NaN or infinite
+    SPIKE = 2  # the loss is more than `spike_z` standard deviations above the mean of the history
 
 
 class BadStepError(RuntimeError):
-    """A step that stops the run; `step` counts from 0."""
+    """A bad step that stops the run."""
 
     def __init__(self, step: int, message: str):
+        """`step` is 0 for the first; the message counts from 1."""
         super().__init__(f"step {step + 1}: {message}")
         self.step = step
 
 
 class NonFiniteError(BadStepError):
-    """A loss, or a norm of gradient or parameters, that is not a number."""
+    """A loss, gradient norm or parameter norm that is NaN or infinite."""
 
 
 class LossSpikeError(BadStepError):
-    """A loss far above the losses before it."""
+    """A loss far above the recent losses."""
 
 
 class TooManySkippedError(BadStepError):
-    """So many steps in a row were left out that training no longer learns."""
+    """More consecutive bad steps than `training.faults.max_skipped` allows."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
 class LossHistory:
-    """What a verdict rests on. A part of the training state: resumed, a run judges the same."""
+    """The losses that a verdict depends on.
 
-    losses_W: Any  # float32 [W]: of the latest good steps of the stage, newest last; NaN: none yet
-    skipped: Any  # int32 []: bad steps in a row, up to this one
+    It is part of the training state, so that a resumed run has the same verdicts.
+    """
+
+    losses_W: Any  # float32 [W]: latest good steps of the stage, newest last; NaN: no step yet
+    skipped: Any  # int32 []: consecutive bad steps, up to the latest step
 
     @staticmethod
-    def none(window: int) -> LossHistory:
-        """Before the first step."""
+    def empty(window: int) -> LossHistory:
+        """Returns the history before the first step."""
         return LossHistory(jnp.full(window, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
 
     @staticmethod
-    def of(losses: list[float], skipped: int, like: LossHistory) -> LossHistory:
-        """From a checkpoint; of `losses`, the newest that the window of `like` has room for."""
+    def restored(losses: list[float], skipped: int, like: LossHistory) -> LossHistory:
+        """Returns the history from a checkpoint, in the window size of `like`.
+
+        Args:
+          losses: finite losses, newest last; the oldest are dropped if the window is smaller.
+          skipped: consecutive bad steps.
+          like: gives the window size.
+        """
         window = like.losses_W.size
         losses_W = np.full(window, np.nan, np.float32)
         newest = losses[max(0, len(losses) - window) :]
@@ -78,12 +89,12 @@ class LossHistory:
 
 
 def window(config: Faults) -> int:
-    """How many losses to remember. Raises ValueError for settings that make no sense."""
+    """Returns the length of the loss history; raises ValueError for settings that do not fit."""
     c = config
     if c.not_finite is OnFault.IGNORE:
         raise ValueError(
-            "training.faults.not_finite=ignore: a step without a number for its loss cannot be "
-            "learned from, choose stop or skip"
+            "training.faults.not_finite=ignore: a step with a non-finite loss cannot be learned "
+            "from, choose stop or skip"
         )
     if not 2 <= c.spike_warmup <= c.spike_window:
         raise ValueError(
@@ -98,17 +109,27 @@ def window(config: Faults) -> int:
     return 0 if c.spike is OnFault.IGNORE else c.spike_window
 
 
-def judge(
-    recent: LossHistory, loss: Array, grad_norm: Array, config: Faults, *, new_stage: Array
+def classify_step(
+    history: LossHistory, loss: Array, grad_norm: Array, config: Faults, *, new_stage: Array
 ) -> tuple[Array, Array, LossHistory]:
-    """(Verdict, z, what the next verdict rests on), on the device.
+    """Classifies a step as good, non-finite or spike, on the device.
 
-        z = (loss - mean of losses_W) / standard deviation of losses_W         (NaN: nothing known)
+        z = (loss - mean of losses_W) / standard deviation of losses_W     (NaN: too few losses)
 
-    A stage is not measured by the one before it: other data have another loss.
+    Args:
+      history: the losses before this step.
+      loss: float32 [], nats per token.
+      grad_norm: float32 [].
+      config: `spike_z` and `spike_warmup` are read.
+      new_stage: bool [], whether this is the first step of a stage. The history then starts anew,
+        since other data has another level of loss.
+
+    Returns:
+      (verdict, z, history): int32 [] of StepVerdict, float32 [], and the history with this step.
     """
-    losses_W = jnp.where(new_stage, jnp.nan, recent.losses_W)
+    losses_W = jnp.where(new_stage, jnp.nan, history.losses_W)
     known = jnp.isfinite(losses_W).sum()
+    # ddof=1: the unbiased estimate, over the losses known so far.
     z = (loss - jnp.nanmean(losses_W)) / jnp.nanstd(losses_W, ddof=1)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     spike = (known >= config.spike_warmup) & (z > config.spike_z)
@@ -116,65 +137,79 @@ def judge(
         finite, jnp.where(spike, StepVerdict.SPIKE, StepVerdict.GOOD), StepVerdict.NOT_FINITE
     )
     good = verdict == StepVerdict.GOOD
+    # A good loss replaces the oldest one; a bad one must not shift the mean.
     losses_W = jnp.where(good, jnp.append(losses_W, loss)[1:], losses_W)
-    return verdict, z, LossHistory(losses_W, jnp.where(good, 0, recent.skipped + 1))
+    return verdict, z, LossHistory(losses_W, jnp.where(good, 0, history.skipped + 1))
 
 
 class BadSteps:
-    """What the host does about bad steps: writes their documents down, then goes on or raises.
+    """The handling of bad steps on the host: it writes their documents, then continues or raises.
 
-    `directory`/step-7.json, for step 7 counted from 1:
+    `directory`/step-7.json, for the seventh step of the run:
 
         {"step": 7, "stage": "one", "verdict": "not_finite", "action": "skip", "loss": "nan",
          "grad_norm": "nan", "loss_z": "nan", "documents": [{"row": 0, "source": "web", ...}, ...]}
-
-    `documents`: step from 0 -> its stage's name, and its spans (input.Span).
     """
 
     def __init__(
         self, directory: Path, config: Faults, documents: Callable[[int], tuple[str, list[Any]]]
     ):
+        """Stores the settings.
+
+        Args:
+          directory: where the files are written; created at the first bad step.
+          config: what to do with a bad step.
+          documents: step (0 for the first) -> the name of its stage and its packed_dataset.Spans.
+        """
         self.directory = directory
         self.config = config
         self._documents = documents
 
-    def counts(self, step: int, values: dict[str, Any]) -> bool:
-        """Whether a step, from 0, was learned from; `values` are what it returned, on the host.
+    def is_learned(self, step: int, values: dict[str, Any]) -> bool:
+        """Returns True for a good step and False for a skipped one.
 
-        Raises NonFiniteError or LossSpikeError where the config says stop, TooManySkippedError after so many.
+        Args:
+          step: 0 for the first.
+          values: the metrics of the step, on the host.
+
+        Raises:
+          NonFiniteError: if the action for non-finite steps is stop, or the parameters are
+            non-finite.
+          LossSpikeError: if the action for spikes is stop.
+          TooManySkippedError: if `max_skipped` consecutive steps were skipped.
         """
         verdict = StepVerdict(values["verdict"])
         c, param_norm = self.config, values["param_norm"]
-        if verdict is StepVerdict.GOOD and not math.isfinite(
-            param_norm
-        ):  # nothing left to go on with
+        if verdict is StepVerdict.GOOD and not math.isfinite(param_norm):  # cannot recover
             raise NonFiniteError(step, f"the norm of the parameters is {param_norm}{INTACT}")
         if verdict is StepVerdict.GOOD:
             return True
         action = c.spike if verdict is StepVerdict.SPIKE else c.not_finite
         what = f"loss {values['loss']}, gradient norm {values['grad_norm']}"
         if verdict is StepVerdict.SPIKE:
-            what += f", {values['loss_z']:.1f} standard deviations above the losses before it"
+            what += (
+                f", {values['loss_z']:.1f} standard deviations above the mean of the losses before"
+            )
         what += self._write(step, values, verdict, action)
         if action is OnFault.STOP:
             kind = LossSpikeError if verdict is StepVerdict.SPIKE else NonFiniteError
             name = verdict.name.lower()
-            raise kind(step, f"{what}{INTACT}; training.faults.{name}=skip leaves such steps out")
+            raise kind(step, f"{what}{INTACT}; training.faults.{name}=skip skips such steps")
         if values["skipped"] >= c.max_skipped:
             raise TooManySkippedError(
                 step,
-                f"{what}; the {values['skipped']} latest steps were all left out "
-                f"(training.faults.max_skipped={c.max_skipped}): lower the learning rate, or look "
-                f"at the documents in {self.directory}",
+                f"{what}; the last {values['skipped']} steps were all skipped "
+                f"(training.faults.max_skipped={c.max_skipped}): lower the learning rate, or "
+                f"inspect the documents in {self.directory}",
             )
         if distributed.is_process_zero():
-            print(f"!!! step {step + 1} is left out: {what}", file=sys.stderr, flush=True)
+            print(f"!!! step {step + 1} skipped: {what}", file=sys.stderr, flush=True)
         return False
 
     def _write(
         self, step: int, values: dict[str, Any], verdict: StepVerdict, action: OnFault
     ) -> str:
-        """The step's file, and words that say where it is."""
+        """Writes the file of a bad step; returns its path and first documents as text."""
         stage, spans = self._documents(step)
         numbers = {name: values[name] for name in ("loss", "grad_norm", "loss_z")}
         case = {

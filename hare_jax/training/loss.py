@@ -1,6 +1,6 @@
-"""Cross-entropy of the next token, without the logits of a whole batch in memory.
+"""Next-token cross-entropy, computed in chunks so that the logits never exist for all positions.
 
-Shapes: B rows, T positions, C positions a chunk, D model width, V vocabulary.
+Shapes: B rows, T positions, C positions per chunk, D model width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,20 +24,34 @@ def weighted_loss(
     chunks: int = 1,
     z_loss: float = 0.0,
 ) -> tuple[Array, Array]:
-    """(total, per_example_B), float32: total is what to minimise, in nats a counted token.
+    """Computes the weighted loss to minimize, and the loss of each row.
 
         total = sum_b w_b sum_t m_bt (ce_bt + z_loss * lse_bt^2) / sum_b w_b sum_t m_bt
         per_example_b = sum_t m_bt ce_bt                          (constant to differentiation)
 
-    with ce = lse - logit of the target, lse = log of the sum of exp(logits). Uniform `weights_B`
-    make `total` the mean over tokens. `total_weight` takes the place of the denominator: with that
-    of a whole batch, the totals of its parts add up to the batch's. z_loss keeps lse near zero
-    (PaLM, arXiv 2204.02311, 5).
+    with ce = lse - logit of the target and lse = log(sum(exp(logits))). With uniform weights,
+    `total` is the mean over tokens. z_loss keeps lse near zero (PaLM, arXiv 2204.02311, section 5).
 
-    The logits of T / chunks positions exist at one time. Their gradient is taken in the same pass,
-    so that nothing is computed twice; hence reverse-mode differentiation only, once.
+    Only the logits of T / chunks positions exist at a time. The forward pass also computes their
+    gradient, so that no logits are computed twice; only one reverse-mode differentiation is
+    supported.
 
-    Raises ValueError where `chunks` does not divide T.
+    Args:
+      x_BTD: hidden states after the last norm.
+      head_DV: output matrix, float32.
+      targets_BT: int32.
+      mask_BT: float32, 1 for a counted token.
+      weights_B: float32 weight of each row.
+      total_weight: float32 [], replaces the denominator. With the denominator of a whole batch,
+        the totals of its parts add up to the total of the batch.
+      chunks: number of chunks of a sequence.
+      z_loss: weight of lse^2.
+
+    Returns:
+      (total, per_example_B): float32 [] in nats per counted token, and float32 [B] in nats.
+
+    Raises:
+      ValueError: if `chunks` does not divide T.
     """
     _check_chunks(x_BTD.shape[1], chunks)
     weighted_BT = weights_B[:, None] * mask_BT
@@ -49,9 +63,17 @@ def weighted_loss(
 
 
 def token_losses(x_BTD: Array, head_DV: Array, targets_BT: Array, *, chunks: int = 1) -> Array:
-    """Cross-entropy of each target, float32 [B, T], in nats; masked positions are not left out.
+    """Computes the cross-entropy of each target in nats, float32 [B, T], without a mask.
 
-    Raises ValueError where `chunks` does not divide T.
+    Args:
+      x_BTD: hidden states after the last norm.
+      head_DV: output matrix, float32.
+      targets_BT: int32.
+      chunks: number of chunks of a sequence; only the logits of T / chunks positions exist at a
+        time.
+
+    Raises:
+      ValueError: if `chunks` does not divide T.
     """
     _check_chunks(x_BTD.shape[1], chunks)
     return _total(chunks, 0.0, x_BTD, head_DV, targets_BT, jnp.ones(targets_BT.shape))[1]
@@ -60,7 +82,17 @@ def token_losses(x_BTD: Array, head_DV: Array, targets_BT: Array, *, chunks: int
 def loss_by_source(
     per_example_B: Array, mask_BT: Array, source_id_B: Array, num_sources: int
 ) -> tuple[Array, Array]:
-    """Sums of loss and of counted tokens for each source, float32 [num_sources] each."""
+    """Sums the loss and the counted tokens of each source.
+
+    Args:
+      per_example_B: loss of each row in nats.
+      mask_BT: 1 for a counted token.
+      source_id_B: source of each row.
+      num_sources: length of the results.
+
+    Returns:
+      (loss, tokens): float32 [num_sources] each.
+    """
     by_source = partial(jax.ops.segment_sum, segment_ids=source_id_B, num_segments=num_sources)
     return by_source(per_example_B), by_source(mask_BT.sum(axis=1))
 
@@ -69,7 +101,7 @@ def loss_by_source(
 def _total(
     chunks: int, z_loss: float, x_BTD: Array, head_DV: Array, targets_BT: Array, c_BT: Array
 ) -> tuple[Array, Array]:
-    """(sum of c * (ce + z_loss * lse^2), ce_BT)."""
+    """Returns (sum of c * (ce + z_loss * lse^2), ce_BT); c_BT is the coefficient of each token."""
     head_DV = head_DV.astype(x_BTD.dtype)
 
     def chunk(total: Array, scanned: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -77,13 +109,14 @@ def _total(
         _, lse_BC, ce_BC = _cross_entropy(x_BCD, head_DV, targets_BC)
         return total + (c_BC * (ce_BC + z_loss * lse_BC**2)).sum(), ce_BC
 
-    total, ce = jax.lax.scan(chunk, jnp.zeros(()), _cut(chunks, x_BTD, targets_BT, c_BT))
+    total, ce = jax.lax.scan(chunk, jnp.zeros(()), _chunks_first(chunks, x_BTD, targets_BT, c_BT))
     return total, _join(ce)
 
 
 def _total_forward(
     chunks: int, z_loss: float, x_BTD: Array, head_DV: Array, targets_BT: Array, c_BT: Array
 ) -> tuple[tuple[Array, Array], Any]:
+    """Computes the result of `_total`, and its gradients for a cotangent of 1."""
     head = head_DV.astype(x_BTD.dtype)
 
     def chunk(carry: tuple[Array, Array], scanned: tuple[Array, Array, Array]) -> tuple[Any, Any]:
@@ -94,8 +127,9 @@ def _total_forward(
         # d ce / d logits = softmax - onehot, and d lse^2 / d logits = 2 lse softmax
         softmax_BCV = jnp.exp(logits_BCV - lse_BC[:, :, None])
         dlogits_BCV = softmax_BCV * (1 + 2 * z_loss * lse_BC)[:, :, None]
-        dlogits_BCV -= _hit(targets_BC, logits_BCV.shape)
+        dlogits_BCV -= _one_hot(targets_BC, logits_BCV.shape)
         dlogits_BCV = (dlogits_BCV * c_BC[:, :, None]).astype(x_BCD.dtype)
+        # logits = x head: dx = dlogits head^T, and dhead = x^T dlogits, summed over all chunks.
         dx_BCD = jnp.einsum("bcv,dv->bcd", dlogits_BCV, head)
         dhead_DV += jnp.einsum(
             "bcd,bcv->dv", x_BCD, dlogits_BCV, preferred_element_type=jnp.float32
@@ -103,7 +137,9 @@ def _total_forward(
         return (total + (c_BC * loss_BC).sum(), dhead_DV), (dx_BCD, loss_BC, ce_BC)
 
     start = (jnp.zeros(()), jnp.zeros(head_DV.shape, jnp.float32))
-    (total, dhead_DV), parts = jax.lax.scan(chunk, start, _cut(chunks, x_BTD, targets_BT, c_BT))
+    (total, dhead_DV), parts = jax.lax.scan(
+        chunk, start, _chunks_first(chunks, x_BTD, targets_BT, c_BT)
+    )
     dx_BTD, loss_BT, ce_BT = (_join(part) for part in parts)
     return (total, ce_BT), (dx_BTD, dhead_DV.astype(head_DV.dtype), loss_BT)
 
@@ -111,8 +147,9 @@ def _total_forward(
 def _total_backward(
     chunks: int, z_loss: float, gradients: Any, cotangents: tuple[Array, Array]
 ) -> tuple[Array, Array, None, Array]:
+    """Scales the gradients of `_total_forward` by the cotangent of the total."""
     dx_BTD, dhead_DV, loss_BT = gradients
-    dtotal = cotangents[0]  # that of ce_BT is zero: weighted_loss stops it
+    dtotal = cotangents[0]  # the cotangent of ce_BT is zero, by stop_gradient in weighted_loss
     return dx_BTD * dtotal.astype(dx_BTD.dtype), dhead_DV * dtotal, None, loss_BT * dtotal
 
 
@@ -120,25 +157,26 @@ _total.defvjp(_total_forward, _total_backward)
 
 
 def _cross_entropy(x_BCD: Array, head_DV: Array, targets_BC: Array) -> tuple[Array, Array, Array]:
-    """Logits, log of the sum of their exponentials, and cross-entropy, float32."""
+    """Returns (logits_BCV, lse_BC, ce_BC), float32."""
     logits_BCV = jnp.einsum("bcd,dv->bcv", x_BCD, head_DV, preferred_element_type=jnp.float32)
     lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-    # A sum under a mask, unlike a gather, stays local where the vocabulary is sharded.
-    target_BC = jnp.where(_hit(targets_BC, logits_BCV.shape), logits_BCV, 0.0).sum(axis=-1)
+    # A masked sum, unlike a gather, needs no communication of logits if V is sharded.
+    target_BC = jnp.where(_one_hot(targets_BC, logits_BCV.shape), logits_BCV, 0.0).sum(axis=-1)
     return logits_BCV, lse_BC, lse_BC - target_BC
 
 
-def _hit(targets_BC: Array, shape: tuple[int, ...]) -> Array:
+def _one_hot(targets_BC: Array, shape: tuple[int, ...]) -> Array:
+    """Returns bool [B, C, V], True at the target."""
     return jax.lax.broadcasted_iota(jnp.int32, shape, 2) == targets_BC[:, :, None]
 
 
-def _cut(chunks: int, *arrays: Array) -> Any:
-    """[B, T, ...] -> [chunks, B, C, ...]: along T, since B is shared among devices."""
+def _chunks_first(chunks: int, *arrays: Array) -> Any:
+    """[B, T, ...] -> [chunks, B, C, ...]: chunks of T, since B is sharded over devices."""
 
-    def cut(a: Array) -> Array:
+    def split(a: Array) -> Array:
         return a.reshape(a.shape[0], chunks, a.shape[1] // chunks, *a.shape[2:]).swapaxes(0, 1)
 
-    return tuple(cut(a) for a in arrays)
+    return tuple(split(a) for a in arrays)
 
 
 def _join(a: Array) -> Array:
@@ -148,6 +186,7 @@ def _join(a: Array) -> Array:
 
 
 def _check_chunks(length: int, chunks: int) -> None:
+    """Raises ValueError if `chunks` does not divide `length`."""
     if chunks < 1 or length % chunks:
         raise ValueError(
             f"loss_chunks={chunks} does not divide the sequence length {length}: "

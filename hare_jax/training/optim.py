@@ -1,4 +1,4 @@
-"""Optimizers with a warm-up, a schedule, clipping, and decay of matrices only."""
+"""Optimizers with warmup, a learning rate schedule, gradient clipping and weight decay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from hare_jax.config import Algorithm, Optimizer, Schedule
 
-# The matrices of the stacked layers: axes that are summed over, and axes of the result.
+# The matrices of the stacked layers, for Muon: input axes, then output axes. Axis 0 is L.
 MATRICES = {
     "q_DHK": MuonDimensionNumbers((1,), (2, 3)),
     "k_DGK": MuonDimensionNumbers((1,), (2, 3)),
@@ -22,15 +22,21 @@ MATRICES = {
     "up_DF": MuonDimensionNumbers((1,), (2,)),
     "down_FD": MuonDimensionNumbers((1,), (2,)),
 }
-MUON_RMS = 0.2  # of an update of Muon, about that of AdamW: one rate serves both (arXiv 2502.16982)
+# Root mean square of an update of Muon, about that of AdamW, so that both use the same learning rate
+# (arXiv 2502.16982).
+MUON_RMS = 0.2
 
 
 def build(config: Optimizer, num_steps: int) -> optax.GradientTransformation:
-    """Clips the gradient by its norm over all parameters, then takes the algorithm's step.
+    """Builds the optimizer: clipping by the global gradient norm, then the algorithm's update.
 
-    AdamW (arXiv 1711.05101), Lion (arXiv 2302.06675), or Muon (arXiv 2502.16982): five
-    Newton-Schulz iterations bring the momentum of each layer's matrix near the closest orthogonal
-    one; heads are not apart. Weight decay is multiplied by the learning rate.
+    The algorithms are AdamW (arXiv 1711.05101), Lion (arXiv 2302.06675) and Muon
+    (arXiv 2502.16982). Muon approximates the orthogonal matrix nearest to the momentum of each
+    layer's matrix by five Newton-Schulz iterations; all heads of an attention matrix are
+    orthogonalized together. Embedding, head and norms use AdamW. Weight decay is multiplied by the
+    learning rate.
+
+    Raises ValueError if the schedule does not fit `num_steps`.
     """
     c, rate = config, learning_rate(config, num_steps)
     if c.algorithm is Algorithm.LION:
@@ -53,25 +59,25 @@ def build(config: Optimizer, num_steps: int) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """Which parameters weight decay pulls to zero: all but the scales of norms."""
+    """Returns which parameters get weight decay: all but the scales of norms."""
     return _by_name(params, lambda name: name != "scale")
 
 
 def _by_name(params: Any, value: Callable[[str], Any]) -> Any:
-    """A tree like `params`, with what `value` says of the last name of each path."""
+    """Returns a tree like `params` with value(last name of the path) at each leaf."""
     return jax.tree_util.tree_map_with_path(lambda path, _: value(path[-1].key), params)
 
 
 def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
-    """The learning rate of the step that follows `step` finished ones, float32.
+    """Builds step -> learning rate, float32; step counts the finished steps.
 
-    Warm-up is linear: peak * (step + 1) / warmup_steps. Then, with p from 0 to 1 over the rest,
+    Warmup is linear: peak * (step + 1) / warmup_steps. Then, with p from 0 to 1 over the rest,
 
         cosine     final + (peak - final) * (1 + cos(pi p)) / 2
         wsd        peak, and over the last decay_fraction of all steps linearly to final
         constant   peak
 
-    Raises ValueError where the warm-up leaves no steps.
+    Raises ValueError if the warmup leaves no steps, or for a decay fraction outside (0, 1].
     """
     c = config
     if not 0 <= c.warmup_steps < num_steps:

@@ -1,14 +1,15 @@
-"""A run's folder, read without the data or the config file that made it.
+"""The folder of a training run: its name, and its files that other jobs read.
 
     config.json        {"model", "training", "mixture"}: see `write_config`
     tokenizer.model    the SentencePiece model of the data
     checkpoints/STEP/
 
-A model from elsewhere is laid out the same, without "training", and "mixture" says less.
+An imported model has the same layout, without "training" and with fewer fields in "mixture".
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 
 from hare_jax.config import Model, Training, from_plain, plain
-from hare_jax.data.packed_dataset import PackedDataset
+from hare_jax.data.packed_dataset import PackedDataset, fingerprint_of
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -28,37 +29,40 @@ TOKENIZER = "tokenizer.model"
 
 @dataclass(slots=True)
 class Run:
-    """`step`: None for the latest. `mixture`: see `write_config`. `training`: None if imported."""
+    """A run's folder and the content of its config.json."""
 
     directory: Path
     model: Model
-    step: int | None
-    mixture: dict[str, Any]
-    training: Training | None = None
+    step: int | None  # of the checkpoint that was named; None: the latest
+    mixture: dict[str, Any]  # see `write_config`
+    training: Training | None = None  # None: the model was imported
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.directory / "checkpoints"
 
     @property
     def tokenizer(self) -> Path:
-        """Raises FileNotFoundError where the folder holds none."""
+        """The path of tokenizer.model; raises FileNotFoundError if it does not exist."""
         path = self.directory / TOKENIZER
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path}: no such file; put the SentencePiece model that the data was baked with "
-                "there"
+                f"{path}: no such file; copy the SentencePiece model that the data was baked "
+                "with to this path"
             )
         return path
 
 
 def open_run(path: str | Path) -> Run:
-    """What lies at a run's folder, at its checkpoints/, or at one checkpoint of it.
+    """Opens a run by the path of its folder, of its checkpoints/, or of one checkpoint.
 
     >>> open_run("runs/quickstart/training-0123456789ab/checkpoints/400").step
     400
 
-    Raises FileNotFoundError where there is no run, ValueError where its config.json is damaged.
+    Raises:
+      FileNotFoundError: if there is no run at the path.
+      ValueError: if the path is empty or config.json is damaged.
     """
     if not str(path):
         raise ValueError(
@@ -82,40 +86,72 @@ def open_run(path: str | Path) -> Run:
         model, mixture = from_plain(Model, config["model"]), config["mixture"]
         training = from_plain(Training, config["training"]) if "training" in config else None
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not what training writes: {error}") from error
+        raise ValueError(f"{file}: not a config.json that training writes: {error}") from error
     return Run(directory, model, step, mixture, training)
 
 
 def start_params(path: str, model: Model, placed: decoder.Params) -> decoder.Params | None:
-    """The parameters of what lies at `path`, laid out as `placed`; None where `path` is "".
+    """Restores the parameters to start training from, with the shardings of `placed`.
 
-    Raises as `open_run` and checkpoint.restore_params do: of another model they are refused.
+    Args:
+      path: a run, an import or one checkpoint of them; "": none.
+      model: the model that the checkpoint must hold.
+      placed: jax.ShapeDtypeStruct with shardings.
+
+    Returns:
+      The parameters; None if `path` is "".
+
+    Raises the errors of `open_run` and `checkpoint.restore_params`.
     """
     if not path:
         return None
     run = open_run(path)
-    places = jax.tree.map(lambda a: a.sharding, placed)
-    return checkpoint.restore_params(run.checkpoints, model, step=run.step, sharding=places)[0]
+    shardings = jax.tree.map(lambda a: a.sharding, placed)
+    return checkpoint.restore_params(run.checkpoints, model, step=run.step, sharding=shardings)[0]
 
 
-def write_config(directory: Path, model: Model, training: Training, baked: PackedDataset) -> None:
-    """Writes config.json, with where the data lay, and a copy of its tokenizer:
+def write_config(directory: Path, model: Model, training: Training, dataset: PackedDataset) -> None:
+    """Writes config.json, and a copy of the tokenizer of the data.
 
-    {"mixture": {"directory", "fingerprint", "sequence_length", "tokenizer"}, ...}
+    config.json has the path and the identity of the data under "mixture":
+
+        {"mixture": {"directory", "fingerprint", "sequence_length", "tokenizer"}, ...}
+
+    Args:
+      directory: the run's folder.
+      model: written to "model".
+      training: written to "training".
+      dataset: the data of the run.
     """
     mixture = {
-        "directory": str(baked.directory.absolute()),
-        "fingerprint": baked.fingerprint,
-        "sequence_length": baked.sequence_length,
-        "tokenizer": baked.tokenizer,
+        "directory": str(dataset.directory.absolute()),
+        "fingerprint": dataset.fingerprint,
+        "sequence_length": dataset.sequence_length,
+        "tokenizer": dataset.tokenizer,
     }
     config = {"model": plain(model), "training": plain(training), "mixture": mixture}
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", config)
-    shutil.copyfile(baked.directory / baked.tokenizer["file"], directory / TOKENIZER)
+    shutil.copyfile(dataset.directory / dataset.tokenizer["file"], directory / TOKENIZER)
+
+
+def run_name(model: Model, training: Training, mixture_dir: Path) -> str:
+    """Returns a folder name that changes with everything that changes what is learned.
+
+    Another mixture, model or recipe gives another name. Logging, saving, profiling, evaluation, the
+    devices, accumulation and the handling of faults do not change the name: a run that was stopped
+    can resume with other settings of these.
+    """
+    excluded = {
+        *("checkpointing", "faults", "log_every", "mesh", "accumulation"),
+        *("profile", "wandb_project", "in_loop"),
+    }
+    recipe = {k: v for k, v in plain(training).items() if k not in excluded}
+    value = [fingerprint_of(mixture_dir), plain(model), recipe]
+    return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def _runs_below(path: Path) -> str:
-    """A workdir is often meant for the run inside it."""
-    found = sorted(p.parent for p in path.glob("training-*/config.json"))
-    return f"; there is {', '.join(map(str, found[:3]))}" if found else ""
+    """Returns a hint that names up to three runs inside `path`, which is often a workdir."""
+    runs = sorted(p.parent for p in path.glob("training-*/config.json"))
+    return f"; there is {', '.join(map(str, runs[:3]))}" if runs else ""

@@ -1,4 +1,4 @@
-"""The state of training: what it is, where it lies, and how it begins."""
+"""The training state: its arrays, its sharding and its initialization."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hare_jax.training.faults import LossHistory
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
 class State:
-    """All that a train step changes."""
+    """The state that a train step updates; a pytree."""
 
     params: decoder.Params
-    optimizer: Any
-    step: Any  # int32 []: steps finished
+    optimizer: Any  # optax state
+    step: Any  # int32 []: finished steps
     loss_history: LossHistory
 
 
@@ -32,16 +32,23 @@ def place_state(
     mesh: jax.sharding.Mesh,
     window: int = 0,
 ) -> State:
-    """The state without its arrays: jax.ShapeDtypeStruct with shardings.
+    """Returns the state as jax.ShapeDtypeStruct with shardings, without arrays.
 
-    `window`: losses that are remembered to tell a spike, as faults.window says.
+    Args:
+      model_config: the model.
+      optimizer: its state is included.
+      mesh: where the arrays will be.
+      window: length of the loss history, faults.window.
+
+    Raises:
+      ValueError: if a parameter does not fit the mesh.
     """
     params = decoder.abstract(model_config).params
     shapes = State(
         params,
         jax.eval_shape(optimizer.init, params),
         jax.ShapeDtypeStruct((), jnp.int32),
-        jax.eval_shape(lambda: LossHistory.none(window)),
+        jax.eval_shape(lambda: LossHistory.empty(window)),
     )
     everywhere = sharding.replicated(mesh)
     places = State(
@@ -62,15 +69,20 @@ def init_state(
     placed: State,
     params: decoder.Params | None = None,
 ) -> State:
-    """The state before the first step, a pure function of (config, seed), made where it lies.
+    """Creates the state before the first step, a pure function of (config, seed), on its devices.
 
-    `params`: to start from, in place of random ones.
+    Args:
+      model_config: the model.
+      seed: of the initial parameters.
+      optimizer: initializes its own state.
+      placed: shapes and shardings, from `place_state`.
+      params: parameters to start from; None: random ones.
     """
 
     def init(params: decoder.Params | None) -> State:
         if params is None:
             params = decoder.init(model_config, seed)
-        none = LossHistory.none(placed.loss_history.losses_W.size)
-        return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), none)
+        empty = LossHistory.empty(placed.loss_history.losses_W.size)
+        return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), empty)
 
     return jax.jit(init, out_shardings=jax.tree.map(lambda a: a.sharding, placed))(params)

@@ -1,4 +1,4 @@
-"""The documents behind a step of a run: what was it learning from when the loss jumped?
+"""The documents behind a training step, such as the step at which the loss jumped.
 
     step 1234, stage 2: 8 rows, 11 pieces of 10 documents
      row  source  record  offset  length  document
@@ -6,9 +6,9 @@
        0  web         17     511     200  web/00000-00007
        1  code         3       0     513  code/asyncio/base_events.py
 
-`record` is the number of a baked row within its source; `offset` and `length` are in tokens of the
-document, BOS and EOS counted. The order of a run is a pure function, so nothing was written down
-for this during training.
+`record` is the number of a packed record within its source. `offset` and `length` count tokens of
+the document, BOS and EOS included. The order of a run is a pure function of its config, so that
+training writes nothing for this.
 """
 
 from __future__ import annotations
@@ -27,40 +27,45 @@ from hare_jax.training.run_dir import Run, open_run
 
 COLUMNS = ("row", "source", "record_id", "offset", "length", "document_id")
 TITLES = ("row", "source", "record", "offset", "length", "document")
-TOKENS_PER_WORD = 6  # to decode, of the few words that are shown: more than words have
+TOKENS_PER_WORD = 6  # to decode for each word that is shown: more than most words have
 
 
 @dataclass(slots=True)
-class Step:
-    """A step, 1 for the first, and what its global batch was made of."""
+class StepTrace:
+    """A step, and the pieces of documents in its global batch."""
 
-    step: int
+    step: int  # 1 for the first
     stage: str
     documents: list[Span]
 
 
 def run(config: Trace, tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
-    """Prints the documents of the steps as a table; writes them to `config.json` if it is given.
+    """Prints the documents of the steps as a table, and writes them to `config.json` if given.
 
         [{"step": 1234, "stage": "stage 2", "documents": [{"row": 0, "source": "web",
           "record_id": 17, "document_id": "web/00000-00041", "offset": 0, "length": 312}, ...]}]
 
-    `tokenizer`: a SentencePiece model's path -> an object with `decode(ids)`; called only where
-    words are asked for. Returns what was written, by what it is.
+    `tokenizer`: path of a SentencePiece model -> an object with `decode(ids)`; called only if
+    `config.words` is positive.
 
-    Raises FileNotFoundError and ValueError where there is no such run, step or mixture.
+    Returns:
+      {"trace": path}, or nothing if no file was written.
+
+    Raises:
+      FileNotFoundError: if the run or its mixture does not exist.
+      ValueError: if the run has no such step, or the mixture is another one.
     """
     if not config.run_dir:
         raise ValueError("run_dir: got nothing, expected a run's folder: configs/trace.py:RUN_DIR")
     trained = open_run(config.run_dir)
-    baked, order = _data(trained, config.mixture)
+    dataset, order = _data(trained, config.mixture)
     decode = tokenizer(trained.tokenizer).decode if config.words else None
     steps = []
     for number in _numbers(config, order):
-        step = Step(
-            number, order.stage(number - 1).name, packed_dataset.trace(baked, order, number - 1)
+        step = StepTrace(
+            number, order.stage(number - 1).name, packed_dataset.trace(dataset, order, number - 1)
         )
-        words = _words(baked, order, number, decode, config.words) if decode else None
+        words = _words(dataset, order, number, decode, config.words) if decode else None
         print(table(step, words), flush=True)
         steps.append(step)
     if not config.json:
@@ -70,8 +75,8 @@ def run(config: Trace, tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
     return {"trace": path}
 
 
-def table(step: Step, words: list[str] | None = None) -> str:
-    """A step as lines to be read; `words`: what to show behind each piece."""
+def table(step: StepTrace, words: list[str] | None = None) -> str:
+    """Formats a step as a table; `words`: text to show after each piece."""
     spans = step.documents
     rows = [[str(getattr(span, name)) for name in COLUMNS] for span in spans]
     widths = [max(map(len, column)) for column in zip(TITLES, *rows, strict=True)]
@@ -79,49 +84,54 @@ def table(step: Step, words: list[str] | None = None) -> str:
         f"step {step.step}, {step.stage}: {len({span.row for span in spans})} rows, {len(spans)} "
         f"pieces of {len({(span.source, span.document_id) for span in spans})} documents"
     ]
-    for row, more in zip([TITLES, *rows], ["", *(words or [""] * len(rows))], strict=True):
+    for row, text in zip([TITLES, *rows], ["", *(words or [""] * len(rows))], strict=True):
         *cells, document = (
             cell.ljust(width) if title == "source" else cell.rjust(width)
             for title, cell, width in zip(TITLES, row, [*widths[:-1], 0], strict=True)
         )
-        lines.append(" " + "  ".join([*cells, document, more]).rstrip())
+        lines.append(" " + "  ".join([*cells, document, text]).rstrip())
     return "\n".join(lines)
 
 
 def _data(trained: Run, mixture: str) -> tuple[PackedDataset, Order]:
-    """The run's data, in the run's order."""
+    """Opens the data of the run, and computes its order."""
     if trained.training is None:
-        raise ValueError(f"{trained.directory} was not trained here: it has no steps to trace")
+        raise ValueError(f"{trained.directory} is an imported model: it has no steps to trace")
     directory = Path(mixture or trained.mixture["directory"])
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"{directory}: no such folder; the run's baked data lay there: where it lies now, "
-            "--config.mixture=DIR"
+            f"{directory}: no such folder; the run was trained on the data there: give its present "
+            "place, --config.mixture=DIR"
         )
-    baked = PackedDataset(directory, memory=trained.directory.parent)
-    if baked.fingerprint != trained.mixture["fingerprint"]:
+    dataset = PackedDataset(directory, cache_dir=trained.directory.parent)
+    if dataset.fingerprint != trained.mixture["fingerprint"]:
         raise ValueError(
-            f"{directory} has fingerprint {baked.fingerprint}, the run was trained on "
+            f"{directory} has fingerprint {dataset.fingerprint}, the run was trained on "
             f"{trained.mixture['fingerprint']}: give that mixture, --config.mixture=DIR"
         )
-    return baked, packed_dataset.make_order(baked, trained.training)
+    return dataset, packed_dataset.make_order(dataset, trained.training)
 
 
 def _numbers(config: Trace, order: Order) -> range:
+    """Returns the steps to trace, 1 for the first; raises ValueError if the run has no such step."""
     last = config.last_step or config.step
     if not 1 <= config.step <= last <= order.steps:
         raise ValueError(
             f"got step={config.step} and last_step={config.last_step}, expected "
-            f"1 <= step <= last_step <= {order.steps}, the run's last; last_step=0 is step alone"
+            f"1 <= step <= last_step <= {order.steps}, the run's last; last_step=0 means step only"
         )
     return range(config.step, last + 1)
 
 
 def _words(
-    baked: PackedDataset, order: Order, number: int, decode: Callable[[list[int]], str], count: int
+    dataset: PackedDataset,
+    order: Order,
+    number: int,
+    decode: Callable[[list[int]], str],
+    count: int,
 ) -> list[str]:
-    """The first words of each piece, in the order of `input.trace`."""
-    batch = baked.batch(order.records_of_step(number - 1))
+    """Returns the first words of each piece, in the order of packed_dataset.trace."""
+    batch = dataset.batch(order.records_of_step(number - 1))
     pieces = []
     for tokens_T, segment_ids_T in zip(batch["tokens_BT"], batch["segment_ids_BT"], strict=True):
         for segment in range(1, segment_ids_T.max() + 1):

@@ -1,45 +1,61 @@
-"""Training, from baked data to the last checkpoint, in the order in which things happen."""
+"""Training, from packed data to the last checkpoint, in the order in which things happen."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import optax
 
-from hare_jax.config import AttentionKernel, Model, Training, plain
+from hare_jax.config import AttentionKernel, Checkpointing, Model, Training
 from hare_jax.data import packed_dataset
-from hare_jax.data.batch import check, check_max_segments
+from hare_jax.data.batch import Batch, check, check_max_segments
 from hare_jax.files import write_json
 from hare_jax.model.attention import kernel_of
-from hare_jax.runtime import distributed, preemption, sharding
+from hare_jax.runtime import distributed, sharding
+from hare_jax.runtime.preemption import PreemptionSignal, exit_after_save
 from hare_jax.runtime.watchdog import Watchdog
-from hare_jax.tracking.metrics import Metrics
+from hare_jax.tracking.metrics import Metrics, MetricsWriter, StepCost, peak_flops
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import faults, optim
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation, Open
-from hare_jax.training.plan import check_past, describe, make_plan
+from hare_jax.training.plan import check_history, describe, make_plan
 from hare_jax.training.run_dir import start_params, write_config
-from hare_jax.training.state import init_state, place_state
+from hare_jax.training.state import State, init_state, place_state
 from hare_jax.training.step import compile_step, make_step
 
 
 @dataclass(slots=True)
 class Result:
-    """What a run came to. `resumed_from`: the step it went on from, None where it began anew."""
+    """The outcome of a run."""
 
-    step: int
+    step: int  # the last one
     run_dir: Path
     checkpoints: Path
     metrics: Path
-    fingerprint: str
-    resumed_from: int | None
+    fingerprint: str  # of the mixture
+    resumed_from: int | None  # step of the restored checkpoint; None: the run started from step 0
+
+
+@dataclass(slots=True)
+class Setup:
+    """Everything that is fixed before the first step, and costs no step to compute."""
+
+    run_dir: Path
+    model: Model
+    dataset: packed_dataset.PackedDataset
+    order: packed_dataset.Order
+    plan: dict[str, Any]  # as in plan.json
+    mesh: jax.sharding.Mesh
+    rows: slice  # of the global batch, on the devices of this process
+    optimizer: optax.GradientTransformation
+    placed: State  # jax.ShapeDtypeStruct with shardings
 
 
 def run(
@@ -50,163 +66,217 @@ def run(
     devices: Sequence[jax.Device] | None = None,
     benchmarks: Open | None = None,
 ) -> Result:
-    """Trains to the end of the last stage, going on from the latest checkpoint where there is one.
+    """Trains to the end of the last stage; resumes from the latest checkpoint if there is one.
 
-    `devices`: all, unless given. `benchmarks`: what training.in_loop asks of the parameters. Writes
-    config.json, plan.json, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`.
+    Writes config.json, plan.json, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`.
 
-    Raises ValueError or FileNotFoundError where config, data and checkpoints do not fit together,
-    NotSaved where the disk is full, a faults.Fault where a step is not to be learned from and the
-    config says stop, and SystemExit, after saving, at SIGTERM or Ctrl-C.
+    Args:
+      model_config: the model.
+      training_config: stages, optimizer, mesh and everything else.
+      mixture_dir: the folder of the packed data.
+      run_dir: the run's folder.
+      devices: devices of the mesh; None: all.
+      benchmarks: loads the benchmarks of training.in_loop.
+
+    Raises:
+      ValueError, FileNotFoundError: if config, data and checkpoints do not fit together.
+      CheckpointSaveError: if a checkpoint cannot be written, such as on a full disk.
+      BadStepError: if a step is bad and training.faults says stop.
+      SystemExit: at SIGTERM or Ctrl-C, after a checkpoint is saved.
     """
     c = training_config
-    run_dir = Path(run_dir)
-
-    # ---------------------------------------------------------------- data: checked, then planned
-    share = (jax.process_index(), jax.process_count())
-    baked = distributed.on_all_processes(
-        lambda: packed_dataset.PackedDataset(mixture_dir, run_dir.parent, share)
-    )
-    baked.check_model(model_config)
-    order = packed_dataset.make_order(baked, c)
-    plan = make_plan(model_config, c, baked, order)
     profiler = Profiler(c.profile, run_dir)
-    in_loop = InLoopEvaluation(c.in_loop, run_dir, order.steps)
-    distributed.print_once(describe(plan))
-    if distributed.is_process_zero():
-        write_config(run_dir, model_config, c, baked)
-        write_json(run_dir / "plan.json", plan)
-
-    # ---------------------------------------------------------------- devices: what lies where
-    mesh = sharding.make_mesh(c.mesh, devices)
-    rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
-    optimizer = optim.build(c.optimizer, order.steps)
-    placed = place_state(model_config, optimizer, mesh, faults.window(c.faults))
-
-    with (
-        jax.set_mesh(mesh),
-        Checkpoints(
-            run_dir / "checkpoints", c.checkpointing, model_config, baked.fingerprint
-        ) as checkpoints,
-    ):
-        # ------------------------------------------------------------ state: restored, or new
-        restored = checkpoints.restore(placed)
-        if restored:
-            state, record = restored
-        else:
-            params = start_params(c.start_from, model_config, placed.params)
-            state, record = init_state(model_config, c.seed, optimizer, placed, params), {}
+    s = setup(model_config, c, mixture_dir, run_dir, devices)
+    steps = s.order.steps
+    in_loop = InLoopEvaluation(c.in_loop, run_dir, steps)
+    write_setup(s, c)
+    with jax.set_mesh(s.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
+        state, record = restore_or_init(s, checkpoints, c.seed, c.start_from)
         first_step = record.get("step", 0)
-        checkpoints.drop_after(first_step)
-        if restored:
-            check_past(record["past"], order.history(first_step), run_dir)
-            distributed.print_once(f"resumed from step {first_step} of {order.steps}")
-        in_loop.start(
-            first_step,
-            benchmarks and functools.partial(benchmarks, model_config, c.in_loop, baked),
-        )
-        result = Result(
-            step=order.steps,
-            run_dir=run_dir,
-            checkpoints=checkpoints.directory,
-            metrics=run_dir / "metrics.jsonl",
-            fingerprint=baked.fingerprint,
-            resumed_from=first_step if restored else None,
-        )
-        if first_step == order.steps:
+        in_loop.start(first_step, benchmarks and partial(benchmarks, s.model, c.in_loop, s.dataset))
+        result = make_result(s, resumed_from=first_step if record else None)
+        if first_step == steps:
             if in_loop.pending:
                 in_loop.run_pending(state.params, c.wandb_project)
-            distributed.print_once(f"complete already: step {first_step}, {result.checkpoints}")
+            distributed.print_once(f"already complete: step {steps}, {result.checkpoints}")
             return result
 
-        # ------------------------------------------------------------ step: compiled before it runs
-        kernel = kernel_of(model_config, c.batch_size // c.accumulation, baked.sequence_length)
-        distributed.print_once(f"attention by kernel {kernel.value}")
-        batches = packed_dataset.batches(baked, order, first_step=first_step, rows=rows)
-        if kernel is AttentionKernel.CUDNN:
-            batches = check_max_segments(model_config.max_segments, batches)
-        started = time.perf_counter()
-        first_batch = sharding.place(next(batches), mesh, c.batch_size, rows)
-        check(first_batch)
-        step_fn = compile_step(
-            make_step(model_config, c, optimizer, order, len(baked.sources)),
-            state,
-            first_batch,
-        )
-        distributed.print_once(f"compiled the train step in {time.perf_counter() - started:.1f} s")
-
-        # ------------------------------------------------------------ the loop
-        bad_steps = faults.BadSteps(
-            run_dir / "bad-steps",
-            c.faults,
-            documents=lambda step: (
-                order.stage(step).name,
-                packed_dataset.trace(baked, order, step),
-            ),
-        )
+        batches = read_batches(s, c.batch_size // c.accumulation, first_step)
+        step_fn, batch = compile_on_first_batch(s, c, state, batches)
+        bad_steps = faults.BadSteps(run_dir / "bad-steps", c.faults, partial(documents_of_step, s))
         with (
-            preemption.PreemptionSignal() as stop,
+            PreemptionSignal() as preemption,
             Watchdog(c.faults.hang_seconds, c.faults.hang_abort) as watchdog,
-            Metrics(
-                run_dir,
-                sources=[source.name for source in baked.sources],
-                steps=order.steps,
-                log_every=c.log_every,
-                tokens_per_step=plan["tokens_per_step"],
-                flops_per_token=plan["flops_per_token"],
-                devices=mesh.devices.flatten().tolist(),
-                counts=bad_steps.counts,
-                first_step=first_step,
-                pending=record.get("pending"),
-                wandb_project=c.wandb_project,
-            ) as metrics,
+            open_metrics(s, record, bad_steps, c.log_every, c.wandb_project) as metrics,
             profiler,
         ):
             if in_loop.pending:
                 in_loop.run(first_step, state.params, metrics, watchdog)
-            batch, waited = first_batch, 0.0
-            for step in range(first_step, order.steps):
+            input_wait = 0.0
+            for step in range(first_step, steps):
                 done = step + 1
                 watchdog.doing(f"step {done}")
                 profiler.at(step, state)
                 state, values = step_fn(state, batch)
-                metrics.add(step, order.stage(step), values, input_wait=waited)
-                due = done % c.checkpointing.every_steps == 0 or done == order.steps
-                signalled = stop.requested(done)
-                if due or signalled:
-                    pending = metrics.fetch()  # never saves what came after a bad loss
+                metrics.add(step, s.order.stage(step), values, input_wait=input_wait)
+                signal = preemption.requested(done)
+                if done % c.checkpointing.every_steps == 0 or done == steps or signal:
+                    pending = metrics.fetch()  # raises for a bad step, before a save after it
                     metrics.sync()
                     watchdog.doing(f"the save of step {done}")
-                    asked = time.perf_counter()
-                    checkpoints.save(state, {"past": order.history(done), "pending": pending})
-                    metrics.stalled(time.perf_counter() - asked)
-                if signalled and done < order.steps:
+                    started = time.perf_counter()
+                    checkpoints.save(state, {"past": s.order.history(done), "pending": pending})
+                    metrics.add_stall(time.perf_counter() - started)
+                if signal and done < steps:
                     checkpoints.wait()
-                    preemption.exit_after_save(signalled, done, order.steps)
+                    exit_after_save(signal, done, steps)
                 if in_loop.due(done):
                     in_loop.run(done, state.params, metrics, watchdog)
-                if done < order.steps:
+                if done < steps:
                     watchdog.doing(f"the batch of step {done + 1}")
-                    asked = time.perf_counter()
+                    started = time.perf_counter()
                     local = next(batches)
-                    waited = time.perf_counter() - asked
-                    batch = sharding.place(local, mesh, c.batch_size, rows)
+                    input_wait = time.perf_counter() - started
+                    batch = sharding.place(local, s.mesh, c.batch_size, s.rows)
             watchdog.doing("the last save")
             checkpoints.wait()
     return result
 
 
-def run_name(model_config: Model, training_config: Training, mixture_dir: Path) -> str:
-    """A folder's name that changes with whatever changes what is learned.
+def setup(
+    model_config: Model,
+    training_config: Training,
+    mixture_dir: Path,
+    run_dir: Path,
+    devices: Sequence[jax.Device] | None,
+) -> Setup:
+    """Verifies the data, schedules and plans the run, and lays out its state; prints the plan.
 
-    Another mixture, model or recipe trains elsewhere; how often to log or save, on which devices
-    and in how many parts to compute do not matter, nor what to do about faults: a run that one has
-    stopped can go on without it.
+    Raises ValueError or FileNotFoundError if config, data and devices do not fit together.
     """
-    without = {
-        *("checkpointing", "faults", "log_every", "mesh", "accumulation"),
-        *("profile", "wandb_project", "in_loop"),
-    }
-    recipe = {k: v for k, v in plain(training_config).items() if k not in without}
-    value = [packed_dataset.fingerprint_of(mixture_dir), plain(model_config), recipe]
-    return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"
+    c = training_config
+    # Cheap checks first: data that has not been verified yet takes long to hash.
+    window = faults.window(c.faults)
+    mesh = sharding.make_mesh(c.mesh, devices)
+    rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
+
+    share = (jax.process_index(), jax.process_count())  # each process hashes its part of the files
+    dataset = distributed.on_all_processes(
+        lambda: packed_dataset.PackedDataset(mixture_dir, run_dir.parent, share)
+    )
+    dataset.check_model(model_config)
+    order = packed_dataset.make_order(dataset, c)
+    plan = make_plan(model_config, dataset, order, c.max_epochs)
+    optimizer = optim.build(c.optimizer, order.steps)
+    placed = place_state(model_config, optimizer, mesh, window)
+    distributed.print_once(describe(plan))
+    return Setup(run_dir, model_config, dataset, order, plan, mesh, rows, optimizer, placed)
+
+
+def write_setup(s: Setup, training_config: Training) -> None:
+    """Writes config.json, the tokenizer and plan.json, on process 0 only."""
+    if distributed.is_process_zero():
+        write_config(s.run_dir, s.model, training_config, s.dataset)
+        write_json(s.run_dir / "plan.json", s.plan)
+
+
+def open_checkpoints(s: Setup, config: Checkpointing) -> Checkpoints:
+    """Opens the checkpoints of the run."""
+    return Checkpoints(s.run_dir / "checkpoints", config, s.model, s.dataset.fingerprint)
+
+
+def restore_or_init(
+    s: Setup, checkpoints: Checkpoints, seed: int, start_from: str
+) -> tuple[State, dict[str, Any]]:
+    """Restores the latest checkpoint, or creates the state before the first step.
+
+    Args:
+      s: the setup of the run.
+      checkpoints: of the run; damaged ones are moved aside.
+      seed: of random initial parameters.
+      start_from: run or import whose parameters replace the random ones; "": none.
+
+    Returns:
+      (state, record): the record of the checkpoint; {} if there is none.
+
+    Raises:
+      ValueError: if the checkpoint was trained on other batches, or holds another model.
+    """
+    restored = checkpoints.restore(s.placed)
+    if restored is None:
+        params = start_params(start_from, s.model, s.placed.params)
+        checkpoints.drop_after(0)
+        return init_state(s.model, seed, s.optimizer, s.placed, params), {}
+    state, record = restored
+    step = record["step"]
+    checkpoints.drop_after(step)
+    check_history(record["past"], s.order.history(step), s.run_dir)
+    distributed.print_once(f"resumed from step {step} of {s.order.steps}")
+    return state, record
+
+
+def make_result(s: Setup, resumed_from: int | None) -> Result:
+    """Describes the run as it is after its last step."""
+    return Result(
+        step=s.order.steps,
+        run_dir=s.run_dir,
+        checkpoints=(s.run_dir / "checkpoints").absolute(),
+        metrics=s.run_dir / "metrics.jsonl",
+        fingerprint=s.dataset.fingerprint,
+        resumed_from=resumed_from,
+    )
+
+
+def read_batches(s: Setup, rows: int, first_step: int) -> Iterator[Batch]:
+    """Returns this process's rows of the batches from `first_step` on.
+
+    `rows`: of the global batch in one forward pass. It decides with the model which attention
+    kernel runs; kernel cudnn needs a check of each batch.
+    """
+    kernel = kernel_of(s.model, rows, s.dataset.sequence_length)
+    distributed.print_once(f"attention kernel: {kernel.value}")
+    batches = packed_dataset.batches(s.dataset, s.order, first_step=first_step, rows=s.rows)
+    if kernel is AttentionKernel.CUDNN:
+        return check_max_segments(s.model.max_segments, batches)
+    return batches
+
+
+def compile_on_first_batch(
+    s: Setup, training_config: Training, state: State, batches: Iterator[Batch]
+) -> tuple[Any, Batch]:
+    """Compiles the train step for the state and the first batch; returns both step and batch."""
+    started = time.perf_counter()
+    batch = sharding.place(next(batches), s.mesh, training_config.batch_size, s.rows)
+    check(batch)
+    step = make_step(s.model, training_config, s.optimizer, s.order, len(s.dataset.sources))
+    step_fn = compile_step(step, state, batch)
+    distributed.print_once(f"compiled the train step in {time.perf_counter() - started:.1f} s")
+    return step_fn, batch
+
+
+def open_metrics(
+    s: Setup,
+    record: dict[str, Any],
+    bad_steps: faults.BadSteps,
+    log_every: int,
+    wandb_project: str,
+) -> Metrics:
+    """Opens the metrics of a run that starts, or resumes from the checkpoint of `record`."""
+    writer = MetricsWriter(s.run_dir, record.get("step", 0), s.order.steps, wandb_project)
+    return Metrics(
+        writer,
+        [source.name for source in s.dataset.sources],
+        StepCost(
+            tokens=s.plan["tokens_per_step"],
+            flops_per_token=s.plan["flops_per_token"],
+            peak_flops=peak_flops(s.mesh.devices.flatten().tolist()),
+        ),
+        log_every=log_every,
+        is_learned=bad_steps.is_learned,
+        pending=record.get("pending"),
+    )
+
+
+def documents_of_step(s: Setup, step: int) -> tuple[str, list[packed_dataset.Span]]:
+    """Returns the name of a step's stage, and the pieces of documents in its batch."""
+    return s.order.stage(step).name, packed_dataset.trace(s.dataset, s.order, step)

@@ -18,7 +18,7 @@ def test_plain_lines_say_rate_and_time_left(
         advance(30)  # after 10 s
         advance(50)
     assert capsys.readouterr().out.splitlines() == [
-        "  reading: 50 of 100 rows, 5 a second, 10 s left",
+        "  reading: 50 of 100 rows, 5 rows/s, 10 s left",
         "  reading: 100 rows in 20.0 s",
     ]
 

@@ -1,0 +1,1 @@
+"""Attention kernels: plain XLA, cuDNN and splash."""

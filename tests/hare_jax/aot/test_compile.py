@@ -229,7 +229,7 @@ def test_a_missing_plugin_says_what_to_install(
 
 def test_a_batch_that_cannot_be_shared_is_refused(model: Model, tmp_path: Path) -> None:
     config = AheadOfTime("cpu", model, training(batch_size=12), sequence_length=T)
-    with pytest.raises(ValueError, match=r"training.batch_size=12 cannot be shared equally"):
+    with pytest.raises(ValueError, match=r"training.batch_size=12 cannot be divided equally"):
         compile.run(config, tmp_path)
 
 

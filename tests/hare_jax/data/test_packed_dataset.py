@@ -34,9 +34,9 @@ def _rewrite(directory: Path, change: Callable[[dict[str, Any]], None], sign: bo
 
 
 def test_batches_are_those_of_the_order(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
-    batches = list(packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B)))
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
+    batches = list(packed_dataset.batches(dataset, order, first_step=0, rows=slice(0, B)))
     assert len(batches) == order.steps == 7
     for step, batch in enumerate(batches):
         check(batch)
@@ -46,13 +46,15 @@ def test_batches_are_those_of_the_order(bake: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_the_global_batch(bake: Callable[..., Path], processes: int) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
     size = B // processes
     slices = [slice(p * size, (p + 1) * size) for p in range(processes)]
-    parts = [list(packed_dataset.batches(baked, order, first_step=0, rows=rows)) for rows in slices]
+    parts = [
+        list(packed_dataset.batches(dataset, order, first_step=0, rows=rows)) for rows in slices
+    ]
     for step in range(order.steps):
-        whole = baked.batch(order.records_of_step(step))
+        whole = dataset.batch(order.records_of_step(step))
         for key, value in whole.items():
             joined = np.concatenate([part[step][key] for part in parts])
             assert (joined == value).all(), key
@@ -60,11 +62,11 @@ def test_processes_share_the_global_batch(bake: Callable[..., Path], processes: 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_the_number_of_readers_changes_nothing(bake: Callable[..., Path], threads: int) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
-    read = packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B), threads=threads)
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
+    read = packed_dataset.batches(dataset, order, first_step=0, rows=slice(0, B), threads=threads)
     for step, batch in enumerate(read):
-        want = baked.batch(order.records_of_step(step))
+        want = dataset.batch(order.records_of_step(step))
         assert all((batch[key] == value).all() for key, value in want.items())
     assert step == order.steps - 1
 
@@ -73,91 +75,91 @@ def test_the_number_of_readers_changes_nothing(bake: Callable[..., Path], thread
 def test_the_global_batch_is_the_same_on_any_number_of_devices(
     bake: Callable[..., Path], devices: int
 ) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
     mesh = sharding.make_mesh(Mesh(fsdp=devices), jax.devices()[:devices])
     rows = sharding.local_rows(mesh, B)
-    for step, batch in enumerate(packed_dataset.batches(baked, order, first_step=0, rows=rows)):
+    for step, batch in enumerate(packed_dataset.batches(dataset, order, first_step=0, rows=rows)):
         placed = sharding.place(batch, mesh, B, rows)
         assert len(placed["tokens_BT"].sharding.device_set) == devices
-        for key, value in baked.batch(order.records_of_step(step)).items():
+        for key, value in dataset.batch(order.records_of_step(step)).items():
             assert (np.asarray(placed[key]) == value).all(), key
 
 
 def test_weights_change_without_baking_again(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    before = baked.fingerprint
+    dataset = packed_dataset.PackedDataset(bake())
+    before = dataset.fingerprint
     stages = [Stage("one", "stage1", 5 * B * T, weights={"web": 0.0, "code": 3.0})]
-    order = packed_dataset.make_order(baked, Training(stages=stages, batch_size=B))
-    (plan,) = packed_dataset.plan(baked, order, max_epochs=2.0)
+    order = packed_dataset.make_order(dataset, Training(stages=stages, batch_size=B))
+    (plan,) = packed_dataset.plan(dataset, order, max_epochs=2.0)
     assert [(s["name"], s["weight"]) for s in plan["sources"]] == [("code", 1.0)]
-    (first, *_) = packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B))
+    (first, *_) = packed_dataset.batches(dataset, order, first_step=0, rows=slice(0, B))
     assert set(first["source_id_B"]) == {1}
-    assert packed_dataset.PackedDataset(baked.directory).fingerprint == before
+    assert packed_dataset.PackedDataset(dataset.directory).fingerprint == before
 
 
 def test_starting_late_is_skipping(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
-    whole = list(packed_dataset.batches(baked, order, first_step=0, rows=slice(0, B)))
-    late = list(packed_dataset.batches(baked, order, first_step=4, rows=slice(0, B)))
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
+    whole = list(packed_dataset.batches(dataset, order, first_step=0, rows=slice(0, B)))
+    late = list(packed_dataset.batches(dataset, order, first_step=4, rows=slice(0, B)))
     assert len(late) == 3
     for got, want in zip(late, whole[4:], strict=True):
         assert all((got[key] == want[key]).all() for key in want)
 
 
 def test_trace_names_the_documents_of_a_step(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
-    spans = packed_dataset.trace(baked, order, 2)
-    batch = baked.batch(order.records_of_step(2))
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
+    spans = packed_dataset.trace(dataset, order, 2)
+    batch = dataset.batch(order.records_of_step(2))
     for row in range(B):
         of_row = [span for span in spans if span.row == row]
         segments = batch["segment_ids_BT"][row]
         # The last token of a full row is a target only.
         assert sum(span.length for span in of_row) - (segments > 0).sum() in (0, 1)
         assert {span.record_id for span in of_row} == {batch["record_id_B"][row]}
-        name = baked.sources[batch["source_id_B"][row]].name
+        name = dataset.sources[batch["source_id_B"][row]].name
         assert all(span.source == name for span in of_row)
         assert all(span.document_id.startswith(f"{name}/") for span in of_row)
 
 
 def test_plan_counts_epochs_of_each_stage(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    order = packed_dataset.make_order(baked, _training())
-    one, two = packed_dataset.plan(baked, order, max_epochs=2.0)
+    dataset = packed_dataset.PackedDataset(bake())
+    order = packed_dataset.make_order(dataset, _training())
+    one, two = packed_dataset.plan(dataset, order, max_epochs=2.0)
     assert (one["name"], one["mixture"], one["tokens"], one["steps"]) == ("one", "stage1", 384, 3)
     web, code = one["sources"]
     assert (web["name"], web["tier"], web["weight"]) == ("web", "D1", 0.75)
     assert web["epochs"] == 18 / 40 and code["epochs"] == 6 / 25
-    assert web["tokens"] == round(18 * baked.sources[0].tokens / 40)
+    assert web["tokens"] == round(18 * dataset.sources[0].tokens / 40)
     assert [source["epochs"] for source in two["sources"]] == [13 / 40, 19 / 25]
 
 
 def test_plan_leaves_out_sources_without_weight(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(
+    dataset = packed_dataset.PackedDataset(
         bake(mixtures={"stage1": {"web": 1.0}, "stage2": {"code": 1.0}})
     )
     one, two = packed_dataset.plan(
-        baked, packed_dataset.make_order(baked, _training()), max_epochs=2.0
+        dataset, packed_dataset.make_order(dataset, _training()), max_epochs=2.0
     )
     assert [s["name"] for s in one["sources"]] == ["web"]
     assert [s["name"] for s in two["sources"]] == ["code"]
 
 
 def test_too_many_epochs_are_refused_with_the_source(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 5}))
-    order = packed_dataset.make_order(baked, _training())
+    dataset = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 5}))
+    order = packed_dataset.make_order(dataset, _training())
     message = r"'code' would be repeated 5.0 times, training.max_epochs is 4.*raise training.max"
     with pytest.raises(ValueError, match=message):
-        packed_dataset.plan(baked, order, max_epochs=4.0)
-    packed_dataset.plan(baked, order, max_epochs=5.0)
+        packed_dataset.plan(dataset, order, max_epochs=4.0)
+    packed_dataset.plan(dataset, order, max_epochs=5.0)
 
 
 def test_a_source_without_records_can_stand_by(bake: Callable[..., Path]) -> None:
-    baked = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 25, "none": 0}))
-    order = packed_dataset.make_order(baked, _training())
-    packed_dataset.plan(baked, order, max_epochs=2.0)
+    dataset = packed_dataset.PackedDataset(bake(records={"web": 40, "code": 25, "none": 0}))
+    order = packed_dataset.make_order(dataset, _training())
+    packed_dataset.plan(dataset, order, max_epochs=2.0)
     assert {source for source, _ in order.records_of_step(0)} == {0, 1}
 
 
@@ -237,9 +239,9 @@ def test_a_file_that_was_right_before_is_not_read_again(
         packed_dataset.PackedDataset(directory, memory)
     # Bytes that change without a trace are not seen at the start, but by the records' checksums.
     os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    baked = packed_dataset.PackedDataset(directory, memory)
+    dataset = packed_dataset.PackedDataset(directory, memory)
     with pytest.raises(ValueError, match=r"record \d+ of source 'web' cannot be read: .*mismatch"):
-        baked.batch([(0, record_id) for record_id in range(40)])
+        dataset.batch([(0, record_id) for record_id in range(40)])
     shutil.rmtree(memory)
     with pytest.raises(ValueError, match=r"web-00000\.array_record: got sha256"):
         packed_dataset.PackedDataset(directory, memory)
@@ -284,8 +286,8 @@ def test_spans_of_other_rows_are_refused(bake: Callable[..., Path]) -> None:
 
 
 def test_another_vocabulary_is_refused(bake: Callable[..., Path], model: Model) -> None:
-    baked = packed_dataset.PackedDataset(bake())
-    baked.check_model(model)
+    dataset = packed_dataset.PackedDataset(bake())
+    dataset.check_model(model)
     model.vocab_size = 128
     with pytest.raises(ValueError, match=r"tokenizer of 64 pieces, .* has vocab_size=128"):
-        baked.check_model(model)
+        dataset.check_model(model)

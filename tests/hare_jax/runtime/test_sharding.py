@@ -250,32 +250,35 @@ def test_four_slices_along_two_axes() -> None:
     [Mesh(2, 2, 2, Slices(data=4)), Mesh(3, 2, 1, Slices(2)), Mesh(2, 2, 2, Slices(1, 1, 1))],
 )
 def test_slices_that_do_not_fit_are_refused(mesh: Mesh) -> None:
-    message = r"cannot be laid across 2 slices: expected counts .*training.mesh.data=2 keeps a copy"
+    message = r"does not fit 2 slices: expected counts .*training.mesh.data=2 keeps one copy"
     with pytest.raises(ValueError, match=message):
         sharding.device_order(mesh, _fakes(2, mesh.data * mesh.fsdp * mesh.tensor // 2))
 
 
 def test_an_incomplete_slice_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got slices of \[2, 4\] devices, expected as many"):
+    with pytest.raises(ValueError, match=r"got slices of \[2, 4\] devices, expected the same"):
         sharding.device_order(Mesh(), [d for d in _fakes(2, 4) if d.id < 6])
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, r"attention/k_DGK of shape \(2, 32, 2, 8\): model.num_kv_heads=2 cannot be cut in 4"),
+        (
+            {},
+            r"attention/k_DGK of shape \(2, 32, 2, 8\): model.num_kv_heads=2 cannot be divided into 4",
+        ),
         ({"num_heads": 6, "num_kv_heads": 6}, r"k_DGK of shape .*: model.num_kv_heads=6 cannot"),
         (
             {"d_ff": 50},
-            r"feed_forward/down_FD of shape \(2, 50, 32\): model.d_ff=50 cannot be cut in 4",
+            r"feed_forward/down_FD of shape \(2, 50, 32\): model.d_ff=50 cannot be divided into 4",
         ),
         (
             {"vocab_size": 66},
-            r"embedding_VD of shape \(66, 32\): model.vocab_size=66 cannot be cut",
+            r"embedding_VD of shape \(66, 32\): model.vocab_size=66 cannot be divided",
         ),
         (
             {"d_model": 33},
-            r"model.d_model=33 cannot be cut in 2 equal parts along mesh axis 'fsdp'",
+            r"model.d_model=33 cannot be divided into 2 equal parts along mesh axis 'fsdp'",
         ),
     ],
 )
@@ -294,7 +297,7 @@ def test_a_parameter_without_a_rule_is_named() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     mesh = sharding.make_mesh(Mesh(2, 4, 1))
-    with pytest.raises(ValueError, match=r"batch_size=12 cannot be shared equally among the 8 par"):
+    with pytest.raises(ValueError, match=r"batch_size=12 cannot be divided equally among the 8 p"):
         sharding.local_rows(mesh, 12)
 
 
@@ -314,12 +317,12 @@ def test_place_puts_each_row_where_the_mesh_has_it() -> None:
 def test_the_batches_are_the_same_on_any_number_of_devices(
     bake: Callable[..., Path], devices: int
 ) -> None:
-    baked = packed_dataset.PackedDataset(bake())
+    dataset = packed_dataset.PackedDataset(bake())
     config = Training(stages=[Stage("all", "stage1", tokens=3 * B * T)], batch_size=B)
-    order = packed_dataset.make_order(baked, config)
+    order = packed_dataset.make_order(dataset, config)
     mesh = sharding.make_mesh(Mesh(-1, min(devices, 2), 1), jax.devices()[:devices])
     rows = sharding.local_rows(mesh, B)
-    batches = packed_dataset.batches(baked, order, first_step=0, rows=rows)
+    batches = packed_dataset.batches(dataset, order, first_step=0, rows=rows)
     for step, batch in enumerate(batches):
         placed = sharding.place(batch, mesh, B, rows)
         picks = list(

@@ -34,6 +34,7 @@ from hare_jax.runtime import distributed
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
+from hare_jax.training.run_dir import run_name
 
 B, T, STEPS = 8, 16, 12
 MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
@@ -142,7 +143,7 @@ def test_killed_damaged_and_stopped_it_goes_on_with_one_process(pairs: Pairs) ->
     directory, statuses, mixture = pairs
     assert statuses["killed"] == [-signal.SIGKILL, -signal.SIGKILL]
     damage = (directory / "terminated-0.err").read_text()
-    assert re.search(r"DAMAGED CHECKPOINT, taking the one before: process 1 stopped: .*8: ", damage)
+    assert re.search(r"DAMAGED CHECKPOINT, using the one before: process 1 stopped: .*8: ", damage)
     # SIGTERM reached process 1 alone; both saved the same step.
     assert statuses["terminated"] == [128 + signal.SIGTERM, 128 + signal.SIGTERM]
     said = _said((directory / "terminated-0.out").read_text())
@@ -187,7 +188,7 @@ def test_the_command_by_flags(pairs: Pairs, compiled: Path) -> None:
     directory, _, mixture = pairs
     workdir = directory / "workdir"
     workdir.mkdir()
-    (workdir / train.run_name(MODEL, TRAINING, mixture)).symlink_to(directory / "whole")
+    (workdir / run_name(MODEL, TRAINING, mixture)).symlink_to(directory / "whole")
     (directory / "page.py").write_text(
         "import pickle\n"
         "from configs.experiment import Experiment\n"
@@ -217,7 +218,7 @@ def test_the_command_by_flags(pairs: Pairs, compiled: Path) -> None:
     ]
     (out, error), (other_out, other_error) = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], error + other_error
-    assert "complete already: step 12" in out and re.search(r"^metrics +/", out, re.MULTILINE)
+    assert "already complete: step 12" in out and re.search(r"^metrics +/", out, re.MULTILINE)
     assert _said(other_out) == []
     assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == [".lock"]
 
@@ -231,7 +232,7 @@ def test_the_command_by_flags(pairs: Pairs, compiled: Path) -> None:
             {"coordinator": "host:1", "process": 0},
             r"processes=0: .*add --config.distributed.proces",
         ),
-        ({"coordinator": "host:1", "processes": 2}, r"process=-1: expected 0 to 1, another for ea"),
+        ({"coordinator": "host:1", "processes": 2}, r"process=-1: expected 0 to 1, a different"),
         ({"coordinator": "host:1", "processes": 2, "process": 2}, r"process=2: expected 0 to 1"),
     ],
 )

@@ -50,7 +50,7 @@ def _child(seconds: float, then: str, hang: str) -> subprocess.CompletedProcess[
 def test_a_hang_is_told_once_with_all_stacks_and_waited_for() -> None:
     child = _child(0.5, "wait", "hang_in_here")
     assert (child.returncode, child.stdout) == (0, "went on\n")
-    message = "!!! the save of step 2 has taken more than 0.5 s; waiting on. All stacks:\n"
+    message = "!!! the save of step 2 has taken more than 0.5 s; still waiting. All stacks:\n"
     assert child.stderr.startswith(message)
     assert child.stderr.count("!!!") == 1
     assert "in hang_in_here" in child.stderr and "in helper" in child.stderr
@@ -79,7 +79,7 @@ def test_many_short_waits_are_no_hang(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_waiting_for_another_process_is_no_hang(capfd: pytest.CaptureFixture[str]) -> None:
     with Watchdog(0.2, abort=False) as dog:
-        dog.doing("what process 0 does", however_long=True)
+        dog.doing("what process 0 does", no_limit=True)
         time.sleep(0.8)
     assert capfd.readouterr().err == ""
 

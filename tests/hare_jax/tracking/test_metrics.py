@@ -12,7 +12,7 @@ import pytest
 
 from hare_jax.data.order import StageSchedule
 from hare_jax.tracking import metrics
-from hare_jax.tracking.metrics import TIMED, Metrics, cut_back
+from hare_jax.tracking.metrics import TIMED, Metrics, MetricsWriter, StepCost, drop_rows_after
 
 ONE = StageSchedule("one", "m", 0, 5, (1, 1), (0, 0))
 TWO = StageSchedule("two", "m", 5, 5, (1, 1), (5, 5))
@@ -31,17 +31,15 @@ def _values(step: int, loss: float | None = None) -> dict[str, jax.Array]:
 
 
 def _metrics(run_dir: Path, **changes: Any) -> Metrics:
+    first_step, project = changes.pop("first_step", 0), changes.pop("wandb_project", "")
     arguments: dict[str, Any] = {
         "sources": ["web", "code"],
-        "steps": 10,
+        "cost": StepCost(128, 1e6, metrics.peak_flops(jax.devices())),
         "log_every": 2,
-        "tokens_per_step": 128,
-        "flops_per_token": 1e6,
-        "devices": jax.devices(),
-        "counts": lambda step, values: True,
+        "is_learned": lambda step, values: True,
         **changes,
     }
-    return Metrics(run_dir, **arguments)
+    return Metrics(MetricsWriter(run_dir, first_step, 10, project), **arguments)
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:
@@ -117,7 +115,7 @@ def test_what_a_bad_step_raises_comes_before_any_row(tmp_path: Path) -> None:
             raise ArithmeticError(f"step {step}")
         return True
 
-    with _metrics(tmp_path, log_every=5, counts=counts) as m:
+    with _metrics(tmp_path, log_every=5, is_learned=counts) as m:
         _fill(m, 0, 2)
         m.add(2, ONE, _values(2, math.inf), input_wait=0.0)
         m.add(3, ONE, _values(3, math.nan), input_wait=0.0)
@@ -129,7 +127,7 @@ def test_what_a_bad_step_raises_comes_before_any_row(tmp_path: Path) -> None:
 def test_steps_left_out_are_counted_and_in_no_mean(tmp_path: Path) -> None:
     left_out = {1, 2, 3}  # with a row every 2 steps: half a row, a whole one
     counts = lambda step, values: step not in left_out  # noqa: E731
-    with _metrics(tmp_path, counts=counts) as m:
+    with _metrics(tmp_path, is_learned=counts) as m:
         for step in range(6):
             loss = math.nan if step in left_out else None
             m.add(step, ONE if step < 5 else TWO, _values(step, loss), input_wait=0.0)
@@ -140,7 +138,7 @@ def test_steps_left_out_are_counted_and_in_no_mean(tmp_path: Path) -> None:
 
 
 def test_steps_left_out_before_a_checkpoint_are_counted_after_it(tmp_path: Path) -> None:
-    with _metrics(tmp_path, log_every=5, counts=lambda step, _: step != 1) as m:
+    with _metrics(tmp_path, log_every=5, is_learned=lambda step, _: step != 1) as m:
         _fill(m, 0, 3)
         pending = json.loads(json.dumps(m.fetch()))
     with _metrics(tmp_path, log_every=5, first_step=3, pending=pending) as m:
@@ -153,8 +151,8 @@ def test_steps_left_out_before_a_checkpoint_are_counted_after_it(tmp_path: Path)
 def test_the_stall_of_saves_is_in_the_next_row(tmp_path: Path) -> None:
     with _metrics(tmp_path) as m:
         _fill(m, 0, 2)
-        m.stalled(0.25)
-        m.stalled(0.5)
+        m.add_stall(0.25)
+        m.add_stall(0.5)
         _fill(m, 2, 6)
     assert [row["checkpoint_stall"] for row in _rows(tmp_path)] == [0.0, 0.75, 0.0, 0.0]
 
@@ -205,7 +203,7 @@ def test_memory_is_that_of_the_fullest_device(
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     judged: list[int] = []
-    with _metrics(tmp_path, counts=lambda step, _: judged.append(step) is None) as m:
+    with _metrics(tmp_path, is_learned=lambda step, _: judged.append(step) is None) as m:
         _fill(m, 0, 4)
         m.sync()
     assert list(tmp_path.iterdir()) == [] and judged == [0, 1, 2, 3]
@@ -249,12 +247,12 @@ def test_a_project_gets_what_tensorboard_gets(
     assert calls == [(tmp_path, "hares"), (2, row["loss"], row["source_loss"]["web"]), True]
 
 
-def test_cut_back_leaves_whole_rows_up_to_the_step(tmp_path: Path) -> None:
+def test_rows_up_to_the_step_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
-    cut_back(path, 4)
+    drop_rows_after(path, 4)
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
-    cut_back(path, 0)
+    drop_rows_after(path, 0)
     assert path.read_text() == ""
 
 

@@ -12,6 +12,7 @@ import pytest
 from hare_jax.config import Model, Optimizer, ProfilerWindow, Stage, Training
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import train
+from hare_jax.training.run_dir import run_name
 
 
 def _traced_steps(run_dir: Path) -> list[int]:
@@ -82,11 +83,11 @@ def test_a_run_says_where_its_trace_is(
         profile=ProfilerWindow(2, 3),
     )
     mixture = bake()
-    named = train.run_name(model, training, mixture)
+    named = run_name(model, training, mixture)
     train.run(model, training, mixture, tmp_path / "run", jax.devices()[:1])
     assert _traced_steps(tmp_path / "run") == [2, 3]
     (trace,) = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")
     out = capsys.readouterr().out
     assert f"profile of steps 2 to 3: open {trace} in https://ui.perfetto.dev" in out
     training.profile = ProfilerWindow()
-    assert train.run_name(model, training, mixture) == named, "to look at a run does not change it"
+    assert run_name(model, training, mixture) == named, "to look at a run does not change it"

@@ -103,7 +103,9 @@ def test_what_fails_is_told_once_and_the_run_goes_on(
         board.write(step, {"train/loss": 1.0})
     board.close(failed=False)
     told = capsys.readouterr().err
-    message = "!!! Weights & Biases failed, the run goes on without it: ConnectionError: no route"
+    message = (
+        "!!! Weights & Biases failed; training continues without it: ConnectionError: no route"
+    )
     assert told.count(message) == told.count("!!!") == 1
     assert fake.calls[-1][0] == failing, "it is not asked again"
 

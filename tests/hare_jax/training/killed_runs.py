@@ -88,7 +88,7 @@ def during_prefetch(run: "Run") -> None:
         return reading(self, chosen[:-1])
 
     packed_dataset._Steps.__getitem__ = lambda self, step: dying(
-        self.baked, picked(self.order, step)
+        self.dataset, picked(self.order, step)
     )
 
 

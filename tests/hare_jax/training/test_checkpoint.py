@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     restored = _restore(tmp_path / "c", model, placed)
     assert restored is not None
     assert _equal(restored[0], _state(placed, 3))
-    message = f"!!! DAMAGED CHECKPOINT, taking the one before: {tmp_path / 'c' / '5'}"
+    message = f"!!! DAMAGED CHECKPOINT, using the one before: {tmp_path / 'c' / '5'}"
     assert message in capfd.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_whatever_file_is_damaged_only_what_was_saved_comes_back(
     assert restored is not None
     step = int(restored[0].step)
     assert _equal(restored[0], _state(placed, step))
-    told = f"!!! DAMAGED CHECKPOINT, taking the one before: {directory / '5'}"
+    told = f"!!! DAMAGED CHECKPOINT, using the one before: {directory / '5'}"
     assert (step == 3) == (told in capfd.readouterr().err)
 
 

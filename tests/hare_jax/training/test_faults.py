@@ -37,9 +37,9 @@ from hare_jax.training.faults import (
     NonFiniteError,
     StepVerdict,
     TooManySkippedError,
-    judge,
+    classify_step,
 )
-from hare_jax.training.step import _chosen
+from hare_jax.training.step import _select
 
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
@@ -61,10 +61,10 @@ def _judged(
 
     @jax.jit
     def one(recent: LossHistory, loss: jax.Array, new_stage: jax.Array) -> Any:
-        verdict, _, recent = judge(recent, loss, jnp.ones(()), config, new_stage=new_stage)
+        verdict, _, recent = classify_step(recent, loss, jnp.ones(()), config, new_stage=new_stage)
         return verdict, recent
 
-    recent, verdicts = LossHistory.none(faults.window(config)), []
+    recent, verdicts = LossHistory.empty(faults.window(config)), []
     for step, loss in enumerate(losses):
         verdict, recent = one(recent, jnp.float32(loss), jnp.array(step in new_stages))
         verdicts.append(int(verdict))
@@ -108,8 +108,8 @@ def test_a_loss_that_is_no_number_is_not_remembered() -> None:
 
 
 def test_a_gradient_that_is_no_number_is_as_bad_as_a_loss() -> None:
-    verdict, _, _ = judge(
-        LossHistory.none(0),
+    verdict, _, _ = classify_step(
+        LossHistory.empty(0),
         jnp.ones(()),
         jnp.float32(jnp.inf),
         Faults(),
@@ -127,7 +127,7 @@ def test_without_spikes_nothing_is_remembered() -> None:
 def test_another_window_takes_the_newest_losses() -> None:
     losses = [1.0, 2.0, 3.0]
     for window, expected in ((0, []), (2, [2, 3]), (3, [1, 2, 3]), (4, [np.nan, 1, 2, 3])):
-        recent = LossHistory.of(losses, 5, LossHistory.none(window))
+        recent = LossHistory.restored(losses, 5, LossHistory.empty(window))
         np.testing.assert_array_equal(recent.losses_W, np.float32(expected))
         assert recent.losses_W.dtype == np.float32 and recent.skipped == 5
 
@@ -159,7 +159,7 @@ def test_a_step_left_out_changes_nothing_but_the_step_of_the_schedule(
     before = optimizer.init(params)
     _, after = optimizer.update(params, before, params)
     for good in (True, False):
-        chosen = _chosen(jnp.array(good), after, before)
+        chosen = _select(jnp.array(good), after, before)
         assert optax.tree.get_all_with_path(chosen, "count") is not None
         counts = _schedule_counts(chosen)
         assert counts and counts == {1}
@@ -201,8 +201,8 @@ def test_a_bad_step_is_written_down_with_its_documents(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad_steps = _bad_steps(tmp_path / "bad", spike=OnFault.SKIP)
-    assert bad_steps.counts(5, _values(GOOD)) and not (tmp_path / "bad").exists()
-    assert not bad_steps.counts(6, _values(SPIKE))
+    assert bad_steps.is_learned(5, _values(GOOD)) and not (tmp_path / "bad").exists()
+    assert not bad_steps.is_learned(6, _values(SPIKE))
     file = tmp_path / "bad" / "step-7.json"
     assert json.loads(file.read_text()) == {
         "step": 7,
@@ -220,14 +220,14 @@ def test_a_bad_step_is_written_down_with_its_documents(
         ],
     }
     assert capsys.readouterr().err == (
-        "!!! step 7 is left out: loss 9.5, gradient norm 1.5, 7.2 standard deviations above the "
-        f"losses before it; its 2 documents (web/7, code/2, ...) are in {file}\n"
+        "!!! step 7 skipped: loss 9.5, gradient norm 1.5, 7.2 standard deviations above the "
+        f"mean of the losses before; its 2 documents (web/7, code/2, ...) are in {file}\n"
     )
 
 
 def test_what_is_no_number_is_a_string_in_json(tmp_path: Path) -> None:
     values = _values(NOT_FINITE, loss=math.nan, grad_norm=math.inf, loss_z=math.nan)
-    assert not _bad_steps(tmp_path, not_finite=OnFault.SKIP).counts(0, values)
+    assert not _bad_steps(tmp_path, not_finite=OnFault.SKIP).is_learned(0, values)
     case = json.loads((tmp_path / "step-1.json").read_text())
     assert (case["loss"], case["grad_norm"], case["verdict"]) == ("nan", "inf", "not_finite")
 
@@ -242,23 +242,23 @@ def test_a_bad_step_stops_the_run(
     bad_steps = _bad_steps(tmp_path, spike=OnFault.STOP)
     message = rf"step 7: loss 9\.5.* are in .*step-7\.json; .* intact; training\.faults\.{advice}"
     with pytest.raises(kind, match=message):
-        bad_steps.counts(6, _values(verdict))
+        bad_steps.is_learned(6, _values(verdict))
     assert json.loads((tmp_path / "step-7.json").read_text())["action"] == "stop"
 
 
 def test_too_many_left_out_in_a_row_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, spike=OnFault.SKIP, max_skipped=3)
-    assert not bad_steps.counts(6, _values(SPIKE, skipped=2))
-    message = r"the 3 latest steps were all left out \(training.faults.max_skipped=3\): lower the"
+    assert not bad_steps.is_learned(6, _values(SPIKE, skipped=2))
+    message = r"the last 3 steps were all skipped \(training.faults.max_skipped=3\): lower the"
     with pytest.raises(TooManySkippedError, match=message):
-        bad_steps.counts(7, _values(SPIKE, skipped=3))
+        bad_steps.is_learned(7, _values(SPIKE, skipped=3))
     assert (tmp_path / "step-8.json").is_file()
 
 
 def test_parameters_that_are_no_numbers_always_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, not_finite=OnFault.SKIP)
     with pytest.raises(NonFiniteError, match="step 7: the norm of the parameters is nan"):
-        bad_steps.counts(6, _values(GOOD, param_norm=math.nan))
+        bad_steps.is_learned(6, _values(GOOD, param_norm=math.nan))
 
 
 # ---------------------------------------------------------------------------------- in a whole run

@@ -55,14 +55,14 @@ def test_a_folder_that_is_no_run_is_refused(model: Model, tmp_path: Path) -> Non
         open_run(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: not what training writes"):
+    with pytest.raises(ValueError, match=r"config\.json: not a config.json that training"):
         open_run(tmp_path)
     config = {"model": plain(model) | {"num_layer": 3}, "mixture": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="num_layer"):
         open_run(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model": plain(model), "mixture": {}}))
-    with pytest.raises(FileNotFoundError, match=r"tokenizer\.model: no such file; put the"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.model: no such file; copy the"):
         _ = open_run(tmp_path).tokenizer
 
 

@@ -24,7 +24,7 @@ class Trained(SimpleNamespace):
 
     run_dir: Path
     mixture: Path
-    baked: PackedDataset
+    dataset: PackedDataset
     order: Order
 
 
@@ -36,12 +36,12 @@ def trained(bake: Callable[..., Path], model: Model, tmp_path: Path) -> Trained:
         batch_size=B,
         seed=5,
     )
-    baked = PackedDataset(mixture)
+    dataset = PackedDataset(mixture)
     run_dir = tmp_path / "work" / "training-0a"
-    write_config(run_dir, model, training, baked)
+    write_config(run_dir, model, training, dataset)
     (run_dir / "checkpoints" / "4").mkdir(parents=True)
-    order = packed_dataset.make_order(baked, training)
-    return Trained(run_dir=run_dir, mixture=mixture, baked=baked, order=order)
+    order = packed_dataset.make_order(dataset, training)
+    return Trained(run_dir=run_dir, mixture=mixture, dataset=dataset, order=order)
 
 
 def _no_tokenizer(path: Path) -> Any:
@@ -50,12 +50,12 @@ def _no_tokenizer(path: Path) -> Any:
 
 def _expected(trained: Trained, step: int) -> list[dict[str, Any]]:
     """From the batch that the step was given, not from the order."""
-    batch = trained.baked.batch(trained.order.records_of_step(step - 1))
+    batch = trained.dataset.batch(trained.order.records_of_step(step - 1))
     pieces = []
     for row in range(B):
         source_id, record_id = int(batch["source_id_B"][row]), int(batch["record_id_B"][row])
-        spans = json.loads(trained.baked._spans[source_id][record_id])
-        name = trained.baked.sources[source_id].name
+        spans = json.loads(trained.dataset._spans[source_id][record_id])
+        name = trained.dataset.sources[source_id].name
         for document, offset, length in spans:
             pieces.append(
                 {
@@ -115,7 +115,7 @@ def test_words_of_each_piece(trained: Trained, capsys: pytest.CaptureFixture[str
     trace.run(Trace(run_dir=str(trained.run_dir), step=1, words=2), tokenizer)
     assert opened == [trained.run_dir / "tokenizer.model"]
     lines = capsys.readouterr().out.splitlines()[2:]
-    batch = trained.baked.batch(trained.order.records_of_step(0))
+    batch = trained.dataset.batch(trained.order.records_of_step(0))
     shown = []
     for tokens, segments in zip(batch["tokens_BT"], batch["segment_ids_BT"], strict=True):
         for segment in range(1, segments.max() + 1):
@@ -126,7 +126,7 @@ def test_words_of_each_piece(trained: Trained, capsys: pytest.CaptureFixture[str
 def test_the_mixture_may_have_moved(trained: Trained, tmp_path: Path) -> None:
     shutil.move(trained.mixture, tmp_path / "moved")
     config = Trace(run_dir=str(trained.run_dir), step=1)
-    message = r"no such folder; the run's baked data lay there: .* --config.mixture=DIR"
+    message = r"no such folder; the run was trained on the data there: .* --config.mixture=DIR"
     with pytest.raises(FileNotFoundError, match=message):
         trace.run(config, _no_tokenizer)
     config.mixture = str(tmp_path / "moved")
@@ -163,5 +163,5 @@ def test_a_model_from_elsewhere_has_no_steps(trained: Trained) -> None:
     config = json.loads(path.read_text())
     del config["training"]
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="was not trained here: it has no steps to trace"):
+    with pytest.raises(ValueError, match="is an imported model: it has no steps to trace"):
         trace.run(Trace(run_dir=str(trained.run_dir), step=1), _no_tokenizer)

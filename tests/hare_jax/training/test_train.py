@@ -105,7 +105,7 @@ def test_trains_and_writes_what_it_promises(
     assert steps == [4, 8, 12]
     out = capsys.readouterr().out
     assert "stage two on mixture stage2: 7 steps" in out
-    assert out.count("attention by kernel xla") == 1
+    assert out.count("attention kernel: xla") == 1
     assert "web" in out and "75.00%" in out and "0.75 epochs" in out
     assert out.index("epochs") < out.index("step 3/12"), "the plan comes before the start"
 
@@ -124,7 +124,7 @@ def test_a_complete_run_says_so_and_changes_nothing(
     monkeypatch.setattr(train, "compile_step", None)  # it must not get there
     result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
     assert result.resumed_from == 12
-    assert "complete already: step 12" in capsys.readouterr().out
+    assert "already complete: step 12" in capsys.readouterr().out
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
@@ -236,7 +236,7 @@ def test_a_signal_saves_and_leaves(
         out, _ = process.communicate()
     assert process.returncode == 128 + number
     name = signal.Signals(number).name
-    assert f"{name}: saved step 6 of 12; the same command goes on from there" in out
+    assert f"{name}: saved step 6 of 12; run the same command to resume" in out
     assert "6" in {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
 
 
@@ -446,7 +446,7 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
     directory, run_dir = bake(), tmp_path / "run"
-    message = r"checkpoints: a checkpoint could not be written, those before it are intact; make ro"
+    message = r"checkpoints: a checkpoint could not be written, those before it are intact; free"
     try:
         with pytest.raises(CheckpointSaveError, match=message) as caught:
             train.run(model, training, directory, run_dir, ONE_DEVICE)

@@ -39,6 +39,7 @@ from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
+from hare_jax.training.run_dir import run_name
 
 pytest.importorskip("lm_eval")
 
@@ -224,7 +225,7 @@ def test_the_run_is_the_same_without(
     assert _metrics(tmp_path) == _metrics(wholes[5])
     assert _same_params(tmp_path, wholes[5])
     looked_at = replace(training, in_loop=in_loop)
-    assert train.run_name(MODEL, training, mixture) == train.run_name(MODEL, looked_at, mixture)
+    assert run_name(MODEL, training, mixture) == run_name(MODEL, looked_at, mixture)
 
 
 def test_boards_show_the_rows(wholes: dict[int, Path], curves: Curves) -> None:
@@ -246,7 +247,7 @@ class Killed(BaseException):
     [
         (5, 2, "in", 8),  # the steps up to the look are done again
         (5, 2, "after", 8),  # and the look itself
-        (4, 2, "in", 8),  # its step is saved: the look is owed
+        (4, 2, "in", 8),  # its step is saved: the evaluation is pending
         (5, 3, "in", 12),  # and nothing else is
     ],
 )
@@ -334,9 +335,12 @@ def test_a_look_compiles_once_holds_nothing_and_says_what_it_does(
     run(tmp_path, jax.devices(), every_steps=4, benchmarks=("tiny_choices", "tiny_open"))
     assert compiled and by_look[1:] == [0, 0]
     assert held == [], "no array of the engine is left"
-    told = [what for what in seen if what.startswith("a look at step 8")]
-    assert told[:2] == ["a look at step 8", "a look at step 8: tiny_choices, 0 of 9 requests"]
-    assert "a look at step 8: tiny_choices, 9 of 9 requests" in told
+    told = [what for what in seen if what.startswith("the evaluation at step 8")]
+    assert told[:2] == [
+        "the evaluation at step 8",
+        "the evaluation at step 8: tiny_choices, 0 of 9 requests",
+    ]
+    assert "the evaluation at step 8: tiny_choices, 9 of 9 requests" in told
     lines = [line for line in capsys.readouterr().out.splitlines() if "benchmarks at" in line]
     assert len(lines) == 3
     score_and_error = r"\d\.\d{4} ± \d\.\d{4}"

@@ -64,7 +64,7 @@ class Workplace:
 
     def save(self, step: int, scale: float) -> None:
         state = State(
-            self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step), LossHistory.none(0)
+            self.params(scale), {"count": jnp.zeros(())}, jnp.int32(step), LossHistory.empty(0)
         )
         fingerprint = PackedDataset(self.mixture_dir).fingerprint
         checkpoints = self.run_dir / "checkpoints"
