@@ -1,7 +1,8 @@
-"""Every knob of training and evaluation, typed, with units. Standard library only.
+"""All settings of training and evaluation, typed, with units.
 
-Built in Python (see configs/) and overridden from the command line:
-`--config.training.optimizer.peak_lr=5e-4`. Nothing here is frozen, since overrides assign.
+Configs are built in Python (see configs/) and overridden from the command line:
+`--config.training.optimizer.peak_lr=5e-4`. Overrides assign fields, so no class is frozen. This
+module imports the standard library only.
 """
 
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
@@ -13,165 +14,174 @@ T = TypeVar("T")
 
 
 class DType(enum.Enum):
-    """What matrix products are computed in. Parameters, norms, softmax and loss stay float32."""
+    """The dtype of matrix products; parameters, norms, softmax and loss are always float32."""
 
     FLOAT32 = "float32"  # on CPU, where bfloat16 is slower
-    BFLOAT16 = "bfloat16"
+    BFLOAT16 = "bfloat16"  # on GPU and TPU
 
 
 class AttentionKernel(enum.Enum):
-    AUTO = "auto"  # the first of splash, cudnn and xla that can do what is asked, here
-    XLA = "xla"  # everywhere; holds the scores of a layer in memory
+    """The implementation of attention in training."""
+
+    AUTO = "auto"  # the first of splash, cudnn and xla that supports the platform and the shapes
+    XLA = "xla"  # every platform; holds the attention scores of a layer in memory
     CUDNN = "cudnn"  # GPU, bfloat16; packed rows from Hopper on
     SPLASH = "splash"  # TPU; sequences of a multiple of 128 tokens
 
 
 class Matmul(enum.Enum):
-    """What the matrix products of the layers are computed in; never those of embedding and head."""
+    """The precision of the layers' matrix products; embedding and head always use DType."""
 
-    COMPUTE_DTYPE = "compute_dtype"
-    FP8 = "fp8"  # e4m3, gradients e5m2, each tensor scaled by its largest number; for Hopper on
+    COMPUTE_DTYPE = "compute_dtype"  # Model.compute_dtype
+    FP8 = "fp8"  # e4m3, gradients e5m2, each tensor scaled by its maximum; from Hopper on
 
 
 class Remat(enum.Enum):
-    """What of a layer is kept for the backward pass; the rest is computed again."""
+    """The values of a layer that are saved for the backward pass; the others are recomputed."""
 
-    NONE = "none"  # keep everything
-    DOTS = "dots"  # keep the results of matrix products with parameters
-    ATTENTION = "attention"  # keep q, k, v, gate, up, and what a fused attention kernel returns
-    FULL = "full"  # keep each layer's input only
+    NONE = "none"  # save everything
+    DOTS = "dots"  # save the results of matrix products with parameters
+    ATTENTION = "attention"  # save q, k, v, gate, up, and the residuals of a fused attention kernel
+    FULL = "full"  # save only each layer's input
 
 
 class Algorithm(enum.Enum):
+    """The optimizer; see training/optim.py for the papers."""
+
     ADAMW = "adamw"
-    LION = "lion"  # wants a rate 3 to 10 times lower than AdamW's, and as much more decay
-    MUON = "muon"  # the matrices of the layers; embedding, head and norms by AdamW at the same rate
+    LION = "lion"  # needs a learning rate 3 to 10 times lower than AdamW, and that much more decay
+    MUON = "muon"  # for the layers' matrices; AdamW at the same learning rate for all others
 
 
 class Schedule(enum.Enum):
-    """The learning rate after the warm-up, from peak to `final_lr_fraction` of it."""
+    """The learning rate after the warmup, from peak to `final_lr_fraction` of it."""
 
-    COSINE = "cosine"
+    COSINE = "cosine"  # half a cosine over all steps after the warmup
     WSD = "wsd"  # constant, then linear over the last `decay_fraction` of the steps
-    CONSTANT = "constant"
+    CONSTANT = "constant"  # always peak
 
 
 @dataclass(slots=True, unsafe_hash=True)  # hashed as a part of the model's static graph
 class Model:
     """The Mistral architecture: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
 
-    vocab_size: int = 32_000
-    num_layers: int = 22
-    d_model: int = 2048
+    vocab_size: int = 32_000  # tokens; must equal that of the tokenizer of the data
+    num_layers: int = 22  # at least 1
+    d_model: int = 2048  # width of the residual stream
     num_heads: int = 32  # query heads
-    num_kv_heads: int = 8  # key-value heads; each serves num_heads / num_kv_heads query heads
-    head_dim: int = 64
-    d_ff: int = 5632
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
-    tied_head: bool = False  # whether the output head is the embedding, transposed
-    sliding_window: int | None = None  # tokens that a token sees, itself included; None: all before
-    attention: AttentionKernel = AttentionKernel.AUTO
-    max_segments: int = 32  # documents of a row that kernel cudnn has room for; padding counts as 1
-    matmul: Matmul = Matmul.COMPUTE_DTYPE
-    remat: Remat = Remat.NONE
-    # False compiles every layer apart: longer, for somewhat less memory, and on a CPU up to a third
-    # less time a step.
+    num_kv_heads: int = 8  # key-value heads; must divide num_heads
+    head_dim: int = 64  # width of a head, even
+    d_ff: int = 5632  # width of the feed-forward layer
+    rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
+    norm_eps: float = 1e-5  # added to the mean square in RMSNorm
+    tied_head: bool = False  # True: the output head is the transposed embedding
+    sliding_window: int | None = None  # tokens that a token attends to, itself included; None: all
+    attention: AttentionKernel = AttentionKernel.AUTO  # implementation; results differ by rounding
+    # Segments per row that kernel cudnn reserves memory for; a run of padding counts as one.
+    max_segments: int = 32
+    matmul: Matmul = Matmul.COMPUTE_DTYPE  # precision of the layers' matrix products
+    remat: Remat = Remat.NONE  # what is recomputed in the backward pass, to save memory
+    # True compiles one layer and scans over it. False compiles each layer separately: longer
+    # compilation, somewhat less memory, and on a CPU up to a third less time per step.
     scan_layers: bool = True
-    compute_dtype: DType = DType.BFLOAT16
+    compute_dtype: DType = DType.BFLOAT16  # dtype of matrix products
 
 
 @dataclass(slots=True)
 class Optimizer:
-    """Defaults follow the paper where it speaks (peak learning rate 3e-4)."""
+    """The optimizer and its learning rate; defaults follow the paper where it states them."""
 
-    algorithm: Algorithm = Algorithm.ADAMW
-    peak_lr: float = 3e-4
-    schedule: Schedule = Schedule.COSINE
-    warmup_steps: int = 2000
-    final_lr_fraction: float = 0.1  # of peak_lr
-    decay_fraction: float = 0.2  # of all steps, for Schedule.WSD
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    momentum: float = 0.95  # of Algorithm.MUON
-    weight_decay: float = 0.1  # of every matrix, the embedding too; not of norm scales
-    clip_norm: float = 1.0  # of the gradient, over all parameters
+    algorithm: Algorithm = Algorithm.ADAMW  # update rule
+    peak_lr: float = 3e-4  # learning rate after the warmup
+    schedule: Schedule = Schedule.COSINE  # learning rate after the warmup
+    warmup_steps: int = 2000  # steps of linear increase to peak_lr; 0: none; less than all steps
+    final_lr_fraction: float = 0.1  # final learning rate, as a fraction of peak_lr
+    decay_fraction: float = 0.2  # for Schedule.WSD: share of all steps with decay, in (0, 1]
+    b1: float = 0.9  # AdamW, Lion: decay of the first moment, in [0, 1)
+    b2: float = 0.95  # AdamW, Lion: decay of the second moment, in [0, 1)
+    eps: float = 1e-8  # AdamW: added to the denominator of an update
+    momentum: float = 0.95  # Muon: decay of the momentum, in [0, 1)
+    weight_decay: float = 0.1  # per step, times the learning rate; all matrices, not norm scales
+    clip_norm: float = 1.0  # maximum global norm of the gradient
 
 
 @dataclass(slots=True)
 class Stage:
-    """A stretch of training on one mixture. Sources go on where the stage before left them.
+    """A number of training steps on one mixture; sources continue where the last stage stopped."""
 
-    `weights` replaces the baked weights of the mixture, without baking again: {"web": 2.0}.
-    """
-
-    name: str
-    mixture: str
-    tokens: int  # rounded up to whole steps
+    name: str  # unique within the run; in logs and metrics
+    mixture: str  # name of a mixture in the packed data
+    tokens: int  # training tokens, rounded up to whole steps; more than 0
+    # Source -> weight that replaces its weight in the mixture, without baking again: {"web": 2.0}.
     weights: dict[str, float] = field(default_factory=dict)
-    dropout: float = 0.0  # share of numbers that are left out of what a layer adds, in [0, 1)
+    dropout: float = 0.0  # dropout rate on what each layer adds to the residual stream, in [0, 1)
 
 
 @dataclass(slots=True)
 class Slices:
-    """How many slices of TPUs, or hosts of GPUs, each axis of the mesh goes across.
+    """The number of TPU slices, or GPU hosts, that each mesh axis spans.
 
-    Between them the network is slow, so what speaks least goes across: 0 is as many as the axis
-    can be cut in, data first, then fsdp, then tensor. Together they multiply to all there are.
+    The network between slices is slow, so axes with little communication should span them. The
+    numbers multiply to all slices. 0 is inferred: as many slices as divide the axis, first for
+    data, then fsdp, then tensor.
     """
 
-    data: int = 0
-    fsdp: int = 0
-    tensor: int = 0
+    data: int = 0  # 0: inferred
+    fsdp: int = 0  # 0: inferred
+    tensor: int = 0  # 0: inferred
 
 
 @dataclass(slots=True)
 class Mesh:
-    """Devices along each axis; one of them may be -1: all the devices that the others leave."""
+    """The number of devices along each mesh axis; at most one is -1, all remaining devices."""
 
-    data: int = 1  # copies of the parameters
-    fsdp: int = -1  # parameters cut in as many parts, the batch too
-    tensor: int = 1  # heads, feed-forward and vocabulary cut in as many parts
-    slices: Slices = field(default_factory=Slices)  # matters where there are several
+    data: int = 1  # copies of the parameters; the batch is sharded; -1: all remaining devices
+    fsdp: int = -1  # shards of the parameters and of the batch; -1: all remaining devices
+    tensor: int = 1  # shards of heads, feed-forward and vocabulary; -1: all remaining devices
+    slices: Slices = field(default_factory=Slices)  # matters only with several slices or hosts
 
 
 @dataclass(slots=True)
 class Checkpointing:
-    every_steps: int = 1000  # besides the last step, and the step at which a signal came
-    keep: int = 2  # the latest so many
-    keep_every: int = 0  # those of steps that are multiples of it stay for good; 0: none
+    """When checkpoints are saved, and which of them are kept."""
+
+    every_steps: int = 1000  # steps between saves, at least 1; also at the last step and at SIGTERM
+    keep: int = 2  # latest checkpoints that are kept, at least 1
+    keep_every: int = 0  # checkpoints of multiples of this step are kept permanently; 0: none
 
 
 class OnFault(enum.Enum):
-    STOP = "stop"  # the run ends; the last checkpoint is intact
-    SKIP = "skip"  # neither parameters nor moments change; the schedule goes on
-    IGNORE = "ignore"
+    """The action at a bad step."""
+
+    STOP = "stop"  # stop the run; the last checkpoint is intact
+    SKIP = "skip"  # keep parameters and moments; the learning rate schedule advances
+    IGNORE = "ignore"  # treat it like any other step
 
 
 @dataclass(slots=True)
 class Faults:
-    """What to do about steps that should not be learned from, and about steps that do not end.
+    """The handling of bad steps and of stalled steps.
 
-    The documents of each such step are written down, whether it stops the run or is left out.
+    The documents of each bad step are written to bad-steps/, whether it stops the run or is
+    skipped.
     """
 
-    not_finite: OnFault = OnFault.STOP  # no number for the loss, or for the gradient's norm
-    spike: OnFault = OnFault.IGNORE  # a loss far above those before it
-    spike_z: float = 6.0  # above the mean of the losses before it, in their standard deviations
-    spike_window: int = 128  # losses before it, of good steps of the same stage
-    spike_warmup: int = 32  # losses that must be known before any is judged
-    max_skipped: int = 20  # so many left out in a row stop the run
-    hang_seconds: float = 0.0  # a step, save or batch that takes longer is told, with all stacks
-    hang_abort: bool = False  # and ends the process, for what started it to start it again
+    not_finite: OnFault = OnFault.STOP  # loss or gradient norm is NaN or infinite; not IGNORE
+    spike: OnFault = OnFault.IGNORE  # loss is far above the recent losses
+    spike_z: float = 6.0  # threshold of a spike, in standard deviations above the recent mean
+    spike_window: int = 128  # recent losses: of this many latest good steps of the stage
+    spike_warmup: int = 32  # losses that must be known before spikes are detected, at least 2
+    max_skipped: int = 20  # consecutive skipped steps that stop the run, at least 1
+    hang_seconds: float = 0.0  # time limit of a step, save or batch, then all stacks; 0: no limit
+    hang_abort: bool = False  # True: also exit with status 75 at the time limit
 
 
 @dataclass(slots=True)
 class ProfilerWindow:
-    """A trace of the steps first_step to last_step, both included, 1 for the first; 0: none."""
+    """The steps that the profiler traces."""
 
-    first_step: int = 0
-    last_step: int = 0
+    first_step: int = 0  # 1 is the first step; 0: no trace
+    last_step: int = 0  # included; 0: no trace
 
 
 class Protocol(enum.Enum):
@@ -202,35 +212,39 @@ class InLoopConfig:
 
 @dataclass(slots=True)
 class Training:
-    stages: list[Stage] = field(default_factory=list)
-    batch_size: int = 1024  # sequences a step, over all devices
-    accumulation: int = 1  # the batch is computed in so many parts, one after the other
+    """A training run."""
+
+    stages: list[Stage] = field(default_factory=list)  # in order; at least one
+    batch_size: int = 1024  # sequences per step, over all devices
+    accumulation: int = 1  # parts of the batch, computed one after the other to save memory
     seed: int = 0  # of the initial parameters and of the order of the data
-    start_from: str = ""  # parameters of a run or an import, in place of random ones; "": random
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    mesh: Mesh = field(default_factory=Mesh)
-    checkpointing: Checkpointing = field(default_factory=Checkpointing)
-    faults: Faults = field(default_factory=Faults)
-    z_loss: float = 0.0  # weight of log(Z)^2 in the loss; 1e-4 is usual
-    loss_chunks: int = 8  # a sequence is cut in so many; the logits of one exist at one time
-    max_epochs: float = 20.0  # a plan that repeats a source more often is refused
-    log_every: int = 10  # steps a row of metrics.jsonl is the mean of
-    profile: ProfilerWindow = field(default_factory=ProfilerWindow)
-    wandb_project: str = ""  # of Weights & Biases (extra `wandb`); "": none
-    in_loop: InLoopConfig = field(default_factory=InLoopConfig)
+    start_from: str = ""  # run, import or checkpoint whose parameters to start from; "": random
+    optimizer: Optimizer = field(default_factory=Optimizer)  # update rule and learning rate
+    mesh: Mesh = field(default_factory=Mesh)  # how devices share the model and the batch
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)  # when to save and keep
+    faults: Faults = field(default_factory=Faults)  # handling of bad and stalled steps
+    z_loss: float = 0.0  # weight of log(Z)^2 in the loss; 1e-4 is common; 0: none
+    loss_chunks: int = 8  # chunks of a sequence, of which one has logits at a time; divides T
+    max_epochs: float = 20.0  # maximum repetitions of a source; a plan with more is refused
+    log_every: int = 10  # steps per row of metrics.jsonl
+    profile: ProfilerWindow = field(default_factory=ProfilerWindow)  # steps to trace
+    wandb_project: str = ""  # project of Weights & Biases (extra `wandb`); "": none
+    in_loop: InLoopConfig = field(default_factory=InLoopConfig)  # benchmarks during training
 
 
 @dataclass(slots=True)
 class Evaluation:
-    batch_tokens: int = 8192  # tokens a batch, padding included
-    baseline_records: int = 10_000  # rows of a source that the unigram baseline counts, at most
-    samples: int = 8  # completions of held-out prompts
-    prompt_tokens: int = 32
-    sample_tokens: int = 64
-    temperature: float = 0.8  # 0 takes the most probable token
-    top_k: int = 0  # 0: all tokens
-    top_p: float = 0.95
-    seed: int = 0
+    """Evaluation on held-out data after training."""
+
+    batch_tokens: int = 8192  # tokens per batch, padding included
+    baseline_records: int = 10_000  # rows per source for the unigram baseline, at most
+    samples: int = 8  # held-out prompts to complete; 0: none
+    prompt_tokens: int = 32  # tokens of a prompt, at most
+    sample_tokens: int = 64  # tokens of a completion, at most
+    temperature: float = 0.8  # 0: the most probable token
+    top_k: int = 0  # sample from this many most probable tokens; 0: all
+    top_p: float = 0.95  # sample from the most probable tokens of this total probability; 1: all
+    seed: int = 0  # of the sampling
 
 
 @dataclass(slots=True)
@@ -260,190 +274,193 @@ class BenchmarkEvaluation:
 
 @dataclass(slots=True)
 class ResultComparison:
-    """Results of configs/evaluate.py side by side: configs/compare.py."""
+    """A comparison of results of configs/evaluate.py: configs/compare.py."""
 
-    results: list[str] = field(default_factory=list)  # scores-*.json, or folders that hold some
+    results: list[str] = field(default_factory=list)  # scores-*.json files, or folders with them
 
 
 @dataclass(slots=True)
 class OfflineBenchmarkData:
-    """Benchmark files where lm-eval's task files find them: configs/benchmarks.py."""
+    """Benchmark files in the layout that lm-eval reads: configs/benchmarks.py."""
 
     source: str = ""  # a folder with SPLIT.jsonl.gz, .jsonl or .parquet for each benchmark
-    out: str = ""  # a new folder, to be given to configs/evaluate.py as `data`
+    out: str = ""  # a new folder, for the field `data` of configs/evaluate.py
 
 
 class LeakageDefinition(enum.Enum):
-    """What the model reads before it continues a benchmark's text."""
+    """The prefix that the model continues in the audit."""
 
-    BENBENCH = "benbench"  # the text so far, tokenized anew, as GAIR-NLP/benbench has it
-    IDS = "ids"  # the text's own ids so far
+    BENBENCH = "benbench"  # the text before, decoded and tokenized again, like GAIR-NLP/benbench
+    IDS = "ids"  # the token ids before
 
 
 @dataclass(slots=True)
 class LeakageAudit:
-    """Were a benchmark's items in the training data? configs/audit.py."""
+    """An audit of whether benchmark items were in the training data: configs/audit.py."""
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
-    original: str = ""  # the items: a file of JSON lines, .gz too
-    rewritten: str = ""  # the same in other words; of several files a pattern; "": made by rules
-    folder: str = ""  # instead: NAME_original.jsonl[.gz] of several sets, NAME_rewritten* beside
-    control: str = ""  # items of the kind that the model cannot have seen: what the rest is held to
-    control_rewritten: str = ""
-    id: str = "id"  # this and the next: names of fields
-    question: str = "question"
-    answer: str = "answer"
-    choices: str = ""  # where it is multiple choice
-    rewritten_question: str = "rewritten_question"
-    rewritten_answer: str = "rewritten_answer"
-    rewritten_choices: str = "rewritten_choices"
-    definition: LeakageDefinition = LeakageDefinition.BENBENCH
-    ngram: int = 5  # tokens to be continued
-    num_prefixes: int = 5  # of a text, at which it is continued
-    threshold: float = 0.05  # excess accuracy above which a set counts as leaked
-    confidence: float = 0.95  # of the intervals
+    original: str = ""  # the items: a JSON Lines file, .gz too
+    # The paraphrased items; a pattern for several files; "": paraphrased by rules.
+    rewritten: str = ""
+    # Several sets instead: a folder with NAME_original.jsonl[.gz] and NAME_rewritten*; "": one set.
+    folder: str = ""
+    control: str = ""  # similar items that the model cannot have seen, as a reference; "": none
+    control_rewritten: str = ""  # their paraphrases; "": paraphrased by rules
+    id: str = "id"  # name of the items' field with the id
+    question: str = "question"  # name of the field with the question
+    answer: str = "answer"  # name of the field with the answer
+    choices: str = ""  # name of the field with the choices; "": not multiple choice
+    rewritten_question: str = "rewritten_question"  # name of the field in the paraphrased items
+    rewritten_answer: str = "rewritten_answer"  # name of the field in the paraphrased items
+    rewritten_choices: str = "rewritten_choices"  # name of the field in the paraphrased items
+    definition: LeakageDefinition = LeakageDefinition.BENBENCH  # prefix that the model continues
+    ngram: int = 5  # tokens to predict after each prefix
+    num_prefixes: int = 5  # prefixes per text
+    threshold: float = 0.05  # excess accuracy above which a set counts as leaked, in (0, 1)
+    confidence: float = 0.95  # of the intervals, in (0, 1)
     resamples: int = 10_000  # of the bootstrap
-    max_items: int = 0  # of a set, drawn by `seed`; 0: all
-    max_length: int = 0  # tokens the model reads at most; 0: as many as in training
-    batch_tokens: int = 8192  # tokens a batch, padding included
-    seed: int = 0  # of the bootstrap, of `max_items` and of options' order
-    out: str = ""  # a folder for what is written; "": leakage/ beside the checkpoints
+    max_items: int = 0  # items per set, drawn by `seed`; 0: all
+    max_length: int = 0  # tokens that the model reads at most; 0: as in training
+    batch_tokens: int = 8192  # tokens per batch, padding included
+    seed: int = 0  # of the bootstrap, of `max_items` and of the order of choices
+    out: str = ""  # folder for the results; "": leakage/ beside the checkpoints
 
 
 @dataclass(slots=True)
 class LeakageParaphrasing:
-    """A benchmark's items, to be told in other words by a teacher: configs/paraphrase.py."""
+    """Paraphrases of benchmark items by a teacher: configs/paraphrase.py."""
 
-    original: str = ""  # the items: a file of JSON lines, .gz too
-    id: str = "id"  # this and the next: names of fields
-    question: str = "question"
-    answer: str = "answer"
-    choices: str = ""  # where it is multiple choice
-    versions: int = 1  # of each item
-    max_attempts: int = 3  # answers that are asked for, until one can be used
-    max_items: int = 0  # drawn by `seed`, the same as an audit's; 0: all
-    answer_tokens: int = 1024  # of the teacher's answer, at most
-    seed: int = 0  # of `max_items` and of options' order
+    original: str = ""  # the items: a JSON Lines file, .gz too
+    id: str = "id"  # name of the items' field with the id
+    question: str = "question"  # name of the field with the question
+    answer: str = "answer"  # name of the field with the answer
+    choices: str = ""  # name of the field with the choices; "": not multiple choice
+    versions: int = 1  # paraphrases per item
+    max_attempts: int = 3  # requests per paraphrase, until a reply passes the checks
+    max_items: int = 0  # items, drawn by `seed`, the same as in an audit; 0: all
+    answer_tokens: int = 1024  # tokens of a reply, at most
+    seed: int = 0  # of `max_items` and of the order of choices
 
 
 @dataclass(slots=True)
 class Trace:
-    """The documents of a step, or of several: configs/trace.py."""
+    """The documents of one or more training steps: configs/trace.py."""
 
-    run_dir: str = ""
-    step: int = 0  # 1 for the first, as in metrics.jsonl
-    last_step: int = 0  # the last of several; 0: `step` alone
-    mixture: str = ""  # where the run's mixture lies now; "": where it lay in training
-    json: str = ""  # a file for all of it, besides the table; "": none
-    words: int = 0  # of each piece's text in the table (extra `data`)
+    run_dir: str = ""  # a run's folder
+    step: int = 0  # 1 is the first step, as in metrics.jsonl
+    last_step: int = 0  # last of several steps, included; 0: only `step`
+    mixture: str = ""  # folder of the run's mixture, if it was moved; "": as in training
+    json: str = ""  # file for the result, besides the table; "": none
+    words: int = 0  # words of each piece's text in the table; 0: none
 
 
 class Launch(enum.Enum):
     """How this process finds the others of its run."""
 
-    AUTO = "auto"  # by `coordinator` where it is given, else SLURM, a TPU pod, or there are none
-    ALONE = "alone"  # there are none, whatever the machine says
+    AUTO = "auto"  # by `coordinator` if it is given, else by SLURM or a TPU pod, else single
+    ALONE = "alone"  # a single process, whatever SLURM or a TPU pod reports
 
 
 @dataclass(slots=True)
 class Distributed:
-    """The processes of one run. SLURM and TPU pods tell all of this themselves."""
+    """The processes of a multi-process run; SLURM and TPU pods provide all of this."""
 
-    launch: Launch = Launch.AUTO
-    coordinator: str = ""  # HOST:PORT of process 0; the same for all, like `processes`
-    processes: int = 0
-    process: int = -1  # this one: 0 to processes - 1
-    timeout: int = 300  # seconds to wait for one another at the start
+    launch: Launch = Launch.AUTO  # how this process finds the others
+    coordinator: str = ""  # HOST:PORT of process 0, the same in all processes; "": see `launch`
+    processes: int = 0  # number of processes, the same in all; 0: not given
+    process: int = -1  # number of this process, 0 to processes - 1; -1: not given
+    timeout: int = 300  # seconds that processes wait for each other at the start
 
 
 class Architecture(enum.Enum):
-    """What a Hugging Face checkpoint is called; the tensors are the same."""
+    """The architecture name in a Hugging Face checkpoint; the tensors are the same."""
 
     MISTRAL = "mistral"
-    LLAMA = "llama"  # knows no sliding window
+    LLAMA = "llama"  # does not support a sliding window
 
 
 class Quantization(enum.Enum):
-    """How GGUF stores matrices; norms stay float32."""
+    """The format of matrices in a GGUF file; norms stay float32."""
 
     F16 = "F16"
-    Q8_0 = "Q8_0"  # 8 bits a number, and a float16 scale for 32 of them
-    Q4_0 = "Q4_0"  # 4 bits a number, and a float16 scale for 32 of them
+    Q8_0 = "Q8_0"  # 8 bits per weight, and a float16 scale per 32 weights
+    Q4_0 = "Q4_0"  # 4 bits per weight, and a float16 scale per 32 weights
 
 
 @dataclass(slots=True)
 class HuggingFaceExport:
-    """A checkpoint as transformers reads it: configs/export_hf.py."""
+    """An export of a checkpoint for transformers: configs/export_hf.py."""
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     out: str = ""  # a new folder
-    architecture: Architecture = Architecture.MISTRAL
+    architecture: Architecture = Architecture.MISTRAL  # name in config.json
     dtype: DType = DType.FLOAT32  # of the tensors; BFLOAT16 halves the files and rounds
-    shard_gb: float = 5.0  # 10^9 bytes a file at most, unless one tensor is larger
+    shard_gb: float = 5.0  # 10^9 bytes per file at most, unless one tensor is larger
 
 
 @dataclass(slots=True)
 class HuggingFaceImport:
-    """A Mistral or Llama checkpoint as one of ours: configs/import_hf.py."""
+    """An import of a Mistral or Llama checkpoint: configs/import_hf.py."""
 
     source: str = ""  # a folder with config.json and safetensors
-    out: str = ""  # a new folder, to be given wherever a run's folder is asked for
+    out: str = ""  # a new folder, which can be used like a run's folder
 
 
 @dataclass(slots=True)
 class AheadOfTime:
-    """Compiles the train step for hardware that is not there: configs/aot.py."""
+    """A compilation of the train step for hardware that is not attached: configs/aot.py."""
 
-    hardware: str  # as aot/hardware.py has it: v5e-8, 2xv5e-16, h200
-    model: Model = field(default_factory=Model)
-    training: Training = field(default_factory=Training)
-    sequence_length: int = 2048  # tokens
-    largest: bool = True  # look for the largest batch that fits too: three to six compilations
+    hardware: str  # a name of aot/hardware.py: v5e-8, 2xv5e-16, h200
+    model: Model = field(default_factory=Model)  # the model
+    training: Training = field(default_factory=Training)  # batch, mesh and stages
+    sequence_length: int = 2048  # tokens per sequence
+    largest: bool = True  # also search the largest batch that fits: three to six compilations
 
 
 @dataclass(slots=True)
 class GgufExport:
-    """A checkpoint as one file for llama.cpp: configs/export_gguf.py."""
+    """An export of a checkpoint as one file for llama.cpp: configs/export_gguf.py."""
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     out: str = ""  # a new file
-    quantization: Quantization = Quantization.F16
-    name: str = ""  # what programs show; "": the file's
+    quantization: Quantization = Quantization.F16  # format of the matrices
+    name: str = ""  # model name that programs display; "": the file's name
 
 
 @dataclass(slots=True)
 class Generation:
-    """A prompt continued on the terminal: configs/generate.py."""
+    """A prompt, continued on the terminal: configs/generate.py."""
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
-    prompt: str = ""
-    max_tokens: int = 256
-    temperature: float = 0.8  # 0 takes the most probable token
-    top_k: int = 0  # 0: all tokens
-    top_p: float = 0.95
-    seed: int = 0
+    prompt: str = ""  # text to continue
+    max_tokens: int = 256  # new tokens, at most
+    temperature: float = 0.8  # 0: the most probable token
+    top_k: int = 0  # sample from this many most probable tokens; 0: all
+    top_p: float = 0.95  # sample from the most probable tokens of this total probability; 1: all
+    seed: int = 0  # of the sampling
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A config as JSON has it: nested dicts, enums by their values."""
+    """Converts a config for JSON: dataclasses to dicts, enums to their values."""
     return _plain(asdict(config))
 
 
 def from_plain(kind: type[T], value: dict[str, Any]) -> T:
-    """The config that `plain` was given; what `value` lacks keeps its default.
+    """Converts the result of `plain` back; missing fields keep their defaults.
 
     >>> from_plain(Slices, {"data": 2})
     Slices(data=2, fsdp=0, tensor=0)
 
-    Raises ValueError for a field that `kind` does not have, and for an unknown value of an enum.
+    Raises ValueError for an unknown field or an unknown value of an enum.
     """
     known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := set(value) - set(known):
-        raise ValueError(f"got {sorted(unknown)}, which are no fields of {kind.__name__}")
+        raise ValueError(f"got {sorted(unknown)}, which are not fields of {kind.__name__}")
     return kind(**{name: _typed(known[name], item) for name, item in value.items()})
 
 
 def _typed(kind: Any, value: Any) -> Any:
+    """Converts a JSON value to the type of a field."""
     if is_dataclass(kind):
         return from_plain(kind, value)  # type: ignore[arg-type]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

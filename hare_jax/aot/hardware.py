@@ -1,4 +1,4 @@
-"""Hardware that is not there, as devices that programs can be compiled for and not run on."""
+"""Accelerators that are not attached, as compile-only JAX devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from jax.experimental import topologies
 
 GIB = 1 << 30
 
-TPUS = {  # by Google's names, which count chips, or for v5p two cores a chip
+# Google's name of a slice -> its topology. The name counts chips; for v5p it counts cores, two per
+# chip.
+TPUS = {
     "v5e-4": "v5e:2x2",
     "v5e-8": "v5e:2x4",
     "v5e-16": "v5e:4x4",
@@ -36,49 +38,52 @@ TPUS = {  # by Google's names, which count chips, or for v5p two cores a chip
     "v6e-128": "v6e:8x16",
     "v6e-256": "v6e:16x16",
 }
-TPU_MEMORY = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}  # GiB that a program may have a device
+TPU_MEMORY = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}  # GiB available to a program, per device
 
 
 @dataclass(slots=True, frozen=True)
 class Gpu:
-    """What XLA asks of an NVIDIA GPU of compute capability 9.0 (datasheets)."""
+    """What XLA needs to know about an NVIDIA GPU of compute capability 9.0 (from datasheets)."""
 
     name: str
     memory: float  # GiB
-    bandwidth: float  # of memory, bytes a second
+    bandwidth: float  # of memory, bytes per second
     l2_cache: int  # bytes
 
 
-# A program has what XLA_PYTHON_CLIENT_MEM_FRACTION leaves it of this (.75 unless set).
+# XLA_PYTHON_CLIENT_MEM_FRACTION sets the share that a program may use (0.75 by default).
 GPUS = {
     "h100": Gpu("NVIDIA H100 80GB HBM3", 79.6, 3.35e12, 50 << 20),
     "h200": Gpu("NVIDIA H200", 139.8, 4.8e12, 60 << 20),
 }
-GPU_FRACTION = 0.93  # what can be set without starving CUDA itself
+GPU_FRACTION = 0.93  # the highest share that leaves CUDA itself enough memory
 
 
 @dataclass(slots=True)
 class Hardware:
-    """`memory`: bytes that a program may have on each device."""
+    """Devices to compile for."""
 
     name: str
     devices: Sequence[jax.Device]
-    memory: int
+    memory: int  # bytes available to a program on each device
 
 
 def find(name: str) -> Hardware:
-    """The devices called `name`: `v5e-8`, `2xv5e-16` (slices), `h200`, `8xh200` (one machine), or
-    `cpu`, the devices of this process.
+    """Returns the hardware of a name.
 
-    Raises ValueError for an unknown name, RuntimeError where the plugin that compiles for it is not
-    installed.
+    `v5e-8` is a TPU slice, `2xv5e-16` two slices, `h200` one GPU, `8xh200` eight GPUs of one
+    machine, and `cpu` the devices of this process.
+
+    Raises:
+      ValueError: for an unknown name.
+      RuntimeError: if the plugin that compiles for it is not installed.
     """
     match = re.fullmatch(r"(?:(\d+)x)?(\S+)", name)
     number, kind = (int(match[1] or 1), match[2]) if match else (0, "")
     if number < 1 or kind not in {*TPUS, *GPUS, "cpu"}:
         raise ValueError(
             f"hardware {name!r} is not known; there are {', '.join([*TPUS, *GPUS])} and cpu, and "
-            "several of them: 2xv5e-16 (slices), 8xh200 (GPUs of one machine)"
+            "multiples of them: 2xv5e-16 (slices), 8xh200 (GPUs of one machine)"
         )
     if kind in TPUS:
         return Hardware(name, _tpus(kind, number), int(TPU_MEMORY[kind.partition("-")[0]] * GIB))
@@ -91,18 +96,20 @@ def find(name: str) -> Hardware:
 
 
 def _tpus(kind: str, slices: int) -> Sequence[jax.Device]:
+    """Returns the devices of TPU slices; raises RuntimeError if libtpu is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise RuntimeError(f"{kind}: compiling for TPUs needs libtpu: pip install -e '.[tpu]'")
-    # Off a TPU machine libtpu would ask the network what it runs on.
+    # Without these, libtpu would query the network for the TPU that it runs on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is taken
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is used
     several = {"num_slices": slices} if slices > 1 else {}
     return topologies.get_topology_desc(TPUS[kind], "tpu", **several).devices
 
 
 def _gpus(gpu: Gpu, number: int) -> Sequence[jax.Device]:
+    """Returns GPUs of one machine; raises RuntimeError if JAX's CUDA plugin is not installed."""
     if not any(_installed(f"jax_plugins.xla_cuda{version}") for version in (12, 13)):
         raise RuntimeError(
             f"{gpu.name}: compiling for it needs JAX's CUDA plugin: pip install -e '.[gpu]'"
@@ -113,14 +120,15 @@ def _gpus(gpu: Gpu, number: int) -> Sequence[jax.Device]:
 
 
 def _installed(module: str) -> bool:
+    """Returns whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def _target(gpu: Gpu) -> str:
-    """stream_executor.GpuTargetConfigProto as text."""
+    """Returns a stream_executor.GpuTargetConfigProto in text format."""
     return f"""
         platform_name: "CUDA"
         device_description_str: "{gpu.name}"

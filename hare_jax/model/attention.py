@@ -1,6 +1,6 @@
-"""Grouped-query attention: one function, kernels by an enum.
+"""Grouped-query attention: one function, with a choice of kernels.
 
-Shapes: B rows, T queries, S keys, H query heads, G key-value heads, K numbers a head.
+Shapes: B rows, T queries, S keys, H query heads, G key-value heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from jax import Array
 
 from hare_jax.config import AttentionKernel, Model
 from hare_jax.model.kernels import cudnn, splash, xla
-from hare_jax.model.kernels.request import AttentionRequest, request
+from hare_jax.model.kernels.request import AttentionRequest, request_of
 from hare_jax.model.kernels.xla import visible_BTS
 
-RESIDUAL = "attention_residual"  # checkpoint name of what a fused kernel's backward pass needs
+RESIDUAL = "attention_residual"  # checkpoint name of what the backward pass of a fused kernel reads
 
 
 def attention(
@@ -28,19 +28,30 @@ def attention(
     kernel: AttentionKernel = AttentionKernel.AUTO,
     max_segments: int = 32,
 ) -> Array:
-    """Attends, scaled by 1/sqrt(K), softmax in float32; [B, T, H, K] in the dtype of `q_BTHK`.
+    """Computes causal attention within segments, scaled by 1/sqrt(K), with softmax in float32.
 
-    `positions`, `segments` and `window`: see `visible_BTS`. Query head h reads key-value head
-    h // (H / G). `segments=None` says that each row is one document, at positions 0, 1, ...
+    Query head h attends to key-value head h // (H / G). If there are as many keys as queries, the
+    tokens of a segment must be adjacent and in order, as in a batch: the fused kernels (cudnn,
+    splash) do not read positions.
 
-    Where there are as many keys as queries, the tokens of a segment stand side by side and in
-    order, as a batch has them: the fused kernels (cudnn, splash) read no positions. With cudnn a
-    row of more than `max_segments` segments, a stretch of padding counted as one, comes back as
-    not-a-number.
+    Args:
+      q_BTHK: queries.
+      k_BSGK: keys.
+      v_BSGK: values.
+      positions: of queries [B, T] and of keys [B, S]; see `visible_BTS`.
+      segments: likewise; None: each row is one document, at positions 0, 1, ...
+      window: keys that a query sees, itself included; None: all before it.
+      kernel: AUTO takes the first one that can compute this.
+      max_segments: with kernel cudnn, a row of more segments gives NaN; a run of padding counts as
+        one segment.
 
-    Raises ValueError where `kernel` cannot do this, on this platform.
+    Returns:
+      [B, T, H, K] in the dtype of `q_BTHK`.
+
+    Raises:
+      ValueError: if `kernel` cannot compute this on this platform.
     """
-    kernel = choose(kernel, request(q_BTHK, k_BSGK, packed=segments is not None))
+    kernel = choose(kernel, request_of(q_BTHK, k_BSGK, packed=segments is not None))
     segments_BT = None if segments is None else segments[0]
     if kernel is AttentionKernel.CUDNN:
         return cudnn.attend(q_BTHK, k_BSGK, v_BSGK, segments_BT, window, max_segments)
@@ -57,18 +68,18 @@ def attention(
     return xla.attend(q_BTHK, k_BSGK, v_BSGK, visible)
 
 
-def choose(kernel: AttentionKernel, asked: AttentionRequest) -> AttentionKernel:
-    """The kernel that runs: AUTO takes the first of splash, cudnn and xla that can.
+def choose(kernel: AttentionKernel, request: AttentionRequest) -> AttentionKernel:
+    """Returns the kernel that runs: AUTO takes the first of splash, cudnn and xla that supports it.
 
-    Raises ValueError where `kernel` itself cannot do what is asked.
+    Raises ValueError if `kernel` does not support the request.
     """
     refusals = {
-        AttentionKernel.SPLASH: splash.refusal(asked),
-        AttentionKernel.CUDNN: cudnn.refusal(asked),
+        AttentionKernel.SPLASH: splash.refusal(request),
+        AttentionKernel.CUDNN: cudnn.refusal(request),
         AttentionKernel.XLA: None,
     }
     if kernel is AttentionKernel.AUTO:
-        return next(able for able, refusal in refusals.items() if refusal is None)
+        return next(supported for supported, reason in refusals.items() if reason is None)
     if refusals[kernel] is not None:
         raise ValueError(
             f"attention kernel {kernel.value!r} {refusals[kernel]}; "
@@ -78,29 +89,29 @@ def choose(kernel: AttentionKernel, asked: AttentionRequest) -> AttentionKernel:
 
 
 def kernel_of(config: Model, rows: int, length: int) -> AttentionKernel:
-    """The kernel that runs for packed batches of so many rows and tokens, on the mesh that is set.
+    """Returns the kernel that runs for packed batches of `rows` x `length`, on the current mesh.
 
-    Raises ValueError where the one that `config` names cannot.
+    Raises ValueError if the kernel that `config` names does not support them.
     """
     q, k = (
         jax.ShapeDtypeStruct((rows, length, heads, config.head_dim), config.compute_dtype.value)
         for heads in (config.num_heads, config.num_kv_heads)
     )
-    return choose(config.attention, request(q, k, packed=True))
+    return choose(config.attention, request_of(q, k, packed=True))
 
 
 def rope_tables(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """cos and sin of position / theta^(2i / K), float32 [B, T, K/2]."""
+    """Computes cos and sin of position / theta^(2i / K), float32 [B, T, K/2] each."""
     frequency_K = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle_BTK = positions_BT[:, :, None].astype(jnp.float32) * frequency_K[None, None, :]
     return jnp.cos(angle_BTK), jnp.sin(angle_BTK)
 
 
 def rope_rows(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """As `rope_tables`, for positions below T; a higher one gives not-a-number.
+    """Computes the same as `rope_tables`, for positions below T; a higher one gives NaN.
 
-    They are picked from a table. A cosine is cheap to XLA, so that it would compute them again for
-    each head of each layer that is not scanned: 4 % of a step on a CPU.
+    The rows are read from a table of T positions. XLA regards a cosine as cheap, and would compute
+    `rope_tables` again for each head of each layer that is not scanned: 4 % of a step on a CPU.
     """
     tables_1TK = rope_tables(jnp.arange(positions_BT.shape[1])[None], head_dim, theta)
     cos_TK, sin_TK = (table_1TK[0] for table_1TK in tables_1TK)
@@ -112,8 +123,9 @@ def rope_rows(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, 
 
 
 def rotate(x_BTHK: Array, tables: tuple[Array, Array]) -> Array:
-    """Rotary positions (arXiv 2104.09864), pairing element i with i + K/2 as Hugging Face does."""
+    """Applies rotary positions (arXiv 2104.09864) to pairs (i, i + K/2), like Hugging Face."""
     cos_BTHK, sin_BTHK = (table[:, :, None, :] for table in tables)
+    # (low, high) is rotated by the angle: low cos - high sin, high cos + low sin.
     low, high = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
     rotated = (low * cos_BTHK - high * sin_BTHK, high * cos_BTHK + low * sin_BTHK)
     return jnp.concatenate(rotated, axis=-1).astype(x_BTHK.dtype)

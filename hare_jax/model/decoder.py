@@ -1,8 +1,8 @@
-"""The Mistral architecture (arXiv 2310.06825): a decoder of tokens, layers stacked and scanned.
+"""The Mistral architecture (arXiv 2310.06825): a decoder whose layers are stacked and scanned.
 
 Shapes, here and wherever a name ends in capitals:
   B rows   T positions   S cached positions   L layers   D model width   V vocabulary
-  H query heads   G key-value heads   K numbers a head   F feed-forward width
+  H query heads   G key-value heads   K width of a head   F feed-forward width
 
 Split once into structure and arrays, the model is a pure function of its parameters:
 
@@ -35,51 +35,61 @@ Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
 class KVCache:
-    """Keys and values of the tokens read so far, in slots 0 .. used - 1.
-
-    `segments_BS` is 1 for a token, 0 for padding and for empty slots; `positions_BS` counts tokens.
-    """
+    """A cache of the keys and values of the tokens read so far, in slots 0 .. used - 1."""
 
     k_LBSGK: Array
     v_LBSGK: Array
-    positions_BS: Array
-    segments_BS: Array
-    used: Array  # int32 []
+    positions_BS: Array  # int32: 0, 1, ... for the tokens of a row
+    segments_BS: Array  # int32: 1 for a token, 0 for padding and empty slots
+    used: Array  # int32 []: filled slots
 
 
 @jax.tree_util.register_dataclass
 @dataclass(slots=True)
 class Dropout:
-    """Leaves out a share `rate` (float32 [], traced) of what each layer adds, chosen by `key`."""
+    """Dropout on what each layer adds to the residual stream."""
 
-    rate: Array
-    key: Array
+    rate: Array  # float32 [], in [0, 1): share of elements that become zero
+    key: Array  # of jax.random
 
     def of_layer(self, index: Array) -> Callable[[Array, int], Array]:
-        """(x, which) -> x with some numbers zero and the others 1 / (1 - rate) times as large."""
+        """Returns the dropout of one layer: (x, block) -> x with dropout.
+
+        `block` is 0 for attention and 1 for feed-forward, so that both drop different elements.
+        """
         key = jax.random.fold_in(self.key, index)
 
-        def drop(x: Array, which: int) -> Array:
-            keep = jax.random.bernoulli(jax.random.fold_in(key, which), 1 - self.rate, x.shape)
+        def drop(x: Array, block: int) -> Array:
+            keep = jax.random.bernoulli(jax.random.fold_in(key, block), 1 - self.rate, x.shape)
+            # Kept elements are scaled by 1 / (1 - rate), so that the expectation stays.
             return jnp.where(keep, x / (1 - self.rate).astype(x.dtype), jnp.zeros((), x.dtype))
 
         return drop
 
 
 class RMSNorm(nnx.Module):
+    """Root mean square normalization (arXiv 1910.07467)."""
+
     def __init__(self, width: int, eps: float):
+        """Creates scales of 1; `eps` is added to the mean square."""
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
         self.eps = eps
 
     def __call__(self, x_BTD: Array) -> Array:
-        """x / rms(x) * scale, in float32; the dtype of `x_BTD` comes back."""
+        """Computes x / rms(x) * scale in float32, and returns it in the dtype of `x_BTD`."""
         x = x_BTD.astype(jnp.float32)
         inverse_rms = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         return (x * inverse_rms * self.scale[...][None, None, :]).astype(x_BTD.dtype)
 
 
 class Attention(nnx.Module):
+    """The four matrices of grouped-query attention (arXiv 2305.13245).
+
+    The attention itself is a function that the caller passes: see `Layer`.
+    """
+
     def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        """Draws the matrices."""
         c, width = config, config.num_heads * config.head_dim
         self.q_DHK = _matrix(rngs, (c.d_model, c.num_heads, c.head_dim), c.d_model)
         self.k_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
@@ -88,13 +98,15 @@ class Attention(nnx.Module):
         self.config = config
 
     def qkv(self, x_BTD: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """Computes queries, keys and values; queries and keys are rotated by position."""
         q_BTHK = self._linear(x_BTD, self.q_DHK)
         k_BTGK = self._linear(x_BTD, self.k_DGK)
         v_BTGK = self._linear(x_BTD, self.v_DGK)
         q_BTHK, k_BTGK = rotate(q_BTHK, rope), rotate(k_BTGK, rope)
-        return _kept(q_BTHK), _kept(k_BTGK), _kept(v_BTGK)
+        return _saved(q_BTHK), _saved(k_BTGK), _saved(v_BTGK)
 
     def out(self, mixed_BTHK: Array) -> Array:
+        """Projects the heads back to the model width, [B, T, D]."""
         return self._linear(mixed_BTHK, self.o_HKD, inputs=2)
 
     def _linear(self, x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
@@ -105,6 +117,7 @@ class FeedForward(nnx.Module):
     """SwiGLU (arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        """Draws the three matrices."""
         c = config
         self.gate_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
         self.up_DF = _matrix(rngs, (c.d_model, c.d_ff), c.d_model)
@@ -112,21 +125,26 @@ class FeedForward(nnx.Module):
         self.config = config
 
     def __call__(self, x_BTD: Array) -> Array:
-        gate_BTF = _kept(self._linear(x_BTD, self.gate_DF))
-        up_BTF = _kept(self._linear(x_BTD, self.up_DF))
+        """Returns what the block adds to the residual stream, [B, T, D]."""
+        gate_BTF = _saved(self._linear(x_BTD, self.gate_DF))
+        up_BTF = _saved(self._linear(x_BTD, self.up_DF))
         return self._linear(_gated(gate_BTF, up_BTF), self.down_FD)
 
     def _linear(self, x: Array, weight: nnx.Param) -> Array:
         return linear(x, weight[...], 1, self.config.matmul)
 
 
-@jax.checkpoint  # what it is made of is kept anyway, and it is made again in no time
+@jax.checkpoint  # its inputs are saved anyway, and an elementwise product is cheap to recompute
 def _gated(gate_BTF: Array, up_BTF: Array) -> Array:
+    """Computes silu(gate) * up; the result is recomputed in the backward pass."""
     return jax.nn.silu(gate_BTF) * up_BTF
 
 
 class Layer(nnx.Module):
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
     def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        """Draws the parameters."""
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
         self.attention = Attention(config, rngs=rngs)
         self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
@@ -137,9 +155,19 @@ class Layer(nnx.Module):
         x_BTD: Array,
         rope: tuple[Array, Array],
         attend: Callable[..., Array],
-        drop: Callable[[Array, int], Array] = lambda x, which: x,
+        drop: Callable[[Array, int], Array] = lambda x, block: x,
     ) -> Array:
-        """`attend`: what q, k and v become; with a cache it reads more keys than are given."""
+        """Computes the layer.
+
+        Args:
+          x_BTD: the residual stream.
+          rope: cos and sin of the positions.
+          attend: (q, k, v) -> [B, T, H, K]; with a cache it reads more keys than are passed.
+          drop: dropout, from Dropout.of_layer; none by default.
+
+        Returns:
+          The residual stream after the layer, [B, T, D].
+        """
         q_BTHK, k_BTGK, v_BTGK = self.attention.qkv(self.attention_norm(x_BTD), rope)
         x_BTD += drop(self.attention.out(attend(q_BTHK, k_BTGK, v_BTGK)), 0)
         x_BTD += drop(self.feed_forward(self.feed_forward_norm(x_BTD)), 1)
@@ -147,17 +175,20 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """tokens, positions, segment ids, int32 [B, T] -> hidden states [B, T, D] after the last norm.
+    """The decoder: tokens -> hidden states after the last norm; `logits` applies the head.
 
-    Parameters are float32, drawn with standard deviation 1/sqrt(inputs) (0.02 for embedding and
-    head), smaller by sqrt(2 L) where a layer adds to the residual stream.
+    Parameters are float32, drawn from a normal distribution with standard deviation 1/sqrt(inputs)
+    (0.02 for embedding and head). The matrices whose result is added to the residual stream, o and
+    down, have a standard deviation that is smaller by a factor sqrt(2 L).
     """
 
     def __init__(self, config: Model, *, rngs: nnx.Rngs):
+        """Draws the parameters; raises ValueError if the fields of `config` do not fit."""
         _check(config)
         self.config = config
         self.embedding_VD = _matrix(rngs, (config.vocab_size, config.d_model), 0.02**-2)
 
+        # Each parameter of the layers gets a first axis L, drawn from L independent seeds.
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap(in_axes=0, out_axes=0)
         def stack(rngs: nnx.Rngs) -> Layer:
@@ -175,9 +206,17 @@ class Decoder(nnx.Module):
         segment_ids_BT: Array | None,
         dropout: Dropout | None = None,
     ) -> Array:
-        """Hidden states in the compute dtype; `segment_ids_BT=None`: each row is one document.
+        """Computes the hidden states after the last norm.
 
-        Positions are below T; a higher one gives not-a-number.
+        Args:
+          tokens_BT: int32.
+          positions_BT: int32 positions within the segment, below T; a higher one gives NaN.
+          segment_ids_BT: int32 document of each token, 0 for padding; None: each row is one
+            document.
+          dropout: None: no dropout.
+
+        Returns:
+          [B, T, D] in the compute dtype.
         """
         c = self.config
         segments = None if segment_ids_BT is None else (segment_ids_BT, segment_ids_BT)
@@ -203,7 +242,17 @@ class Decoder(nnx.Module):
         attend: Callable[[Array, Array, Array], Array],
         dropout: Dropout | None = None,
     ) -> Array:
-        """As `__call__`, where `attend(q, k, v)` decides what the queries become in each layer."""
+        """Computes the hidden states with any attention.
+
+        Args:
+          tokens_BT: int32.
+          positions_BT: int32, below T.
+          attend: (q_BTHK, k_BTGK, v_BTGK) -> [B, T, H, K], called in each layer.
+          dropout: None: no dropout.
+
+        Returns:
+          [B, T, D] in the compute dtype, after the last norm.
+        """
         c = self.config
         rope = rope_rows(positions_BT, c.head_dim, c.rope_theta)
         graph, layers = nnx.split(self.layers)
@@ -213,6 +262,7 @@ class Decoder(nnx.Module):
             drop = () if dropout is None else (dropout.of_layer(index),)
             return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
 
+        # `index` gives each layer its own dropout.
         layer = _remat(layer, c)
         x_BTD, indices = self.embed(tokens_BT), jnp.arange(c.num_layers)
         if c.scan_layers:
@@ -223,16 +273,16 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD)
 
     def head(self) -> Array:
-        """The output matrix, float32 [D, V]."""
+        """Returns the output matrix, float32 [D, V]."""
         return self.embedding_VD[...].T if self.config.tied_head else self.head_DV[...]
 
     def logits(self, x: Array) -> Array:
-        """Hidden states [..., D] -> float32 [..., V]."""
+        """Computes the logits of hidden states [..., D], float32 [..., V]."""
         head_DV = self.head().astype(x.dtype)
         return jnp.einsum("...d,dv->...v", x, head_DV, preferred_element_type=jnp.float32)
 
     def init_cache(self, batch: int, length: int) -> KVCache:
-        """An empty cache of `length` slots for each of `batch` rows."""
+        """Creates an empty cache of `length` slots for each of `batch` rows."""
         c = self.config
         shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_dim)
         return KVCache(
@@ -246,10 +296,15 @@ class Decoder(nnx.Module):
     def decode(
         self, tokens_BT: Array, positions_BT: Array, cache: KVCache
     ) -> tuple[Array, KVCache]:
-        """Reads T more tokens of each row: hidden states [B, T, D], and the cache with them in it.
+        """Processes T more tokens of each row with the cache.
 
-        A negative position marks padding, which no token sees. More tokens than free slots is an
-        error that cannot be seen inside jit: the caller sizes the cache.
+        Args:
+          tokens_BT: int32.
+          positions_BT: int32; a negative position marks padding, to which no token attends.
+          cache: must have T free slots. More tokens than free slots cannot be detected inside jit.
+
+        Returns:
+          Hidden states [B, T, D] after the last norm, and the cache with the new tokens.
         """
         c = self.config
         segments_BT = (positions_BT >= 0).astype(jnp.int32)
@@ -285,9 +340,9 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD), KVCache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
 
     def embed(self, tokens_BT: Array) -> Array:
-        """The first layer's input, [B, T, D] in the compute dtype."""
+        """Returns the input of the first layer, [B, T, D] in the compute dtype."""
         embedding_VD = self.embedding_VD[...].astype(self.config.compute_dtype.value)
-        # Gathered whole along D first: rows of the batch share the axis that D is cut along.
+        # All-gathered along D first: the mesh axis of D, fsdp, is also one of the batch axes.
         embedding_VD = _on_mesh(embedding_VD, PartitionSpec("tensor", None))
         return _share_rows(embedding_VD[tokens_BT])
 
@@ -322,10 +377,10 @@ def merge(weights: Weights) -> Decoder:
 
 
 def for_inference(config: Model) -> Model:
-    """The same model, computed so that no answer depends on what else is in the batch.
+    """Returns the config for inference: no result depends on the other rows of the batch.
 
-    Not in 8 bits, whose scales are those of the whole batch; by a kernel that has room for any
-    number of segments; nothing computed again, and no layer compiled twice.
+    Products are not in 8 bits, since a scale covers the whole batch. The attention kernel takes any
+    number of segments. Nothing is recomputed, and layers are scanned, which compiles fastest.
     """
     return replace(
         config,
@@ -337,9 +392,10 @@ def for_inference(config: Model) -> Model:
 
 
 def in_compute_dtype(params: Params, config: Model) -> Params:
-    """The matrices as they are multiplied, so that each token reads half the bytes; same numbers.
+    """Casts the matrices to the compute dtype once, instead of in every product.
 
-    Norm scales stay float32.
+    Results do not change, and decoding reads half the bytes with bfloat16. Norm scales stay
+    float32.
     """
     dtype = jnp.dtype(config.compute_dtype.value)
     return jax.tree_util.tree_map_with_path(
@@ -353,22 +409,24 @@ def abstract(config: Model) -> Weights:
 
 
 def init(config: Model, seed: int) -> Params:
-    """Initial parameters, a pure function of (config, seed), to be called under jit."""
+    """Draws the initial parameters, a pure function of (config, seed); call it under jit."""
     return split(Decoder(config, rngs=nnx.Rngs(seed))).params
 
 
 def num_params(config: Model) -> int:
-    """Parameters of the model; 1,123,117,056 with the defaults (HARE-1.1B)."""
+    """Counts the parameters of the model: 1,123,117,056 with the defaults (HARE-1.1B)."""
     c = config
     norms = (2 * c.num_layers + 1) * c.d_model
     return c.vocab_size * c.d_model + norms + _matmul_params(c) - c.tied_head * _head_params(c)
 
 
 def flops_per_token(config: Model, sequence_length: int) -> int:
-    """FLOPs of a training step a token: 6 * parameters in matrix products + 6 * L * T * (H K).
+    """Computes the FLOPs per token of forward and backward pass.
 
-    The second term is attention counted causally: a token meets T/2 others on average. Neither what
-    remat computes again nor what packing leaves out is counted.
+        6 * parameters in matrix products + 6 * L * T * (H K)
+
+    The second term is causal attention: a token attends to T/2 others on average. Recomputation by
+    remat is not added, and attention that packing avoids is not subtracted.
     """
     c = config
     width = c.num_heads * c.head_dim
@@ -376,6 +434,7 @@ def flops_per_token(config: Model, sequence_length: int) -> int:
 
 
 def _matmul_params(config: Model) -> int:
+    """Counts the parameters that are factors of matrix products: all but embedding and norms."""
     c = config
     attention_params = 2 * c.d_model * (c.num_heads + c.num_kv_heads) * c.head_dim
     return c.num_layers * (attention_params + 3 * c.d_model * c.d_ff) + _head_params(c)
@@ -386,6 +445,7 @@ def _head_params(config: Model) -> int:
 
 
 def _check(config: Model) -> None:
+    """Raises ValueError if the fields of the config do not fit together."""
     c = config
     if c.num_heads % c.num_kv_heads:
         raise ValueError(
@@ -400,50 +460,52 @@ def _check(config: Model) -> None:
 
 
 def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], inverse_variance: float) -> nnx.Param:
+    """Draws a float32 matrix from a normal distribution of variance 1 / `inverse_variance`."""
     deviation = 1 / math.sqrt(inverse_variance)
     return nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
 
 
 def _share_rows(x_BTD: Array) -> Array:
-    """Keeps rows where the batch has them: the compiler may not move them."""
+    """Constrains the sharding to that of the batch, so that the compiler does not move rows."""
     return _on_mesh(x_BTD, PartitionSpec(BATCH_AXES, None, None))
 
 
 def _on_mesh(x: Array, spec: PartitionSpec) -> Array:
-    """Says where `x` lies, if training's mesh is set; without it there is nothing to say."""
+    """Constrains the sharding of `x` if training's mesh is set; otherwise returns it unchanged."""
     if not set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def _kept(x: Array) -> Array:
-    """Names what Remat.ATTENTION keeps."""
-    return checkpoint_name(x, "kept")
+def _saved(x: Array) -> Array:
+    """Names a value that Remat.ATTENTION saves for the backward pass."""
+    return checkpoint_name(x, "saved")
 
 
 def _remat(layer: Callable[..., Any], config: Model) -> Callable[..., Any]:
+    """Wraps a layer in jax.checkpoint by the policy of `config.remat`."""
     if config.remat is Remat.NONE:
         return layer
     policies = jax.checkpoint_policies
 
     def fused_attention(primitive: Any, *_: Any, **__: Any) -> bool:
-        # To name the output is not enough: the backward kernel wants the softmax statistics too,
-        # and the forward kernel would run again for them.
+        # A name on the output is not enough: the backward kernel also needs the softmax statistics,
+        # for which the forward kernel would run again.
         return str(primitive).startswith("dot_product_attention_fwd")
 
     policy = {
         Remat.DOTS: policies.dots_with_no_batch_dims_saveable,
         Remat.ATTENTION: policies.save_from_both_policies(
-            policies.save_only_these_names("kept", RESIDUAL), fused_attention
+            policies.save_only_these_names("saved", RESIDUAL), fused_attention
         ),
         Remat.FULL: policies.nothing_saveable,
     }[config.remat]
-    # A scanned body is not merged with its recomputation; layers in a row would be.
+    # Without scan, common subexpression elimination would merge a layer with its recomputation.
     return jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan_layers)
 
 
 def _unstacked(layers: Any, number: int) -> list[Any]:
-    """The layers one by one; the gradient of a split is one concatenation, not `number` sums."""
+    """Splits stacked layers; the gradient of a split is one concatenation, not `number` sums."""
     arrays, tree = jax.tree.flatten(layers)
     parts = [jax.lax.split(array, (1,) * number) for array in arrays]
     return [
@@ -452,4 +514,5 @@ def _unstacked(layers: Any, number: int) -> list[Any]:
 
 
 def _write(cached_BS: Array, new_BT: Array, at: Array) -> Array:
+    """Writes T new columns into a cache, from slot `at` on."""
     return jax.lax.dynamic_update_slice_in_dim(cached_BS, new_BT, at, axis=1)

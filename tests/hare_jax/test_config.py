@@ -49,8 +49,8 @@ def test_from_plain_is_the_inverse_of_plain() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"zebra": 1}, r"got \['zebra'\], which are no fields of Training"),
-        ({"mesh": {"dta": 1}}, r"got \['dta'\], which are no fields of Mesh"),
+        ({"zebra": 1}, r"got \['zebra'\], which are not fields of Training"),
+        ({"mesh": {"dta": 1}}, r"got \['dta'\], which are not fields of Mesh"),
         ({"optimizer": {"algorithm": "adam"}}, "'adam' is not a valid Algorithm"),
     ],
 )

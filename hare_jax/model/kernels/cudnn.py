@@ -1,16 +1,16 @@
-"""cuDNN's flash attention, by the layer of JAX that calls it, documents told apart by offsets.
+"""cuDNN's flash attention for packed rows, through the internal JAX function that calls it.
 
-`jax.nn.dot_product_attention` takes no segment ids, and rows packed with documents would silently
-attend across them. The layer below it takes, for each row, where its segments begin and how long
-they are; both are derived here from segment ids, on the device.
+`jax.nn.dot_product_attention` takes no segment ids: documents packed into one row would attend to
+each other. The function below it takes, for each row, the offset and the length of each segment;
+both are computed here from segment ids, on the device.
 
-Checked without a GPU, by tests: the offsets against an oracle; attention computed from the flat
-memory that the offsets point into, equal to the plain kernel, grouped heads and window included;
-lowering for CUDA, forward and backward, to cuDNN's calls with lengths and offsets among the
-operands. That cuDNN itself computes what it is asked needs a GPU.
+Tests without a GPU check the offsets against an oracle; attention computed from the flat memory
+that the offsets point into against the plain kernel, with grouped heads and a window; and the
+lowering for CUDA, forward and backward, to cuDNN calls with lengths and offsets among the operands.
+The result of cuDNN itself can only be checked on a GPU.
 
-Shapes: see hare_jax.model.attention; M segments at most in a row. Queries and keys are the same T
-tokens.
+Shapes: see hare_jax.model.attention; M is the maximum number of segments in a row. Queries and keys
+are the same T tokens.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from jax._src.cudnn import fused_attention_stablehlo as fused
 
 from hare_jax.model.kernels.request import AttentionRequest, on_each_device
 
-# Before this version JAX finds grouped keys by the stride of the queries (jax-ml/jax#39521).
+# Before this version JAX computes offsets of grouped keys with the stride of the queries
+# (jax-ml/jax#39521).
 GROUPED_OFFSETS = (0, 11, 1)
 
 
 def refusal(request: AttentionRequest) -> str | None:
-    """Why the kernel cannot do what is asked; None where it can."""
+    """Returns why the kernel does not support the request; None if it does."""
     if request.platform != "gpu":
         return f"needs a GPU, got platform {request.platform!r}"
     if request.dtype not in ("bfloat16", "float16"):
@@ -45,7 +46,7 @@ def refusal(request: AttentionRequest) -> str | None:
             f"{request.head_dim}"
         )
     if request.packed and not hopper:
-        return "honours the segments of packed rows on GPUs from Hopper on only, got an older one"
+        return "supports the segments of packed rows on Hopper GPUs and later, got an older GPU"
     if not request.shares:
         return "needs rows and key-value heads that the mesh divides evenly"
     return None
@@ -59,43 +60,56 @@ def attend(
     window: int | None,
     max_segments: int,
 ) -> Array:
-    """Causal attention within each segment; [B, T, H, K] in the dtype of `q_BTHK`.
+    """Computes causal attention within each segment, without communication between devices.
 
-    A row of more than `max_segments` segments comes back as not-a-number, so that no document can
-    see another. Rows and heads stay on their devices.
+    Args:
+      q_BTHK: queries.
+      k_BTGK: keys.
+      v_BTGK: values.
+      segments_BT: int32; None: each row is one document.
+      window: keys that a query sees, itself included; None: all before it.
+      max_segments: a row of more segments gives NaN, so that no document can attend to another.
+
+    Returns:
+      [B, T, H, K] in the dtype of `q_BTHK`.
     """
     kernel = partial(_one_device, window=window, max_segments=max_segments)
     return on_each_device(kernel, q_BTHK, k_BTGK, v_BTGK, segments_BT)
 
 
 def segment_spans(segments_BT: Array, max_segments: int) -> tuple[Array, Array, Array]:
-    """Where the segments of each row begin, how long they are, and whether all have room.
+    """Computes offset and length of each segment of each row.
 
-    Offsets int32 [B, M + 1] and lengths int32 [B, M], -1 where there is no segment, and bool [B].
-    Every run of equal ids is a segment, padding too, so that every token is computed: the row
-    `1 1 1 2 2 0` with M = 4 has offsets `0 3 5 -1 -1`, lengths `3 2 1 -1`, and room.
+    Every run of equal ids is a segment, including padding, so that every token is computed. The row
+    `1 1 1 2 2 0` with M = 4 has offsets `0 3 5 -1 -1` and lengths `3 2 1 -1`.
+
+    Returns:
+      (offsets, lengths, fits): int32 [B, M + 1] and int32 [B, M], -1 where there is no segment, and
+      bool [B], whether the row has at most M segments.
     """
     changes_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
+    # Number of the run that each token is in, from 0: the changes before it.
     run_BT = jnp.pad(jnp.cumsum(changes_BT, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
     runs_M = jnp.arange(max_segments, dtype=jnp.int32)
     lengths_BM = (run_BT[:, :, None] == runs_M[None, None, :]).sum(axis=1, dtype=jnp.int32)
+    # A segment begins where the lengths before it end.
     offsets_BM = jnp.cumsum(lengths_BM, axis=1, dtype=jnp.int32) - lengths_BM
-    there = lengths_BM > 0
-    lengths_BM, offsets_BM = (jnp.where(there, a, -1) for a in (lengths_BM, offsets_BM))
+    exists_BM = lengths_BM > 0
+    lengths_BM, offsets_BM = (jnp.where(exists_BM, a, -1) for a in (lengths_BM, offsets_BM))
     offsets_BM = jnp.pad(offsets_BM, ((0, 0), (0, 1)), constant_values=-1)
     return offsets_BM, lengths_BM, run_BT[:, -1] < max_segments
 
 
 @contextmanager
 def as_on_hopper(cudnn_version: int = 91200) -> Iterator[None]:
-    """Traces for a Hopper GPU that is not here; to be held around lowering ahead of time."""
-    asks = fused.check_compute_capability, fused.check_cudnn_version
+    """Makes JAX trace for a Hopper GPU that is not attached, for ahead-of-time lowering."""
+    checks = fused.check_compute_capability, fused.check_cudnn_version
     fused.check_compute_capability = lambda capability: True
     fused.check_cudnn_version = lambda: cudnn_version
     try:
         yield
     finally:
-        fused.check_compute_capability, fused.check_cudnn_version = asks
+        fused.check_compute_capability, fused.check_cudnn_version = checks
 
 
 def _one_device(
@@ -107,6 +121,7 @@ def _one_device(
     window: int | None,
     max_segments: int,
 ) -> Array:
+    """Calls cuDNN for the rows and heads of one device."""
     call = partial(
         fused.dot_product_attention,
         scale=q_BTHK.shape[-1] ** -0.5,
@@ -115,8 +130,9 @@ def _one_device(
     )
     if segments_BT is None:
         return call(q_BTHK, k_BTGK, v_BTGK, mask_type=fused.MaskType.CAUSAL)
-    offsets_BM, lengths_BM, room_B = segment_spans(segments_BT, max_segments)
-    k_BTGK = jnp.where(room_B[:, None, None, None], k_BTGK, jnp.nan)
+    offsets_BM, lengths_BM, fits_B = segment_spans(segments_BT, max_segments)
+    # Rows with too many segments give NaN, which the loss detects.
+    k_BTGK = jnp.where(fits_B[:, None, None, None], k_BTGK, jnp.nan)
     if jax.__version_info__ < GROUPED_OFFSETS:
         group = q_BTHK.shape[2] // k_BTGK.shape[2]
         k_BTGK, v_BTGK = (jnp.repeat(a, group, axis=2) for a in (k_BTGK, v_BTGK))

@@ -1,4 +1,4 @@
-"""What is asked of an attention kernel, so that each can say whether it can do it."""
+"""A description of an attention computation, by which each kernel decides whether it supports it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import jax
 from jax import Array
 from jax.sharding import PartitionSpec
 
-BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
-HEAD_AXIS = "tensor"  # the mesh axis that shares the heads
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that shard the rows of a batch
+HEAD_AXIS = "tensor"  # the mesh axis that shards the heads
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionRequest:
-    """`platform`: cpu, gpu or tpu; `shares` says whether a mesh cuts rows and heads evenly."""
+    """The properties of an attention computation that a kernel may not support."""
 
-    platform: str
+    platform: str  # cpu, gpu or tpu
     dtype: str
-    queries: int
-    keys: int
+    queries: int  # per row
+    keys: int  # per row
     head_dim: int
-    packed: bool
-    shares: bool = True
+    packed: bool  # whether rows have segments
+    shares: bool = True  # whether the mesh divides rows and key-value heads evenly
 
 
-def request(
+def request_of(
     q_BTHK: Array | jax.ShapeDtypeStruct, k_BSGK: Array | jax.ShapeDtypeStruct, *, packed: bool
 ) -> AttentionRequest:
-    """The request that attention over these arrays is, on the mesh that is set."""
+    """Describes attention over these arrays, on the current mesh."""
     B, T, _, K = q_BTHK.shape
     S, G = k_BSGK.shape[1:3]
     mesh = dict(jax.sharding.get_abstract_mesh().shape)
@@ -47,14 +47,21 @@ def request(
 
 
 def platform() -> str:
-    """What is compiled for: the platform of the mesh, which need not be here, else JAX's own."""
+    """Returns the platform to compile for: that of the current mesh, else JAX's default.
+
+    The devices of a mesh need not be attached: see hare_jax/aot.
+    """
     device = jax.sharding.get_abstract_mesh().abstract_device
     name = jax.default_backend() if device is None or not device.platform else device.platform
     return "gpu" if name.lower() == "cuda" else name.lower()
 
 
 def rows_and_heads(axes: str) -> PartitionSpec:
-    """How an array lies on the mesh: B is cut along the batch axes, H and G along the head axis."""
+    """Returns the sharding of an array by its letters: B over the batch axes, H and G over heads.
+
+    >>> rows_and_heads("BTHK")
+    PartitionSpec(('data', 'fsdp'), None, 'tensor', None)
+    """
     places = {"B": BATCH_AXES, "H": HEAD_AXIS, "G": HEAD_AXIS}
     return PartitionSpec(*(places.get(axis) for axis in axes))
 
@@ -66,7 +73,15 @@ def on_each_device(
     v_BTGK: Array,
     segments_BT: Array | None,
 ) -> Array:
-    """What a fused kernel makes of the rows and heads that each device of the mesh has."""
+    """Runs a fused kernel on the rows and heads of each device of the current mesh.
+
+    Args:
+      kernel: (q, k, v, segments) -> [B, T, H, K], for the arrays of one device.
+      q_BTHK: queries.
+      k_BTGK: keys.
+      v_BTGK: values.
+      segments_BT: None: each row is one document.
+    """
     if jax.sharding.get_abstract_mesh().empty:
         return kernel(q_BTHK, k_BTGK, v_BTGK, segments_BT)
     heads, tokens = rows_and_heads("BTHK"), rows_and_heads("BT")
@@ -74,5 +89,5 @@ def on_each_device(
         kernel,
         in_specs=(heads, heads, heads, None if segments_BT is None else tokens),
         out_specs=heads,
-        check_vma=False,  # fused kernels do not say how what they return varies over the mesh
+        check_vma=False,  # fused kernels do not declare how their results vary over the mesh
     )(q_BTHK, k_BTGK, v_BTGK, segments_BT)

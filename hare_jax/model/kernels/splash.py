@@ -1,4 +1,4 @@
-"""The splash attention kernel of JAX for TPU (Pallas): blocks that no query sees are skipped.
+"""The splash attention kernel of JAX for TPU (Pallas), which skips fully masked blocks.
 
 Shapes: see hare_jax.model.attention; queries and keys are the same T tokens.
 """
@@ -13,12 +13,12 @@ from jax import Array
 
 from hare_jax.model.kernels.request import AttentionRequest, on_each_device, platform
 
-LANES = 128  # T is cut in blocks of a multiple of this
-BLOCKS = (512, 256, 128)
+LANES = 128  # T must be a multiple of this
+BLOCKS = (512, 256, 128)  # the largest one that divides T is used
 
 
 def refusal(request: AttentionRequest) -> str | None:
-    """Why the kernel cannot do what is asked; None where it can."""
+    """Returns why the kernel does not support the request; None if it does."""
     if request.platform != "tpu":
         return f"needs a TPU, got platform {request.platform!r}"
     if request.queries != request.keys or request.queries % LANES:
@@ -39,10 +39,20 @@ def attend(
     window: int | None,
     residual: str,
 ) -> Array:
-    """Causal attention within each segment; [B, T, H, K] in the dtype of `q_BTHK`.
+    """Computes causal attention within each segment, without communication between devices.
 
-    What the backward kernels need of the forward kernel carries the checkpoint name `residual`.
-    Rows and heads stay on their devices. Off TPU the kernel is interpreted, for tests.
+    The kernel is interpreted if the platform is not a TPU, for tests.
+
+    Args:
+      q_BTHK: queries.
+      k_BTGK: keys.
+      v_BTGK: values.
+      segments_BT: int32; None: each row is one document.
+      window: keys that a query sees, itself included; None: all before it.
+      residual: checkpoint name of what the backward kernels read of the forward kernel.
+
+    Returns:
+      [B, T, H, K] in the dtype of `q_BTHK`.
     """
     kernel = partial(_one_device, window=window, residual=residual)
     return on_each_device(kernel, q_BTHK, k_BTGK, v_BTGK, segments_BT)
@@ -57,6 +67,7 @@ def _one_device(
     window: int | None,
     residual: str,
 ) -> Array:
+    """Calls the kernel for the rows and heads of one device."""
     from jax.experimental.pallas.ops.tpu import splash_attention  # slow to import
 
     T, H, K = q_BTHK.shape[1:]
@@ -69,6 +80,7 @@ def _one_device(
 
 
 def _kernel(T: int, H: int, window: int | None, residual: str) -> Any:
+    """Builds the kernel of one row: (q_HTK, k_GTK, v_GTK, segments) -> [H, T, K]."""
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     block = next(size for size in BLOCKS if T % size == 0)

@@ -1,4 +1,4 @@
-"""Attention as matrix products with a mask, in plain JAX: on every platform, for every request.
+"""Attention as matrix products with a mask, in plain JAX: supports every platform and request.
 
 Shapes: see hare_jax.model.attention; R = H / G query heads of one key-value head.
 """
@@ -11,24 +11,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-BLOCKS, LEAST_BLOCK = 8, 128  # of queries: that many, of at least so many
-HIDDEN = -1e30  # added to a score: finite, so that no row of scores can become not-a-number
+BLOCKS = 8  # at most, of queries
+MIN_BLOCK = 128  # queries in a block, at least
+HIDDEN = -1e30  # added to a masked score: finite, so that a fully masked row gives no NaN
 
 
 def visible_BTS(
     positions: tuple[Array, Array], segments: tuple[Array, Array] | None, window: int | None
 ) -> Array:
-    """Which keys each query sees: those of its own segment, at its own or an earlier position.
+    """Computes which keys each query sees: its own segment, up to its own position; [B, T, S].
 
-    `positions`, `segments`: of queries [B, T] and of keys [B, S], int32. Positions count within the
-    segment, so that the row of segments `1 1 2 2` with positions `0 1 0 1` gives
+    The row of segments `1 1 2 2` with positions `0 1 0 1` gives
 
         1 0 0 0
         1 1 0 0
         0 0 1 0
         0 0 1 1
 
-    `window`: with 2, a query sees itself and one token before it.
+    Args:
+      positions: of queries [B, T] and of keys [B, S], int32, counted within the segment.
+      segments: likewise; None: each row is one segment.
+      window: with 2, a query sees itself and one token before it; None: all tokens before it.
     """
     distance_BTS = positions[0][:, :, None] - positions[1][:, None, :]
     visible = distance_BTS >= 0
@@ -45,14 +48,23 @@ def attend(
     v_BSGK: Array,
     visible: Callable[[slice, slice], Array],
 ) -> Array:
-    """Scaled by 1/sqrt(K), softmax in float32; [B, T, H, K] in the dtype of `q_BTHK`.
+    """Computes attention scaled by 1/sqrt(K), with softmax in float32.
 
-    `visible(queries, keys)`: which of these keys each of these queries sees, bool [B, t, s]. Where
-    there are as many keys as queries, no query may see a key after its own: queries are taken by
-    blocks, which meet only the keys up to their own end, half of them all.
+    If there are as many keys as queries, no query may see a key after its own. The queries are then
+    processed in blocks, each with the keys up to its own end only: half of all products.
+
+    Args:
+      q_BTHK: queries.
+      k_BSGK: keys.
+      v_BSGK: values.
+      visible: (slice of queries, slice of keys) -> bool [B, t, s], which of these keys each of
+        these queries sees.
+
+    Returns:
+      [B, T, H, K] in the dtype of `q_BTHK`.
     """
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
-    size = max(LEAST_BLOCK, -(-T // BLOCKS)) if T == S else T
+    size = max(MIN_BLOCK, -(-T // BLOCKS)) if T == S else T
     blocks = []
     for start in range(0, T, size):
         queries = slice(start, min(start + size, T))
@@ -63,8 +75,9 @@ def attend(
 
 
 def _attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, bias_BTS: Array) -> Array:
-    # The queries of a group stand in one matrix, so that each product is one plain batched matmul:
-    # on CPU 2.5 times the speed of jax.nn.dot_product_attention, forward and backward.
+    """Computes attention of all queries over all keys, with `bias_BTS` added to the scores."""
+    # The queries of a group are one matrix [R * T, K], so that each product is a plain batched
+    # matmul: on CPU 2.5 times the speed of jax.nn.dot_product_attention, forward and backward.
     B, T, H, K = q_BTHK.shape
     S, G = k_BSGK.shape[1:3]
     R = H // G
@@ -72,6 +85,7 @@ def _attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, bias_BTS: Array) -> Arr
     q_BGNK = (q_BGRTK * K**-0.5).reshape(B, G, R * T, K)
     scores_BGNS = jnp.einsum("bgnk,bsgk->bgns", q_BGNK, k_BSGK, preferred_element_type=jnp.float32)
     scores_BGRTS = scores_BGNS.reshape(B, G, R, T, S) + bias_BTS[:, None, None]
+    # softmax(s) = exp(s - max) / sum exp(s - max). The maximum cancels, so it needs no gradient.
     highest = jax.lax.stop_gradient(scores_BGRTS.max(axis=-1, keepdims=True))
     weights_BGRTS = jnp.exp(scores_BGRTS - highest)
     sums_BGRT1 = weights_BGRTS.sum(axis=-1, keepdims=True)
@@ -79,5 +93,7 @@ def _attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, bias_BTS: Array) -> Arr
     out_BGNK = jnp.einsum(
         "bgns,bsgk->bgnk", weights_BGNS, v_BSGK, preferred_element_type=jnp.float32
     )
-    out_BGRTK = out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1  # K divisions a query, not S
+    out_BGRTK = (
+        out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1
+    )  # normalized last: K divisions per query, not S
     return out_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K).astype(q_BTHK.dtype)

@@ -90,7 +90,7 @@ def test_the_largest_batch_is_looked_for(
     out = capsys.readouterr().out
     assert "does not fit" in out
     # Five rows at a time do not divide the twelve of a device; four do.
-    assert "--config.training.accumulation=3 (4 a device at a time)" in out
+    assert "--config.training.accumulation=3 (4 per device at a time)" in out
 
 
 @pytest.mark.parametrize("offset", [0, 7_000, 500_000])
@@ -203,10 +203,10 @@ def test_traffic_of_a_program_for_tpus() -> None:
 def test_what_a_compiler_refuses_is_read() -> None:
     gib = 1 << 30
     used = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
-    assert compile.needed(used, 3 * gib, 16 * gib) == 20.5 * gib
+    assert compile.memory_in_error(used, 3 * gib, 16 * gib) == 20.5 * gib
     held = "total memory required for HLO temporaries (512.00M) exceeds available HBM (15.75G)."
-    assert compile.needed(held, 3 * gib, 16 * gib) == 3.5 * gib
-    assert compile.needed("RESOURCE_EXHAUSTED: no", 3, 16 * gib) == 16 * gib + 1
+    assert compile.memory_in_error(held, 3 * gib, 16 * gib) == 3.5 * gib
+    assert compile.memory_in_error("RESOURCE_EXHAUSTED: no", 3, 16 * gib) == 16 * gib + 1
 
 
 def test_unknown_hardware_is_refused() -> None:

@@ -21,7 +21,7 @@ from hare_jax.model.attention import (
     visible_BTS,
 )
 from hare_jax.model.kernels import cudnn
-from hare_jax.model.kernels.request import AttentionRequest, request
+from hare_jax.model.kernels.request import AttentionRequest, request_of
 
 KERNELS = [AttentionKernel.AUTO, AttentionKernel.XLA]  # splash: test_splash, cudnn: test_cudnn
 
@@ -164,11 +164,11 @@ def test_a_kernel_that_cannot_is_refused_by_name(
 
 def test_what_is_asked_follows_from_arrays_and_mesh() -> None:
     q, k, _ = _qkv()
-    assert request(q, k, packed=True) == AttentionRequest("cpu", "float32", 6, 6, 8, True)
+    assert request_of(q, k, packed=True) == AttentionRequest("cpu", "float32", 6, 6, 8, True)
     mesh = jax.make_mesh((4, 1, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
-        assert not request(q, k, packed=True).shares  # two rows, four shares
-        assert request(jnp.tile(q, (2, 1, 1, 1)), k, packed=True).shares
+        assert not request_of(q, k, packed=True).shares  # two rows, four shares
+        assert request_of(jnp.tile(q, (2, 1, 1, 1)), k, packed=True).shares
 
 
 def test_the_kernel_of_a_config(model: Model) -> None:
