@@ -143,7 +143,7 @@ class Mesh:
 
 @dataclass(slots=True)
 class Checkpointing:
-    """When checkpoints are saved, and which of them are kept."""
+    """The schedule of checkpoints, and the number that is kept."""
 
     every_steps: int = 1000  # steps between saves, at least 1; also at the last step and at SIGTERM
     keep: int = 2  # latest checkpoints that are kept, at least 1
@@ -355,7 +355,7 @@ class Trace:
 
 
 class Launch(enum.Enum):
-    """How this process finds the others of its run."""
+    """The way in which this process finds the others of its run."""
 
     AUTO = "auto"  # by `coordinator` if it is given, else by SLURM or a TPU pod, else single
     ALONE = "alone"  # a single process, whatever SLURM or a TPU pod reports

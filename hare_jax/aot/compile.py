@@ -24,7 +24,7 @@ from hare_jax.aot import hardware
 from hare_jax.aot.collectives import Traffic, collectives
 from hare_jax.config import AheadOfTime, Model, Training
 from hare_jax.data.batch import SPEC, Batch
-from hare_jax.data.order import Order
+from hare_jax.data.order import schedule_without_data
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.model.kernels.cudnn import as_on_hopper
@@ -108,11 +108,7 @@ def compile_for(
     Raises:
       ValueError: if the batch or a parameter does not fit the mesh.
     """
-    # The order determines the records of each step and the number of steps, not the computation:
-    # one source with one record will do.
-    mixtures = {stage.mixture: {"any": 1.0} for stage in training.stages}
-    training = replace(training, stages=[replace(s, weights={}) for s in training.stages])
-    order = Order(training, {"any": 1}, mixtures, sequence_length)
+    order = schedule_without_data(training, sequence_length)
     optimizer = optim.build(training.optimizer, order.steps)
     state = place_state(model, optimizer, mesh, faults.window(training.faults))
     batch = place_batch(mesh, training.batch_size, sequence_length)

@@ -43,7 +43,7 @@ TPU_MEMORY = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}  # GiB available to a pr
 
 @dataclass(slots=True, frozen=True)
 class Gpu:
-    """What XLA needs to know about an NVIDIA GPU of compute capability 9.0 (from datasheets)."""
+    """The properties that XLA needs of an NVIDIA GPU of compute capability 9.0 (from datasheets)."""
 
     name: str
     memory: float  # GiB

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grain
@@ -120,6 +120,16 @@ class Order:
             if stage.first_step < step
         ]
         return {"seed": self.seed, "batch_size": self.batch_size, "stages": stages}
+
+
+def schedule_without_data(training: Training, sequence_length: int) -> Order:
+    """Schedules the stages over one placeholder source, for their steps only.
+
+    Raises ValueError if there is no stage, or a stage without tokens.
+    """
+    stages = [replace(stage, weights={}) for stage in training.stages]
+    mixtures = {stage.mixture: {"any": 1.0} for stage in stages}
+    return Order(replace(training, stages=stages), {"any": 1}, mixtures, sequence_length)
 
 
 def counts(rows: np.ndarray, weights: tuple[int, ...]) -> np.ndarray:

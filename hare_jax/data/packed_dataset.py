@@ -297,6 +297,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def sequence_length_of(directory: Path) -> int:
+    """Returns the tokens per row of a folder's mixture.json, without a check of its other files."""
+    return int(_read_manifest(Path(directory) / "mixture.json")["sequence_length"])
+
+
 def fingerprint_of(directory: Path) -> str:
     """Returns the fingerprint in a folder's mixture.json, without a check of its other files."""
     return str(_read_manifest(Path(directory) / "mixture.json")["fingerprint"])

@@ -187,7 +187,7 @@ def rows_at_a_time(mesh: jax.sharding.Mesh, batch_size: int, accumulation: int =
     Raises ValueError if the batch cannot be divided equally.
     """
     shares = batch_shares(mesh)
-    if accumulation < 1 or batch_size % (shares * accumulation):
+    if batch_size < 1 or accumulation < 1 or batch_size % (shares * accumulation):
         raise ValueError(
             f"training.batch_size={batch_size} cannot be divided equally among the {shares} parts "
             f"of mesh axes {BATCH_AXES} with training.accumulation={accumulation}: choose a "

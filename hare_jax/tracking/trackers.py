@@ -58,11 +58,7 @@ class WeightsAndBiases:
 
     def __init__(self, run_dir: Path, project: str):
         """Starts or resumes the run; raises ValueError if the package wandb is not installed."""
-        if util.find_spec("wandb") is None:
-            raise ValueError(
-                f"training.wandb_project is {project!r}, but the package wandb is not installed: "
-                "pip install -e '.[wandb]', or leave the project empty"
-            )
+        check_wandb(project)
         self._run: Any = None
         with self._failures_disable_it():
             import wandb
@@ -103,6 +99,15 @@ class WeightsAndBiases:
                 file=sys.stderr,
                 flush=True,
             )
+
+
+def check_wandb(project: str) -> None:
+    """Raises ValueError if a project is given and the package wandb is not installed."""
+    if project and util.find_spec("wandb") is None:
+        raise ValueError(
+            f"training.wandb_project is {project!r}, but the package wandb is not installed: "
+            "pip install -e '.[wandb]', or leave the project empty"
+        )
 
 
 def _id(path: Path) -> str:

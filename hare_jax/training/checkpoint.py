@@ -81,7 +81,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.model = model
         self.fingerprint = fingerprint
-        self._manager = _manager(self.directory, _preservation_policy(config))
+        self._manager = _manager(self.directory, preservation_policy(config))
 
     def __enter__(self) -> Checkpoints:
         """Returns itself."""
@@ -373,8 +373,11 @@ def _manager(directory: Path, policy: Any) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory, options=options)
 
 
-def _preservation_policy(config: Checkpointing) -> Any:
-    """Keeps the latest `keep` checkpoints, and every multiple of `keep_every` permanently."""
+def preservation_policy(config: Checkpointing) -> Any:
+    """Returns Orbax's policy: keep the latest, and permanently every multiple of `keep_every`.
+
+    Raises ValueError if the fields of `config` do not fit.
+    """
     c, policies = config, ocp.checkpoint_managers
     if c.keep < 1:
         raise ValueError(f"checkpointing.keep={c.keep}: expected at least 1")

@@ -121,7 +121,7 @@ def classify_step(
       loss: float32 [], nats per token.
       grad_norm: float32 [].
       config: `spike_z` and `spike_warmup` are read.
-      new_stage: bool [], whether this is the first step of a stage. The history then starts anew,
+      new_stage: bool [], whether this is the first step of a stage. The history is then emptied,
         since other data has another level of loss.
 
     Returns:

@@ -53,7 +53,7 @@ def weighted_loss(
     Raises:
       ValueError: if `chunks` does not divide T.
     """
-    _check_chunks(x_BTD.shape[1], chunks)
+    check_chunks(x_BTD.shape[1], chunks)
     weighted_BT = weights_B[:, None] * mask_BT
     if total_weight is None:
         total_weight = weighted_BT.sum()
@@ -75,7 +75,7 @@ def token_losses(x_BTD: Array, head_DV: Array, targets_BT: Array, *, chunks: int
     Raises:
       ValueError: if `chunks` does not divide T.
     """
-    _check_chunks(x_BTD.shape[1], chunks)
+    check_chunks(x_BTD.shape[1], chunks)
     return _total(chunks, 0.0, x_BTD, head_DV, targets_BT, jnp.ones(targets_BT.shape))[1]
 
 
@@ -185,7 +185,7 @@ def _join(a: Array) -> Array:
     return a.reshape(a.shape[0], a.shape[1] * a.shape[2], *a.shape[3:])
 
 
-def _check_chunks(length: int, chunks: int) -> None:
+def check_chunks(length: int, chunks: int) -> None:
     """Raises ValueError if `chunks` does not divide `length`."""
     if chunks < 1 or length % chunks:
         raise ValueError(

@@ -29,6 +29,7 @@ from hare_jax.training.plan import check_history, describe, make_plan
 from hare_jax.training.run_dir import start_params, write_config
 from hare_jax.training.state import State, init_state, place_state
 from hare_jax.training.step import compile_step, make_step
+from hare_jax.training.validate import validate
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ def run(
     Raises:
       ValueError, FileNotFoundError: if config, data and checkpoints do not fit together.
       CheckpointSaveError: if a checkpoint cannot be written, such as on a full disk.
-      BadStepError: if a step is bad and training.faults says stop.
+      BadStepError: if a step is bad and training.faults stops the run.
       SystemExit: at SIGTERM or Ctrl-C, after a checkpoint is saved.
     """
     c = training_config
@@ -155,8 +156,11 @@ def setup(
     Raises ValueError or FileNotFoundError if config, data and devices do not fit together.
     """
     c = training_config
-    # Cheap checks first: data that has not been verified yet takes long to hash.
-    window = faults.window(c.faults)
+    # Before the data is hashed, which may take long.
+    sequence_length = distributed.on_all_processes(
+        lambda: packed_dataset.sequence_length_of(mixture_dir)
+    )
+    validate(model_config, c, sequence_length, devices)
     mesh = sharding.make_mesh(c.mesh, devices)
     rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
 
@@ -168,7 +172,7 @@ def setup(
     order = packed_dataset.make_order(dataset, c)
     plan = make_plan(model_config, dataset, order, c.max_epochs)
     optimizer = optim.build(c.optimizer, order.steps)
-    placed = place_state(model_config, optimizer, mesh, window)
+    placed = place_state(model_config, optimizer, mesh, faults.window(c.faults))
     distributed.print_once(describe(plan))
     return Setup(run_dir, model_config, dataset, order, plan, mesh, rows, optimizer, placed)
 

@@ -1,0 +1,55 @@
+"""The check of all training settings before any work: before curation, hashing or compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from hare_jax.config import Model, Training
+from hare_jax.data.order import schedule_without_data
+from hare_jax.model.attention import kernel_of
+from hare_jax.runtime import sharding
+from hare_jax.tracking.profiler import Profiler
+from hare_jax.tracking.trackers import check_wandb
+from hare_jax.training import checkpoint, faults, optim
+from hare_jax.training.in_loop_evaluation import InLoopEvaluation
+from hare_jax.training.loss import check_chunks
+from hare_jax.training.state import place_state
+from hare_jax.training.step import dropout_of
+
+
+def validate(
+    model: Model,
+    training: Training,
+    sequence_length: int,
+    devices: Sequence[jax.Device] | None = None,
+) -> None:
+    """Raises ValueError if the settings of a run do not fit together; reads and writes nothing.
+
+    Names of sources and mixtures are checked later, against the data.
+
+    Args:
+      model: the model.
+      training: the settings.
+      sequence_length: tokens per row of the data.
+      devices: devices of the mesh; None: all.
+    """
+    c = training
+    window = faults.window(c.faults)
+    mesh = sharding.make_mesh(c.mesh, devices)
+    sharding.rows_at_a_time(mesh, c.batch_size, c.accumulation)
+    order = schedule_without_data(c, sequence_length)
+    optimizer = optim.build(c.optimizer, order.steps)
+    place_state(model, optimizer, mesh, window)
+    with jax.set_mesh(mesh):
+        kernel_of(model, c.batch_size // c.accumulation, sequence_length)
+    check_chunks(sequence_length, c.loss_chunks)
+    dropout_of(order, c)
+    checkpoint.preservation_policy(c.checkpointing)
+    Profiler(c.profile, Path())
+    InLoopEvaluation(c.in_loop, Path(), order.steps)
+    check_wandb(c.wandb_project)
+    if c.log_every < 1:
+        raise ValueError(f"training.log_every={c.log_every}: expected at least 1")
