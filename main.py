@@ -102,9 +102,19 @@ def open_tokenizer(path: str | Path) -> Any:
 
 def read_evidence(stage: Path) -> Iterator[tuple[str, str]]:
     """(benchmark, item) of all that a decontaminate* stage found in documents."""
-    from data_pipeline.decontamination import contaminated_items
+    import json
 
-    return iter(contaminated_items.read_stage(stage))
+    from data_pipeline.decontamination.contaminated_items import FOLDER
+    from data_pipeline.execution import manifest
+
+    directory = manifest.load(stage)
+    if directory is None:
+        raise ValueError(f"{stage}: got no finished stage, expected a manifest.json")
+    for file in directory.files(FOLDER):
+        with file.verified() as path:
+            for line in path.read_text("utf-8").splitlines():
+                row = json.loads(line)
+                yield row["benchmark"], row["item"]
 
 
 def rewriting(config: Paraphrasing, workdir: Path) -> dict[str, Path]:

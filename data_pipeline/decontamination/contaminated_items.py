@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ import numpy as np
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination.index import NgramIndex
 from data_pipeline.decontamination.rules import items_in
-from data_pipeline.execution import manifest
 from data_pipeline.storage.document import Dropped
 from data_pipeline.text.ngrams import Words, batches, words
 
@@ -85,19 +83,3 @@ def _words_of_parts(parts: set[tuple[str, str, str]], index: NgramIndex) -> Word
     hashes = [index.words_of(k) for k, part in enumerate(index.parts) if tuple(part) in parts]
     offsets = np.cumsum([0, *(len(own) for own in hashes)], dtype=np.int64)
     return Words(np.concatenate([np.empty(0, np.uint64), *hashes]), offsets)
-
-
-def read_stage(path: Path) -> list[tuple[str, str]]:
-    """Returns (benchmark, item) of all items that a decontamination stage found, sorted.
-
-    Raises ValueError if the stage is not finished, or a file is missing or damaged.
-    """
-    stage = manifest.load(path)
-    if stage is None:
-        raise ValueError(f"{path}: got no finished stage, expected a manifest.json")
-    items: set[tuple[str, str]] = set()
-    for file in stage.files(FOLDER):
-        with file.verified() as local_path:
-            rows = map(json.loads, local_path.read_text("utf-8").splitlines())
-            items.update((row["benchmark"], row["item"]) for row in rows)
-    return sorted(items)
