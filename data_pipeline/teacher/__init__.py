@@ -1,0 +1,1 @@
+"""A client for teacher models behind OpenAI-compatible servers."""

@@ -1,4 +1,4 @@
-"""What D2 and D3 have in common: a shard of prompts goes out, a shard of answers returns."""
+"""Sends a shard of prompts to a teacher and writes a shard of its answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.teacher.client import TeacherClient
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
-SPENT = "spent"  # a folder: what each shard cost in the run that made it, which is no result
+# Folder with the cost of each shard in the run that produced it; not part of the stage's output.
+SPENT = "spent"
 
 
 def ask_shard(
@@ -26,12 +27,26 @@ def ask_shard(
     teacher_config: config.TeacherConfig,
     cache: Path,
     request_of: Callable[[Document], TeacherRequest],
-    told: Callable[[Document, TeacherReply], Document],
+    with_reply: Callable[[Document, TeacherReply], Document],
 ) -> Ledger:
-    """`told`: a prompt that became its reply. One that got no reply, or none that can be written
-    as UTF-8, is dropped, so that what came is what was kept and what was dropped.
+    """Sends each prompt of a shard to the teacher and writes the replies as documents.
 
-    Raises TeacherError where more than `teacher.max_unanswered` of the requests got no answer.
+    A prompt without a reply is dropped as `no_answer`, and one whose reply is not valid Unicode as
+    `invalid_unicode`, so that documents in = kept + dropped.
+
+    Args:
+      task: a shard of prompts.
+      stage: name of the stage, for dropped documents.
+      teacher_config: the teacher.
+      cache: the folder of answers.
+      request_of: returns the request of a prompt.
+      with_reply: returns the document of a prompt and its reply.
+
+    Returns:
+      The ledger of the shard.
+
+    Raises:
+      TeacherError: more than `teacher.max_unanswered` of the requests got no answer.
     """
     waiting: deque[Document] = deque()
 
@@ -43,9 +58,11 @@ def ask_shard(
     with ShardOutput(task, stage) as output, TeacherClient(teacher_config, cache) as teacher:
         for reply in teacher.ask(requests()):
             document = waiting.popleft()
-            assert reply.id == document.id, f"asked {document.id!r}, got a reply to {reply.id!r}"
+            assert reply.id == document.id, (
+                f"expected a reply to {document.id!r}, got one to {reply.id!r}"
+            )
             output.count_input(document)
-            output.write(_answer(document, reply, told))
+            output.write(_answer(document, reply, with_reply))
         assert not waiting, f"no reply to {len(waiting)} requests, {waiting[0].id!r} the first"
         teacher.check_answered(task.shard)
         output.ledger.extra = {"usage": teacher.usage.to_json()}
@@ -55,10 +72,13 @@ def ask_shard(
 
 
 def _answer(
-    document: Document, reply: TeacherReply, told: Callable[[Document, TeacherReply], Document]
+    document: Document,
+    reply: TeacherReply,
+    with_reply: Callable[[Document, TeacherReply], Document],
 ) -> Decision:
+    """Returns the document of a reply, or the dropped prompt."""
     if reply.error:
         return Dropped(document, "no_answer", {"error": reply.error})
     text = reply.text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    answer = replace(told(document, reply), text=text)
+    answer = replace(with_reply(document, reply), text=text)
     return answer if text == reply.text else Dropped(answer, "invalid_unicode")

@@ -12,18 +12,20 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs coroutines until it is stopped."""
+    """An event loop that runs coroutines until it is stopped."""
 
     def __init__(self) -> None:
+        """Starts the thread."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="teacher", daemon=True)
         self._thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Runs a coroutine and returns its future."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def stop(self) -> None:
-        """Cancels what still runs and waits for its end."""
+        """Cancels the coroutines that still run, and waits for their end."""
         self.submit(_cancel_all()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -33,6 +35,7 @@ class Background:
 
 
 async def _cancel_all() -> None:
+    """Cancels all other tasks of the loop and waits for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

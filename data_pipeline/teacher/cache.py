@@ -1,14 +1,15 @@
-"""Answers that came, kept for good: what has been paid for is never asked again.
+"""A cache of answers on disk: what was paid for is never requested again.
 
-One SQLite file, `answers.sqlite`: a million answers are one file, a lookup is one index, a process
-that is killed at any moment leaves a transaction that the next reader takes back, and several
-processes may read and write at once. A row holds a key (teacher/wire.py), the compressed answer,
-and a checksum of both; a row whose checksum does not fit counts as absent.
+One SQLite file, `answers.sqlite`. A lookup is one index; a process that is killed leaves a
+transaction that the next reader rolls back; several processes may read and write at once. A row
+contains a key (teacher/wire.py), the compressed answer, and a checksum of both; a row with a wrong
+checksum counts as missing.
 
-The file has a write-ahead log, synced at each commit; commits take many answers at once. Such a log
-needs memory that all processes share, so the folder belongs on a local disk, or on a network file
-system with locks (NFS 4, Lustre with flock) where one machine at a time uses it: machine.py sees to
-that. A mounted bucket has no locks: keep the folder on a local disk and copy it after the run.
+The file has a write-ahead log that is synced at each commit; commits write many answers at once.
+The log needs memory that all processes share, so the folder must be on a local disk, or on a
+network file system with locks (NFS 4, Lustre with flock) that one machine at a time uses
+(machine.py checks this). A mounted bucket has no locks: keep the folder on a local disk and copy it
+after the run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from data_pipeline.teacher import machine
 FILE = "answers.sqlite"
 FORMAT = 1
 APPLICATION = 0x48415245  # "HARE", in the header of the file
-LOCK_S = 60.0  # how long to wait for another process to finish its commit
+LOCK_S = 60.0  # wait for the commit of another process
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS answers (
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS spent (
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
-# The first answer to a key stays, so that two processes that asked at once agree ever after.
+# The first answer to a key is kept, so that two processes that requested it at once agree.
 _PUT = """
 INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
 SET value = excluded.value, crc = excluded.crc WHERE NOT sound(key, value, crc)
@@ -51,31 +52,37 @@ SET prompt_tokens = prompt_tokens + excluded.prompt_tokens,
 
 
 class CorruptCacheError(ValueError):
-    """The file is no cache of answers, or not one that can be read."""
+    """The file is not a cache of answers, or is damaged."""
 
 
 def _crc(key: bytes, packed: bytes) -> int:
+    """Returns the checksum of a row."""
     return zlib.crc32(packed, zlib.crc32(key))
 
 
 class TeacherCache:
-    """The answers in a folder, by key. May be used from several threads and processes.
+    """The answers in a folder, by key, for several threads and processes.
 
-    Raises CorruptCacheError, DiskFullError, OSError.
-
-    >>> with Cache(folder) as cache:           # doctest: +SKIP
+    >>> with TeacherCache(folder) as cache:           # doctest: +SKIP
     ...     cache.put({key: b"answer"}, model="m", prompt_tokens=10, completion_tokens=5)
     ...     cache.get([key])
     {key: b'answer'}
     """
 
     def __init__(self, folder: Path) -> None:
+        """Opens or creates the cache.
+
+        Raises:
+          CorruptCacheError: the file is something else, or damaged.
+          DiskFullError: there is no space left.
+          OSError: the folder cannot be used, or another machine uses it.
+        """
         self.path = folder / FILE
         self._stack = ExitStack()
-        with ExitStack() as stack, self._explained():
+        with ExitStack() as stack, self._explain_errors():
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(machine.claim(folder))
-            # One connection reads while the other one waits for the disk.
+            # One connection reads while the other waits for the disk.
             self._writing = stack.enter_context(closing(self._connect()))
             self._prepare()
             self._reading = stack.enter_context(closing(self._connect()))
@@ -83,14 +90,16 @@ class TeacherCache:
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> TeacherCache:
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Closes the file."""
         self._stack.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What is known of these keys."""
-        with self._read_lock, self._explained():
+        """Returns the answers that are stored under these keys."""
+        with self._read_lock, self._explain_errors():
             return _select(self._reading, keys)
 
     def put(
@@ -101,29 +110,38 @@ class TeacherCache:
         prompt_tokens: int,
         completion_tokens: int,
     ) -> dict[bytes, bytes]:
-        """Keeps answers, and the tokens that they took, in one commit; all of it or none.
+        """Stores answers, and the tokens that they took, in one commit.
 
-        Returns the value that is kept under each key: another process may have been first.
+        Args:
+          values: answers by key.
+          model: the model that wrote them.
+          prompt_tokens: tokens of all their prompts.
+          completion_tokens: tokens of all answers.
+
+        Returns:
+          The value stored under each key: another process may have stored one first.
         """
         packed = {key: zlib.compress(value) for key, value in values.items()}
-        with self._write_lock, self._explained():
+        with self._write_lock, self._explain_errors():
             with self._transaction() as base:
                 base.executemany(_PUT, [(k, v, _crc(k, v)) for k, v in packed.items()])
                 base.execute(_SPEND, (model, prompt_tokens, completion_tokens))
             return _select(self._writing, list(values))
 
     def spent(self, model: str) -> tuple[int, int]:
-        """(prompt tokens, completion tokens) of all requests to a model, failed ones included."""
+        """Returns (prompt, completion) tokens of all requests to a model, also of failed ones."""
         query = "SELECT prompt_tokens, completion_tokens FROM spent WHERE model = ?"
-        with self._read_lock, self._explained():
+        with self._read_lock, self._explain_errors():
             row = self._reading.execute(query, (model,)).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
     def __len__(self) -> int:
-        with self._read_lock, self._explained():
+        """Returns the number of answers."""
+        with self._read_lock, self._explain_errors():
             return int(self._reading.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def _connect(self) -> sqlite3.Connection:
+        """Opens a connection that knows the checksum."""
         base = sqlite3.connect(
             self.path, timeout=LOCK_S, isolation_level=None, check_same_thread=False
         )
@@ -133,7 +151,7 @@ class TeacherCache:
         return base
 
     def _prepare(self) -> None:
-        """Makes the tables of a new file; refuses a file of something else."""
+        """Creates the tables of a new file; refuses a file of something else."""
         application, version = (
             self._writing.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("application_id", "user_version")
@@ -153,6 +171,7 @@ class TeacherCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commits at the end of the context, or rolls back after an exception."""
         self._writing.execute("BEGIN IMMEDIATE")
         try:
             yield self._writing
@@ -163,8 +182,8 @@ class TeacherCache:
             raise
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Errors of SQLite in our own words."""
+    def _explain_errors(self) -> Iterator[None]:
+        """Converts errors of SQLite into errors with advice."""
         try:
             yield
         except sqlite3.Error as error:
@@ -173,22 +192,23 @@ class TeacherCache:
                 raise DiskFullError(
                     28,
                     "No space left on device. All answers so far are kept: free some space and "
-                    "the same command goes on from here. It was writing",
+                    "the same command continues from here. File",
                     str(self.path),
                 ) from None
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise CorruptCacheError(
                     f"{self.path} is damaged ({error}). Save what can be saved with "
-                    f"`sqlite3 {FILE} .recover`, or move the file away; then what it held is "
-                    "asked for anew."
+                    f"`sqlite3 {FILE} .recover`, or move the file away; its "
+                    "answers are then requested again."
                 ) from None
             raise OSError(
-                f"{self.path}: {error}. Answers are kept on a local disk, or a network file system "
-                "with locks, where this user may write: set teacher.cache to such a folder."
+                f"{self.path}: {error}. Answers need a local disk, or a network file system "
+                "with locks, with write permission: set teacher.cache to such a folder."
             ) from None
 
 
 def _select(base: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Returns the stored answers of some keys."""
     marks = ",".join("?" * len(keys))
     rows = base.execute(f"SELECT key, value, crc FROM answers WHERE key IN ({marks})", list(keys))
     return {key: zlib.decompress(packed) for key, packed, crc in rows if crc == _crc(key, packed)}

@@ -1,4 +1,4 @@
-"""Asks a teacher many things and hands out the answers in order."""
+"""A client that sends requests to a teacher and returns the replies in order."""
 
 from __future__ import annotations
 
@@ -25,44 +25,47 @@ from data_pipeline.teacher.limits import Budget
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.teacher.settings import check
 from data_pipeline.teacher.usage import Usage
-from data_pipeline.teacher.wire import Completion, Vectors
+from data_pipeline.teacher.wire import Completion, Embeddings
 from data_pipeline.teacher.writer import Values, Writer
 
-CHUNK = 32  # requests looked up, or texts embedded, at a time
-WINDOW = 512  # requests taken and not yet answered to the caller
-SHOWN_EVERY_S = 10.0
+CHUNK = 32  # requests looked up, or texts embedded, together
+WINDOW = 512  # maximum number of requests read ahead of the reply that is yielded next
+PROGRESS_EVERY_S = 10.0
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _InFlight:
-    """A question on its way, and how many requests wait for its answer."""
+    """A request in flight, and the number of callers that wait for its answer."""
 
     future: Future[Completion]
     waiting: int = 1
 
 
 class TeacherClient:
-    """A teacher with a memory: every question is asked of the server once.
+    """A client with a cache: equal requests are sent to the server once.
 
-    What the cache holds needs neither server nor key: they are looked for when the first question
-    comes that it does not hold. Used from one thread; not to be carried into a forked process.
+    Cached answers need neither server nor key, which are looked up when the first request is not in
+    the cache. A client is used from one thread and must not be passed to a forked process.
 
-    Args:
-      config: see config.Teacher.
-      cache: the folder of answers, unless `config.cache` names one.
-
-    Raises:
-      ValueError: a field that cannot be meant, or a key that is not in the environment.
-      DamagedCache, DiskFull, OSError: the cache cannot be read or written.
-
-    >>> with Teacher(config, Path("runs/mine/teacher")) as teacher:     # doctest: +SKIP
-    ...     for reply in teacher.ask([Request("a", (("user", "Why is the sea salty?"),), 200)]):
+    >>> with TeacherClient(config, Path("runs/mine/teacher")) as teacher:     # doctest: +SKIP
+    ...     requests = [TeacherRequest("a", (("user", "Why is the sea salty?"),), 200)]
+    ...     for reply in teacher.ask(requests):
     ...         print(reply.text, teacher.usage.cost)
     """
 
     def __init__(self, config: configs.TeacherConfig, cache: Path) -> None:
+        """Opens the cache.
+
+        Args:
+          config: the teacher.
+          cache: the folder of answers, unless `config.cache` names one.
+
+        Raises:
+          ValueError: an invalid setting; or, from `ask`, an API key variable that is not set.
+          CorruptCacheError, DiskFullError, OSError: the cache cannot be read or written.
+        """
         check(config)
         self._config = config
         self._cache = TeacherCache(Path(config.cache) if config.cache else cache)
@@ -71,12 +74,13 @@ class TeacherClient:
         self._budget.spend(*self._cache.spent(config.model))
         self._spent_before = self._budget.spent
         self._flights: dict[bytes, _InFlight] = {}
-        self._shown = time.monotonic()
+        self._printed_at = time.monotonic()
         self._background: Background | None = None
         self._connection: Connection
         self._writer: Writer
 
     def __enter__(self) -> TeacherClient:
+        """Returns itself."""
         return self
 
     def __exit__(
@@ -85,7 +89,7 @@ class TeacherClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Gives up what is in flight; answers that have come are kept."""
+        """Cancels the requests in flight; answers that have arrived are kept."""
         try:
             if self._background is not None:
                 for flight in self._flights.values():
@@ -97,24 +101,26 @@ class TeacherClient:
             self._cache.__exit__()
 
     def ask(self, requests: Iterable[TeacherRequest], *, total: int = 0) -> Iterator[TeacherReply]:
-        """The reply to each request, in their order; a few hundred are under way at a time.
+        """Yields the reply to each request, in order; a few hundred are processed at a time.
 
-        A request that gets no answer has a reply with `error`, which is not cached: the next run
-        asks again. Equal questions are asked once; several samples differ in `sample`.
+        A request without an answer gets a reply with `error`, which is not cached: the next run
+        sends it again. Equal requests are sent once; several samples of a prompt differ in
+        `sample`.
 
         Args:
-          total: how many requests there will be, if known: then progress shows the time left.
+          requests: read as needed.
+          total: the number of requests, if known: progress then shows the time left.
 
         Raises:
-          TeacherError: there is no use in going on, and why: no server, a wrong key, an unknown
-            model, 16 requests in a row without an answer. All answers that came are kept.
-          BudgetSpent: `max_cost` is reached; a TeacherError.
+          TeacherError: continuing is useless. The message says why: no server, a wrong key, an
+            unknown model, 16 failed requests in a row. All answers received are kept.
+          BudgetExceededError: `max_cost` is reached; a TeacherError.
         """
         waiting: deque[tuple[TeacherRequest, bytes, Completion | _InFlight, bool]] = deque()
         try:
             for chunk in _chunks(requests):
-                waiting.extend(self._begin(chunk))
-                while waiting and (len(waiting) >= WINDOW or _is_there(waiting[0][2])):
+                waiting.extend(self._start(chunk))
+                while waiting and (len(waiting) >= WINDOW or _is_ready(waiting[0][2])):
                     yield self._reply(*waiting.popleft(), total)
             while waiting:
                 yield self._reply(*waiting.popleft(), total)
@@ -123,23 +129,25 @@ class TeacherClient:
                 self._release(key, source)
 
     def check_answered(self, shard: str) -> None:
-        """To be called with a shard's last reply, before what has no answer is given up for good.
+        """Checks the share of failed requests; call it with a shard's last reply.
 
-        Raises TeacherError where more than `max_unanswered` of all requests so far have none.
+        Raises:
+          TeacherError: more than `max_unanswered` of all requests so far have no answer.
         """
         failed, requests = self.usage.failed, self.usage.requests
         if failed and failed / requests > self._config.max_unanswered:
             raise TeacherError(
                 f"shard {shard}: {failed} of {requests} requests got no answer, more than the "
                 f"allowed share of {self._config.max_unanswered:g} ({self.usage.last_error}). All "
-                "answers are kept, and the same command asks again only for what has none; to go "
-                "on without it, raise teacher.max_unanswered."
+                "answers are kept, and the same command sends only the failed requests again; to "
+                "continue without them, increase teacher.max_unanswered."
             )
 
     def embed(self, texts: Iterable[str]) -> np.ndarray:
-        """float32 [N, D]: the vector of each text, by /v1/embeddings; cached like answers.
+        """Returns the embedding of each text, float32 [N, D]; they are cached like answers.
 
-        Raises TeacherError where a text gets no vector: all that came are kept.
+        Raises:
+          TeacherError: a text gets no embedding; all received ones are kept.
         """
         waiting: deque[tuple[list[bytes], Values, Future[Values]]] = deque()
         vectors: list[np.ndarray] = []
@@ -151,7 +159,7 @@ class TeacherClient:
 
         try:
             for chunk in _chunks(texts):
-                waiting.append(self._begin_embedding(chunk))
+                waiting.append(self._start_embedding(chunk))
                 if len(waiting) * CHUNK >= WINDOW:
                     take()
             while waiting:
@@ -161,21 +169,22 @@ class TeacherClient:
                 future.cancel()
         if len(lengths := {len(vector) for vector in vectors}) > 1:
             raise ValueError(
-                f"the vectors of model {self._config.model!r} have lengths {sorted(lengths)}: the "
-                "server has changed the model behind this name since some were cached. Name "
-                "another folder in teacher.cache."
+                f"the embeddings of model {self._config.model!r} have lengths {sorted(lengths)}: "
+                "the server has changed the model with this name since some were cached. Set "
+                "teacher.cache to another folder."
             )
         return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     # ---- chat
 
-    def _begin(
+    def _start(
         self, requests: list[TeacherRequest]
     ) -> Iterator[tuple[TeacherRequest, bytes, Completion | _InFlight, bool]]:
-        """(request, key, where its answer is or will be, whether that costs nothing)."""
+        """Yields (request, key, cached answer or request in flight, whether it is free)."""
         bodies = [wire.chat_body(self._config, request) for request in requests]
         keys = [
-            wire.key(body, request.sample) for body, request in zip(bodies, requests, strict=True)
+            wire.cache_key(body, request.sample)
+            for body, request in zip(bodies, requests, strict=True)
         ]
         known = self._cache.get([key for key in set(keys) if key not in self._flights])
         for request, body, key in zip(requests, bodies, keys, strict=True):
@@ -185,11 +194,12 @@ class TeacherClient:
             elif key in known:
                 yield request, key, Completion.from_bytes(known[key]), True
             else:
-                flight = _InFlight(self._running().submit(self._answer(key, body)))
+                flight = _InFlight(self._background_loop().submit(self._answer(key, body)))
                 self._flights[key] = flight
                 yield request, key, flight, False
 
     async def _answer(self, key: bytes, body: dict[str, Any]) -> Completion:
+        """Requests an answer and stores it in the cache."""
         kept: list[Completion] = []
 
         async def keep(answer: Completion) -> None:
@@ -200,7 +210,8 @@ class TeacherClient:
         await self._connection.chat(body, keep)
         return kept[0]
 
-    async def _keep(self, values: Values, took: Completion | Vectors) -> Values:
+    async def _keep(self, values: Values, took: Completion | Embeddings) -> Values:
+        """Stores values in the cache."""
         self.usage.paid = self._budget.spent - self._spent_before
         return await self._writer.keep(values, took.prompt_tokens, took.completion_tokens)
 
@@ -212,6 +223,7 @@ class TeacherClient:
         cached: bool,
         total: int,
     ) -> TeacherReply:
+        """Waits for an answer, counts it, and returns the reply."""
         usage = self.usage
         try:
             answer = source if isinstance(source, Completion) else source.future.result()
@@ -228,13 +240,13 @@ class TeacherClient:
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
         usage.cost += self._budget.cost(answer.prompt_tokens, answer.completion_tokens)
-        self._show(total)
+        self._print_progress(total)
         return TeacherReply(
             request.id, answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens
         )
 
     def _release(self, key: bytes, source: Completion | _InFlight) -> None:
-        """One request waits no longer for this flight; the last one to leave ends it."""
+        """Counts one caller less for a request in flight; the last one cancels it."""
         if isinstance(source, _InFlight):
             source.waiting -= 1
             if not source.waiting:
@@ -243,9 +255,9 @@ class TeacherClient:
 
     # ---- embeddings
 
-    def _begin_embedding(self, texts: list[str]) -> tuple[list[bytes], Values, Future[Values]]:
-        """(key of each text, vectors that are known, those to come)."""
-        keys = [wire.key(wire.embedding_body(self._config, text)) for text in texts]
+    def _start_embedding(self, texts: list[str]) -> tuple[list[bytes], Values, Future[Values]]:
+        """Returns (key of each text, cached embeddings, future of the missing ones)."""
+        keys = [wire.cache_key(wire.embedding_body(self._config, text)) for text in texts]
         known = self._cache.get(list(set(keys)))
         tokens = sum(wire.estimate_tokens(text) for text in texts)
         self.usage.requests += len(texts)
@@ -255,15 +267,16 @@ class TeacherClient:
         self.usage.cost += self._budget.cost(tokens, 0)
         asked = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if asked:
-            return keys, known, self._running().submit(self._vectors(asked))
+            return keys, known, self._background_loop().submit(self._vectors(asked))
         nothing: Future[Values] = Future()
         nothing.set_result({})
         return keys, known, nothing
 
     async def _vectors(self, asked: dict[bytes, str]) -> Values:
+        """Requests the embeddings of some texts and stores them in the cache."""
         texts, kept = list(asked.values()), Values()
 
-        async def keep(vectors: Vectors) -> None:
+        async def keep(vectors: Embeddings) -> None:
             rows = zip(asked, vectors.array.astype("<f4"), strict=True)
             kept.update(await self._keep({key: row.tobytes() for key, row in rows}, vectors))
 
@@ -272,16 +285,16 @@ class TeacherClient:
         except RequestFailedError as error:
             longest = max(texts, key=len)
             raise TeacherError(
-                f"no vectors for {len(texts)} texts, the longest of {len(longest):,} characters "
-                f"({longest[:60]!r}): {error}. Cut texts to what the model takes; all vectors so "
-                "far are kept."
+                f"no embeddings of {len(texts)} texts, the longest of {len(longest):,} characters "
+                f"({longest[:60]!r}): {error}. Cut texts to the length that the model accepts; all "
+                "embeddings received are kept."
             ) from None
         return kept
 
-    # ---- the server
+    # ---- event loop and connection
 
-    def _running(self) -> Background:
-        """The event loop that asks, started with the first question that costs something."""
+    def _background_loop(self) -> Background:
+        """Returns the event loop, started with the first request that is not cached."""
         if self._background is None:
             background = Background()
             try:
@@ -293,30 +306,36 @@ class TeacherClient:
         return self._background
 
     async def _connect(self) -> None:
+        """Creates the writer and the connection, inside the event loop."""
         self._writer = Writer(self._cache, self._config.model)
-        self._connection = Connection(self._config, self.usage, self._budget, self._waste)
+        self._connection = Connection(self._config, self.usage, self._budget, self._count_wasted)
 
     async def _close(self) -> None:
+        """Waits for the writer and closes the connection."""
         await self._writer.close()
         await self._connection.close()
 
-    def _waste(self, prompt_tokens: int, completion_tokens: int) -> None:
+    def _count_wasted(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Counts the tokens of a failed attempt."""
         self._writer.spend(prompt_tokens, completion_tokens)
         self.usage.wasted_tokens += prompt_tokens + completion_tokens
         self.usage.paid = self._budget.spent - self._spent_before
 
-    def _show(self, total: int) -> None:
+    def _print_progress(self, total: int) -> None:
+        """Prints a line of progress every PROGRESS_EVERY_S seconds."""
         now = time.monotonic()
-        if now - self._shown >= SHOWN_EVERY_S:
-            self._shown = now
+        if now - self._printed_at >= PROGRESS_EVERY_S:
+            self._printed_at = now
             console.print(f"  {self._config.model}: {self.usage.line(total)}")
 
 
-def _is_there(source: Completion | _InFlight) -> bool:
+def _is_ready(source: Completion | _InFlight) -> bool:
+    """Returns whether an answer has arrived."""
     return isinstance(source, Completion) or source.future.done()
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yields lists of at most CHUNK values."""
     values = iter(values)
     while chunk := list(islice(values, CHUNK)):
         yield chunk

@@ -1,27 +1,28 @@
-"""What can go wrong between a teacher and us: for one attempt, one request, or the whole run."""
+"""Errors of a teacher: of one attempt, of one request, or of the whole run."""
 
 from __future__ import annotations
 
 
 class TeacherError(OSError):
-    """No further answer can be had, and why: for people. Answers that came are kept."""
+    """No further answer can be had; the message says why. Answers received so far are kept."""
 
 
 class BudgetExceededError(TeacherError):
-    """The next request might cost more than is left of `max_cost`."""
+    """The next request might cost more than what is left of `max_cost`."""
 
 
 class RetryableError(Exception):
-    """One attempt came to nothing and may be repeated.
+    """A request attempt failed and can be retried.
 
-    `wait_s`: how long the server asks us to wait. `received`: the text that came before a stream
-    was cut; it is no answer, but it has probably been charged for.
+    `wait_s` is the pause in seconds that the server requested. `received` is the text that arrived
+    before a stream broke off; it is not an answer, but was probably charged for.
     """
 
     def __init__(self, reason: str, *, wait_s: float = 0.0, received: str | None = None) -> None:
+        """Stores the reason, the pause, and the partial text."""
         super().__init__(reason)
         self.wait_s, self.received = wait_s, received
 
 
 class RequestFailedError(Exception):
-    """One request will not be answered: refused, or failed more often than is allowed."""
+    """A request was refused, or failed on every attempt."""

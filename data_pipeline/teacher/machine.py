@@ -1,4 +1,4 @@
-"""A folder that the processes of one machine may use together, and no other machine meanwhile."""
+"""A lock on a folder that processes of one machine share, and other machines must not use."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ FILE = "machine.lock"
 
 
 class LockedByOtherMachineError(OSError):
-    """Another machine is at work in the folder."""
+    """Another machine uses the folder."""
 
 
 def claim(folder: Path, machine: str = "") -> IO[str]:
-    """Claims the folder for this machine until the file that is returned is closed.
+    """Claims the folder for this machine until the returned file is closed.
 
-    The first process writes the machine's name under an exclusive lock; all keep a shared one,
-    which ends with the process, however that ends. Network file systems show locks to all machines.
+    The first process writes the machine's name under an exclusive lock; all processes hold a shared
+    lock, which ends with the process, however it ends. Network file systems show locks to all
+    machines.
 
-    Raises LockedByOtherMachineError, and OSError where the file system has no locks.
+    Raises:
+      LockedByOtherMachineError: another machine uses the folder.
+      OSError: the file system has no locks.
     """
     machine = machine or platform.node()
     file = (folder / FILE).open("a+", encoding="utf-8")
@@ -28,18 +31,18 @@ def claim(folder: Path, machine: str = "") -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass  # in use; by whom is read below
+            pass  # in use; the name in the file says by which machine
         else:
             file.truncate(0)
             file.write(machine)
             file.flush()
-        # Between giving up the one lock and getting the other another machine may come first.
+        # Another machine may take the lock between the release of one and the grant of the other.
         fcntl.flock(file, fcntl.LOCK_SH)
         file.seek(0)
         if (found := file.read()) != machine:
             raise LockedByOtherMachineError(
-                f"{folder} is in use by the machine {found!r}, this is {machine!r}: answers are "
-                "kept by one machine at a time. Wait until it is done, or set teacher.cache to "
+                f"{folder} is in use by the machine {found!r}, this is {machine!r}: one machine "
+                "at a time may use it. Wait until the other one has finished, or set teacher.cache to "
                 "another folder."
             )
     except BaseException:

@@ -1,8 +1,8 @@
-"""What is asked of a teacher and what comes back. Prompts, parsing and gates know only these two.
+"""Requests to a teacher and replies from it, which is all that prompts and output filters know.
 
->>> request = Request("web/1#story", (("user", "Write a story about tides."),), max_tokens=800)
->>> Reply(request.id, "The sea ...", finish="stop", prompt_tokens=11, completion_tokens=512).error
-''
+>>> request = TeacherRequest("web/1#story", (("user", "Write a story about tides."),),
+max_tokens=800) >>> reply = TeacherReply(request.id, "The sea ...", finish="stop", prompt_tokens=11,
+completion_tokens=512) >>> reply.error ''
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 class TeacherRequest:
     """One prompt.
 
-    `messages` are (role, content), role one of "system", "user", "assistant". `schema` is a JSON
-    schema that the server is asked to hold to, as far as it can (config.Structure): the answer has
-    to be validated all the same. `sample` numbers several samples of one prompt from 0 on.
+    `messages` are (role, content) with the roles "system", "user" and "assistant". `schema` is a
+    JSON schema that the server enforces as far as it can (config.Structure); the answer must be
+    validated all the same. `sample` numbers several samples of one prompt, from 0.
     """
 
     id: str
@@ -29,11 +29,11 @@ class TeacherRequest:
 
 @dataclass(frozen=True, slots=True)
 class TeacherReply:
-    """The answer to the request of the same id, or why there is none.
+    """The answer to the request with the same id, or the error in its place.
 
-    `finish` is the server's word for why it stopped: "stop" (the model ended), "length" (cut at
-    `max_tokens`), "content_filter", ... Tokens are the server's own count, or an estimate where it
-    gave none. `error` is empty where there is an answer; else the text is empty.
+    `finish` is the server's reason for the end: "stop" (the model ended), "length" (cut at
+    `max_tokens`), "content_filter", and others. Tokens are counted by the server, or estimated if
+    it does not count. `error` is "" if there is an answer; otherwise `text` is "".
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What of a teacher's configuration can be wrong before anything is asked."""
+"""Checks of a teacher's settings before any request, and its address, key and proxy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from data_pipeline.teacher.cache import FILE
 
 
 def check(config: TeacherConfig) -> None:
-    """Raises ValueError with the first field that cannot be meant. Needs no server and no key."""
+    """Checks the settings; needs neither server nor key.
+
+    Raises:
+      ValueError: names the first invalid field.
+    """
     if not config.model:
         raise ValueError("teacher.model is not set: expected the model's name on its server")
     for name, least in (
@@ -43,26 +47,30 @@ def check(config: TeacherConfig) -> None:
     if config.max_cost and not (config.prompt_price or config.completion_price):
         raise ValueError(
             f"teacher.max_cost={config.max_cost} needs prices: set teacher.prompt_price and "
-            "teacher.completion_price, of a million tokens each"
+            "teacher.completion_price, per million tokens each"
         )
 
 
 def check_server(config: TeacherConfig, cache: Path, name: str, without: str) -> None:
-    """Raises ValueError where nobody can answer: no server is named, and no answers are there.
+    """Checks that there is a server, or a cache of answers from before.
 
-    Whether the answers that are there suffice shows with the first question that they lack.
+    Whether cached answers suffice shows with the first request that they lack.
 
     Args:
+      config: the teacher.
       cache: the folder of answers, unless `config.cache` names one.
-      name: of this teacher in the recipe: "synthesis.teacher".
+      name: path of this teacher in the recipe: "synthesis.teacher".
       without: the setting with which a run needs no such server.
+
+    Raises:
+      ValueError: there is neither.
     """
     folder = Path(config.cache) if config.cache else cache
     if config.base_url:
         base_url(config)
     elif not (folder / FILE).exists():
         raise ValueError(
-            f"{name}.base_url is not set, and {folder} has no answers from before ({FILE}). Set "
+            f"{name}.base_url is not set, and {folder} has no cached answers ({FILE}). Set "
             f"--config.data.{name}.base_url to a server, for example http://127.0.0.1:8000/v1, or "
             f"--config.data.{name}.cache to a folder with answers; without a teacher: "
             f"--config.data.{without}"
@@ -70,11 +78,15 @@ def check_server(config: TeacherConfig, cache: Path, name: str, without: str) ->
 
 
 def base_url(config: TeacherConfig) -> str:
-    """Raises ValueError where it is not the address of a server."""
+    """Returns the server's address without a slash at its end.
+
+    Raises:
+      ValueError: it is not the address of a server, or contains a password.
+    """
     parts = urlsplit(config.base_url)
     if "@" in parts.netloc:
         raise ValueError(
-            "teacher.base_url holds a user name or password. It is written into logs: name an "
+            "teacher.base_url contains a user name or password, which logs would show. Name an "
             "environment variable with the key in teacher.api_key_variable instead."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
@@ -86,7 +98,11 @@ def base_url(config: TeacherConfig) -> str:
 
 
 def api_key(config: TeacherConfig) -> str:
-    """The key; "" where none is to be sent. Raises ValueError where the variable is not set."""
+    """Returns the key, "" if none is sent.
+
+    Raises:
+      ValueError: the environment variable is not set, or contains no valid key.
+    """
     variable = config.api_key_variable
     if not variable:
         return ""
@@ -94,18 +110,18 @@ def api_key(config: TeacherConfig) -> str:
     if not key:
         raise ValueError(
             f"teacher.api_key_variable={variable!r}: this environment variable is not set. Set it "
-            'to the key, or teacher.api_key_variable to "" for a server that wants none.'
+            'to the key, or teacher.api_key_variable to "" for a server that needs none.'
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError(
-            f"the environment variable {variable} holds characters that no key has: expected "
-            "printable ASCII without spaces"
+            f"the environment variable {variable} contains characters that are not valid in a key: "
+            "expected printable ASCII without spaces"
         )
     return key
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY); none for this machine."""
+    """Returns the proxy for a URL (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     with contextlib.suppress(ValueError):

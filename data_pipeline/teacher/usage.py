@@ -1,4 +1,4 @@
-"""What a teacher was asked, what it took, and what it cost."""
+"""Counts of requests, tokens and cost of a teacher."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ from data_pipeline.execution.progress import human_time
 
 @dataclass(slots=True)
 class Usage:
-    """Counts of one Teacher, from its start.
+    """Counts of one TeacherClient since its start.
 
-    `prompt_tokens`, `completion_tokens`, `cost` are those of all answers that were handed out,
-    whether they were asked for now or came from the cache: they do not depend on how often a run
-    was interrupted. `paid` is the cost of what was asked of the server now, `wasted_tokens` those
-    of attempts that came to nothing although they were probably charged for (an estimate).
+    `prompt_tokens`, `completion_tokens` and `cost` cover all answers handed out, new or cached, so
+    they do not depend on how often a run was interrupted. `paid` is the cost of new requests.
+    `wasted_tokens` estimates the tokens of failed attempts that were probably charged for.
     """
 
     model: str
-    requests: int = 0  # replies handed out, with the failed ones
-    cached: int = 0  # of these, answered without asking the server
+    requests: int = 0  # replies handed out, failed ones included
+    cached: int = 0  # of these, answered from the cache
     failed: int = 0  # of these, without an answer
-    last_error: str = ""  # why the last one of these has none
+    last_error: str = ""  # reason of the last failure
     estimated: int = 0  # of these, answered without token counts
     retries: int = 0  # attempts after the first
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cost: float = 0.0  # currency of the prices
+    cost: float = 0.0  # in the currency of the prices
     paid: float = 0.0
     wasted_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
-    fresh_tokens: int = 0  # completion tokens that were written now
+    fresh_tokens: int = 0  # completion tokens of new answers
 
     def to_json(self) -> dict[str, Any]:
-        """What is the same in every run that hands out these answers: for a ledger."""
+        """Returns the counts that are equal in every run with these answers, for a ledger."""
         names = ("model", "requests", "failed", "estimated", "prompt_tokens", "completion_tokens")
         return {name: getattr(self, name) for name in names} | {"cost": round(self.cost, 6)}
 
     def line(self, total: int = 0, now: float | None = None) -> str:
-        """How far it is, for people; with the number of requests that there will be, time left.
+        """Returns the progress in one line; with the total number of requests, also the time left.
 
         >>> Usage("m", requests=40, cached=10, paid=0.5, fresh_tokens=900, started=0.0).line(
         ...     100, now=30.0)

@@ -1,7 +1,7 @@
-"""The protocol: what is sent, what comes back, and what a status means. No input or output here.
+"""The protocol: request bodies, parsing of responses, statuses. No network access.
 
-Chat completions and embeddings as the OpenAI API reference describes them, and as vLLM and
-llama.cpp's server speak them; streams are server-sent events (HTML standard, section 9.2).
+Chat completions and embeddings as in the OpenAI API reference, and as vLLM and llama.cpp's server
+implement them; streams are server-sent events (HTML standard, section 9.2).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from data_pipeline.config import Structure, TeacherConfig
 from data_pipeline.teacher.errors import RetryableError
 from data_pipeline.teacher.messages import TeacherRequest
 
-KEY_VERSION = 1  # raised only when equal keys would no longer mean equal questions
+KEY_VERSION = 1  # increased only when equal keys no longer mean equal requests
 MAX_ANSWER_BYTES = 64 << 20
-BYTES_A_TOKEN = 4  # of English text, about; only where a server does not count
-RETRIED = frozenset({408, 409, 425, 429})  # and from 500 on
+BYTES_PER_TOKEN = 4  # of English text; used only if a server does not count
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})  # besides all statuses >= 500
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a server answered. `estimated`: it gave no token counts, so these are estimates."""
+    """An answer of the server. `estimated`: it sent no token counts, so they are estimates."""
 
     text: str
     finish: str
@@ -36,18 +36,19 @@ class Completion:
     estimated: bool = False
 
     def to_bytes(self) -> bytes:
+        """Returns the answer as JSON, for the cache."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return json.dumps(fields).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Completion:
-        """Fields that this version does not know are left aside."""
+        """Returns the answer of `to_bytes`; unknown fields are ignored."""
         fields = json.loads(value)
         return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class Embeddings:
     """Embeddings, float32 [N, D]; they take no completion tokens."""
 
     array: np.ndarray
@@ -56,22 +57,23 @@ class Vectors:
 
 
 def estimate_tokens(text: str) -> int:
-    """
+    """Returns an estimate of the tokens of a text, at 4 bytes per token.
+
     >>> estimate_tokens("Hares are fast.")
     4
     """
-    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN)
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
-def prompt_estimate(messages: list[dict[str, str]]) -> int:
-    """Tokens of a prompt, with four a message for the template around it."""
+def estimate_prompt_tokens(messages: list[dict[str, str]]) -> int:
+    """Returns an estimate of the tokens of a prompt, with four per message for the template."""
     return sum(estimate_tokens(message["content"]) + 4 for message in messages)
 
 
 def identity(config: TeacherConfig) -> dict[str, Any]:
-    """What of a teacher determines its answers: the part that belongs to the address of a stage.
+    """Returns the settings that determine the answers, which are part of a stage's address.
 
-    >>> sorted(identity(Teacher(model="m", concurrency=8)))
+    >>> sorted(identity(TeacherConfig(model="m", concurrency=8)))
     ['extra_body', 'model', 'seed', 'structure', 'temperature', 'top_p']
     """
     return {
@@ -84,11 +86,11 @@ def identity(config: TeacherConfig) -> dict[str, Any]:
     }
 
 
-# ---- what is sent
+# ---- requests
 
 
 def chat_body(config: TeacherConfig, request: TeacherRequest) -> dict[str, Any]:
-    """All that determines the answer to a request, as the server gets it."""
+    """Returns the body of a chat request: everything that determines its answer."""
     body: dict[str, Any] = {
         "model": config.model,
         "messages": [{"role": role, "content": text} for role, text in request.messages],
@@ -106,33 +108,34 @@ def chat_body(config: TeacherConfig, request: TeacherRequest) -> dict[str, Any]:
 
 
 def embedding_body(config: TeacherConfig, texts: str | list[str]) -> dict[str, Any]:
+    """Returns the body of an embeddings request."""
     return {"model": config.model, "input": texts} | config.extra_body
 
 
-def sent(config: TeacherConfig, body: dict[str, Any]) -> dict[str, Any]:
-    """A body as it goes over the wire: chat streams, and fields that are None are left out."""
+def request_body(config: TeacherConfig, body: dict[str, Any]) -> dict[str, Any]:
+    """Returns a body as it is sent: chat is streamed, and fields that are None are removed."""
     if "messages" in body:
         body = {"stream": True, "stream_options": {"include_usage": True}} | body
         body = {config.max_tokens_field if k == "max_tokens" else k: v for k, v in body.items()}
     return {name: value for name, value in body.items() if value is not None}
 
 
-def key(body: dict[str, Any], sample: int = 0) -> bytes:
-    """The 32 bytes under which the answer to a body is kept.
+def cache_key(body: dict[str, Any], sample: int = 0) -> bytes:
+    """Returns the 32 bytes under which the answer to a body is stored.
 
-    The number of the sample counts apart from the seed, which a server may not know.
+    The number of the sample is part of the key besides the seed, which a server may ignore.
     """
     asked = {n: v for n, v in body.items() if n not in ("stream", "stream_options")}
     whole = {"version": KEY_VERSION, "sample": sample, "body": asked}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).digest()
 
 
-# ---- what comes back
+# ---- responses
 
 
 @dataclass(slots=True)
 class Stream:
-    """Puts an answer together from the bytes of a stream, however they are cut up."""
+    """A parser that assembles an answer from the bytes of a stream, however they are divided."""
 
     parts: list[str] = field(default_factory=list)
     finish: str = ""
@@ -141,36 +144,45 @@ class Stream:
     _line: bytes = b""
 
     def feed(self, data: bytes) -> None:
-        """Raises Failure where the stream holds an error of the server, or no JSON."""
+        """Parses more bytes.
+
+        Raises:
+          RetryableError: the stream contains an error of the server, or no JSON.
+        """
         self._size += len(data)
         if self._size > MAX_ANSWER_BYTES:
             raise RetryableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
-            self._take(line.rstrip(b"\r"))
+            self._read_line(line.rstrip(b"\r"))
 
     @property
     def text(self) -> str:
+        """The text received so far."""
         return "".join(self.parts)
 
     def answer(self, prompt_tokens: int) -> Completion:
-        """The answer, once the stream has ended. Raises Failure if it is not all there.
+        """Returns the answer, once the stream has ended.
 
         Args:
           prompt_tokens: an estimate, for a server that does not count.
+
+        Raises:
+          RetryableError: the answer is incomplete.
         """
-        self.feed(b"\n")  # a last line need not end in one
+        self.feed(b"\n")  # the last line may lack a newline
         if not self.finish:
             raise RetryableError("the stream ended before the answer did", received=self.text)
         return _answer(self.text, self.finish, self.usage, prompt_tokens)
 
-    def _take(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
+        """Parses one line of the stream."""
         name, _, data = line.partition(b":")
         data = data.strip()
         if name == b"error":
-            raise failure_of(200, data)
+            raise retryable_error(200, data)
         if name != b"data" or not data or data == b"[DONE]":
-            return  # comments keep a connection alive; events have no other fields for us
+            return  # comments keep the connection alive; other fields are not used
         try:
             value = _loads(data)
         except ValueError:
@@ -178,7 +190,7 @@ class Stream:
                 f"no JSON in the stream: {quoted(data)}", received=self.text
             ) from None
         if not isinstance(value, dict) or "error" in value:
-            raise failure_of(200, data)
+            raise retryable_error(200, data)
         if value.get("usage"):
             self.usage = value["usage"]
         choice = _choice(value)
@@ -187,8 +199,12 @@ class Stream:
             self.finish = str(choice.get("finish_reason") or self.finish)
 
 
-def whole_answer(data: bytes, prompt_tokens: int) -> Completion:
-    """The answer of a server that does not stream. Raises Failure."""
+def parse_completion(data: bytes, prompt_tokens: int) -> Completion:
+    """Returns the answer of a server that does not stream.
+
+    Raises:
+      RetryableError: the answer is incomplete, or not JSON.
+    """
     value = _object(data)
     choice = _choice(value)
     if choice is None or not choice.get("finish_reason"):
@@ -197,10 +213,16 @@ def whole_answer(data: bytes, prompt_tokens: int) -> Completion:
     return _answer(text, str(choice["finish_reason"]), value.get("usage"), prompt_tokens)
 
 
-def vectors(data: bytes, count: int, prompt_tokens: int) -> Vectors:
-    """What an embeddings endpoint answered to `count` texts.
+def parse_embeddings(data: bytes, count: int, prompt_tokens: int) -> Embeddings:
+    """Returns the response of an embeddings endpoint to `count` texts.
 
-    Raises Failure where it is not `count` vectors of one length with finite numbers.
+    Args:
+      data: the body of the response.
+      count: number of texts.
+      prompt_tokens: an estimate, for a server that does not count.
+
+    Raises:
+      RetryableError: it is not `count` vectors of one length with finite numbers.
     """
     value = _object(data)
     try:
@@ -214,11 +236,11 @@ def vectors(data: bytes, count: int, prompt_tokens: int) -> Vectors:
         raise RetryableError(f"not {count} vectors of finite numbers: {quoted(data)}")
     usage = value.get("usage")
     counted = _count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
-    return Vectors(array, prompt_tokens if counted is None else counted)
+    return Embeddings(array, prompt_tokens if counted is None else counted)
 
 
 def model_names(data: bytes) -> list[str]:
-    """What GET /models lists; empty where it lists nothing that we know."""
+    """Returns the models that GET /models lists; [] if the response has another form."""
     try:
         return sorted({str(row["id"]) for row in _loads(data)["data"]})
     except (ValueError, KeyError, TypeError):
@@ -226,7 +248,7 @@ def model_names(data: bytes) -> list[str]:
 
 
 def _loads(data: bytes) -> Any:
-    """Raises ValueError, for JSON that is nested too deeply as well."""
+    """Parses JSON; raises ValueError also for JSON that is nested too deeply."""
     try:
         return json.loads(data)
     except RecursionError:
@@ -234,17 +256,18 @@ def _loads(data: bytes) -> Any:
 
 
 def _object(data: bytes) -> dict[str, Any]:
+    """Parses a JSON object; raises RetryableError."""
     try:
         value = _loads(data)
     except ValueError:
         raise RetryableError(f"no JSON: {quoted(data)}") from None
     if not isinstance(value, dict) or "error" in value:
-        raise failure_of(200, data)
+        raise retryable_error(200, data)
     return value
 
 
 def _choice(value: dict[str, Any]) -> dict[str, Any] | None:
-    """The one choice of an event or answer; the event with the token counts has none."""
+    """Returns the choice of an event or answer; None for the event with token counts."""
     choices = value.get("choices")
     if not choices:
         return None
@@ -254,7 +277,7 @@ def _choice(value: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _content(message: Any) -> str:
-    """The text of a message, or of a piece of one: a string, or parts of which some are text."""
+    """Returns the text of a message or delta, whose content is a string or a list of parts."""
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -265,6 +288,7 @@ def _content(message: Any) -> str:
 
 
 def _answer(text: str, finish: str, usage: Any, prompt_tokens: int) -> Completion:
+    """Returns the answer, with estimates if the server sent no token counts."""
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = (_count(counts.get(f"{kind}_tokens")) for kind in ("prompt", "completion"))
     if prompt is None or completion is None:
@@ -273,20 +297,21 @@ def _answer(text: str, finish: str, usage: Any, prompt_tokens: int) -> Completio
 
 
 def _count(value: Any) -> int | None:
+    """Returns a token count, or None if it is not one."""
     return value if type(value) is int and value >= 0 else None
 
 
-# ---- what a status means
+# ---- statuses and errors
 
 
 def quoted(data: bytes, length: int = 200) -> str:
-    """The first characters of what a server sent, on one line."""
+    """Returns the first characters of a response, on one line."""
     text = " ".join(data[: 4 * length].decode("utf-8", "replace").split())
     return repr(text[:length] + ("..." if len(text) > length else ""))
 
 
-def said(data: bytes) -> str:
-    """The message in a server's error, or its first characters."""
+def server_message(data: bytes) -> str:
+    """Returns the message in a server's error, or its first characters."""
     try:
         error = _loads(data)["error"]
         message = error["message"] if isinstance(error, dict) else error
@@ -295,23 +320,23 @@ def said(data: bytes) -> str:
     return quoted(message.encode("utf-8", "replace") if isinstance(message, str) else data, 300)
 
 
-def failure_of(status: int, data: bytes, wait_s: float = 0.0) -> RetryableError:
-    """A failure that may be repeated, with what the server said of it."""
-    return RetryableError(f"HTTP {status}: {said(data)}", wait_s=wait_s)
+def retryable_error(status: int, data: bytes, wait_s: float = 0.0) -> RetryableError:
+    """Returns an error that can be retried, with the message of the server."""
+    return RetryableError(f"HTTP {status}: {server_message(data)}", wait_s=wait_s)
 
 
-def is_repeated(status: int) -> bool:
-    """Whether a request with this status may be asked again."""
-    return status in RETRIED or status >= 500
+def is_retryable(status: int) -> bool:
+    """Returns whether a request with this status can be retried."""
+    return status in RETRYABLE_STATUSES or status >= 500
 
 
 def is_out_of_credit(status: int, data: bytes) -> bool:
-    """Payment required; OpenAI says so with the status of a rate limit."""
+    """Returns whether payment is required; OpenAI uses the status of a rate limit for it."""
     return status == 402 or (status == 429 and b"insufficient_quota" in data)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:
-    """Seconds that a server asks us to wait: a number or a date (RFC 9110, section 10.2.3).
+    """Returns the pause that a server requests, in seconds: a number or a date (RFC 9110, 10.2.3).
 
     >>> retry_after({"Retry-After": "2.5"}, now=0.0)
     2.5

@@ -1,4 +1,4 @@
-"""Commits answers while others are asked for: all that have come since the last commit at once."""
+"""Commits answers to the cache, all that arrived since the last commit at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Values = dict[bytes, bytes]
 
 @dataclass(slots=True)
 class Writer:
-    """Lives in one event loop; a commit waits for the disk in another thread."""
+    """A writer in one event loop; a commit waits for the disk in another thread."""
 
     cache: TeacherCache
     model: str
@@ -22,14 +22,17 @@ class Writer:
     _task: asyncio.Task[None] | None = None
 
     async def keep(self, values: Values, prompt_tokens: int, completion_tokens: int) -> Values:
-        """Returns, once they are on disk, what is kept under these keys. Raises what Cache does."""
+        """Waits until values are on disk, and returns what is stored under their keys.
+
+        Raises what `TeacherCache.put` raises.
+        """
         future: asyncio.Future[Values] = asyncio.get_running_loop().create_future()
         self._waiting.append((values, future))
         self.spend(prompt_tokens, completion_tokens)
         return await future
 
     def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Tokens that led to no answer; committed with the next ones."""
+        """Adds tokens that led to no answer; they are committed with the next answers."""
         self._prompt_tokens += prompt_tokens
         self._completion_tokens += completion_tokens
         if self._task is None or self._task.done():
@@ -41,6 +44,7 @@ class Writer:
             await self._task
 
     async def _commit(self) -> None:
+        """Commits batches until nothing is waiting."""
         while self._waiting or self._prompt_tokens or self._completion_tokens:
             batch, self._waiting = self._waiting, []
             prompt, self._prompt_tokens = self._prompt_tokens, 0

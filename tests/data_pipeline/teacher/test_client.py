@@ -123,7 +123,7 @@ def test_after_kill_9_only_what_was_not_answered_is_asked(
     assert process.returncode == -signal.SIGKILL
 
     requests = list(prompts(count))
-    keys = {wire.key(wire.chat_body(config, r)): r.messages[0][1] for r in requests}
+    keys = {wire.cache_key(wire.chat_body(config, r)): r.messages[0][1] for r in requests}
     with TeacherCache(cache) as opened:
         kept = {keys[key] for key in opened.get(list(keys))}
     assert {f"prompt {reply[1:]}" for reply in replied} <= kept

@@ -47,7 +47,7 @@ def test_places_go_to_the_earliest_and_none_is_lost(count: int, given_up: list[b
 
     async def one(places: PriorityLimiter, order: int) -> None:
         nonlocal most, now
-        async with places.place(order):
+        async with places.slot(order):
             now += 1
             most = max(most, now)
             served.append(order)
@@ -69,11 +69,11 @@ def test_places_go_to_the_earliest_and_none_is_lost(count: int, given_up: list[b
         opened.set()
         await asyncio.gather(*first, *tasks, return_exceptions=True)
         for k in range(count):  # all places are free again
-            async with places.place(k):
+            async with places.slot(k):
                 pass
         async with contextlib.AsyncExitStack() as stack:
             for k in range(count):
-                await asyncio.wait_for(stack.enter_async_context(places.place(k)), 5)
+                await asyncio.wait_for(stack.enter_async_context(places.slot(k)), 5)
 
     asyncio.run(run())
     assert most <= count
@@ -106,7 +106,7 @@ def test_a_budget_is_never_exceeded_and_stops_only_when_it_must(
 
     async def one(worst: int, share: float) -> None:
         try:
-            async with budget.holding(0, worst):
+            async with budget.reserving(0, worst):
                 await asyncio.sleep(0)
                 budget.spend(0, int(worst * share))
                 assert budget.spent <= limit
@@ -126,7 +126,7 @@ def test_without_max_cost_nothing_is_refused() -> None:
     budget = Budget(0.0, 1e6, 1e6, spent=1e9)
 
     async def run() -> None:
-        async with budget.holding(10**9, 10**9):
+        async with budget.reserving(10**9, 10**9):
             budget.spend(1, 1)
 
     asyncio.run(run())

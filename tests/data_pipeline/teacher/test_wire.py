@@ -73,13 +73,13 @@ def test_any_bytes_are_an_answer_or_a_failure(data: bytes) -> None:
     for judge in (
         lambda: read(data, []),
         lambda: read(b"data: " + data, []),
-        lambda: wire.whole_answer(data, 1),
-        lambda: wire.vectors(data, 1, 1),
+        lambda: wire.parse_completion(data, 1),
+        lambda: wire.parse_embeddings(data, 1, 1),
     ):
         with pytest.raises(RetryableError):
             judge()
     assert wire.model_names(data) == []
-    assert "\n" not in wire.said(data)
+    assert "\n" not in wire.server_message(data)
 
 
 ODD = [
@@ -103,7 +103,7 @@ ODD = [
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_json_that_is_no_answer_is_a_failure(odd: str) -> None:
     with pytest.raises(RetryableError):
-        wire.whole_answer(odd.encode(), 1)
+        wire.parse_completion(odd.encode(), 1)
     with pytest.raises(RetryableError):
         read(f"data: {odd}\n\ndata: [DONE]\n\n".encode(), [])
     with pytest.raises(RetryableError):
@@ -138,7 +138,7 @@ def test_an_answer_without_stream_and_in_parts() -> None:
             "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 1},
         }
-        assert wire.whole_answer(json.dumps(value).encode(), 9) == Completion(text, "stop", 5, 1)
+        assert wire.parse_completion(json.dumps(value).encode(), 9) == Completion(text, "stop", 5, 1)
 
 
 def test_a_cached_answer_is_read_whatever_fields_were_added_since() -> None:
@@ -152,7 +152,7 @@ def test_a_cached_answer_is_read_whatever_fields_were_added_since() -> None:
 
 
 def key(config: TeacherConfig = CONFIG, request: TeacherRequest = REQUEST) -> bytes:
-    return wire.key(wire.chat_body(config, request), request.sample)
+    return wire.cache_key(wire.chat_body(config, request), request.sample)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_is_sent() -> None:
     config = replace(
         CONFIG, max_tokens_field="max_completion_tokens", extra_body={"top_p": None, "min_p": 0.1}
     )
-    assert wire.sent(config, wire.chat_body(config, replace(REQUEST, sample=2))) == {
+    assert wire.request_body(config, wire.chat_body(config, replace(REQUEST, sample=2))) == {
         "model": "m",
         "messages": [
             {"role": "system", "content": "Be brief."},
@@ -251,12 +251,12 @@ def test_what_is_sent() -> None:
     loose = replace(CONFIG, structure=Structure.JSON_OBJECT)
     assert wire.chat_body(loose, REQUEST)["response_format"] == {"type": "json_object"}
     assert "response_format" not in wire.chat_body(CONFIG, replace(REQUEST, schema=None))
-    assert wire.sent(CONFIG, wire.embedding_body(CONFIG, ["a"])) == {"model": "m", "input": ["a"]}
+    assert wire.request_body(CONFIG, wire.embedding_body(CONFIG, ["a"])) == {"model": "m", "input": ["a"]}
 
 
 def test_vectors_come_back_in_the_order_of_the_texts() -> None:
     rows = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}]
-    found = wire.vectors(json.dumps({"data": rows}).encode(), 2, 9)
+    found = wire.parse_embeddings(json.dumps({"data": rows}).encode(), 2, 9)
     np.testing.assert_array_equal(found.array, np.array([[1, 2], [3, 4]], np.float32))
     assert found.array.dtype == np.float32
     assert found.prompt_tokens == 9
@@ -276,7 +276,7 @@ def test_vectors_come_back_in_the_order_of_the_texts() -> None:
 )
 def test_vectors_that_are_not_all_there_are_a_failure(rows: list[dict[str, Any]]) -> None:
     with pytest.raises(RetryableError, match="not 2 vectors"):
-        wire.vectors(json.dumps({"data": rows}).encode(), 2, 9)
+        wire.parse_embeddings(json.dumps({"data": rows}).encode(), 2, 9)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_retry_after(headers: dict[str, str], seconds: float) -> None:
 
 
 def test_which_statuses_are_asked_again() -> None:
-    again = {status for status in range(300, 600) if wire.is_repeated(status)}
+    again = {status for status in range(300, 600) if wire.is_retryable(status)}
     assert again == {408, 409, 425, 429, *range(500, 600)}
     assert wire.is_out_of_credit(402, b"")
     assert wire.is_out_of_credit(429, b'{"error": {"code": "insufficient_quota"}}')
