@@ -280,7 +280,7 @@ class Connection:
             ) as error:
                 raise TeacherError(
                     f"no server answers at {url}: {self._without_key(describe_error(error))}. "
-                    f"Start one (for example `vllm serve {self._config.model}`, or llama.cpp's `llama-server`), "
+                    f"Start one (such as `vllm serve {self._config.model}`, or llama.cpp's `llama-server`), "
                     "or set teacher.base_url to its address."
                 ) from None
             except (aiohttp.ClientError, TimeoutError):

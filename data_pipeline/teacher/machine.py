@@ -42,8 +42,8 @@ def claim(folder: Path, machine: str = "") -> IO[str]:
         if (found := file.read()) != machine:
             raise LockedByOtherMachineError(
                 f"{folder} is in use by the machine {found!r}, this is {machine!r}: one machine "
-                "at a time may use it. Wait until the other one has finished, or set teacher.cache to "
-                "another folder."
+                "at a time may use it. Wait until the other one has finished, or set teacher.cache "
+                "to another folder."
             )
     except BaseException:
         file.close()
