@@ -335,7 +335,11 @@ def test_a_server_that_answers_nobody_stops_the_run(
         ),
         ({"key": "right"}, {"api_key_variable": "WRONG"}, r"valid key into the .* variable WRONG"),
         ({}, {"api_key_variable": "UNSET"}, r"'UNSET': this environment variable is not set"),
-        ({}, {"api_key_variable": "ODD"}, r"variable ODD contains characters that are not valid in a key"),
+        (
+            {},
+            {"api_key_variable": "ODD"},
+            r"variable ODD contains characters that are not valid in a key",
+        ),
         ({"status": 402, "error": "add credit"}, {}, r"requires payment: 'add credit'"),
         ({"status": 429, "error": "insufficient_quota"}, {}, r"requires payment"),
         ({"status": 302}, {}, r"HTTP 302; expected an OpenAI-compatible server"),

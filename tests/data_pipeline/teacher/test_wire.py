@@ -138,7 +138,9 @@ def test_an_answer_without_stream_and_in_parts() -> None:
             "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 1},
         }
-        assert wire.parse_completion(json.dumps(value).encode(), 9) == Completion(text, "stop", 5, 1)
+        assert wire.parse_completion(json.dumps(value).encode(), 9) == Completion(
+            text, "stop", 5, 1
+        )
 
 
 def test_a_cached_answer_is_read_whatever_fields_were_added_since() -> None:
@@ -251,7 +253,10 @@ def test_what_is_sent() -> None:
     loose = replace(CONFIG, structure=Structure.JSON_OBJECT)
     assert wire.chat_body(loose, REQUEST)["response_format"] == {"type": "json_object"}
     assert "response_format" not in wire.chat_body(CONFIG, replace(REQUEST, schema=None))
-    assert wire.request_body(CONFIG, wire.embedding_body(CONFIG, ["a"])) == {"model": "m", "input": ["a"]}
+    assert wire.request_body(CONFIG, wire.embedding_body(CONFIG, ["a"])) == {
+        "model": "m",
+        "input": ["a"],
+    }
 
 
 def test_vectors_come_back_in_the_order_of_the_texts() -> None:
