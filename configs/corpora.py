@@ -1,10 +1,11 @@
-"""Any folder of text through the whole pipeline.
+"""The whole pipeline on a folder of text of your own: curation, training, evaluation, report.
 
     python main.py --config=configs/corpora.py:DIR --workdir=runs/mine
 
-DIR holds .jsonl, .json, .parquet, .txt, .md or .html, plain or as .gz or .zst. Each file or folder
-in it is a source, unless rows say their own `source`. Instruction data as D3, benchmarks to keep
-out (a folder for each, in it SPLIT.jsonl), and other field names:
+DIR contains .jsonl, .json, .parquet, .txt, .md or .html files, plain, .gz or .zst. Each file or
+folder in DIR is a source, unless the rows of a file name their own `source`. Further flags add
+instruction data as tier D3 and benchmarks to decontaminate against (one folder per benchmark, with
+files SPLIT.jsonl), and change the fields and files that are read:
 
     '--config.data.sources[1].path=TASKS' --config.data.decontamination.folder=BENCHMARKS
     "--config.data.sources[0].text_fields=('title', 'body')"
@@ -21,7 +22,11 @@ from data_pipeline.config import Source, Tier
 
 
 def get_config(folder: str = "") -> Experiment:
-    """Returns the experiment for a folder of text."""
+    """Returns the experiment for a folder of text.
+
+    Raises:
+      ValueError: `folder` is not a folder.
+    """
     if not folder or not Path(folder).is_dir():
         raise ValueError(f"configs/corpora.py:DIR needs a folder, got {folder or 'nothing'!r}")
     config = quickstart.get_config()

@@ -1,20 +1,22 @@
-"""The paper's whole data recipe: D1, D2 and D3 with their weights, decontaminated, as two mixtures.
+r"""The complete data recipe of the paper: tiers D1, D2 and D3 with their weights, as two mixtures.
 
-    python main.py --config=configs/curate_hare.py:DIR --workdir=runs/hare \\
-        --config.data.synthesis.teacher.base_url=http://HOST:8000/v1 \\
+    python main.py --config=configs/curate_hare.py:DIR --workdir=runs/hare \
+        --config.data.synthesis.teacher.base_url=http://HOST:8000/v1 \
         --config.data.restructuring.teacher.base_url=http://OTHER:8000/v1
 
-DIR holds a folder for each source, DIR/c4, DIR/arxiv and so on, of .jsonl, .parquet or .txt files,
-plain, .gz or .zst; and DIR/benchmarks/mmlu and the others, in each SPLIT.jsonl. Two sources are
-read from the Hugging Face hub where DIR has no folder of their name (extra `hub`). What is not
-there is listed before any work starts, with how to get it. To go on without it, or without a
-teacher, so that the others take the weights over:
+DIR contains one folder per source (DIR/c4, DIR/arxiv, ...) with .jsonl, .parquet or .txt files,
+plain, .gz or .zst, and one folder per benchmark (DIR/benchmarks/mmlu, ...) with files SPLIT.jsonl.
+Two sources are read from the Hugging Face hub if DIR has no folder of their name (extra `hub`).
+
+Before any work starts, one error lists all missing sources, each with the way to obtain it, all
+missing benchmarks and all teachers without an address. To continue without the missing sources, or
+without teachers, so that the remaining sources take over their weights:
 
     --config.data.allow_missing=True
     --config.data.synthesis.enabled=False --config.data.restructuring.enabled=False
 
-Weights are those of Tables 3 to 5 (arXiv 2406.11410), in percent of stage 2; stage 1 is D1 alone.
-Each source has a license of its own, and some are no longer offered by those who made them.
+The weights are those of Tables 3 to 5 (arXiv 2406.11410), in percent of stage 2. Stage 1 uses D1
+only. Each source has a license of its own, and some are no longer offered by their publishers.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ from data_pipeline.config import (
     Tier,
 )
 
-# Of two copies of a text the source that stands first keeps its own. "math problems" is math in
-# Table 3: short exercises, which the cleaning rules for long texts would throw away.
-D1 = {  # name: (category, per cent of stage 2)
+# Name -> (category, percent of stage 2). Of two copies of a text, the one of the earlier source is
+# kept. The category "math problems" is math in Table 3: short exercises, which the cleaning rules
+# for long texts would drop.
+D1 = {
     "wiki": ("wiki", 7.78),
     "arxiv": ("arxiv", 1.42),
     "pubmed": ("references", 0.65),
@@ -66,14 +69,15 @@ D2 = {"cosmopedia": ("textbooks", 5.93)}
 SFT = ("openhermes", "auto_cot", "dolly", "other_sft")  # Table 5 has one weight for all of them
 
 RED_PAJAMA = "togethercomputer/RedPajama-Data-1T on the hub lists the files of its part"
-PILE = "the component of The Pile (EleutherAI; its first host no longer offers it)"
+PILE = "the component of The Pile (EleutherAI; its original host no longer offers it)"
+# Source -> how to obtain it, and its license.
 OBTAIN = {
     "wiki": f"{RED_PAJAMA} wikipedia. CC BY-SA 3.0",
     "arxiv": f"{RED_PAJAMA} arxiv. Each paper has its own license",
     "pubmed": f"{PILE} PubMed Abstracts. Terms of the National Library of Medicine",
     "s2orc": "the API of Semantic Scholar (with a key), or its cleaned form allenai/peS2o. ODC-By",
     "philpapers": f"{PILE} PhilPapers. Each paper has its own license",
-    "book": f"{RED_PAJAMA} book, withdrawn for copyright: another collection has to stand in",
+    "book": f"{RED_PAJAMA} book, withdrawn for copyright; use another collection of books",
     "pg19": "google-deepmind/pg19, .txt files. Apache-2.0; the books are in the public domain (US)",
     "stackexchange": f"{RED_PAJAMA} stackexchange. CC BY-SA",
     "hackernews": f"{PILE} HackerNews. The comments are their authors'",
@@ -91,15 +95,16 @@ OBTAIN = {
     "openhermes": "teknium/OpenHermes-2.5 on the hub, openhermes2_5.json. Terms of many sets",
     "auto_cot": "amazon-science/auto-cot: question, rationale and answer. Apache-2.0",
     "dolly": "databricks/databricks-dolly-15k on the hub. CC BY-SA 3.0",
-    "other_sft": "other instruction data (python -m benchmarks.formats shows what is understood)",
+    "other_sft": "other instruction data (python -m benchmarks.formats lists the known formats)",
 }
-FIELDS = {"orca_math": ("question", "answer"), "the_stack": ("content",)}  # else "text"
+FIELDS = {"orca_math": ("question", "answer"), "the_stack": ("content",)}  # others have "text"
 HUB = {
     "orca_math": "microsoft/orca-math-word-problems-200k",
     "openwebmath": "open-web-math/open-web-math",
 }
 
-OWN_D2 = 7.7  # shared by the categories of Table 4
+# Weights of Tables 3 and 5 in percent of stage 2.
+SYNTHETIC_D2 = 7.7  # divided among the categories of Table 4
 RESTRUCTURED = 23.5
 OPEN_SFT = 16.37
 STAGES = {"stage1": 52e9, "stage2": 548e9}  # tokens
@@ -112,7 +117,7 @@ BENCHMARKS = (
     "hellaswag",
     "gsm8k",
 )
-# Table 3's categories; those that are not here are prose.
+# Cleaning profiles of the categories of Table 3; all others are prose.
 PROFILES = {
     "code": CleaningProfile.CODE,
     "arxiv": CleaningProfile.MARKUP,
@@ -127,11 +132,16 @@ PROFILES = {
 
 
 def get_config(folder: str = "") -> Experiment:
+    """Returns the experiment for a folder of sources.
+
+    Raises:
+      ValueError: no folder is named.
+    """
     if not folder:
-        raise ValueError("configs/curate_hare.py:DIR needs the folder of the sources")
+        raise ValueError("configs/curate_hare.py:DIR needs the folder of the sources, got nothing")
     synthesis = Synthesis(
         enabled=True,
-        documents=20_000_000,  # of about 1400 tokens: Table 4's 28 B
+        documents=20_000_000,  # of about 1400 tokens: the 28 B tokens of Table 4
         teacher=TeacherConfig(model="mistralai/Mixtral-8x7B-Instruct-v0.1"),
     )
     synthesis.categories["math problems"] = "math"
@@ -150,7 +160,7 @@ def get_config(folder: str = "") -> Experiment:
             cleaning=Cleaning(profiles=dict(PROFILES)),
             decontamination=Decontamination(
                 benchmarks=[Benchmark(name, f"{folder}/benchmarks/{name}") for name in BENCHMARKS],
-                # The paper: 10 to 15 for D2, 4 to 8 for D3, nothing said of D1.
+                # The paper uses 10 to 15 for D2 and 4 to 8 for D3, and does not mention D1.
                 ngram_words={"D1": 13, "D2": 13, "D3": 8},
             ),
             synthesis=synthesis,
@@ -167,7 +177,15 @@ def get_config(folder: str = "") -> Experiment:
 
 
 def source(name: str, category: str, tier: Tier, folder: str) -> Source:
-    made = Source(
+    """Returns a source of DIR, or of the Hugging Face hub if DIR has no folder of its name.
+
+    Args:
+      name: its name, also that of its folder.
+      category: its category, which selects cleaning profile and synthesis prompts.
+      tier: its tier.
+      folder: DIR, a folder or an address in an object store.
+    """
+    result = Source(
         name,
         category,
         tier,
@@ -175,23 +193,28 @@ def source(name: str, category: str, tier: Tier, folder: str) -> Source:
         text_fields=FIELDS.get(name, ("text",)),
         obtain=f"To get it: {OBTAIN[name]}",
     )
-    if name in HUB and "://" not in folder and not Path(made.path).exists():
-        made.reader, made.path, made.streaming = Reader.HUGGING_FACE, HUB[name], True
-    return made
+    if name in HUB and "://" not in folder and not Path(result.path).exists():
+        result.reader, result.path, result.streaming = Reader.HUGGING_FACE, HUB[name], True
+    return result
 
 
 def weights_of_d1() -> dict[str, float]:
-    """Table 3: 46.50 in all."""
+    """Returns the weights of Table 3, 46.50 in total."""
     return {name: weight for name, (_, weight) in D1.items()}
 
 
 def weights_of_d2(synthesis: Synthesis) -> dict[str, float]:
-    """Table 4: the tokens of each category, as their share of the weight; 13.63 in all."""
+    """Returns the weights of D2, 13.63 in total, divided by the tokens of Table 4's categories."""
     total = sum(synthesis.weights.values())
-    own = {f"{synthesis.source}_{c}": OWN_D2 * t / total for c, t in synthesis.weights.items()}
+    own = {
+        f"{synthesis.source}_{c}": SYNTHETIC_D2 * t / total for c, t in synthesis.weights.items()
+    }
     return own | {name: weight for name, (_, weight) in D2.items()}
 
 
 def weights_of_d3(restructuring: Restructuring) -> dict[str, float]:
-    """Table 5: 39.87 in all. Open SFT is what else there is of the tier."""
+    """Returns the weights of Table 5, 39.87 in total.
+
+    The weight of tier D3 is divided among its other sources, the open instruction data.
+    """
     return {restructuring.source: RESTRUCTURED, Tier.D3.value: OPEN_SFT}

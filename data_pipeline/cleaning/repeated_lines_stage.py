@@ -1,4 +1,4 @@
-"""Lines of each shard, counted over all of them: which lines of a source are boilerplate."""
+"""The stages "lines" and "repeated_lines": find the boilerplate lines of each source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data_pipeline.storage.document import Document
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """The settings of a worker that counts lines: `profiles` maps categories to rules."""
+    """The settings of a task that counts lines; `profiles` maps categories to cleaning profiles."""
 
     repeated_lines: RepeatedLines
     profiles: dict[str, CleaningProfile]
@@ -28,15 +28,15 @@ class LineSettings:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """The smallest number of documents that makes a line boilerplate, by source."""
+    """The minimum number of documents from which on a line is repeated, by source."""
 
     min_documents: dict[str, int]
 
 
 def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Directory | None:
-    """Which lines many documents of one source have; None where that is switched off.
+    """Finds the lines that many documents of a source share; returns None if this is disabled.
 
-    Lines of each shard are counted, then summed in partitions of the hash space.
+    The lines of each shard are counted, then the counts are added in partitions of the hash space.
     """
     config = recipe.repeated_lines
     if not config.enabled:
@@ -46,7 +46,7 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
             f"repeated_lines.partitions: got {config.partitions}, expected 1 (one worker counts "
             f"all lines) or more"
         )
-    # Which profile a category has is a setting of cleaning, and the only one that matters here.
+    # The profiles of categories are the only settings of cleaning that matter here.
     settings = LineSettings(config, recipe.cleaning.profiles)
     counted = runner.stage(
         "lines",
@@ -78,17 +78,20 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
 
 
 def count_shard(task: Task[LineSettings, None]) -> Ledger:
-    """A file of counts for each partition; `extra`: the documents of each source that count."""
+    """Counts the lines of a shard, and writes one file of counts per partition.
+
+    `extra` of the ledger has the number of counted documents of each source.
+    """
     config = task.settings.repeated_lines
     documents: Counter[str] = Counter()
 
-    def counted() -> Iterator[tuple[str, str]]:
+    def texts() -> Iterator[tuple[str, str]]:
         for document in documents_of(task):
-            if applies(document, config, task.settings.profiles):
+            if uses_repeated_lines(document, config, task.settings.profiles):
                 documents[document.source] += 1
                 yield document.text, document.source
 
-    counts = repeated_lines.LineCounts.from_documents(counted())
+    counts = repeated_lines.LineCounts.from_documents(texts())
     ledger = new_ledger(task)
     for number in range(config.partitions):
         name = f"shards/{task.shard}.{number:05d}.npz"
@@ -99,37 +102,45 @@ def count_shard(task: Task[LineSettings, None]) -> Ledger:
     return ledger
 
 
-def applies(
+def uses_repeated_lines(
     document: Document, config: RepeatedLines, profiles: dict[str, CleaningProfile]
 ) -> bool:
+    """Returns whether repeated lines are counted in, and removed from, a document.
+
+    Args:
+      document: the document.
+      config: has the profiles to which the removal applies.
+      profiles: category -> profile.
+    """
     return profiles.get(document.category, CleaningProfile.PROSE) in config.profiles
 
 
 def merge_partition(task: Task[MergeSettings, None]) -> Ledger:
-    """{source: {hash: documents}} of the repeated lines in one partition, as JSON."""
-    found = repeated_lines.merge(_counts_in(task.inputs), task.settings.min_documents)
+    """Writes the repeated lines of a partition as JSON: {source: {line hash: documents}}."""
+    repeated = repeated_lines.merge(_load_counts(task.inputs), task.settings.min_documents)
     ledger = new_ledger(task)
-    text = json.dumps({source: table for source, table in found.items() if table})
+    text = json.dumps({source: table for source, table in repeated.items() if table})
     add_file(ledger, task.out, f"shards/{task.shard}.json", text)
-    ledger.extra = {"lines": {source: len(table) for source, table in found.items() if table}}
+    ledger.extra = {"lines": {source: len(table) for source, table in repeated.items() if table}}
     ledger.write(task.out)
     return ledger
 
 
-def _counts_in(files: Iterable[ShardFile]) -> Iterator[repeated_lines.LineCounts]:
+def _load_counts(files: Iterable[ShardFile]) -> Iterator[repeated_lines.LineCounts]:
+    """Yields the counts in each file."""
     for file in files:
         with file.verified() as path:
             yield repeated_lines.LineCounts.load(path)
 
 
 @cache
-def load(files: tuple[ShardFile, ...]) -> dict[str, dict[int, int]]:
-    """Source -> line hash -> documents; read once in a process."""
+def load_repeated_lines(files: tuple[ShardFile, ...]) -> dict[str, dict[int, int]]:
+    """Returns source -> line hash -> number of documents; read once per process."""
     repeated: dict[str, dict[int, int]] = {}
     for file in files:
         with file.verified() as path:
             tables = json.loads(path.read_text())
         for source, table in tables.items():
-            found = repeated.setdefault(source, {})
-            found.update((int(key), count) for key, count in table.items())
+            merged = repeated.setdefault(source, {})
+            merged.update((int(key), count) for key, count in table.items())
     return repeated

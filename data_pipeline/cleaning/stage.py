@@ -1,11 +1,11 @@
-"""Boilerplate goes, then the rules of cleaning/rules.py, a document at a time."""
+"""The stage "clean": removes repeated lines, then applies the cleaning rules to each document."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from data_pipeline.cleaning import repeated_lines, rules
-from data_pipeline.cleaning.repeated_lines_stage import applies, load
+from data_pipeline.cleaning.repeated_lines_stage import load_repeated_lines, uses_repeated_lines
 from data_pipeline.config import Cleaning, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner
@@ -13,12 +13,12 @@ from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
 
-EXAMPLES = 20  # removed lines of each source that a shard's ledger names: the most frequent ones
+MAX_EXAMPLES = 20  # of removed lines of each source in a shard's ledger: the most frequent ones
 
 
 @dataclass(frozen=True, slots=True)
 class CleanSettings:
-    """The settings of a worker that cleans."""
+    """The settings of a task that cleans a shard."""
 
     cleaning: Cleaning
     repeated_lines: RepeatedLines
@@ -26,7 +26,7 @@ class CleanSettings:
 
 @dataclass(frozen=True, slots=True)
 class CleanInputs:
-    """The files that a worker reads besides its shard: tables of boilerplate lines."""
+    """The files that a task reads besides its shard: tables of boilerplate lines."""
 
     repeated_lines: tuple[ShardFile, ...] = ()
 
@@ -34,9 +34,13 @@ class CleanInputs:
 def clean(
     recipe: Recipe, runner: Runner, before: Directory, repeated: Directory | None = None
 ) -> Directory:
-    """The rules of cleaning, a document at a time.
+    """Runs the stage "clean".
 
-    `repeated`: which lines are boilerplate (cleaning/repeated_lines_stage.py); None takes none out.
+    Args:
+      recipe: the recipe.
+      runner: runs the stage.
+      before: the documents.
+      repeated: the stage "repeated_lines"; None to remove no lines.
     """
     settings = CleanSettings(recipe.cleaning, recipe.repeated_lines)
     side = CleanInputs(tuple(repeated.files()) if repeated is not None else ())
@@ -50,33 +54,40 @@ def clean(
 
 
 def clean_shard(task: Task[CleanSettings, CleanInputs]) -> Ledger:
-    """Lines that were taken out are counted in `changed`; `extra` names the most frequent ones."""
+    """Cleans the documents of a shard.
+
+    The ledger counts removed lines and replacements in `changed`, and lists the most frequent
+    removed lines in `extra`.
+    """
     cleaning = task.settings.cleaning
-    repeated = load(task.side.repeated_lines)
-    decide_one = rules.build(cleaning)
-    gone: dict[str, dict[str, int]] = {}  # source -> line -> documents of all shards that have it
+    repeated = load_repeated_lines(task.side.repeated_lines)
+    clean_document = rules.build(cleaning)
+    # source -> removed line -> number of documents that contain it, in all shards
+    removed: dict[str, dict[str, int]] = {}
     with ShardOutput(task, "clean") as output:
         for document in documents_of(task):
             output.count_input(document)
             table = repeated.get(document.source)
-            if table and applies(document, task.settings.repeated_lines, cleaning.profiles):
+            if table and uses_repeated_lines(
+                document, task.settings.repeated_lines, cleaning.profiles
+            ):
                 text, lines = repeated_lines.remove_repeated_lines(
                     document.text, table, document.source
                 )
                 if lines:
                     document = replace(document, text=text)
                     output.ledger.of(document.source).changed["repeated_line"] += len(lines)
-                    gone.setdefault(document.source, {}).update(lines)
-            answer = decide_one(document)
-            if isinstance(answer, Document):
-                changed = output.ledger.of(answer.source).changed
-                changed.update(answer.meta.pop("replaced", {}))
-            output.write(answer)
-        if gone:
+                    removed.setdefault(document.source, {}).update(lines)
+            result = clean_document(document)
+            if isinstance(result, Document):
+                changed = output.ledger.of(result.source).changed
+                changed.update(result.meta.pop("replaced", {}))
+            output.write(result)
+        if removed:
             output.ledger.extra = {
                 "repeated_lines": {
-                    source: sorted(found.items(), key=lambda i: (-i[1], i[0]))[:EXAMPLES]
-                    for source, found in sorted(gone.items())
+                    source: sorted(counts.items(), key=lambda i: (-i[1], i[0]))[:MAX_EXAMPLES]
+                    for source, counts in sorted(removed.items())
                 }
             }
     return output.ledger

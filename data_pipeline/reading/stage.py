@@ -1,4 +1,4 @@
-"""Raw input to documents."""
+"""The stage "read": converts raw input to documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_pipeline.storage.document import BadInput
 
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """The settings of a worker that reads: a shard of input and how to turn it into documents."""
+    """The settings of a task that reads: a shard of input and how it is converted to documents."""
 
     source: Source
     reading: Reading
@@ -38,9 +38,9 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
     for source in recipe.sources:
         if ignored := input_shards.count_unread_files(source):
             what = ", ".join(
-                f"{count} {suffix or 'without ending'}" for suffix, count in ignored.items()
+                f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.items()
             )
-            console.print(f"  {source.path}: files of other kinds are not read: {what}")
+            console.print(f"  {source.path}: unsupported files are ignored: {what}")
     directory = runner.stage(
         "read",
         read_shard,
@@ -48,7 +48,7 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
             Task(shard.name, ReadSettings(source, recipe.reading, shard), None, size=shard.bytes)
             for source, shard in inputs
         ],
-        # How to get a source changes nothing of what it holds.
+        # `obtain` does not affect the documents of a source.
         config=[[replace(source, obtain="") for source in recipe.sources], recipe.reading],
         inputs=[],
         extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
@@ -84,44 +84,45 @@ def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
 
 
 def _check_tiers(directory: Directory) -> None:
-    """Raises ValueError where rows of two tiers name one source: a source has one tier."""
-    seen: dict[str, tuple[str, str]] = {}
+    """Raises ValueError if rows of two tiers name the same source; a source has one tier."""
+    first: dict[str, tuple[str, str]] = {}  # source -> its tier in the first shard, that shard
     for ledger in directory.ledgers():
         for name, counts in ledger.sources.items():
-            if not counts.tier:  # all its rows are bad
+            if not counts.tier:  # all rows of the source are bad
                 continue
-            tier, shard = seen.setdefault(name, (counts.tier, ledger.shard))
+            tier, shard = first.setdefault(name, (counts.tier, ledger.shard))
             if tier != counts.tier:
                 raise ValueError(
-                    f"source {name!r} is {tier} in shard {shard} and {counts.tier} in shard "
-                    f"{ledger.shard}: rows of both call themselves so. Give one of the recipe's "
-                    "sources a `name`, or let its `source_field` name another field"
+                    f"source {name!r} has tier {tier} in shard {shard} and tier {counts.tier} in "
+                    f"shard {ledger.shard}: rows of both shards name it. Give one of the recipe's "
+                    "sources a `name`, or set its `source_field` to another field"
                 )
 
 
 def read_shard(task: Task[ReadSettings, None]) -> Ledger:
-    """Raw input to documents; what cannot be read is quarantined with its place and reason.
+    """Writes the documents of a shard; bad input is quarantined with its location and reason.
 
-    Raises ValueError where more than `max_bad_fraction` of the shard's rows are bad.
+    Raises:
+      ValueError: more than `max_bad_fraction` of the shard's rows are bad.
     """
     source, reading, shard = task.settings.source, task.settings.reading, task.settings.shard
-    good = bad = 0
+    num_good = num_bad = 0
     with ShardOutput(task, "read") as output:
         for row in sources.read(shard, source, reading):
             if isinstance(row, BadInput):
-                bad += 1
+                num_bad += 1
                 output.quarantine(row, shard.source)
             else:
-                good += 1
+                num_good += 1
                 output.task.tiers[row.source] = source.tier.value
                 output.count_input(row)
                 output.write(row)
-        if bad > reading.max_bad_fraction * (good + bad):
+        if num_bad > reading.max_bad_fraction * (num_good + num_bad):
             reasons = {r: n for c in output.ledger.sources.values() for r, n in c.bad.items()}
             raise ValueError(
-                f"shard {task.shard}: {bad} of {good + bad} rows are bad ({reasons}), more than "
-                f"the allowed share of {reading.max_bad_fraction:g}. Mend the input, leave files "
-                f"out with the source's `exclude`, or raise "
+                f"shard {task.shard}: {num_bad} of {num_good + num_bad} rows are bad ({reasons}), "
+                f"more than the allowed share of {reading.max_bad_fraction:g}. Repair the input, "
+                f"exclude files with the source's `exclude`, or raise "
                 f"--config.data.reading.max_bad_fraction"
             )
     return output.ledger
