@@ -139,7 +139,7 @@ def test_the_batches_are_those_of_one_process(pairs: Pairs) -> None:
     assert step == STEPS - 1
 
 
-def test_killed_damaged_and_stopped_it_goes_on_with_one_process(pairs: Pairs) -> None:
+def test_a_killed_damaged_and_stopped_run_resumes_with_one_process(pairs: Pairs) -> None:
     directory, statuses, mixture = pairs
     assert statuses["killed"] == [-signal.SIGKILL, -signal.SIGKILL]
     damage = (directory / "terminated-0.err").read_text()
@@ -158,7 +158,7 @@ def test_killed_damaged_and_stopped_it_goes_on_with_one_process(pairs: Pairs) ->
     assert [p.name for p in (directory / "cut" / "checkpoints-damaged").iterdir()] == ["000-step-8"]
 
 
-def test_what_one_process_does_all_know(pairs: Pairs) -> None:
+def test_results_and_errors_of_one_process_reach_all(pairs: Pairs) -> None:
     directory, _, _ = pairs
     first, second = (json.loads((directory / f"said-{p}.json").read_text()) for p in (0, 1))
     assert first["from the first"] == second["from the first"] == {"process": 0}
@@ -173,7 +173,7 @@ def test_what_one_process_does_all_know(pairs: Pairs) -> None:
     assert not list(directory.glob("**/.shared-*"))
 
 
-def test_processes_that_do_not_meet_say_so_in_a_line(pairs: Pairs) -> None:
+def test_processes_that_do_not_connect_end_with_one_line(pairs: Pairs) -> None:
     directory, statuses, _ = pairs
     assert statuses["absent"] == 2
     (line,) = (directory / "absent-1.err").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A run killed at any place, then started again, ends as one that nobody killed: bit for bit."""
+"""A killed and resumed run ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
