@@ -90,7 +90,9 @@ def test_a_source_has_one_tier(tmp_path: Path) -> None:
         Source(path=written(tmp_path / "a.jsonl", row)),
         Source(path=written(tmp_path / "b.jsonl", row), tier=Tier.D3),
     ]
-    with pytest.raises(ValueError, match=r"'wiki' is D1 in shard a-00000 and D3 in shard b-00000"):
+    with pytest.raises(
+        ValueError, match=r"'wiki' has tier D1 in shard a-00000 and tier D3 in shard b-00000"
+    ):
         run(Recipe(sources=sources), tmp_path / "data")
     sources[1].name = "tasks"
     assert run(Recipe(sources=sources), tmp_path / "data") == {"wiki", "tasks"}
