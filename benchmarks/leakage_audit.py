@@ -50,7 +50,7 @@ from hare_jax.training import train
 PLANTED, VOCABULARY = "gsm8k", 4096
 ROW = 512  # tokens, one row a step: many small steps learn by heart with the fewest tokens
 CORPORA = ("planted", "clean", "decontaminated")
-COLOURS = dict(zip(CORPORA, bar_chart.SERIES, strict=False))
+COLORS = dict(zip(CORPORA, bar_chart.SERIES, strict=False))
 TITLES = {"gsm8k": "GSM8K", "arc_challenge": "ARC-C", "openbookqa": "OpenBookQA"}
 MODEL = Model(
     vocab_size=VOCABULARY,
@@ -213,13 +213,13 @@ def main() -> None:
     (out / "leakage-audit.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     groups = {
         TITLES[name]: [
-            chart.bar(COLOURS[corpus_name], sets[0]["excess"], sets[0]["verdict"])
+            chart.bar(COLORS[corpus_name], sets[0]["excess"], sets[0]["verdict"])
             for corpus_name, sets in by_corpus.items()
         ]
         for name, by_corpus in results.items()
     }
     title = "5-gram accuracy: original less rewritten, less the same of unseen items (points)"
-    picture = chart.bars(title, groups, threshold=LeakageAudit().threshold, legend=COLOURS)
+    picture = chart.bars(title, groups, threshold=LeakageAudit().threshold, legend=COLORS)
     (out / "leakage-audit.svg").write_text(picture, encoding="utf-8")
     print(table(results), flush=True)
 

@@ -39,7 +39,7 @@ class TopicFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherSettings:
+class RestructureRequestSettings:
     """The settings of a worker that sends requests; `cache` is the folder of replies."""
 
     restructuring: Restructuring
@@ -112,7 +112,7 @@ def restructure(
     told = runner.stage(
         "restructure",
         ask_teacher,
-        one_task_per_shard(asked, TeacherSettings(config, cache)),
+        one_task_per_shard(asked, RestructureRequestSettings(config, cache)),
         config=[wire.identity(config.teacher), config.answer_tokens],
         inputs=[asked],
         max_parallel=1,
@@ -184,7 +184,7 @@ def _topic_names(topics: TopicFiles | None) -> Callable[[Document], str]:
     return lambda document: names.get(numbers.get(document.id, document.meta.get("topic")), "")
 
 
-def ask_teacher(task: Task[TeacherSettings, None]) -> Ledger:
+def ask_teacher(task: Task[RestructureRequestSettings, None]) -> Ledger:
     """The teacher's replies, each with what it was asked for; the reply is the document's text."""
     config = task.settings.restructuring
 

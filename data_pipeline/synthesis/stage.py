@@ -22,7 +22,7 @@ from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherSettings:
+class SynthesisRequestSettings:
     """The settings of a worker that sends requests; `cache` is the folder of replies."""
 
     synthesis: Synthesis
@@ -165,14 +165,14 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
     return runner.stage(
         "synthesise",
         ask_for_shard,
-        one_task_per_shard(asked, TeacherSettings(config, cache)),
+        one_task_per_shard(asked, SynthesisRequestSettings(config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
         inputs=[asked],
         max_parallel=1,
     )
 
 
-def ask_for_shard(task: Task[TeacherSettings, None]) -> Ledger:
+def ask_for_shard(task: Task[SynthesisRequestSettings, None]) -> Ledger:
     config = task.settings.synthesis
 
     def request_of(document: Document) -> TeacherRequest:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hare_jax.evaluation.bar_chart import Bar, Panel, drawing
 
-COLOURS = {
+COLORS = {
     "contaminated": "#c2410c",
     "clean": "#15803d",
     "inconclusive": "#a16207",
@@ -24,7 +24,7 @@ def of_results(results: Mapping[str, Any]) -> str:
     groups = {
         one["name"]: [
             bar(
-                COLOURS[one["verdict"]],
+                COLORS[one["verdict"]],
                 one["delta" if one["verdict"] == "control" else "excess"],
                 said=one["verdict"],
             )
