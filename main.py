@@ -23,6 +23,7 @@ from absl import app, logging
 
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse, shown
 from configs.experiment import Experiment, Paraphrasing
+from configs.experiment_check import check_training
 from hare_jax.config import (
     AheadOfTime,
     BenchmarkEvaluation,
@@ -139,6 +140,7 @@ def rewriting(config: Paraphrasing, workdir: Path) -> dict[str, Path]:
 
 def experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
     """Curates, trains, evaluates, reports; of several processes, all train, the first does all."""
+    check_training(config)
     written: dict[str, Path] = {}
     run_dir, mixture = None, Path(config.mixture)
     if config.data is not None:

@@ -19,7 +19,7 @@ from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
 from data_pipeline.nlp_tasks.restructure.schemas import SCHEMAS
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_rows
-from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher import wire
 from data_pipeline.teacher.ask_shard import ask_shard
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.topics.stage import NAMES
@@ -54,20 +54,6 @@ class ParseSettings:
     tokenizer: str
 
 
-def check(recipe: Recipe, cache: Path) -> None:
-    """Raises ValueError, before any work, for settings of restructuring that cannot be meant.
-
-    `cache`: the folder of the teacher's answers, unless its configuration names another one.
-    """
-    config = recipe.restructuring
-    if config.enabled:
-        requests.build(config)
-        settings.check(config.teacher)
-        settings.check_server(
-            config.teacher, cache, "restructuring.teacher", "restructuring.enabled=False"
-        )
-
-
 def restructure(
     recipe: Recipe,
     runner: Runner,
@@ -85,7 +71,7 @@ def restructure(
       topics: the table of some of the documents' topics (topics/stage.py), which prompts name.
 
     Raises:
-      ValueError: the source's name is taken, or `check` was not heeded.
+      ValueError: the source's name is taken.
       TeacherError: there is no use in asking on, or too much of a shard got no answer; what was
         answered is kept.
     """

@@ -208,9 +208,3 @@ def test_the_ledger_names_the_most_frequent_lines(tmp_path: Path) -> None:
     named = [ledger["extra"]["repeated_lines"]["web"] for ledger in ledgers if ledger["extra"]]
     both = [["Skip to the main content.", 60], ["All rights reserved by the authors.", 40]]
     assert both in named and all(lines in (both, both[:1]) for lines in named)
-
-
-def test_partitions_are_checked(tmp_path: Path) -> None:
-    folder = folder_of_pages(tmp_path / "pages")
-    with pytest.raises(ValueError, match=r"repeated_lines\.partitions: got 0, expected 1"):
-        run(folder, tmp_path / "run", partitions=0)

@@ -100,17 +100,3 @@ def test_clean_documents_are_the_same_objects() -> None:
     documents = [Document(str(k), "".join(sentences(9, k)), "web", "web") for k in range(5)]
     answers = cut_spans.build_decide(CONFIG.cut_spans, FIND)(documents)
     assert all(a is d for a, d in zip(answers, documents, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        (CutSpans(enabled=True, max_share=0.0), "expected a share above 0"),
-        (CutSpans(enabled=True, max_share=20), "expected a share above 0"),
-        (CutSpans(enabled=True, margin_sentences=-1), "no negative value"),
-        (CutSpans(enabled=True, min_words=-1), "no negative value"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(knobs: CutSpans, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cut_spans.build_decide(knobs, FIND)

@@ -370,22 +370,6 @@ def test_rare_words_say_more_than_common_ones() -> None:
     assert bits.tolist() == [4.0, 14.0, 5.0]
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (Decontamination(sample_share=50), "sample_share: got 50"),
-        (Decontamination(item_share=-0.1), "item_share"),
-        (Decontamination(absolute_hits=-1), "no negative value"),
-        (Decontamination(item_ngram_words=0), "at least one word"),
-        (Decontamination(max_items_per_ngram=0), "max_items_per_ngram"),
-        (Decontamination(**OFF), "enabled = False"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(config: Decontamination, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_index([ITEM], 13, config)
-
-
 # ---- Short items, options, templates, the paper's rule
 
 

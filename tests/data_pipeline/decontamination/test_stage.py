@@ -14,8 +14,6 @@ from data_pipeline.config import (
     CutSpans,
     Decontamination,
     ParaphraseRule,
-    Recipe,
-    Rules,
 )
 from data_pipeline.decontamination import stage as step
 from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
@@ -166,32 +164,3 @@ def test_decontamination_that_is_off_takes_out_held_out_documents_only(
     documents = [document("h", "x"), document("a", QUESTION), document("b", clean(900), "tasks")]
     _, kept, dropped = run(tmp_path, Decontamination(enabled=False), benchmark, documents)
     assert ([d.id for d in kept], list(dropped)) == (["a", "b"], ["h"])
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (Decontamination(ngram_words={"D1": 13}), r"ngram_words: no n for D2, D3"),
-        (Decontamination(max_tokens={"D5": 1}), r"max_tokens: got 'D5': 1"),
-        (Decontamination(sample_share=50), "sample_share: got 50"),
-        (Decontamination(cut_spans=CutSpans(enabled=True, max_share=0)), "cut_spans.max_share"),
-        (
-            Decontamination(paraphrases=ParaphraseRule(enabled=True, similarity=2)),
-            "paraphrases.similarity",
-        ),
-        (Decontamination(benchmarks=[Benchmark("mmlu", "nowhere")]), "'mmlu': nowhere is neither"),
-        (Decontamination(folder="nowhere"), "no benchmark in nowhere"),
-        (Decontamination(benchmarks=[Benchmark("mmlo", "nowhere")]), "did you mean mmlu"),
-    ],
-)
-def test_bad_settings_are_refused_before_work(config: Decontamination, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        step.check_benchmarks(Recipe(decontamination=config))
-
-
-def test_good_settings_pass(benchmark: Benchmark) -> None:
-    step.check_benchmarks(Recipe())
-    config = Decontamination(benchmarks=[benchmark], rules=Rules.PAPER)
-    step.check_benchmarks(Recipe(decontamination=config))
-    off = Decontamination(enabled=False, folder="nowhere")
-    step.check_benchmarks(Recipe(decontamination=off))

@@ -147,12 +147,6 @@ def test_a_short_document_that_repeats_nothing_stays() -> None:
     assert paragraphs.remove(short, [], CONFIG) == short
 
 
-@pytest.mark.parametrize("name", ["min_words", "min_words_left", "partitions"])
-def test_settings_that_make_no_sense_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"repeated_paragraphs\.{name}: got -1, expected"):
-        paragraphs.collect_paragraphs([], SOURCES, RepeatedParagraphs(**{name: -1}))
-
-
 # ---- the step
 
 

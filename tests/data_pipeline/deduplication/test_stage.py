@@ -123,12 +123,6 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
         run(tmp_path, partitions=2)
 
 
-def test_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dedup\.partitions: got -3"):
-        run(tmp_path, partitions=-3)
-    assert not list(tmp_path.glob("signatures-*"))
-
-
 def test_nothing_to_deduplicate(tmp_path: Path) -> None:
     with LocalEngine(1) as engine:
         runner = Runner(tmp_path, engine)

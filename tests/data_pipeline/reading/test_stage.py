@@ -40,7 +40,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def test_all_that_is_missing_is_said_at_once(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"4 of 5 sources are not there\. Get them, or") as said:
+    with pytest.raises(ValueError, match=r"4 of 5 sources are missing\. Get them, or") as said:
         run(recipe, tmp_path / "data")
     lines = str(said.value).splitlines()
     assert lines[0].endswith("--config.data.allow_missing=True:")
@@ -59,17 +59,18 @@ def test_the_others_are_read_only_when_asked_for(
     recipe.allow_missing = True
     assert run(recipe, tmp_path / "data") == {"web"}
     printed = capsys.readouterr().out
-    assert "4 of 5 sources are not there:" in printed
+    assert "4 of 5 sources are missing:" in printed
     assert "To get it: ask a court." in printed
     del recipe.sources[0]
-    with pytest.raises(ValueError, match=r"4 of 4 sources are not there\. Get them:"):
+    with pytest.raises(ValueError, match=r"4 of 4 sources are missing\. Get them:"):
         run(recipe, tmp_path / "data")
 
 
 def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[2:]
     with pytest.raises(
-        ValueError, match=r"^source 'books': .* does not exist\. To get it: ask a library\.$"
+        ValueError,
+        match=r"^config\.data\.sources: source 'books': .* does not exist\. To get it: ask a library\.$",
     ):
         run(recipe, tmp_path / "data")
 
