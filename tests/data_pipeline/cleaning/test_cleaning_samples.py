@@ -30,7 +30,7 @@ def drawn(folder: str, each: int, seed: int, into: Path) -> list[dict[str, str]]
     return [json.loads(line) for line in into.read_text().splitlines()]
 
 
-def test_as_many_of_each_source_of_prose_whatever_the_files(tmp_path: Path) -> None:
+def test_the_sample_does_not_depend_on_the_files(tmp_path: Path) -> None:
     hares, foxes = ([row(name, k) for k in range(30)] for name in ("hares", "foxes"))
     code = [row("programs", k, "code") for k in range(30)]
     owls = [row("owls", k) for k in range(3)]
@@ -49,7 +49,7 @@ def test_as_many_of_each_source_of_prose_whatever_the_files(tmp_path: Path) -> N
     assert len(more) == 21 and all(r in more for r in rows)
 
 
-def test_a_rule_set_is_told_apart_from_the_default_rules(
+def test_rule_sets_are_distinguished_from_the_default_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     menu = "\n".join(f"Chapter {k} of the hare that runs.\n" for k in range(9))

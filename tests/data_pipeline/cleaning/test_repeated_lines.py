@@ -95,7 +95,7 @@ MENU = ("Skip to main content", "Toggle the menu", "Navigation")
 BODY = "Hares are fast.\n\nThey live alone."
 
 
-def test_the_frame_of_a_page_goes() -> None:
+def test_the_template_of_a_page_is_removed() -> None:
     page = "\n\n".join([*MENU, BODY, "All rights reserved"])
     assert removed(page, *MENU, "All rights reserved") == [*MENU[:2], "All rights reserved"]
     # the last line of the menu could be the heading of what follows
@@ -181,7 +181,7 @@ def run(folder: Path, root: Path, **knobs: object) -> tuple[dict[str, str], Reci
     return texts, recipe
 
 
-def test_the_stages_take_boilerplate_out_of_prose_and_out_of_nothing_else(tmp_path: Path) -> None:
+def test_the_stages_remove_boilerplate_from_prose_only(tmp_path: Path) -> None:
     folder = folder_of_pages(tmp_path / "pages")
     texts, _ = run(folder, tmp_path / "one")
     assert len(texts) == 180

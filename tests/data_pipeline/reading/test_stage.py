@@ -39,7 +39,7 @@ def recipe(tmp_path: Path) -> Recipe:
     )
 
 
-def test_all_that_is_missing_is_said_at_once(recipe: Recipe, tmp_path: Path) -> None:
+def test_all_missing_sources_are_listed(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"4 of 5 sources are missing\. Get them, or") as said:
         run(recipe, tmp_path / "data")
     lines = str(said.value).splitlines()
@@ -75,7 +75,7 @@ def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
         run(recipe, tmp_path / "data")
 
 
-def test_how_to_get_a_source_is_no_part_of_the_result(recipe: Recipe, tmp_path: Path) -> None:
+def test_obtain_does_not_change_the_address(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[1:]
     with LocalEngine(workers=1) as engine:
         runner = Runner(tmp_path / "data", engine)

@@ -276,14 +276,14 @@ CALL = {"query": "Cold?", "tools": [WEATHER], "answers": [{"name": "weather", "a
         ({"API": "Cats", "Description": "Facts", "Link": "x"}, "description"),
     ],
 )
-def test_what_fits_nothing_is_refused_with_a_reason(row, reason):
+def test_unknown_rows_have_a_reason(row, reason):
     refused = render(row)
     assert isinstance(refused, UnusableRow)
     assert refused.reason == reason
     assert all(key in refused.detail for key in row)
 
 
-def test_a_label_is_rendered_only_where_it_is_said_to_be_one():
+def test_a_label_is_rendered_only_from_label_fields():
     row = {"text": "Where is it?", "category": "card_arrival", "intent": "oos"}
     assert render(row, ("intent",)).text == "Message: Where is it?\nIntent: out of scope"
     assert render(row, ("category",)).text == "Message: Where is it?\nCategory: card arrival"
@@ -291,7 +291,7 @@ def test_a_label_is_rendered_only_where_it_is_said_to_be_one():
     assert isinstance(render({"text": "Where is it?", "intent": 3}, ("intent",)), UnusableRow)
 
 
-def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
+def test_a_source_renders_labels_and_reports_unusable_rows(tmp_path):
     rows = [
         {"text": "Where is it?", "intent": "card_arrival"},
         {"text": "Plain."},
