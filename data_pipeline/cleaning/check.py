@@ -1,4 +1,4 @@
-"""The check of the settings of cleaning and of repeated lines."""
+"""Checks of the settings of cleaning and of repeated lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of the sources of a recipe, and the list of their input."""
+"""Checks of the sources of a recipe, and the listing of their input."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check(recipe: Recipe, problems: Problems) -> list[tuple[Source, InputShard]]
 
 
 def _check_source(source: Source, problems: Problems) -> None:
-    """Checks the fields of one source, but for its input."""
+    """Checks the fields of one source, without its input."""
     check_minimum(problems, 0, source, "max_documents")
     if "/" in source.name:
         problems.add("name", source.name, "no '/': files are named by it")
