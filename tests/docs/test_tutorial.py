@@ -147,11 +147,7 @@ PLACEHOLDERS = [
 
 
 def normalize(output: str) -> list[str]:
-    """Returns the lines of an output without progress, numbers, hashes, times and names of texts.
-
-    >>> normalize("clean   60 in, 41 kept (1.2 MB -> 830.0 kB)  dropped: too_short 19  [0:07]")
-    ['clean N in, N kept (N -> N) dropped: REASONS [TIME]']
-    """
+    """Returns the lines of an output without progress, numbers, hashes, times and text names."""
     lines = []
     for line in output.splitlines():
         if PROGRESS.match(line):
@@ -178,6 +174,41 @@ def write_outputs(page: str, steps: list[Step], outputs: list[str]) -> str:
             assert page.count(old) == 1, step.commands
             page = page.replace(old, new)
     return page
+
+
+PROMPT = (
+    "The function returns"  # of the step that generates text, which no two models continue alike
+)
+
+
+def test_every_block_has_an_output() -> None:
+    steps = read_steps(PAGE.read_text(encoding="utf-8"))
+    assert len(steps) > 10
+    for step in steps:
+        assert (step.output is None) is not is_run(step), step.commands
+        assert step.output is None or step.output.strip(), f"run {__file__}:\n{step.commands}"
+
+
+@pytest.mark.slow
+def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
+    steps = read_steps(PAGE.read_text(encoding="utf-8"))
+    outputs = run_steps(steps, tmp_path, REDUCED)
+    for step, output in zip(steps, outputs, strict=True):
+        if step.output is None:
+            continue
+        shown, printed = normalize(step.output), normalize(output)
+        if PROMPT in step.commands:  # the text is between the prompt and the line about speed
+            assert shown[0].startswith(PROMPT) and printed[0].startswith(PROMPT)
+            shown, printed = shown[-1:], printed[-1:]
+        assert printed == shown, step.commands
+
+
+def test_normalized_lines_keep_words() -> None:
+    line = "clean: 60 in, 41 kept (1.2 MB -> 830.0 kB), dropped: too_short 19  [0:07]"
+    assert normalize(line) == ["clean: N in, N kept (N -> N), dropped: REASONS [TIME]"]
+    assert normalize("ls runs/read-0123456789ab") == ["ls runs/read-HASH"]
+    assert normalize("  read: 45%, 1.1 MB/s, 0:14 left") == []
+    assert normalize("already complete: step 400") != normalize("complete: step 400")
 
 
 def main(arguments: list[str]) -> None:
