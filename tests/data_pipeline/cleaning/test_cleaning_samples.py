@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.cleaning import draw, main
+from tests.builders import read_jsonl, write_jsonl
 
 SENTENCE = "The hare that lives in these hills has to run with all of its strength, and it does. "
 
@@ -21,13 +21,13 @@ def row(source: str, number: int, category: str = "web", text: str = "") -> dict
 def write(folder: Path, files: dict[str, list[dict[str, str]]]) -> str:
     folder.mkdir()
     for name, rows in files.items():
-        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+        write_jsonl(folder / name, rows)
     return str(folder)
 
 
 def drawn(folder: str, each: int, seed: int, into: Path) -> list[dict[str, str]]:
     draw(folder, each, seed, into)
-    return [json.loads(line) for line in into.read_text().splitlines()]
+    return read_jsonl(into)
 
 
 def test_the_sample_does_not_depend_on_the_files(tmp_path: Path) -> None:

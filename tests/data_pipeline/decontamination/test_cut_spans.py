@@ -9,8 +9,8 @@ from data_pipeline.decontamination import cut_spans, rules
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document, Dropped
+from tests.data_pipeline.builders import nonsense
 
-SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
 QUESTION = (
     "A hare runs twice around a field of ninety metres while the tortoise sleeps under an old "
     "willow. How many metres does the hare run before the tortoise wakes?"
@@ -27,8 +27,8 @@ FIND = rules.build_find(CONFIG, build_index(ITEMS, 13, CONFIG))
 def sentences(number: int, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     return [
-        " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(12)) + end
-        for end in rng.choices([". ", "!  ", "?\n\n", ".” ", "\n"], k=number)
+        nonsense(12, seed * 1000 + k) + end
+        for k, end in enumerate(rng.choices([". ", "!  ", "?\n\n", ".” ", "\n"], k=number))
     ]
 
 

@@ -18,6 +18,7 @@ from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import count_unread_files, list_shards
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
+from tests.builders import write_jsonl
 
 
 def lines(*rows) -> bytes:
@@ -472,7 +473,7 @@ def test_a_source_without_a_name_is_one_for_each_entry(tmp_path: Path) -> None:
         {"text": "two", "source": "press"},
         {"text": "three", "source": "https://example.org/x"},
     ]
-    (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "web.jsonl", rows)
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.txt").write_text("four")
     (tmp_path / "books" / "b.txt").write_text("five")

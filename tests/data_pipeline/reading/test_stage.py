@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ from data_pipeline.config import Reader, Recipe, Source, Tier
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.runner import Runner
 from data_pipeline.reading.stage import read
+from tests.builders import write_jsonl
 
 
 def written(path: Path, *rows: dict[str, str]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 

@@ -51,6 +51,7 @@ from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.topics.stage import find_topics
 from data_pipeline.validate import validate
+from tests.builders import write_jsonl
 
 ANSWERS = Path(__file__).with_name("synthetic_answers.py")
 
@@ -86,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     for source in ("web", "law", "recipes"):
         rows = [{"id": str(k), "text": answers.essay(f"{source}/{k}")} for k in range(30)]
-        (folder / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{source}.jsonl", rows)
     (tmp_path / "items.jsonl").write_text(json.dumps({"question": answers.LEAKED}) + "\n")
     return folder
 

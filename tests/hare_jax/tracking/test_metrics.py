@@ -13,6 +13,7 @@ import pytest
 from hare_jax.data.order import StageSchedule
 from hare_jax.tracking import metrics
 from hare_jax.tracking.metrics import TIMED, Metrics, MetricsWriter, StepCost, drop_rows_after
+from tests.builders import read_jsonl
 
 ONE = StageSchedule("one", "m", 0, 5, (1, 1), (0, 0))
 TWO = StageSchedule("two", "m", 5, 5, (1, 1), (5, 5))
@@ -43,7 +44,7 @@ def _metrics(run_dir: Path, **changes: Any) -> Metrics:
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return read_jsonl(run_dir / "metrics.jsonl")
 
 
 def _fill(m: Metrics, first: int, last: int) -> None:

@@ -12,6 +12,7 @@ from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.instructions import formats, labeled, row_fields, tool_calls
 from data_pipeline.reading.instructions.formats import FORMATS, RenderedRow, UnusableRow, render
 from data_pipeline.storage.document import BadInput, Document
+from tests.builders import write_jsonl
 
 TRIVIA = "Question: Which one hops?\nA. a cod\nB. a hare\nAnswer: B. a hare"
 CHOICES = ["a cod", "a hare"]
@@ -299,7 +300,7 @@ def test_a_source_renders_labels_and_reports_unusable_rows(tmp_path):
         {"API": "Cats", "Link": "x"},
     ]
     file = tmp_path / "tasks.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     source = Source("tasks", tier=Tier.D3, path=str(file))
     (shard,) = list_shards(source, Reading())
     got = list(sources.read(shard, source, Reading()))
