@@ -81,10 +81,12 @@ OBTAIN = {
     "pg19": "google-deepmind/pg19, .txt files. Apache-2.0; the books are in the public domain (US)",
     "stackexchange": f"the part stackexchange {RED_PAJAMA}. CC BY-SA",
     "hackernews": f"the component HackerNews {PILE}. Comments belong to their authors",
-    "freelaw": f"the component FreeLaw {PILE}, or CourtListener's bulk data. Court opinions, public domain (US)",
-    "pile_of_law": "pile-of-law/pile-of-law on the hub, with .xz recompressed to .zst. CC BY-NC-SA 4.0",
+    "freelaw": f"the component FreeLaw {PILE}, or CourtListener's bulk data. Court opinions are in "
+    "the public domain (US)",
+    "pile_of_law": "pile-of-law/pile-of-law on the hub, .xz converted to .zst. CC BY-NC-SA 4.0",
     "amps": "hendrycks/math, the Khan Academy part of AMPS. MIT",
-    "dm_mathematics": f"google-deepmind/mathematics_dataset, or the component DM Mathematics {PILE}. Apache-2.0",
+    "dm_mathematics": "google-deepmind/mathematics_dataset, or the component DM Mathematics "
+    f"{PILE}. Apache-2.0",
     "orca_math": "microsoft/orca-math-word-problems-200k on the hub. MIT",
     "openwebmath": "open-web-math/open-web-math on the hub. ODC-By",
     "fanfics": "a collection of your choice (the paper names none); texts belong to their authors",
