@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hare_jax.config import BenchmarkEvaluation, Protocol
+from hare_jax.config import BenchmarkEvaluation, BenchmarkOptions, Protocol
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.inference.engine import InferenceEngine
@@ -33,7 +33,10 @@ TASKS = "hellaswag,arc_challenge,arc_easy,truthfulqa,winogrande,mmlu,boolq,commo
 
 
 def make_checkpoint(folder: Path, width: int, layers: int) -> None:
-    """Writes a random Mistral with the Mistral tokenizer, as transformers saves it."""
+    """Writes a random Mistral with the Mistral tokenizer, as transformers saves it.
+
+    `width`: a multiple of 256, which gives four query heads of 64 numbers to each key-value head.
+    """
     import torch
     from tokenizers import normalizers
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
@@ -74,18 +77,20 @@ def main() -> None:
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--items", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--width", type=int, default=512, help="a multiple of 256")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of the other backend")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     options = parser.parse_args()
+    if options.width < 256 or options.width % 256:
+        parser.error(f"--width={options.width}: expected a multiple of 256, 64 times 4 query heads")
     from lm_eval.models.huggingface import HFLM
 
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         make_checkpoint(work / "mistral", options.width, options.layers)
         config = BenchmarkEvaluation(checkpoint=str(work / "mistral"))
-        subject = evaluate.open_subject(config, work, open_tokenizer=lambda path: None)
+        subject = evaluate.open_subject(config, work)
         engine = InferenceEngine(
             subject.model, subject.params, max_length=2048, batch_tokens=options.batch_tokens
         )
@@ -101,7 +106,7 @@ def main() -> None:
             responses = ResponseCache(
                 work / f"responses-{number}.jsonl"
             )  # never served from a round
-            return lm_harness.model(engine, subject.texts, Protocol.CURRENT, responses)
+            return lm_harness.model(engine, subject.tokenizer, Protocol.CURRENT, responses)
 
         print(
             "| task | items | requests | ours, CPU s | lm-eval's, CPU s | ratio | wall | differ |"
@@ -133,12 +138,13 @@ def main() -> None:
 
 def measure(lm: Any, task: str, data: Path, items: int) -> tuple[tuple[float, float], list[float]]:
     """Returns ((CPU seconds, wall seconds), log-likelihoods) of a task, from prompts to scores."""
-    (loaded,) = lm_harness.load([task], Protocol.CURRENT, data=data)
+    config = BenchmarkOptions(data=str(data), limit=items)
+    (loaded,) = lm_harness.load([task], config)
     if task == "mmlu":  # one subject of 57
         loaded.tasks = {"mmlu_anatomy": loaded.tasks["mmlu_anatomy"]}
         loaded.groups = {}
     started = time.process_time(), time.perf_counter()
-    found = lm_harness.evaluate(lm, loaded, Protocol.CURRENT, items)
+    found = lm_harness.evaluate(lm, loaded, config)
     spent = time.process_time() - started[0], time.perf_counter() - started[1]
     samples = [sample for name in loaded.tasks for sample in found["samples"][name]]
     return spent, [r[0][0] for sample in samples for r in sample["resps"]]

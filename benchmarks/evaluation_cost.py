@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from data_pipeline.mixture.tokenizer import MixtureTokenizer
-from hare_jax.config import BenchmarkEvaluation, Model, Protocol
+from data_pipeline.mixture.tokenizer import mistral_model
+from hare_jax.config import BenchmarkEvaluation, BenchmarkOptions, Model, Protocol
 from hare_jax.evaluation.benchmarks import lm_harness
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.inference import prefix_tree
 from hare_jax.inference.engine import InferenceEngine
-from hare_jax.inference.requests import Done, Score, ScoreRequest, truncated, unheard
+from hare_jax.inference.requests import Done, Score, ScoreRequest, ignore_scores, truncate
 from hare_jax.inference.tokenizers import SentencePieceTokenizer
 from hare_jax.model.decoder import flops_per_token
 
@@ -52,12 +52,12 @@ class Counter:
     flops: int = 0
     steps: int = 0
 
-    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = ignore_scores) -> list[Score]:
         """Counts scored requests."""
-        readable = [truncated(request, self.max_length)[0] for request in requests]
+        readable = [truncate(request, self.max_length)[0] for request in requests]
         for request in readable:
             self._ask(len(request.context) + len(request.continuation) - 1)
-        rows = prefix_tree.rows(prefix_tree.trees(readable))
+        rows = prefix_tree.pack_rows(prefix_tree.trees(readable))
         for batch in prefix_tree.batches(rows, self.batch_tokens):
             self._compute(*batch.tokens_BT.shape)
         answers = [Score(0.0, False, len(request.continuation)) for request in readable]
@@ -115,7 +115,8 @@ def main() -> None:
     protocol = Protocol(options.protocol)
     page = importlib.import_module(f"configs.{options.config}")
     model, length = page.get_config("any").model, options.max_length
-    texts = SentencePieceTokenizer(MixtureTokenizer())
+    tokenizer = SentencePieceTokenizer(mistral_model())
+    lm_eval_options = BenchmarkOptions(protocol=protocol, data=str(options.data))
     total = Counter(model, length, options.batch_tokens)
     print(f"{options.config}, {protocol.value}, rows of {length} tokens, {options.data}\n")
     print("| benchmark | requests | tokens asked | computed | longest | PFLOP | steps |")
@@ -124,9 +125,9 @@ def main() -> None:
         for name in BenchmarkEvaluation().benchmarks:
             counter = Counter(model, length, options.batch_tokens)
             responses = ResponseCache(Path(folder) / f"{name}.jsonl")
-            lm = lm_harness.model(cast(InferenceEngine, counter), texts, protocol, responses)
-            (loaded,) = lm_harness.load([name], protocol, data=options.data.absolute())
-            lm_harness.evaluate(lm, loaded, protocol)
+            lm = lm_harness.model(cast(InferenceEngine, counter), tokenizer, protocol, responses)
+            (loaded,) = lm_harness.load([name], lm_eval_options)
+            lm_harness.evaluate(lm, loaded, lm_eval_options)
             print(line(name, counter), flush=True)
             for field in ("requests", "asked", "computed", "flops", "steps"):
                 setattr(total, field, getattr(total, field) + getattr(counter, field))

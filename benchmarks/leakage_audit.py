@@ -1,13 +1,13 @@
 """Validates the leakage audit with three small models, in minutes on a CPU.
 
-    nice python -m benchmarks.leakage_audit --benchmarks DIR --rewritten DIR --corpus DIR --out DIR
+    nice python -m benchmarks.leakage_audit --benchmarks DIR --paraphrased DIR --corpus DIR --out DIR
 
 The same model is trained three times on the same text: with GSM8K's test items planted in it,
 without them, and on what decontamination keeps of the planted text. Each model is audited for
 GSM8K, ARC-C and OpenBookQA, with the items of their train splits as controls, which no model has
 seen.
 
---benchmarks has a subfolder per benchmark with train and test files; --rewritten has GSM8K's
+--benchmarks has a subfolder per benchmark with train and test files; --paraphrased has GSM8K's
 {train,test}_original.jsonl.gz and {train,test}_rewritten_*.jsonl.gz (GAIR-NLP/benbench); ARC-C and
 OpenBookQA are paraphrased by rules. --corpus has .jsonl, .jsonl.gz or .jsonl.zst files with a field
 "text".
@@ -66,15 +66,15 @@ MODEL = Model(
 
 def audits(args: argparse.Namespace) -> dict[str, LeakageAudit]:
     """Returns the audit config of each benchmark."""
-    told, folder = Path(args.rewritten), Path(args.benchmarks)
+    paraphrased, folder = Path(args.paraphrased), Path(args.benchmarks)
     common = LeakageAudit(max_items=args.items, batch_tokens=2048)
     found = {
         "gsm8k": dataclasses.replace(
             common,
-            original=str(told / "test_original.jsonl.gz"),
-            rewritten=str(told / "test_rewritten_*.jsonl.gz"),
-            control=str(told / "train_original.jsonl.gz"),
-            control_rewritten=str(told / "train_rewritten_*.jsonl.gz"),
+            original=str(paraphrased / "test_original.jsonl.gz"),
+            paraphrased=str(paraphrased / "test_rewritten_*.jsonl.gz"),
+            control=str(paraphrased / "train_original.jsonl.gz"),
+            control_paraphrased=str(paraphrased / "train_rewritten_*.jsonl.gz"),
         )
     }
     for name in ("arc_challenge", "openbookqa"):
@@ -92,7 +92,7 @@ def audits(args: argparse.Namespace) -> dict[str, LeakageAudit]:
 def planted_texts(config: LeakageAudit, copies: int) -> list[str]:
     """Returns the texts of the audited items, `copies` times each."""
     (files,) = items.files_of(config)
-    pair = audit.drawn(audit.read(files, config), config)
+    pair = audit.draw(audit.read(files, config), config)
     return [item.text for item in pair.original for _ in range(copies)]
 
 
@@ -160,12 +160,12 @@ def trained(texts: Sequence[str], tokenizer: Path, tokens: int, run_dir: Path) -
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Returns a Markdown table: accuracies in percent, intervals in brackets."""
     lines = [
-        "| benchmark | trained on | original | rewritten | excess | loss excess | verdict |",
+        "| benchmark | trained on | original | paraphrased | excess | loss excess | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, by_corpus in results.items():
         for corpus_name, (one, _) in by_corpus.items():
-            sides = [f"{100 * one[side]['accuracy']:.1f}" for side in ("original", "rewritten")]
+            sides = [f"{100 * one[side]['accuracy']:.1f}" for side in ("original", "paraphrased")]
             cells = [TITLES[name], corpus_name, *sides]
             for measure, unit, digits in (("excess", 100, 1), ("loss_excess", 1, 2)):
                 value, low, high = (
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    for name in ("benchmarks", "rewritten", "corpus", "out"):
+    for name in ("benchmarks", "paraphrased", "corpus", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--items", type=int, default=80, help="of each set")
     parser.add_argument("--copies", type=int, default=20, help="of each planted item")
@@ -208,7 +208,7 @@ def main() -> None:
             asked = dataclasses.replace(
                 config, checkpoint=str(run_dir), out=str(out / corpus_name / "leakage" / name)
             )
-            found = json.loads(audit.run(asked, MixtureTokenizer)["audit"].read_text("utf-8"))
+            found = json.loads(audit.run(asked, out)["audit"].read_text("utf-8"))
             results[name][corpus_name] = found["sets"]
     (out / "leakage-audit.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     groups = {
@@ -218,7 +218,7 @@ def main() -> None:
         ]
         for name, by_corpus in results.items()
     }
-    title = "5-gram accuracy: original less rewritten, less the same of unseen items (points)"
+    title = "5-gram accuracy: original less paraphrased, less the same of unseen items (points)"
     picture = chart.bars(title, groups, threshold=LeakageAudit().threshold, legend=COLORS)
     (out / "leakage-audit.svg").write_text(picture, encoding="utf-8")
     print(table(results), flush=True)

@@ -28,7 +28,7 @@ import xllamacpp
 
 from hare_jax.config import GgufExport, Quantization
 from hare_jax.inference.generate import stream
-from hare_jax.interop import gguf
+from hare_jax.interop import export_gguf
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import Run, open_run
@@ -64,7 +64,7 @@ def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
     if len(tokens) > 1:
         logprobs = {t + 1: float(p) for t, p in enumerate(np.asarray(score(weights)))}
     times = []
-    for _ in stream(weights, tokens[:1], max_new_tokens=NEW_TOKENS, eos_id=-1, temperature=0.0):
+    for _ in stream(weights, tokens[:1], max_new_tokens=NEW_TOKENS, eos_id=-1):
         times.append(time.perf_counter())
     speed = (len(times) - 2) / (times[-1] - times[1])  # the second step is the first compiled one
     return QuantizationRow(f"JAX, {run.model.compute_dtype.value}", size, speed, logprobs)
@@ -139,7 +139,7 @@ def main() -> None:
     for quantization in Quantization:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
             path = Path(folder) / "model.gguf"
-            gguf.export(GgufExport(arguments.run, str(path), quantization))
+            export_gguf.run(GgufExport(arguments.run, str(path), quantization), path.parent)
             size, threads = run.model.vocab_size, arguments.threads
             rows.append(in_llama(path, quantization.value, tokens, size, threads))
     print(table(rows))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fcntl
-import os
 import re
 import runpy
 import shlex
@@ -90,12 +89,10 @@ def _print_help(path: str) -> None:
         tree = config_tree.describe(CONFIG.value, re.findall(r"\w+", path))
     except LookupError:
         refuse(f"--config.{path}: {_find_unknown_field(CONFIG.value, path)}")
-    summary = sys.modules["__main__"].__doc__ or "hare-jax"
-    usage = "" if path else f"{summary.splitlines()[0]}\n\n    {EXAMPLE}\n\n{HELP}\n"
-    try:
-        print(f"{usage}{tree}", flush=True)
-    except BrokenPipeError:  # `--help | head` reads a part only
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not path:
+        summary = sys.modules["__main__"].__doc__ or ""
+        print(f"{summary.splitlines()[0] if summary else 'hare-jax'}\n\n    {EXAMPLE}\n\n{HELP}")
+    print(tree)
 
 
 def _load(config: str) -> Any:
@@ -213,7 +210,7 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def one_line_errors(workdir: Path) -> Iterator[None]:
+def one_line_errors(workdir: Path | None) -> Iterator[None]:
     """Reports any exception in one line; the traceback is written to error.txt.
 
     The file lies in `workdir` if that folder exists, else in the folder for temporary files.
@@ -225,7 +222,7 @@ def one_line_errors(workdir: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         refuse("interrupted; the same command continues from here", INTERRUPTED)
     except Exception as error:
-        folder = workdir if workdir.is_dir() else Path(tempfile.gettempdir())
+        folder = workdir if workdir and workdir.is_dir() else Path(tempfile.gettempdir())
         details = folder / "error.txt"
         with suppress(OSError):  # the disk may be full
             details.write_text(traceback.format_exc(), encoding="utf-8")
@@ -249,6 +246,6 @@ def _in_short(error: BaseException) -> str:
     return " ".join(str(error).split()) + notes
 
 
-def shown() -> str:
+def command() -> str:
     """Returns the command of this process, as it can be typed again."""
     return " ".join(["python", *map(shlex.quote, sys.argv)])

@@ -18,5 +18,5 @@ def get_config(benchmarks: str = "") -> BenchmarkEvaluation:
     """Returns the job for a comma-separated list of benchmarks."""
     config = BenchmarkEvaluation()
     if benchmarks:
-        config.benchmarks = benchmarks.split(",")
+        config.benchmarks = tuple(benchmarks.split(","))
     return config

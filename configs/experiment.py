@@ -1,4 +1,4 @@
-"""What a config returns: which jobs to run, and with what."""
+"""The types of config that join both packages."""
 
 # No `from __future__ import annotations` here: ml_collections reads the types of the fields.
 from dataclasses import dataclass, field
@@ -9,23 +9,22 @@ from hare_jax.config import Distributed, Evaluation, LeakageParaphrasing, Model,
 
 @dataclass(slots=True)
 class Experiment:
-    """Curate, train, evaluate, report; a part that is None is left out.
+    """Curation, training, evaluation and a report; a part that is None is left out.
 
-    `mixture`: a folder of baked data to train on instead of curating; without held-out documents
-    there is no evaluation, and without curation no report.
+    There is no evaluation without held-out documents, and no report without curation.
     """
 
-    data: Recipe | None = None
-    mixture: str = ""
-    model: Model = field(default_factory=Model)
-    training: Training | None = None
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    distributed: Distributed = field(default_factory=Distributed)
+    data: Recipe | None = None  # curation of raw text; None: train on `mixture`
+    mixture: str = ""  # folder of baked data to train on instead of curating; "": see `data`
+    model: Model = field(default_factory=Model)  # architecture
+    training: Training | None = None  # None: only curate
+    evaluation: Evaluation = field(default_factory=Evaluation)  # on held-out documents
+    distributed: Distributed = field(default_factory=Distributed)  # processes of the run
 
 
 @dataclass(slots=True)
 class Paraphrasing:
-    """A benchmark's items in other words, by a teacher: configs/paraphrase.py."""
+    """Paraphrases of a benchmark's items by a teacher: configs/paraphrase.py."""
 
-    items: LeakageParaphrasing = field(default_factory=LeakageParaphrasing)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    items: LeakageParaphrasing = field(default_factory=LeakageParaphrasing)  # what is paraphrased
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)  # server, model and limits

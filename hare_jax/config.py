@@ -192,22 +192,29 @@ class Protocol(enum.Enum):
 
 
 @dataclass(slots=True)
-class InLoopConfig:
-    """Benchmarks of the parameters of the moment, as a run goes on; as configs/evaluate.py scores.
+class BenchmarkOptions:
+    """How benchmarks are run: fields of InLoopConfig and of BenchmarkEvaluation."""
 
-    A look at a run changes neither its name nor its numbers.
+    protocol: Protocol = Protocol.CURRENT  # version of lm-evaluation-harness to follow
+    data: str = ""  # a folder that configs/benchmarks.py has written; "": the Hugging Face hub
+    task_folders: tuple[str, ...] = ()  # folders of further lm-eval task files (YAML)
+    shots: int = -1  # examples before each question; -1: each benchmark's own number
+    limit: int = 0  # items per task; 0: all
+    max_length: int = 0  # tokens that the model reads at most; 0: as in training
+    batch_tokens: int = 8192  # tokens per batch on each device, padding included
+    compute_dtype: DType = DType.FLOAT32  # of matrix products
+
+
+@dataclass(slots=True)
+class InLoopConfig(BenchmarkOptions):
+    """Benchmarks during training, scored as configs/evaluate.py does.
+
+    In-loop evaluation changes neither the run's fingerprint nor its results.
     """
 
-    every_steps: int = 0  # and after the last step; 0: never
-    benchmarks: tuple[str, ...] = ("hellaswag", "arc_easy", "piqa")
-    protocol: Protocol = Protocol.CURRENT
-    data: str = ""  # a folder laid out by configs/benchmarks.py; "": the Hugging Face hub
-    task_folders: tuple[str, ...] = ()  # further task files of lm-eval (YAML)
-    shots: int = -1  # examples before each question; -1: each benchmark's own number
-    limit: int = 200  # items of each task; 0: all
-    max_length: int = 0  # tokens the model reads at most; 0: as many as in training
-    batch_tokens: int = 8192  # tokens a batch on each device, padding included
-    compute_dtype: DType = DType.FLOAT32
+    every_steps: int = 0  # steps between evaluations, and after the last step; 0: never
+    benchmarks: tuple[str, ...] = ("hellaswag", "arc_easy", "piqa")  # as in configs/evaluate.py
+    limit: int = 200  # items per task; 0: all
 
 
 @dataclass(slots=True)
@@ -248,28 +255,19 @@ class Evaluation:
 
 
 @dataclass(slots=True)
-class BenchmarkEvaluation:
-    """A checkpoint on benchmarks: configs/evaluate.py."""
+class BenchmarkEvaluation(BenchmarkOptions):
+    """Scores of a checkpoint on benchmarks: configs/evaluate.py."""
 
-    checkpoint: str = ""  # a run's folder, a checkpoint of it, or a folder of Hugging Face
-    benchmarks: list[str] = field(
-        default_factory=lambda: [
-            "mmlu",
-            "arc_challenge",
-            "truthfulqa",
-            "winogrande",
-            "hellaswag",
-            "gsm8k",
-        ]
+    checkpoint: str = ""  # a run's folder, one checkpoint of it, or a Hugging Face folder
+    # Names of hare_jax/evaluation/benchmarks/registry.py, or tasks of lm-evaluation-harness.
+    benchmarks: tuple[str, ...] = (
+        "mmlu",
+        "arc_challenge",
+        "truthfulqa",
+        "winogrande",
+        "hellaswag",
+        "gsm8k",
     )
-    protocol: Protocol = Protocol.CURRENT
-    data: str = ""  # a folder laid out by configs/benchmarks.py; "": the Hugging Face hub
-    task_folders: list[str] = field(default_factory=list)  # further task files of lm-eval (YAML)
-    shots: int = -1  # examples before each question; -1: each benchmark's own number
-    limit: int = 0  # items of each task; 0: all
-    max_length: int = 0  # tokens the model reads at most; 0: as many as in training
-    batch_tokens: int = 8192  # tokens a batch on each device, padding included
-    compute_dtype: DType = DType.FLOAT32
 
 
 @dataclass(slots=True)
@@ -296,34 +294,37 @@ class LeakageDefinition(enum.Enum):
 
 @dataclass(slots=True)
 class LeakageAudit:
-    """An audit of whether benchmark items were in the training data: configs/audit.py."""
+    """An audit of whether benchmark items were in the training data: configs/audit.py.
+
+    The default names of fields and files are those of GAIR-NLP/benbench.
+    """
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     original: str = ""  # the items: a JSON Lines file, .gz too
     # The paraphrased items; a pattern for several files; "": paraphrased by rules.
-    rewritten: str = ""
+    paraphrased: str = ""
     # Several sets instead: a folder with NAME_original.jsonl[.gz] and NAME_rewritten*; "": one set.
     folder: str = ""
     control: str = ""  # similar items that the model cannot have seen, as a reference; "": none
-    control_rewritten: str = ""  # their paraphrases; "": paraphrased by rules
+    control_paraphrased: str = ""  # their paraphrases; "": paraphrased by rules
     id: str = "id"  # name of the items' field with the id
     question: str = "question"  # name of the field with the question
     answer: str = "answer"  # name of the field with the answer
     choices: str = ""  # name of the field with the choices; "": not multiple choice
-    rewritten_question: str = "rewritten_question"  # name of the field in the paraphrased items
-    rewritten_answer: str = "rewritten_answer"  # name of the field in the paraphrased items
-    rewritten_choices: str = "rewritten_choices"  # name of the field in the paraphrased items
+    paraphrased_question: str = "rewritten_question"  # name of the field in the paraphrased items
+    paraphrased_answer: str = "rewritten_answer"  # name of the field in the paraphrased items
+    paraphrased_choices: str = "rewritten_choices"  # name of the field in the paraphrased items
     definition: LeakageDefinition = LeakageDefinition.BENBENCH  # prefix that the model continues
     ngram: int = 5  # tokens to predict after each prefix
     num_prefixes: int = 5  # prefixes per text
-    threshold: float = 0.05  # excess accuracy above which a set counts as leaked, in (0, 1)
+    threshold: float = 0.05  # excess accuracy above which a set counts as contaminated, in (0, 1)
     confidence: float = 0.95  # of the intervals, in (0, 1)
     resamples: int = 10_000  # of the bootstrap
     max_items: int = 0  # items per set, drawn by `seed`; 0: all
     max_length: int = 0  # tokens that the model reads at most; 0: as in training
     batch_tokens: int = 8192  # tokens per batch, padding included
     seed: int = 0  # of the bootstrap, of `max_items` and of the order of choices
-    out: str = ""  # folder for the results; "": leakage/ beside the checkpoints
+    out: str = ""  # folder for the results; "": leakage/NAME in the run's folder
 
 
 @dataclass(slots=True)

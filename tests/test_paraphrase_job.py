@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.builders import read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 ITEMS = 12
@@ -41,7 +40,7 @@ def arguments(tmp_path: Path, serve_teacher: Callable[..., Any]) -> Callable[...
         for k in range(ITEMS)
     ]
     path = tmp_path / "hares_original.jsonl"
-    write_jsonl(path, rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def command(served: Any, *more: str) -> list[str]:
         return [
@@ -66,7 +65,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(

@@ -67,7 +67,7 @@ class Program:
         return self.total <= self.limit
 
 
-def run(config: AheadOfTime, workdir: Path) -> Path:
+def run(config: AheadOfTime, workdir: Path) -> dict[str, Path]:
     """Compiles the step, prints its costs, and writes them to `workdir`/aot-HARDWARE.json.
 
     Raises:
@@ -86,7 +86,7 @@ def run(config: AheadOfTime, workdir: Path) -> Path:
     path = workdir / f"aot-{config.hardware}.json"
     values = {"configured": asdict(program), "largest": largest and asdict(largest)}
     write_json(path, values)
-    return path
+    return {"compiled": path}
 
 
 def compile_for(

@@ -1,4 +1,4 @@
-"""Bars with intervals as SVG: a group of bars for each label, all of a panel on one scale."""
+"""Bar charts with intervals as SVG: one group of bars per label, one scale per panel."""
 
 from __future__ import annotations
 
@@ -25,26 +25,34 @@ INK, SOFT = "#1f2937", "#d1d5db"
 
 
 class Bar(NamedTuple):
-    """`value` with its interval, None where it has none; `said` stands to the right."""
+    """A value with its interval (None: it has none); `text` is written to the right."""
 
     color: str
     value: float
     low: float | None
     high: float | None
-    said: str
+    text: str
 
 
 class Mark(NamedTuple):
-    """A line across a group of bars: what they are held against. `said` is shown on pointing."""
+    """A line across a group of bars, for comparison; `text` is its tooltip."""
 
     color: str
     value: float
-    said: str
+    text: str
 
 
 @dataclass(slots=True)
 class Panel:
-    """`unit`: what a value of 1 is shown as. `marks`: by label, as `groups`."""
+    """Groups of bars with a common scale.
+
+    Attributes:
+      title: above the panel.
+      groups: label -> bars.
+      unit: what a value of 1 is written as on the axis: 100 for percent.
+      marks: label -> lines across its group.
+      threshold: a dashed line across the panel, or None.
+    """
 
     title: str
     groups: Mapping[str, Sequence[Bar]]
@@ -53,15 +61,15 @@ class Panel:
     threshold: float | None = None
 
 
-def colors(number: int) -> list[str]:
-    """So many that can be told apart."""
-    if number <= len(SERIES):
-        return list(SERIES[:number])
-    return [f"hsl({360 * k / number:.0f} 65% 42%)" for k in range(number)]
+def colors(count: int) -> list[str]:
+    """Returns `count` distinct colors."""
+    if count <= len(SERIES):
+        return list(SERIES[:count])
+    return [f"hsl({360 * k / count:.0f} 65% 42%)" for k in range(count)]
 
 
-def drawing(panels: Sequence[Panel], legend: Mapping[str, str] | None = None) -> str:
-    """The panels, one below the other; `legend`: what is said -> its color."""
+def draw(panels: Sequence[Panel], legend: Mapping[str, str] | None = None) -> str:
+    """Returns an SVG of the panels, one below the other; `legend`: text -> color."""
     drawn: list[str] = []
     y = _legend(drawn, legend or {})
     for panel in panels:
@@ -75,6 +83,7 @@ def drawing(panels: Sequence[Panel], legend: Mapping[str, str] | None = None) ->
 
 
 def _legend(drawn: list[str], legend: Mapping[str, str]) -> float:
+    """Draws the legend, in several lines if necessary; returns where it ends."""
     x, y = 16.0, 14.0
     for name, color in legend.items():
         width = 34 + 7 * len(name)
@@ -87,7 +96,7 @@ def _legend(drawn: list[str], legend: Mapping[str, str]) -> float:
 
 
 def _panel(drawn: list[str], panel: Panel, top: float) -> float:
-    """Draws from `top` on; returns where it ends."""
+    """Draws a panel that begins at `top`; returns where it ends."""
     low, high = _range(panel)
 
     def x(value: float) -> float:
@@ -111,20 +120,22 @@ def _panel(drawn: list[str], panel: Panel, top: float) -> float:
     if panel.threshold is not None:
         at = x(panel.threshold)
         drawn.append(_line(at, start - 8, at, bottom, INK, dashes="4 3"))
-        said = f"dashed: {panel.unit * panel.threshold:g}"
-        bars.append(_text(WIDTH - RIGHT + 12, bottom + 16, said))
+        text = f"dashed: {panel.unit * panel.threshold:g}"
+        bars.append(_text(WIDTH - RIGHT + 12, bottom + 16, text))
     drawn.append(_line(x(0), start - 8, x(0), bottom, INK))
-    drawn += bars  # above the lines of the grid
+    drawn += bars  # after, and so above, the lines of the grid
     return bottom + TICKS
 
 
 def _range(panel: Panel) -> tuple[float, float]:
+    """Returns the lowest and the highest value of the axis."""
     bars = [bar for group in panel.groups.values() for bar in group]
     shown = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None]
     shown += [mark.value for label in panel.groups for mark in panel.marks.get(label, ())]
     low, high = min([0.0, *shown]), max([panel.threshold or 0.0, 0.01, *shown])
     margin = 0.03 * (high - low)
-    return (low - margin if low < -1e-9 else 0.0), high + margin  # Wilson's of none is about 0
+    # Wilson's interval of no right answer begins within rounding of 0, perhaps below.
+    return (low - margin if low < -1e-9 else 0.0), high + margin
 
 
 def _bar(bar: Bar, x: Callable[[float], float], y: float) -> list[str]:
@@ -134,19 +145,19 @@ def _bar(bar: Bar, x: Callable[[float], float], y: float) -> list[str]:
     if bar.low is not None and bar.high is not None:
         drawn.append(_line(x(bar.low), middle, x(bar.high), middle, INK))
         drawn += [_line(x(v), middle - 4, x(v), middle + 4, INK) for v in (bar.low, bar.high)]
-    drawn.append(_text(WIDTH - RIGHT + 12, middle + 4, bar.said))
+    drawn.append(_text(WIDTH - RIGHT + 12, middle + 4, bar.text))
     return drawn
 
 
 def _mark(mark: Mark, x: float, top: float, bottom: float) -> str:
     return (
         f'<line x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{bottom:.1f}" '
-        f'stroke="{mark.color}" stroke-width="2"><title>{escape(mark.said)}</title></line>'
+        f'stroke="{mark.color}" stroke-width="2"><title>{escape(mark.text)}</title></line>'
     )
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, ten at most."""
+    """Returns at most ten ticks: multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10((high - low) / 9))
     step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= 9)
     first, last = math.ceil(low / step), math.floor(high / step)

@@ -41,5 +41,5 @@ def read_json_or_none(path: Path) -> Any:
     """Returns the content of a JSON file, or None if it is missing or not valid JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

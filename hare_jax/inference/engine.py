@@ -1,16 +1,16 @@
-"""The engine behind all evaluation: scores and continues token ids, on all devices.
+"""The inference engine: scores and continues token ids on all devices.
 
-    engine = Engine(config, params, max_length=2048, batch_tokens=8192)
-    engine.scores([Request([1, 415, 5565], [349, 3890])])      # [Score(-7.31, False, 2)]
-    engine.generate([[1, 415, 5565]], max_new_tokens=64, stopped=lambda tokens: 2 in tokens)
+    engine = InferenceEngine(config, params, max_length=2048, batch_tokens=8192)
+    engine.scores([ScoreRequest([1, 415, 5565], [349, 3890])])      # [Score(-7.31, False, 2)]
+    engine.generate([[1, 415, 5565]], max_new_tokens=64, is_complete=lambda tokens: 2 in tokens)
 
-A score depends neither on the batch nor on other requests, though what they begin with alike is
-read once (prefix_tree.py). Rows are shared out over the devices, parameters lie on each of them.
-The head sees only the positions that are scored. Log-softmax is float32. One program is compiled
-for each row length.
+A score depends neither on the batch nor on other requests, although common prefixes of requests are
+read once (prefix_tree.py). Rows are distributed over the devices, each of which holds all
+parameters. The output head is applied only to the positions that are scored. Log-softmax is computed
+in float32. One program is compiled for each row length.
 
-Shape legend: B rows, T tokens, D model width, V vocabulary, N scored positions, W places of the
-head at a time; G, R, K as in attention.py.
+Shape legend: B rows, T tokens of a row, D model width, V vocabulary, P devices, N scored positions
+of a device, W positions of one chunk of the head.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +29,30 @@ from jax.sharding import PartitionSpec as P
 
 from hare_jax.config import Model
 from hare_jax.inference import prefix_tree
-from hare_jax.inference.batch_decoding import Sampling, continue_batch
-from hare_jax.inference.prefix_tree import Packed
-from hare_jax.inference.requests import Done, Score, ScoreRequest, truncated, unheard
+from hare_jax.inference.batch_decoding import continue_batch
+from hare_jax.inference.prefix_tree import PackedTrees
+from hare_jax.inference.requests import Done, Score, ScoreRequest, ignore_scores, truncate
+from hare_jax.inference.sampling import Sampling
 from hare_jax.inference.tree_attention import hidden_states
 from hare_jax.model import decoder
 
-HEAD_POSITIONS = 128  # whose logits exist at one time: 128 x 32 000 in float32 are 16 MB
-IN_FLIGHT = 2  # batches that are computed while the host prepares the next one
+HEAD_CHUNK = 128  # positions whose logits exist at once: 128 x 32 000 in float32 are 16 MB
+MAX_IN_FLIGHT = 2  # batches that are computed while the host prepares the next one
+
+
+class ScoreBatch(NamedTuple):
+    """A batch of packed prefix trees: arrays of the host or of the devices, or their shardings."""
+
+    tokens_BT: Any  # int32
+    positions_BT: Any  # int32
+    ends_BT: Any  # int32, see prefix_tree.py
+    index_PN: Any  # int32: the scored positions of a device, within its [B * T / P]
+    target_PN: Any  # int32: the token that follows each of them
+    num_chunks: Any  # int32 []: chunks of HEAD_CHUNK positions that are not all padding
 
 
 class InferenceEngine:
-    """`max_length`: tokens the model reads at most; a longer context loses its first tokens.
-
-    `batch_tokens`: tokens of a batch on each device, padding included. `devices`: all of this
-    process, unless they are given.
-    """
+    """A model on all devices of this process."""
 
     def __init__(
         self,
@@ -54,6 +63,15 @@ class InferenceEngine:
         batch_tokens: int,
         devices: Sequence[jax.Device] | None = None,
     ):
+        """Copies the parameters to each device.
+
+        Args:
+          config: the architecture.
+          params: its parameters.
+          max_length: tokens that the model reads at most; a longer context loses its first tokens.
+          batch_tokens: tokens of a batch on each device, including padding.
+          devices: of this process; None: all of them.
+        """
         config = decoder.for_inference(config)
         self.config = config
         devices = jax.local_devices() if devices is None else devices
@@ -66,166 +84,171 @@ class InferenceEngine:
         self.max_length = max_length
         self.batch_tokens = batch_tokens
 
-    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
-        """One score a request, in order; `done` is told of each once, as they become known.
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = ignore_scores) -> list[Score]:
+        """Returns one score per request, in order.
 
-        Raises ValueError for an empty context or continuation, for a continuation longer than
-        `max_length`, and for parameters that give no finite log-likelihood.
+        Args:
+          requests: contexts and continuations.
+          done: called with each score once, as soon as it is known.
+
+        Raises:
+          ValueError: a context or continuation is empty, a continuation is longer than
+            `max_length`, or a log-likelihood is not finite.
         """
-        readable = [truncated(request, self.max_length)[0] for request in requests]
-        total, is_greedy = np.zeros(len(readable)), np.ones(len(readable), bool)
-        packed = prefix_tree.rows(prefix_tree.trees(readable))
-        parts = self.mesh.size
-        waiting: deque[tuple[Packed, tuple[Array, Array]]] = deque()
-
-        def fetch() -> None:
-            batch, answer = waiting.popleft()
-            log_prob_PN, is_top_PN = (np.asarray(part) for part in answer)
-            known: set[int] = set()
-            for part, request_N in enumerate(batch.request):
-                n = len(request_N)
-                np.add.at(total, request_N, log_prob_PN[part, :n].astype(np.float64))
-                np.logical_and.at(is_greedy, request_N, is_top_PN[part, :n])
-                known.update(request_N.tolist())
-            done({i: score(i) for i in known})
+        truncated = [truncate(request, self.max_length)[0] for request in requests]
+        log_likelihood, is_greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
+        rows = prefix_tree.pack_rows(prefix_tree.trees(truncated))
+        in_flight: deque[tuple[PackedTrees, tuple[Array, Array]]] = deque()
 
         def score(i: int) -> Score:
-            if not np.isfinite(total[i]):
+            if not np.isfinite(log_likelihood[i]):
                 raise ValueError(
-                    "a log-likelihood is not finite: the parameters hold NaN or infinity; "
+                    "a log-likelihood is not finite: the parameters contain NaN or infinity; "
                     "evaluate an earlier checkpoint"
                 )
-            return Score(float(total[i]), bool(is_greedy[i]), len(readable[i].continuation))
+            num_tokens = len(truncated[i].continuation)
+            return Score(float(log_likelihood[i]), bool(is_greedy[i]), num_tokens)
 
-        for batch in prefix_tree.batches(packed, self.batch_tokens, parts):
-            waiting.append((batch, self._score(batch)))
-            if len(waiting) > IN_FLIGHT:
+        def fetch() -> None:
+            """Waits for the oldest batch and adds its results to those of the requests."""
+            batch, results = in_flight.popleft()
+            log_prob_PN, is_top_PN = (np.asarray(array) for array in results)
+            finished: set[int] = set()
+            for device, request_N in enumerate(batch.request):
+                n = len(request_N)  # the rest is padding
+                # A request has one entry per token of its continuation.
+                np.add.at(log_likelihood, request_N, log_prob_PN[device, :n].astype(np.float64))
+                np.logical_and.at(is_greedy, request_N, is_top_PN[device, :n])
+                finished.update(request_N.tolist())
+            done({i: score(i) for i in finished})
+
+        for batch in prefix_tree.batches(rows, self.batch_tokens, self.mesh.size):
+            in_flight.append((batch, self._score(batch)))
+            if len(in_flight) > MAX_IN_FLIGHT:
                 fetch()
-        while waiting:
+        while in_flight:
             fetch()
-        return [score(i) for i in range(len(readable))]
+        return [score(i) for i in range(len(requests))]
 
     def generate(
         self,
         contexts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
-        stopped: Callable[[list[int]], bool],
+        is_complete: Callable[[list[int]], bool],
         sampling: Sampling | None = None,
-        done: Callable[[int, list[int]], None] = lambda number, tokens: None,
+        done: Callable[[int, list[int]], None] = lambda index, tokens: None,
     ) -> list[list[int]]:
-        """Up to `max_new_tokens` tokens after each context, in order; `done` is told of each.
+        """Returns at most `max_new_tokens` new tokens per context, in order.
 
-        `stopped(tokens)`: whether a row needs no more tokens; those it has stay. A context loses
-        its first tokens where `max_length` leaves no room for it. A continuation depends on its
-        context, its place and the seed, not on the other contexts.
+        A completion depends on its context, its index and the seed, not on the other contexts.
 
-        Raises ValueError for an empty context, or where `max_length` leaves no room for any.
+        Args:
+          contexts: token ids; a context loses its first tokens if `max_length` leaves no room.
+          max_new_tokens: per context.
+          is_complete: (new tokens) -> whether the context needs no more; those it has are kept.
+          sampling: how tokens are drawn; None: the most probable one.
+          done: called with the index of each context and its new tokens.
+
+        Raises:
+          ValueError: a context is empty, or `max_length` leaves no room for any.
         """
-        room = self.max_length - max_new_tokens
-        if room < 1 or not all(len(context) for context in contexts):
+        max_context = self.max_length - max_new_tokens
+        if max_context < 1:
             raise ValueError(
-                f"{max_new_tokens} new tokens after contexts of at least one (BOS): the model reads"
-                f" {self.max_length} at most; give a larger max_length or ask for fewer tokens"
+                f"max_new_tokens={max_new_tokens} leaves no room for a context: the model reads at "
+                f"most {self.max_length} tokens; generate fewer, or raise max_length"
             )
-        readable = [list(context[-room:]) for context in contexts]
-        answers: list[list[int]] = [[] for _ in readable]
-        lengths = [len(context) for context in readable]
+        if any(not len(context) for context in contexts):
+            raise ValueError("a context is empty: give at least BOS")
+        truncated = [list(context)[-max_context:] for context in contexts]
+        completions: list[list[int]] = [[] for _ in contexts]
+        lengths = [len(context) for context in truncated]
         for batch, rows, length in prefix_tree.context_batches(
             lengths, self.max_length, self.batch_tokens, self.mesh.size
         ):
             new = continue_batch(
                 self.weights,
-                [readable[i] for i in batch],
+                [truncated[i] for i in batch],
                 batch,
-                rows=rows,
-                length=length,
+                shape=(rows, length),
                 max_new_tokens=max_new_tokens,
-                stopped=stopped,
+                is_complete=is_complete,
                 sampling=sampling or Sampling(),
                 place=self._place,
             )
             for i, tokens in zip(batch, new, strict=True):
-                answers[i] = tokens
+                completions[i] = tokens
                 done(i, tokens)
-        return answers
+        return completions
 
     def _place(self, array: np.ndarray) -> Array:
+        """Distributes an array of B rows over the devices."""
         return jax.device_put(array, NamedSharding(self.mesh, P("rows")))
 
-    def _score(self, batch: Packed) -> tuple[Array, Array]:
+    def _score(self, batch: PackedTrees) -> tuple[Array, Array]:
+        """Starts the computation of a batch; returns what `_score` does.
+
+        The scored positions of all devices are padded to the same number N, a multiple of the
+        tokens of a device. Since mostly a token is followed by at most one scored target, N is
+        nearly always that number, so that a row length has one program.
+        """
         rows, length = batch.tokens_BT.shape
-        most = max(len(place) for place in batch.place)
-        # Mostly at most one pair a token, so that a row length is one program.
-        places = rows * length // self.mesh.size
-        size = max(HEAD_POSITIONS, -(-most // places) * places)
+        longest = max(len(place) for place in batch.place)
+        tokens_per_device = rows * length // self.mesh.size
+        size = max(HEAD_CHUNK, -(-longest // tokens_per_device) * tokens_per_device)
 
-        def padded(parts: Iterable[np.ndarray]) -> np.ndarray:
-            return np.stack([np.pad(part, (0, size - len(part))) for part in parts])
+        def pad(by_device: Iterable[np.ndarray]) -> np.ndarray:
+            return np.stack([np.pad(array, (0, size - len(array))) for array in by_device])
 
-        return _score(
-            self.mesh,
-            self.weights,
+        on_host = ScoreBatch(
             batch.tokens_BT,
             batch.positions_BT,
             batch.ends_BT,
-            padded(batch.place),
-            padded(batch.target),
-            np.int32(-(-most // HEAD_POSITIONS)),
+            pad(batch.place),
+            pad(batch.target),
+            np.int32(-(-longest // HEAD_CHUNK)),
         )
+        return _score(self.mesh, self.weights, on_host)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(
-    mesh: Mesh,
-    weights: decoder.Weights,
-    tokens_BT: Array,
-    positions_BT: Array,
-    ends_BT: Array,
-    index_PN: Array,
-    target_PN: Array,
-    chunks: Array,
-) -> tuple[Array, Array]:
-    """Log-probability of each target, and whether it is the most probable token, [P, N]."""
-
-    def local(
-        weights: decoder.Weights,
-        tokens_BT: Array,
-        positions_BT: Array,
-        ends_BT: Array,
-        index_1N: Array,
-        target_1N: Array,
-        chunks: Array,
-    ) -> tuple[Array, Array]:
-        model = decoder.merge(weights)
-        x_BTD = hidden_states(model, tokens_BT, positions_BT, ends_BT)
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-
-        def chunk(number: Array, answers: tuple[Array, Array]) -> tuple[Array, Array]:
-            start = number * HEAD_POSITIONS
-            index_W = jax.lax.dynamic_slice_in_dim(index_1N[0], start, HEAD_POSITIONS)
-            target_W = jax.lax.dynamic_slice_in_dim(target_1N[0], start, HEAD_POSITIONS)
-            logits_WV = model.logits(x_ND[index_W])
-            logit_W = jnp.take_along_axis(logits_WV, target_W[:, None], axis=-1)[:, 0]
-            log_prob_W = logit_W - jax.nn.logsumexp(logits_WV, axis=-1)
-            # Not argmax(logits) == target: on CPU that takes four times as long as all the rest.
-            is_top_W = logit_W == jnp.max(logits_WV, axis=-1)
-            put = jax.lax.dynamic_update_slice_in_dim
-            return (
-                put(answers[0], log_prob_W, start, axis=0),
-                put(answers[1], is_top_W, start, axis=0),
-            )
-
-        N = index_1N.shape[1]
-        nothing = (jnp.zeros(N, jnp.float32), jnp.zeros(N, bool))
-        log_prob_N, is_top_N = jax.lax.fori_loop(0, chunks, chunk, nothing)
-        return log_prob_N[None], is_top_N[None]
-
+def _score(mesh: Mesh, weights: decoder.Weights, batch: ScoreBatch) -> tuple[Array, Array]:
+    """Returns the log-probability of each target, and whether it is the most probable, [P, N]."""
     rows = P("rows")
     return jax.shard_map(
-        local,
+        _score_on_device,
         mesh=mesh,
-        in_specs=(P(), rows, rows, rows, rows, rows, P()),
+        in_specs=(P(), ScoreBatch(rows, rows, rows, rows, rows, P())),
         out_specs=(rows, rows),
         check_vma=False,
-    )(weights, tokens_BT, positions_BT, ends_BT, index_PN, target_PN, chunks)
+    )(weights, batch)
+
+
+def _score_on_device(weights: decoder.Weights, batch: ScoreBatch) -> tuple[Array, Array]:
+    """Computes what `_score` returns for the rows of one device, [1, N]."""
+    model = decoder.merge(weights)
+    x_BTD = hidden_states(model, batch.tokens_BT, batch.positions_BT, batch.ends_BT)
+    x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])  # [B * T / P, D]
+    index_N, target_N = batch.index_PN[0], batch.target_PN[0]
+
+    def score_chunk(number: Array, results: tuple[Array, Array]) -> tuple[Array, Array]:
+        start = number * HEAD_CHUNK
+        index_W = jax.lax.dynamic_slice_in_dim(index_N, start, HEAD_CHUNK)
+        target_W = jax.lax.dynamic_slice_in_dim(target_N, start, HEAD_CHUNK)
+        logits_WV = model.logits(x_ND[index_W])
+        logit_W = jnp.take_along_axis(logits_WV, target_W[:, None], axis=-1)[:, 0]
+        # log softmax(logits)[target] = logit[target] - log sum exp(logits)
+        log_prob_W = logit_W - jax.nn.logsumexp(logits_WV, axis=-1)
+        # argmax(logits) == target would take four times as long as all the rest on a CPU.
+        is_top_W = logit_W == jnp.max(logits_WV, axis=-1)
+        write = jax.lax.dynamic_update_slice_in_dim
+        return (
+            write(results[0], log_prob_W, start, axis=0),
+            write(results[1], is_top_W, start, axis=0),
+        )
+
+    N = index_N.shape[0]
+    zeros = (jnp.zeros(N, jnp.float32), jnp.zeros(N, bool))
+    log_prob_N, is_top_N = jax.lax.fori_loop(0, batch.num_chunks, score_chunk, zeros)
+    return log_prob_N[None], is_top_N[None]

@@ -1,117 +1,257 @@
-"""Text to token ids and back, as a checkpoint's own tokenizer has it.
+"""The tokenizer of a checkpoint: text to token ids and back.
 
-Two kinds: a SentencePiece model, as ours carry, and the tokenizer.json of a Hugging Face folder,
-read by the `tokenizers` library without transformers or torch.
+Two formats are read: a SentencePiece model (`tokenizer.model`), which every run of this project
+carries, and the `tokenizer.json` of an imported Hugging Face checkpoint, which the `tokenizers`
+library reads without transformers or torch.
+
+    tokenizer = open_tokenizer(Path("runs/quickstart/training-0123456789ab"))
+    tokenizer.decode(tokenizer.encode("Hares are fast."))      # "Hares are fast."
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from hare_jax.training.run_dir import Run
+import sentencepiece
+import tokenizers
+
+from hare_jax.training.run_dir import TOKENIZER
 
 Encode = Callable[[str], list[int]]  # text -> token ids, without BOS
 Decode = Callable[[list[int]], str]  # token ids -> text
 
+# In the folder of an imported checkpoint: the small files of the Hugging Face original.
+HUGGING_FACE_FOLDER = "huggingface"
+CACHED_LINES, CACHED_LINE_LENGTH = 4096, 1000  # lines, characters
+
 
 class Tokenizer(Protocol):
-    """`bos_id`: None where the tokenizer has none; `adds_bos`: whether it puts it before a text
-    unless told otherwise."""
+    """A tokenizer of any format.
 
+    Attributes:
+      path: the file that was read.
+      bos_id: the id of the beginning-of-text token, or None if there is none.
+      eos_id: the id of the end-of-text token.
+      adds_bos: whether texts begin with BOS unless a caller decides otherwise.
+      vocab_size: the number of ids.
+      sha256: of the file, in hexadecimal.
+    """
+
+    path: Path
     bos_id: int | None
     eos_id: int
     adds_bos: bool
+    vocab_size: int
     sha256: str
 
     def encode(self, text: str) -> list[int]:
-        """Ids without special ones before or after."""
+        """Returns the ids of `text`, without BOS and EOS."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text, special ids left out."""
+        """Returns the text of `ids`; special tokens are left out."""
 
-    def special(self, token_id: int) -> str:
-        """How a special id is written: "<s>"."""
+    def special_token(self, token_id: int) -> str:
+        """Returns the text form of a special id, such as "<s>"."""
 
 
 class SentencePieceTokenizer:
-    """Around a class of the data side that reads a SentencePiece model: see `Tokenizer` there."""
+    """A SentencePiece model; see `Tokenizer` for the attributes.
 
-    adds_bos = True  # every document of ours begins with BOS
+    >>> SentencePieceTokenizer(Path("tokenizer.model")).encode("Hares are fast.")  # doctest: +SKIP
+    [382, 4585, 460, 4102, 28723]
+    """
 
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        self.bos_id: int | None = tokenizer.bos_id
-        self.eos_id: int = tokenizer.eos_id
-        self.sha256: str = tokenizer.sha256
+    adds_bos = True  # every training document begins with BOS
+
+    def __init__(self, path: Path):
+        """Reads the model at `path`.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: the file is not a SentencePiece model, or has no <s> or </s>.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file; put the SentencePiece model that the data was baked with "
+                "there"
+            )
+        self.path = path
+        self._model = path.read_bytes()
+        self.sha256 = hashlib.sha256(self._model).hexdigest()
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(self._model)
+        except RuntimeError as error:
+            raise ValueError(f"{path} is not a SentencePiece model ({error})") from None
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id: int | None = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        if min(self._processor.bos_id(), self.eos_id) < 0:
+            raise ValueError(
+                f"{path} has begin and end ids {self.bos_id} and {self.eos_id}; expected a model "
+                "with both, since they separate documents"
+            )
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        """Returns the ids of `text`, without BOS and EOS.
+
+        If the vocabulary allows it, lines are encoded one by one and cached: the few-shot prompts
+        of a benchmark share most of their lines.
+        """
+        if not text or not self._lines_are_independent:
+            return self._processor.encode(text)
+        first, *others = text.split("\n")
+        # SentencePiece puts a space before a text; the processor for lines does not.
+        ids = list(self._encode_line(" " + first))
+        for line in others:
+            ids += self._newline_ids
+            ids += self._encode_line(line)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        special = {self.bos_id, self.eos_id}
-        return self._tokenizer.decode([i for i in ids if i not in special])
+        """Returns the text of `ids`; SentencePiece leaves out <s> and </s>."""
+        return self._processor.decode([int(i) for i in ids])
 
-    def special(self, token_id: int) -> str:
+    def special_token(self, token_id: int) -> str:
+        """Returns "<s>" or "</s>"."""
         return {self.bos_id: "<s>", self.eos_id: "</s>"}[token_id]
+
+    @cached_property
+    def _lines_are_independent(self) -> bool:
+        """Whether the ids of a text are those of its lines, joined by those of the newline.
+
+        BPE merges neighboring characters only into pieces of the vocabulary. If no piece contains
+        a newline, no merge crosses one. Unigram models weigh whole segmentations: False.
+        """
+        proto = parse_sentencepiece(self._model, self.path)
+        is_plain = not any(deviations_from_plain_bpe(proto))
+        return is_plain and not any("\n" in piece.piece for piece in proto.pieces)
+
+    @cached_property
+    def _line_processor(self) -> sentencepiece.SentencePieceProcessor:
+        """The same model, without the space before a text."""
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self._model)
+        processor.override_normalizer_spec(add_dummy_prefix=False)
+        return processor
+
+    @cached_property
+    def _newline_ids(self) -> list[int]:
+        return self._line_processor.encode("\n")
+
+    @cached_property
+    def _encode_line(self) -> Callable[[str], list[int]]:
+        encode = self._line_processor.encode
+        cached = lru_cache(CACHED_LINES)(encode)
+        return lambda line: cached(line) if len(line) <= CACHED_LINE_LENGTH else encode(line)
 
 
 class HuggingFaceTokenizer:
-    """tokenizer.json of a folder; its special tokens from tokenizer_config.json or config.json.
+    """The tokenizer.json of a Hugging Face folder; see `Tokenizer` for the attributes.
 
-    Raises FileNotFoundError or ValueError where the folder has no such tokenizer, or no EOS.
+    Its special tokens are named in tokenizer_config.json or config.json.
     """
 
     def __init__(self, folder: Path):
-        from tokenizers import Tokenizer
+        """Reads the tokenizer of `folder`.
 
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected a tokenizer of Hugging Face")
-        content = path.read_bytes()
+        Raises:
+          FileNotFoundError: the folder has no tokenizer.json.
+          ValueError: no end-of-text token is named.
+        """
+        self.path = folder / "tokenizer.json"
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"{self.path}: no such file; expected a tokenizer of Hugging Face"
+            )
+        content = self.path.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-        named = _json(folder / "tokenizer_config.json")
-        model = _json(folder / "config.json")
-        self.bos_id = self._id(named.get("bos_token"), model.get("bos_token_id"))
-        eos_id = self._id(named.get("eos_token"), model.get("eos_token_id"))
+        self._tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        settings = _read_json(folder / "tokenizer_config.json")
+        model = _read_json(folder / "config.json")
+        self.bos_id = self._id_of(settings.get("bos_token"), model.get("bos_token_id"))
+        eos_id = self._id_of(settings.get("eos_token"), model.get("eos_token_id"))
         if eos_id is None:
             raise ValueError(
                 f"{folder}: tokenizer_config.json and config.json name no end-of-text token"
             )
         self.eos_id = eos_id
-        first = self._tokenizer.encode("a").ids[:1]
-        self.adds_bos = self.bos_id is not None and first == [self.bos_id]
+        first_ids = self._tokenizer.encode("a").ids[:1]
+        self.adds_bos = self.bos_id is not None and first_ids == [self.bos_id]
 
     def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, without BOS and EOS."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of `ids`; special tokens are left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def special(self, token_id: int) -> str:
+    def special_token(self, token_id: int) -> str:
+        """Returns the text form of a special id, such as "<s>"; "" if the id is unknown."""
         return self._tokenizer.id_to_token(token_id) or ""
 
-    def _id(self, token: Any, fallback: Any) -> int | None:
+    def _id_of(self, token: Any, fallback: Any) -> int | None:
+        """Returns the id of a token as tokenizer_config.json writes it, else `fallback`."""
         text = token.get("content") if isinstance(token, dict) else token
         if text is not None:
             return self._tokenizer.token_to_id(text)
         return fallback[0] if isinstance(fallback, list) else fallback
 
 
-def open_texts(run: Run, open_tokenizer: Callable[[Path], Any]) -> Tokenizer:
-    """The tokenizer of a run, or of what was imported; `open_tokenizer`: a SentencePiece model.
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Opens the tokenizer of a run's folder, or of an imported checkpoint.
 
-    Raises FileNotFoundError or ValueError where there is none.
+    Raises:
+      FileNotFoundError: the folder has no tokenizer.
+      ValueError: its tokenizer cannot be used.
     """
-    theirs = run.directory / "huggingface"
-    if (theirs / "tokenizer.json").is_file():
-        return HuggingFaceTokenizer(theirs)
-    return SentencePieceTokenizer(open_tokenizer(run.tokenizer))
+    original = folder / HUGGING_FACE_FOLDER
+    if (original / "tokenizer.json").is_file():
+        return HuggingFaceTokenizer(original)
+    return SentencePieceTokenizer(folder / TOKENIZER)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def parse_sentencepiece(model: bytes, path: Path) -> Any:
+    """Parses the bytes of a SentencePiece model as the protocol buffer `ModelProto`.
+
+    `path` is named in errors. Raises ValueError if the bytes are not such a model.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    try:
+        proto.ParseFromString(model)
+    except Exception as error:  # the class depends on the backend of protobuf
+        raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
+    return proto
+
+
+def deviations_from_plain_bpe(proto: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (setting, got, expected) for each setting that differs from Llama and Mistral models.
+
+    Those are BPE with byte fallback, without normalization, and with a space before a text.
+    """
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    for setting, got, expected in (
+        ("model_type", trainer.model_type, trainer.BPE),
+        ("byte_fallback", trainer.byte_fallback, True),
+        ("treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix, False),
+        ("precompiled_charsmap", normalizer.precompiled_charsmap, b""),
+        ("remove_extra_whitespaces", normalizer.remove_extra_whitespaces, False),
+        ("add_dummy_prefix", normalizer.add_dummy_prefix, True),
+        ("escape_whitespaces", normalizer.escape_whitespaces, True),
+    ):
+        if got != expected:
+            yield setting, got, expected
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file, or {} if there is no such file."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}

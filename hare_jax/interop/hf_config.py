@@ -1,6 +1,7 @@
-"""config.json of a Mistral or Llama checkpoint, from a Model and to one.
+"""Conversion between a Model and the config.json of a Hugging Face Mistral or Llama checkpoint.
 
-What a Model cannot express is refused by name: a checkpoint is read as it was meant or not at all.
+A setting that a Model cannot represent is refused by name, so that a checkpoint never computes
+something else than it was trained for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ CLASSES = {
     Architecture.MISTRAL: "MistralForCausalLM",
     Architecture.LLAMA: "LlamaForCausalLM",
 }
-# What transformers takes where config.json says nothing.
+# What transformers assumes for fields that config.json does not have.
 DEFAULTS: dict[str, Any] = {
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
@@ -31,7 +32,7 @@ DEFAULTS_OF: dict[str, dict[str, Any]] = {
     },
     "llama": {"num_key_value_heads": None, "max_position_embeddings": 2048},
 }
-# Values that leave the model what it is; any other changes the logits.
+# Values that do not change the logits; any other value does.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (None, False),
@@ -41,10 +42,20 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def to_theirs(
+def from_model(
     model: Model, mixture: Mapping[str, Any], architecture: Architecture, dtype: str
 ) -> dict[str, Any]:
-    """`mixture`: its sequence length and the ids of <s> and </s>, see run_dir.py."""
+    """Returns the content of config.json for a Model.
+
+    Args:
+      model: the model to describe.
+      mixture: its sequence length and the ids of <s> and </s>, see training/run_dir.py.
+      architecture: the Hugging Face architecture to name.
+      dtype: of the tensors, such as "float32".
+
+    Raises:
+      ValueError: the architecture has no sliding window, and the model has one.
+    """
     m = model
     if architecture is Architecture.LLAMA and m.sliding_window is not None:
         raise ValueError(
@@ -73,14 +84,17 @@ def to_theirs(
         "torch_dtype": dtype,
     }
     if architecture is Architecture.MISTRAL:
-        config["sliding_window"] = m.sliding_window  # absent it would be 4096
+        config["sliding_window"] = m.sliding_window  # a missing field means 4096
     else:
         config |= {"attention_bias": False, "mlp_bias": False}
     return config
 
 
-def to_ours(config: Mapping[str, Any], file: Path) -> Model:
-    """The Model of a config.json; `file` is named where something of it is refused."""
+def to_model(config: Mapping[str, Any], file: Path) -> Model:
+    """Returns the Model that a config.json describes.
+
+    `file` is named in errors. Raises ValueError for a setting that a Model cannot represent.
+    """
     kind = config.get("model_type")
     if kind not in DEFAULTS_OF:
         raise ValueError(
@@ -91,7 +105,8 @@ def to_ours(config: Mapping[str, Any], file: Path) -> Model:
     for name, neutral in NEUTRAL.items():
         if values.get(name) not in neutral:
             raise ValueError(
-                f"{file}: {name} is {values[name]!r}, expected {neutral[-1]!r}: a Model has none"
+                f"{file}: {name} is {values[name]!r}, expected {neutral[-1]!r}: a Model cannot "
+                "represent another value"
             )
     for name in ("vocab_size", "num_hidden_layers", "hidden_size", "intermediate_size"):
         _required(values, name, file)
@@ -113,33 +128,34 @@ def to_ours(config: Mapping[str, Any], file: Path) -> Model:
 
 
 def mixture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What run_dir.py's "mixture" says of a model that was trained elsewhere."""
+    """Returns the "mixture" entry of a run's config.json for an imported model."""
     values = DEFAULTS | DEFAULTS_OF[config["model_type"]] | dict(config)
-    ends = values["eos_token_id"]
+    eos_id = values["eos_token_id"]
     return {
         "sequence_length": values["max_position_embeddings"],
         "tokenizer": {
             "vocab_size": values["vocab_size"],
             "bos_id": values["bos_token_id"],
-            "eos_id": ends[0] if isinstance(ends, list) else ends,
+            "eos_id": eos_id[0] if isinstance(eos_id, list) else eos_id,
         },
     }
 
 
 def _required(values: Mapping[str, Any], name: str, file: Path) -> int:
+    """Returns an integer field; raises ValueError if it is missing or not an integer."""
     if not isinstance(values.get(name), int):
         raise ValueError(f"{file}: {name} is {values.get(name)!r}, expected a whole number")
     return values[name]
 
 
 def _compute_dtype(values: Mapping[str, Any]) -> DType:
-    """float32 for tensors of float32, as transformers computes."""
+    """Returns float32 for float32 tensors, as transformers computes, else bfloat16."""
     named = values.get("torch_dtype") or values.get("dtype") or "float32"
     return DType.FLOAT32 if named == "float32" else DType.BFLOAT16
 
 
 def _rope_theta(values: Mapping[str, Any], file: Path) -> float:
-    """From `rope_theta` (transformers 4) or `rope_parameters` (5)."""
+    """Returns the rotary base, from `rope_theta` (transformers 4) or `rope_parameters` (5)."""
     theta = values.get("rope_theta")
     for name in ("rope_scaling", "rope_parameters"):
         rope = values.get(name) or {}
@@ -148,13 +164,14 @@ def _rope_theta(values: Mapping[str, Any], file: Path) -> float:
         if kind != "default" or factor not in NEUTRAL["partial_rotary_factor"]:
             raise ValueError(
                 f"{file}: {name} is {rope}, expected rope_type 'default' over the whole head: "
-                "scaled rotary positions are not among what a Model has"
+                "a Model cannot represent scaled rotary positions"
             )
         theta = rope.get("rope_theta", theta)
     return float(theta if theta is not None else 10_000.0)
 
 
 def _window(values: Mapping[str, Any], file: Path) -> int | None:
+    """Returns the sliding window in tokens, or None if all layers attend to everything."""
     kinds = set(values.get("layer_types") or [])
     if len(kinds) > 1:
         raise ValueError(

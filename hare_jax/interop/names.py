@@ -1,8 +1,11 @@
-"""Which parameter of ours is which tensor of a Hugging Face Mistral or Llama checkpoint.
+"""Names and layouts of parameters in Hugging Face Mistral and Llama checkpoints.
 
-Ours are stacked by layer and multiply from the right, x_BTD @ w_DF; theirs are one matrix a layer
-and multiply from the left, y = w_FD x. Both pair rotary element i with i + K/2. Shapes: L layers,
-D width, H query heads, G key-value heads, K numbers a head, F feed-forward width, V vocabulary.
+Parameters of this project are stacked by layer and multiply from the right, x_BTD @ w_DF. Hugging
+Face has one matrix per layer that multiplies from the left, y = w_FD x. Both rotate element i of a
+head together with element i + K/2.
+
+Shape legend: L layers, D model width, H query heads, G key-value heads, K head dimension,
+F feed-forward width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,37 +17,44 @@ import numpy as np
 
 from hare_jax.config import Model
 
-Path = tuple[str, ...]  # in the nested dict of parameters
+ParamPath = tuple[str, ...]  # keys in the nested dict of parameters
 LAYER = "model.layers.{}."
 
 
 @dataclass(slots=True, frozen=True)
 class Tensor:
-    """`path`, `layer`: where it lies in our parameters (None: it is of no layer).
+    """A tensor of a Hugging Face checkpoint and the parameter that it belongs to.
 
-    `ours`, `theirs`: its shapes. `inputs`: how many leading axes of ours a product sums over; 0
-    where nothing is transposed (norms, the embedding).
+    Attributes:
+      name: in the Hugging Face checkpoint.
+      path: of the parameter in this project.
+      layer: its index in the stacked parameter; None outside of the layers.
+      shape: in this project, without the axis of layers.
+      hf_shape: in the Hugging Face checkpoint.
+      num_inputs: how many leading axes of `shape` a product sums over; 0 for norms and the
+        embedding, which are not transposed.
     """
 
     name: str
-    path: Path
+    path: ParamPath
     layer: int | None
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
-    inputs: int
+    shape: tuple[int, ...]
+    hf_shape: tuple[int, ...]
+    num_inputs: int
 
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """[inputs ..., outputs ...] -> [outputs, inputs], as a view where NumPy can."""
-        if not self.inputs:
+    def to_hf(self, array: np.ndarray) -> np.ndarray:
+        """Converts [inputs ..., outputs ...] to [outputs, inputs], as a view if NumPy can."""
+        if not self.num_inputs:
             return array
-        return array.reshape(self.theirs[::-1]).T
+        return array.reshape(self.hf_shape[::-1]).T
 
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
-        return array.T.reshape(self.ours) if self.inputs else array
+    def from_hf(self, array: np.ndarray) -> np.ndarray:
+        """Converts [outputs, inputs] to [inputs ..., outputs ...]."""
+        return array.T.reshape(self.shape) if self.num_inputs else array
 
 
 def tensors(model: Model) -> list[Tensor]:
-    """All tensors of a checkpoint, in the order of our parameters' sorted names.
+    """Returns all tensors of a checkpoint, in the order of this project's sorted parameter names.
 
     >>> [tensor.name for tensor in tensors(Model())][:3]
     ['model.embed_tokens.weight', 'model.norm.weight', 'lm_head.weight']
@@ -58,7 +68,8 @@ def tensors(model: Model) -> list[Tensor]:
         m.d_ff,
         m.vocab_size,
     )
-    of_layer: tuple[tuple[str, Path, tuple[int, ...], int], ...] = (
+    # (Hugging Face name, path below "layers", shape, num_inputs)
+    of_layer: tuple[tuple[str, ParamPath, tuple[int, ...], int], ...] = (
         ("input_layernorm", ("attention_norm", "scale"), (D,), 0),
         ("self_attn.q_proj", ("attention", "q_DHK"), (D, H, K), 1),
         ("self_attn.k_proj", ("attention", "k_DGK"), (D, G, K), 1),
@@ -70,34 +81,42 @@ def tensors(model: Model) -> list[Tensor]:
         ("mlp.down_proj", ("feed_forward", "down_FD"), (F, D), 1),
     )
 
-    def every() -> Iterator[Tensor]:
+    def all_tensors() -> Iterator[Tensor]:
         yield _tensor("model.embed_tokens", ("embedding_VD",), None, (V, D), 0)
-        for name, path, shape, inputs in of_layer:
+        for name, path, shape, num_inputs in of_layer:
             for layer in range(m.num_layers):
-                full = LAYER.format(layer) + name
-                yield _tensor(full, ("layers", *path), layer, shape, inputs)
+                full_name = LAYER.format(layer) + name
+                yield _tensor(full_name, ("layers", *path), layer, shape, num_inputs)
         yield _tensor("model.norm", ("final_norm", "scale"), None, (D,), 0)
         if not m.tied_head:
             yield _tensor("lm_head", ("head_DV",), None, (D, V), 1)
 
-    return sorted(every(), key=lambda tensor: (tensor.path, tensor.layer or 0))
+    return sorted(all_tensors(), key=lambda tensor: (tensor.path, tensor.layer or 0))
 
 
-def each(
-    model: Model, params: Iterable[tuple[Path, np.ndarray]]
+def hf_arrays(
+    model: Model, params: Iterable[tuple[ParamPath, np.ndarray]]
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Each of `tensors(model)` and its numbers; `params`: what checkpoint.stream_params gives."""
-    coming = iter(params)
-    path, array = next(coming)
+    """Yields each of `tensors(model)` with its numbers, in Hugging Face layout.
+
+    Args:
+      model: whose tensors are yielded.
+      params: (path, array) sorted by path, as checkpoint.stream_params yields them.
+    """
+    remaining = iter(params)
+    path, array = next(remaining)
     for tensor in tensors(model):
         if tensor.path != path:
-            path, array = next(coming)
+            path, array = next(remaining)
         assert tensor.path == path
-        yield tensor, tensor.to_theirs(array if tensor.layer is None else array[tensor.layer])
+        yield tensor, tensor.to_hf(array if tensor.layer is None else array[tensor.layer])
 
 
-def _tensor(name: str, path: Path, layer: int | None, ours: tuple[int, ...], inputs: int) -> Tensor:
-    theirs = ours
-    if inputs:
-        theirs = (int(np.prod(ours[inputs:])), int(np.prod(ours[:inputs])))
-    return Tensor(f"{name}.weight", path, layer, ours, theirs, inputs)
+def _tensor(
+    name: str, path: ParamPath, layer: int | None, shape: tuple[int, ...], num_inputs: int
+) -> Tensor:
+    hf_shape = shape
+    if num_inputs:
+        # [outputs, inputs]: the axes of each side are flattened into one.
+        hf_shape = (int(np.prod(shape[num_inputs:])), int(np.prod(shape[:num_inputs])))
+    return Tensor(f"{name}.weight", path, layer, shape, hf_shape, num_inputs)

@@ -1,4 +1,4 @@
-"""A SentencePiece model's pieces, and the tokenizer files of transformers made of them."""
+"""The pieces of a SentencePiece model, and transformers' tokenizer files made from them."""
 
 from __future__ import annotations
 
@@ -9,67 +9,56 @@ from pathlib import Path
 from typing import Any
 
 from hare_jax.files import write_json
+from hare_jax.inference.tokenizers import deviations_from_plain_bpe, parse_sentencepiece
 
-SPACE = "\u2581"  # SentencePiece writes spaces so
+SPACE = "\u2581"  # how SentencePiece writes a space
 
 
-class Kind(enum.IntEnum):
-    """As SentencePiece numbers them, and GGUF after it."""
+class PieceKind(enum.IntEnum):
+    """The kind of a piece, numbered as in SentencePiece and GGUF."""
 
     NORMAL = 1
     UNKNOWN = 2
-    CONTROL = 3  # never in a text: <s>, </s>
-    USER_DEFINED = 4  # one piece wherever it stands in a text
+    CONTROL = 3  # <s>, </s>: never the result of encoding a text
+    USER_DEFINED = 4  # always one piece, wherever it occurs in a text
     UNUSED = 5
     BYTE = 6
 
 
 @dataclass(slots=True)
 class Vocabulary:
-    """`pieces`, `scores`, `kinds`: of id 0, 1, ..."""
+    """The vocabulary of a SentencePiece model.
+
+    `pieces`, `scores` and `kinds` are indexed by id.
+    """
 
     path: Path
     pieces: list[str]
     scores: list[float]
-    kinds: list[Kind]
+    kinds: list[PieceKind]
     bos_id: int
     eos_id: int
     unk_id: int
 
 
 def read(path: Path) -> Vocabulary:
-    """Reads tokenizer.model, which must be such that other programs give the same ids.
+    """Reads a tokenizer.model to which other programs can give the same ids.
 
-    Raises ValueError where it is not BPE with byte fallback, no normalization and a space before
-    the text: what Llama and Mistral have, and all that transformers and llama.cpp can repeat.
+    Raises ValueError if it is not BPE with byte fallback, without normalization and with a space
+    before the text: what Llama and Mistral have, and all that transformers and llama.cpp reproduce.
     """
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's own, by whichever backend it has
-        raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
-    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
-    for what, got, expected in (
-        ("model_type", trainer.model_type, trainer.BPE),
-        ("byte_fallback", trainer.byte_fallback, True),
-        ("treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix, False),
-        ("precompiled_charsmap", normalizer.precompiled_charsmap, b""),
-        ("remove_extra_whitespaces", normalizer.remove_extra_whitespaces, False),
-        ("add_dummy_prefix", normalizer.add_dummy_prefix, True),
-        ("escape_whitespaces", normalizer.escape_whitespaces, True),
-    ):
-        if got != expected:
-            raise ValueError(
-                f"{path}: {what} is {got!r}, expected {expected!r}: other programs would give "
-                "other ids; such a tokenizer cannot be exported"
-            )
+    proto = parse_sentencepiece(path.read_bytes(), path)
+    for setting, got, expected in deviations_from_plain_bpe(proto):
+        raise ValueError(
+            f"{path}: {setting} is {got!r}, expected {expected!r}: other programs would give "
+            "other ids; such a tokenizer cannot be exported"
+        )
+    trainer = proto.trainer_spec
     return Vocabulary(
         path=path,
         pieces=[piece.piece for piece in proto.pieces],
         scores=[piece.score for piece in proto.pieces],
-        kinds=[Kind(piece.type) for piece in proto.pieces],
+        kinds=[PieceKind(piece.type) for piece in proto.pieces],
         bos_id=trainer.bos_id,
         eos_id=trainer.eos_id,
         unk_id=trainer.unk_id,
@@ -77,16 +66,16 @@ def read(path: Path) -> Vocabulary:
 
 
 def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """The pairs that make a piece, in the order in which `tokenizers` must merge them.
+    """Returns the pairs that form a piece, in the order in which `tokenizers` must merge them.
 
-    SentencePiece merges the neighbors that make the piece of the highest score; of equal ones,
-    such as runs of spaces have, the leftmost. So a run grows from its left, which an order of pairs
-    says as: the longest first.
+    SentencePiece merges the neighbors that form the piece with the highest score, and the leftmost
+    ones among equal scores, which runs of spaces have. Such a run grows from its left; in an order
+    of pairs this means that the longest piece comes first.
     """
-    number = {piece: i for i, piece in enumerate(vocabulary.pieces)}
+    id_of = {piece: i for i, piece in enumerate(vocabulary.pieces)}
     kinds = zip(vocabulary.pieces, vocabulary.kinds, strict=True)
-    normal = [piece for piece, kind in kinds if kind is Kind.NORMAL]
-    score = {piece: vocabulary.scores[number[piece]] for piece in normal}
+    normal = [piece for piece, kind in kinds if kind is PieceKind.NORMAL]
+    score = {piece: vocabulary.scores[id_of[piece]] for piece in normal}
     pairs = [
         (piece[:i], piece[i:])
         for piece in normal
@@ -96,16 +85,19 @@ def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
     def order(pair: tuple[str, str]) -> tuple[float, int, int, int]:
         left, right = pair
-        return -score[left + right], -len(left + right), number[left], number[right]
+        return -score[left + right], -len(left + right), id_of[left], id_of[right]
 
     return sorted(pairs, key=order)
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
-    """tokenizer.json: the same ids as SentencePiece, with <s> before the first."""
+    """Returns the content of tokenizer.json: the ids of SentencePiece, with <s> before the first."""
     v = vocabulary
-    special = [i for i, kind in enumerate(v.kinds) if kind in (Kind.UNKNOWN, Kind.CONTROL)]
-    whole = [p for p, kind in zip(v.pieces, v.kinds, strict=True) if kind is Kind.USER_DEFINED]
+    special = [
+        i for i, kind in enumerate(v.kinds) if kind in (PieceKind.UNKNOWN, PieceKind.CONTROL)
+    ]
+    kinds = zip(v.pieces, v.kinds, strict=True)
+    user_defined = [piece for piece, kind in kinds if kind is PieceKind.USER_DEFINED]
     bos = v.pieces[v.bos_id]
     start = {"SpecialToken": {"id": bos, "type_id": 0}}
     return {
@@ -120,7 +112,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             ],
         },
-        "pre_tokenizer": _apart(whole) if whole else None,
+        "pre_tokenizer": _isolate(user_defined) if user_defined else None,
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -149,7 +141,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": True,
             "byte_fallback": True,
-            "ignore_merges": bool(whole),  # a word that is a piece is that piece
+            "ignore_merges": bool(user_defined),  # a word that is a piece is not split
             "vocab": {piece: i for i, piece in enumerate(v.pieces)},
             "merges": merges(v),
         },
@@ -157,7 +149,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def tokenizer_config(vocabulary: Vocabulary, max_positions: int) -> dict[str, Any]:
-    """tokenizer_config.json."""
+    """Returns the content of tokenizer_config.json; `max_positions` in tokens."""
     v = vocabulary
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -166,13 +158,19 @@ def tokenizer_config(vocabulary: Vocabulary, max_positions: int) -> dict[str, An
         "unk_token": v.pieces[v.unk_id],
         "model_max_length": max_positions,
         "clean_up_tokenization_spaces": False,
-        # "<s>" in a text is text, as it was in training; only the first id is the token.
+        # "<s>" inside a text is encoded as text, as in training; only the first id is the token.
         "split_special_tokens": True,
     }
 
 
 def write(folder: Path, vocabulary: Vocabulary, max_positions: int) -> None:
-    """tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
+    """Writes tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+
+    Args:
+      folder: an existing folder.
+      vocabulary: of the tokenizer.model, which is copied.
+      max_positions: tokens that the model reads at most.
+    """
     config = tokenizer_config(vocabulary, max_positions)
     special = {name: config[name] for name in ("bos_token", "eos_token", "unk_token")}
     (folder / "tokenizer.model").write_bytes(vocabulary.path.read_bytes())
@@ -184,20 +182,21 @@ def write(folder: Path, vocabulary: Vocabulary, max_positions: int) -> None:
         write_json(folder / name, value)
 
 
-def _apart(pieces: list[str]) -> dict[str, Any]:
-    """Makes each of these pieces a word of its own; what lies between two is another word.
+def _isolate(pieces: list[str]) -> dict[str, Any]:
+    """Returns a pre-tokenizer that makes each of these pieces a word of its own.
 
-    As added tokens they would each begin a text, and what follows would get a space before it.
-    Limit: nothing but the name of a special piece ("<s>") between two of them is read as that.
+    As added tokens, each of them would begin a new text, and a space would be put before what
+    follows. Limitation: a special piece ("<s>") alone between two of them is read as that piece.
     """
     longest_first = sorted(pieces, key=len, reverse=True)
     pattern = {"Regex": "|".join(map(re.escape, longest_first))}
     return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
 
 
-def _added(number: int, piece: str) -> dict[str, Any]:
+def _added(token_id: int, piece: str) -> dict[str, Any]:
+    """Returns the entry of a special piece in "added_tokens"."""
     return {
-        "id": number,
+        "id": token_id,
         "content": piece,
         "single_word": False,
         "lstrip": False,

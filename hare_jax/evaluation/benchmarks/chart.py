@@ -1,71 +1,85 @@
-"""Results as bars with 95 % intervals, a group for each benchmark, a color for each model."""
+"""Results as bars with 95 % intervals: one group per benchmark, one color per model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hare_jax.evaluation.bar_chart import INK, Bar, Mark, Panel, colors, drawing
+from hare_jax.evaluation.bar_chart import INK, Bar, Mark, Panel, colors, draw
 from hare_jax.evaluation.benchmarks import tables
 from hare_jax.evaluation.benchmarks.registry import SIX
 from hare_jax.evaluation.benchmarks.tables import Result
 
-OURS = "HARE 1.1B"  # of the paper's models the one that this project follows
-OTHERS = "#9ca3af"
+HARE = "HARE 1.1B"  # the model of the paper that this project follows
+OTHERS_COLOR = "#9ca3af"
 
 
-def of_results(results: Sequence[Result]) -> str:
-    """Scores beside the paper's, as lines across, then bits per byte of the right answers."""
-    names, titles = tables.names_of(results), tables.titles(results)
-    shown = dict(zip(colors(len(results)), results, strict=True))
-    columns = [*(["average"] if set(SIX) <= set(names) else []), *names]
-    how, differing = tables.settings(results, with_paper=bool(set(names) & set(SIX)))
+def svg(results: Sequence[Result]) -> str:
+    """Draws scores, with the paper's as lines across the groups, then bits per byte."""
+    names, titles = tables.benchmark_names(results), tables.titles(results)
+    by_color = dict(zip(colors(len(results)), results, strict=True))
+    columns = tables.columns_of(names)
+    settings_of, differing = tables.settings(results, with_paper=bool(set(names) & set(SIX)))
     legend = {
-        label + (f" ({said})" if differing else ""): color
-        for label, said, color in zip(tables.labels(results), how, shown, strict=True)
+        label + (f" ({settings})" if differing else ""): color
+        for label, settings, color in zip(
+            tables.labels(results), settings_of, by_color, strict=True
+        )
     }
     scores = Panel(
         "score (percent) and 95 % interval",
-        _groups({n: titles[n] for n in columns}, shown, "score", 100, "{:.1f}"),
+        _groups(by_color, {n: titles[n] for n in columns}, "score", 100, "{:.1f}"),
         unit=100,
-        marks={titles[name]: _paper(name) for name in columns},
+        marks={titles[name]: _paper_marks(name) for name in columns},
     )
     if any(scores.marks.values()):
-        legend |= {f"line: {OURS} in the paper": INK, "its other models": OTHERS}
+        legend |= {f"line: {HARE} in the paper": INK, "its other models": OTHERS_COLOR}
     bits = Panel(
         "bits per byte of the right answer (less is better)",
-        _groups({n: titles[n] for n in names}, shown, "bits_per_byte", 1, "{:.3f}"),
+        _groups(by_color, {n: titles[n] for n in names}, "bits_per_byte", 1, "{:.3f}"),
     )
-    return drawing([scores, *([bits] if bits.groups else [])], legend)
+    return draw([scores, *([bits] if bits.groups else [])], legend)
 
 
 def _groups(
-    titles: Mapping[str, str], shown: Mapping[str, Result], what: str, unit: float, said: str
+    by_color: Mapping[str, Result],
+    titles: Mapping[str, str],
+    measure: str,
+    unit: float,
+    format_: str,
 ) -> dict[str, list[Bar]]:
-    """A bar of each result that has the benchmark; those that none has are left out."""
+    """Returns title -> one bar per result that has the benchmark; benchmarks of none are left out.
+
+    Args:
+      by_color: color -> result.
+      titles: benchmark -> title.
+      measure: "score" or "bits_per_byte".
+      unit: what a value of 1 is written as.
+      format_: of the written value.
+    """
     groups: dict[str, list[Bar]] = {}
     for name, title in titles.items():
-        for color, result in shown.items():
-            score = _score(result, name, what)
+        for color, result in by_color.items():
+            score = _score(result, name, measure)
             if score is not None:
                 low, high = score["interval"]
-                bar = Bar(color, score["value"], low, high, said.format(unit * score["value"]))
-                groups.setdefault(title, []).append(bar)
+                text = format_.format(unit * score["value"])
+                groups.setdefault(title, []).append(Bar(color, score["value"], low, high, text))
     return groups
 
 
-def _score(result: Result, name: str, what: str) -> Mapping[str, Any] | None:
-    if what == "score":
-        return tables.of_result(result).get(name)
+def _score(result: Result, name: str, measure: str) -> Mapping[str, Any] | None:
+    if measure == "score":
+        return tables.scores_of(result).get(name)
     row = result["benchmarks"].get(name)
-    return row[what] if row is not None else None
+    return row[measure] if row is not None else None
 
 
-def _paper(name: str) -> list[Mark]:
-    """The paper's, HARE last and so above the others."""
-    rows = {m: of_model[name] for m, of_model in tables.paper_rows().items() if name in of_model}
-    ordered = sorted(rows, key=lambda model: model == OURS)
+def _paper_marks(name: str) -> list[Mark]:
+    """Returns the scores of the paper, HARE's last and so drawn above the others."""
+    rows = {m: scores[name] for m, scores in tables.paper_rows().items() if name in scores}
+    ordered = sorted(rows, key=lambda model: model == HARE)
     return [
-        Mark(INK if model == OURS else OTHERS, rows[model] / 100, f"{model}: {rows[model]:g}")
+        Mark(INK if model == HARE else OTHERS_COLOR, rows[model] / 100, f"{model}: {rows[model]:g}")
         for model in ordered
     ]

@@ -1,86 +1,127 @@
-"""Scores of a benchmark's clean items: those that no document of the raw data touches.
+"""Scores of the clean items of a benchmark: those that no document of the raw data contained.
 
-Decontamination takes out documents that hold items of benchmarks, and what it took out tells which
-items the raw data repeats:
+Decontamination removes documents that contain benchmark items, and lists these items:
 
-    found = clean_subset.found(protection.checked(mixture), read_evidence, layout)
-    found.touched                                   # {"gsm8k": {"gsm8k/test/17"}}
-    parts({"gsm8k": {"gsm8k/test/0": 1.0, ...}}, found.touched["gsm8k"], by_items=True)
+    items = load_contaminated_items(decontamination_status.read_status(mixture), layout)
+    items.contaminated                              # {"gsm8k": {"gsm8k/test/17"}}
+    split_score({"gsm8k": {"gsm8k/test/0": 1.0, ...}}, items.contaminated["gsm8k"], by_items=True)
 
-The model has not read those documents. It may still have read their items, told in a way that no
-rule finds: what is copied often is also retold often. The clean items are those that not even the
-raw data held, so their score does not depend on how well decontamination works; the touched ones
-are what it would have been paid for.
+The model was not trained on those documents. It may still have seen their items, paraphrased in a
+way that no rule matches: items that are copied often are also paraphrased often. Clean items do not
+occur in the raw data at all, so their score does not depend on how well decontamination works. The
+score of the contaminated items shows what the model would have gained from them.
 
-Items are named BENCHMARK/SPLIT/ROW, rows of the benchmark's own file counted from 0. The rows that
-configs/benchmarks.py lays out carry these names, and layout.json says of which files they are. A
-score is split only where decontamination has indexed the very same file: else it is unknown which
-item is which.
+Items are named BENCHMARK/SPLIT/ROW, where rows of the benchmark's own file are counted from 0. The
+rows that configs/benchmarks.py writes carry these names, and its layout.json lists the source files
+with their sha256. A score is split only if decontamination has indexed the very same file; otherwise
+the names would not identify the items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hare_jax.evaluation.benchmarks.decontamination_status import DecontaminationStatus
-from hare_jax.evaluation.benchmarks.statistics import combined, estimate
+from hare_jax.evaluation.benchmarks.statistics import combine, estimate
 
-# The folder of a decontaminate* stage -> (benchmark, item) of all that its documents held.
-ReadEvidence = Callable[[Path], Iterable[tuple[str, str]]]
-Score = dict[str, Any]
+Estimate = dict[str, Any]  # statistics.estimate
+CONTAMINATED_FILES = "contaminated/"  # in the folder of a decontaminate* stage, one per shard
 
 
 @dataclass(slots=True)
 class ContaminatedItems:
-    """`indexed`: the `files` of protection.Checked. `layout`: what layout.json says, {} for the
-    hub. `unknown`: why nothing is known, or ""."""
+    """The benchmark items that the documents of a mixture contained.
+
+    Attributes:
+      contaminated: benchmark -> names of its contaminated items.
+      indexed: benchmark -> "FILE SHA256" of each file, see DecontaminationStatus.files.
+      layout: the content of layout.json; {} for data of the Hugging Face hub.
+      unknown_because: why the items are not known; "" if they are.
+    """
 
     contaminated: dict[str, set[str]] = field(default_factory=dict)
     indexed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
-    unknown: str = ""
+    unknown_because: str = ""
 
 
 def load_contaminated_items(
-    checked: DecontaminationStatus | None,
-    read_evidence: ReadEvidence | None,
-    layout: Mapping[str, Any],
+    status: DecontaminationStatus | None, layout: Mapping[str, Any]
 ) -> ContaminatedItems:
-    """What decontamination found in the documents of a mixture."""
-    if checked is None or read_evidence is None:
+    """Reads which items decontamination has found in the documents of a mixture.
+
+    Args:
+      status: of the mixture; None if its stages cannot be read.
+      layout: the content of layout.json; {} for data of the Hugging Face hub.
+    """
+    if status is None:
         return ContaminatedItems(
-            unknown="the stages that made the training data are not there to be read"
+            unknown_because="the stages that made the training data cannot be read"
         )
-    touched: dict[str, set[str]] = {}
+    contaminated: dict[str, set[str]] = {}
     try:
-        for stage in checked.stages:
-            for benchmark, item in read_evidence(stage):
-                touched.setdefault(benchmark, set()).add(item)
-    except (OSError, ValueError) as error:
-        return ContaminatedItems(unknown=str(error))
-    return ContaminatedItems(touched, checked.files, layout)
+        for stage in status.stages:
+            for benchmark, item in _read_stage(stage):
+                contaminated.setdefault(benchmark, set()).add(item)
+    except (OSError, ValueError, KeyError) as error:
+        return ContaminatedItems(unknown_because=str(error))
+    return ContaminatedItems(contaminated, status.files, layout)
+
+
+def _read_stage(stage: Path) -> Iterator[tuple[str, str]]:
+    """Yields (benchmark, item) of a decontaminate* stage, some of them more than once.
+
+    Raises:
+      OSError: a file cannot be read.
+      ValueError: an older version made the stage, or a file has changed since then.
+    """
+    manifest = json.loads((stage / "manifest.json").read_text("utf-8"))
+    files = {
+        name: sha256
+        for shard in manifest["shards"]
+        for name, sha256 in shard["files"].items()
+        if name.startswith(CONTAMINATED_FILES)
+    }
+    if manifest["shards"] and not files:
+        raise ValueError(f"{stage}: an older version made it, which did not list the items found")
+    for name, sha256 in files.items():
+        content = (stage / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError(f"{stage / name} has changed since it was written")
+        for line in content.decode("utf-8").splitlines():
+            row = json.loads(line)
+            yield row["benchmark"], row["item"]
 
 
 def of_benchmark(
-    found: ContaminatedItems,
+    items: ContaminatedItems,
     name: str,
     metric: str,
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     by_items: bool,
 ) -> dict[str, Any]:
-    """{"state": "known", "all", "clean", "touched"}, or {"state": "unknown", "reason"}.
+    """Splits the score of a benchmark.
 
-    `name`: the benchmark's in decontamination. `samples`: of each task, each with "doc", "filter"
-    and the metric.
+    Args:
+      items: which items are contaminated.
+      name: of the benchmark in decontamination.
+      metric: "METRIC,FILTER" of lm-eval.
+      samples: task -> its samples, each with "doc", "filter" and the metric.
+      by_items: see `split_score`.
+
+    Returns:
+      {"state": "known", "all", "clean", "contaminated"}, or {"state": "unknown", "reason"}.
     """
-    if found.unknown:
-        return unknown(found.unknown)
-    if name not in found.indexed:
-        return unknown("not all of the training data was compared with this benchmark")
+    if items.unknown_because:
+        return _unknown(items.unknown_because)
+    if name not in items.indexed:
+        return _unknown("not all of the training data was compared with this benchmark")
     measure, _, filter_ = metric.rpartition(",")
     values: dict[str, dict[str, float]] = {}
     for task, of_task in samples.items():
@@ -90,50 +131,55 @@ def of_benchmark(
                 continue
             item, value = sample["doc"].get("item"), sample[measure]
             if item is None:
-                return unknown(
-                    "its items have no names, as configs/benchmarks.py lays them out with"
-                )
+                return _unknown("its items have no names, which configs/benchmarks.py adds to them")
             if not (isinstance(value, int | float) or hasattr(value, "item")):
-                return unknown(f"{metric} is no mean over items")
+                return _unknown(f"{metric} is not a mean over items")
             values[task][item] = float(value)
-    files = found.layout.get(name, {}).get("files", {})
-    if (other := _other_file(values, files, found.indexed[name])) is not None:
-        return unknown(f"decontamination has indexed another {other} file than the one evaluated")
-    touched = found.contaminated.get(name, set())
-    return {"state": "known", **parts(values, touched, by_items=by_items)}
+    files = items.layout.get(name, {}).get("files", {})
+    split = _split_of_another_file(values, files, items.indexed[name])
+    if split is not None:
+        return _unknown(f"decontamination has indexed another {split} file than the one evaluated")
+    contaminated = items.contaminated.get(name, set())
+    return {"state": "known", **split_score(values, contaminated, by_items=by_items)}
 
 
-def parts(
-    values: Mapping[str, Mapping[str, float]], touched: Collection[str], *, by_items: bool
-) -> dict[str, Score | None]:
-    """{"all", "clean", "touched"}: each a score as results.estimate gives it, None of no items.
+def split_score(
+    values: Mapping[str, Mapping[str, float]], contaminated: Collection[str], *, by_items: bool
+) -> dict[str, Estimate | None]:
+    """Computes the score of all, of the clean, and of the contaminated items.
 
-    `values`: task -> item -> what it scored, such as 1.0 for a right answer. Tasks are put together
-    as in the benchmark's score, those without an item of the part left out.
+    Args:
+      values: task -> item -> its value, such as 1.0 for a right answer.
+      contaminated: names of items.
+      by_items: whether the mean over tasks weighs them by their items. A task without an item of
+        a part is left out of it.
+
+    Returns:
+      {"all", "clean", "contaminated"}: statistics.estimate of each, None if it has no items.
     """
 
-    def of(wanted: Callable[[str], bool]) -> Score | None:
-        chosen = [[v for i, v in of_task.items() if wanted(i)] for of_task in values.values()]
-        scores = [estimate(part) for part in chosen if part]
+    def score_of(chosen: Callable[[str], bool]) -> Estimate | None:
+        by_task = [[v for i, v in of_task.items() if chosen(i)] for of_task in values.values()]
+        scores = [estimate(of_task) for of_task in by_task if of_task]
         if len(values) == 1 or not scores:
             return scores[0] if scores else None
-        return combined(scores, by_items=by_items)
+        return combine(scores, by_items=by_items)
 
     return {
-        "all": of(lambda item: True),
-        "clean": of(lambda item: item not in touched),
-        "touched": of(lambda item: item in touched),
+        "all": score_of(lambda item: True),
+        "clean": score_of(lambda item: item not in contaminated),
+        "contaminated": score_of(lambda item: item in contaminated),
     }
 
 
-def unknown(reason: str) -> dict[str, Any]:
+def _unknown(reason: str) -> dict[str, Any]:
     return {"state": "unknown", "reason": reason}
 
 
-def _other_file(
+def _split_of_another_file(
     values: Mapping[str, Iterable[str]], files: Mapping[str, str], indexed: Collection[str]
 ) -> str | None:
-    """The split whose rows were not counted in the same file."""
+    """Returns the first split whose evaluated file is not one that was indexed, or None."""
     for split in sorted({item.split("/")[1] for of_task in values.values() for item in of_task}):
         evaluated = {f"{n} {sha256}" for n, sha256 in files.items() if n.split(".")[0] == split}
         if not evaluated or not evaluated <= set(indexed):

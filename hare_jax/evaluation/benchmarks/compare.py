@@ -1,4 +1,4 @@
-"""The job behind configs/compare.py: any results of evaluations side by side."""
+"""The job of configs/compare.py: results of several evaluations side by side."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from hare_jax.files import write_text
 
 
 def run(config: ResultComparison, workdir: Path) -> dict[str, Path]:
-    """Writes compare.md and compare.svg to `workdir`, and prints the former.
+    """Writes compare.md and compare.svg to `workdir`, and prints the tables.
 
-    Raises FileNotFoundError where there is no result, ValueError for a file that is none.
+    Raises:
+      FileNotFoundError: a name in `config.results` has no results.
+      ValueError: `config.results` is empty, or a file is not the result of an evaluation.
     """
     if not config.results:
         raise ValueError(
@@ -31,27 +33,29 @@ def run(config: ResultComparison, workdir: Path) -> dict[str, Path]:
 
 
 def write(results: Sequence[Result], path: Path) -> dict[str, Path]:
-    """The tables and the chart of `results`, named as `path` with .md and .svg."""
+    """Writes the tables and the chart of `results` to `path` with the suffixes .md and .svg."""
     written = {"table": path.with_suffix(".md"), "chart": path.with_suffix(".svg")}
     write_text(written["table"], tables.markdown(results))
-    write_text(written["chart"], chart.of_results(results))
+    write_text(written["chart"], chart.svg(results))
     return written
 
 
 def _files(path: Path) -> list[Path]:
-    found = sorted(path.glob("scores-*.json")) if path.is_dir() else [path]
-    if not found or not found[0].is_file():
+    """Returns the results at `path`, a file or a folder."""
+    files = sorted(path.glob("scores-*.json")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
         raise FileNotFoundError(
             f"{path}: got no results, expected a file scores-*.json or a folder that holds some, "
             "as configs/evaluate.py writes them"
         )
-    return [file.resolve() for file in found]
+    return [file.resolve() for file in files]
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Reads a result and checks that it has all that is shown."""
     try:
         result = json.loads(path.read_text("utf-8"))
-        tables.markdown([result])  # has all that is shown
+        tables.markdown([result])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not what configs/evaluate.py writes ({type(error).__name__}: {error}); "

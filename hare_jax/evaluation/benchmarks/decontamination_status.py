@@ -1,7 +1,8 @@
-"""Whether the training mixture was decontaminated against a benchmark, from its own files.
+"""The benchmarks against which a training mixture was decontaminated, read from its own files.
 
-A mixture lies beside the stages that made it, and each stage's manifest names its inputs: from the
-baked records one walks back to what was indexed when documents were checked.
+A mixture lies beside the stages that made it, and the manifest of each stage names its inputs:
+
+    mixture-1/mixture.json -> bake-1 -> decontaminate-1 -> index-1, which lists the benchmark files
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 
 @dataclass(slots=True)
 class DecontaminationStatus:
-    """What the documents of a mixture were checked against.
+    """The benchmarks that the documents of a mixture were compared with.
 
-    `files`: benchmark -> "FILE SHA256" of each file that all documents were checked against.
-    `stages`: the folders of the stages that checked them.
+    Attributes:
+      files: benchmark -> "FILE SHA256" of each file that all documents were compared with.
+      stages: the folders of the stages that compared them.
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -25,60 +27,69 @@ class DecontaminationStatus:
 
 
 def status_by_benchmark(
-    checked: DecontaminationStatus | None, names: dict[str, str]
+    status: DecontaminationStatus | None, names: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Benchmark -> {"state", ...} for benchmark -> its name in decontamination ("": it has none).
+    """Returns the state of each benchmark.
 
-    decontaminated       every document was checked; "files" names what against
-    not decontaminated   documents were not checked against it
-    unknown              the mixture, or a manifest behind it, is not there to be read
+    decontaminated       every document was compared with it; "files" lists its files
+    not decontaminated   not all documents were compared with it
+    unknown              the mixture, or a manifest of its stages, cannot be read
+
+    Args:
+      status: of the mixture, or None.
+      names: benchmark -> its name in decontamination ("": it has none).
+
+    Returns:
+      benchmark -> {"state", "files" if it is decontaminated}
     """
-    if checked is None:
+    if status is None:
         return {name: {"state": "unknown"} for name in names}
     return {
-        name: {"state": "decontaminated", "files": checked.files[protected]}
-        if protected in checked.files
+        name: {"state": "decontaminated", "files": status.files[decontaminated_as]}
+        if decontaminated_as in status.files
         else {"state": "not decontaminated"}
-        for name, protected in names.items()
+        for name, decontaminated_as in names.items()
     }
 
 
 def read_status(mixture: Path | None) -> DecontaminationStatus | None:
-    """None where the mixture, or a manifest behind it, is not there to be read."""
+    """Reads the status of a mixture; None if it, or a manifest of its stages, cannot be read."""
     manifest = None if mixture is None else _read(mixture / "mixture.json")
     if mixture is None or manifest is None:
         return None
-    baked = {
+    # mixture-1/../bake-1/shards/FILE: the stages whose records the mixture lists.
+    bake_stages = {
         (mixture / file["file"]).resolve().parents[1]
         for source in manifest["sources"]
         for file in source["files"]
     }
-    ways = [_read(stage / "manifest.json") for stage in baked]
+    bake_manifests = [_read(stage / "manifest.json") for stage in bake_stages]
     root = mixture.resolve().parent
-    found: dict[Path, dict[str, list[str]]] = {}
-    for way in ways:
-        for name in way["inputs"] if way is not None else ():
+    files_by_stage: dict[Path, dict[str, list[str]]] = {}
+    for bake_manifest in bake_manifests:
+        for name in bake_manifest["inputs"] if bake_manifest is not None else ():
             stage = _read(root / name / "manifest.json")
             if stage is None:
                 return None
-            found[root / name] = _against(root, stage)
-    if not found or any(way is None for way in ways):
+            files_by_stage[root / name] = _indexed_files(root, stage)
+    if not files_by_stage or any(bake_manifest is None for bake_manifest in bake_manifests):
         return None
-    first, *others = found.values()
+    # Only what every input of the mixture was compared with counts.
+    first, *others = files_by_stage.values()
     files = {name: of for name, of in first.items() if all(name in other for other in others)}
     return DecontaminationStatus(
-        files, sorted(stage for stage, against in found.items() if against)
+        files, sorted(stage for stage, indexed in files_by_stage.items() if indexed)
     )
 
 
-def _against(root: Path, stage: dict[str, Any]) -> dict[str, list[str]]:
-    """Benchmark -> "FILE SHA256" of each of its files; {} of a stage that checks nothing."""
-    against: dict[str, list[str]] = {}
-    for behind in stage["inputs"] if stage["stage"].startswith("decontam") else ():
-        index = _read(root / behind / "manifest.json") or {}
+def _indexed_files(root: Path, stage: dict[str, Any]) -> dict[str, list[str]]:
+    """Returns benchmark -> "FILE SHA256"; {} for a stage that compares nothing."""
+    indexed: dict[str, list[str]] = {}
+    for name in stage["inputs"] if stage["stage"].startswith("decontam") else ():
+        index = _read(root / name / "manifest.json") or {}
         if index.get("stage") == "index":
-            against |= dict(index["extra"])
-    return against
+            indexed |= dict(index["extra"])
+    return indexed
 
 
 def _read(path: Path) -> dict[str, Any] | None:

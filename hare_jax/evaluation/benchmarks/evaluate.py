@@ -1,30 +1,35 @@
-"""The job behind configs/evaluate.py: a checkpoint on benchmarks, with all that a reader must know.
+"""The job of configs/evaluate.py: scores of a checkpoint on benchmarks.
 
-What is written to the workdir; ID changes with whatever changes a number:
+Files written to the workdir; ID changes with whatever changes a score:
 
     scores-ID.json        see `run`
     scores-ID.md          the same as tables, beside the paper's
     scores-ID.svg         the same as a chart
-    samples-ID/TASK.jsonl a line an item: its document, log-likelihoods or completion, its scores
-    responses-ID.jsonl    what the model answered; an evaluation that was killed goes on from it
+    samples-ID/TASK.jsonl one line per item: its document, log-likelihoods or completion, its scores
+    responses-ID.jsonl    the model's responses; an evaluation that was killed continues from it
 
-Fingerprints of a model's answers (responses) hold the weights, the tokenizer and the code; those of
-scores also the protocol, the benchmarks and lm-evaluation-harness.
+The fingerprint of responses covers the weights, the tokenizer and the code. That of scores also
+covers the protocol, the benchmarks and the version of lm-evaluation-harness.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from hare_jax.config import BenchmarkEvaluation, HuggingFaceImport, Model, Protocol, plain
+from hare_jax.config import (
+    BenchmarkEvaluation,
+    BenchmarkOptions,
+    HuggingFaceImport,
+    Model,
+    plain,
+)
 from hare_jax.evaluation.benchmarks import (
     clean_subset,
     compare,
@@ -33,235 +38,285 @@ from hare_jax.evaluation.benchmarks import (
     offline_data,
     statistics,
 )
-from hare_jax.evaluation.benchmarks.lm_harness import Loaded
+from hare_jax.evaluation.benchmarks.clean_subset import ContaminatedItems
+from hare_jax.evaluation.benchmarks.decontamination_status import DecontaminationStatus
+from hare_jax.evaluation.benchmarks.lm_harness import LoadedBenchmark
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.evaluation.benchmarks.tables import clean_unknown
-from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_params
+from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
+from hare_jax.evaluation.resumable import read_json_or_none
 from hare_jax.files import write_json
 from hare_jax.inference.engine import InferenceEngine
-from hare_jax.inference.tokenizers import Tokenizer, open_texts
+from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
 from hare_jax.model import decoder
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
-from hare_jax.training.run_dir import open_run
+from hare_jax.training.run_dir import Run, open_run
 
-OpenTokenizer = Callable[[Path], Any]  # a SentencePiece model -> see SentencePieceTexts
-SCHEMA = 2
+SCHEMA = 3
+DEFAULT_MAX_LENGTH = 2048  # tokens, for a checkpoint that names no sequence length
 
 
 @dataclass(slots=True)
 class Subject:
-    """What is evaluated. `mixture`: what config.json says of the data it was trained on."""
+    """The model that is evaluated.
+
+    Attributes:
+      name: the checkpoint as the config names it.
+      model: its architecture.
+      params: its parameters.
+      step: of the checkpoint.
+      tokenizer: of the model.
+      mixture: "mixture" of the run's config.json, see training/run_dir.py.
+    """
 
     name: str
     model: Model
     params: decoder.Params
     step: int
-    texts: Tokenizer
+    tokenizer: Tokenizer
     mixture: Mapping[str, Any]
 
 
-def run(
-    config: BenchmarkEvaluation,
-    workdir: Path,
-    open_tokenizer: OpenTokenizer,
-    read_evidence: clean_subset.ReadEvidence | None = None,
-) -> dict[str, Path]:
+def run(config: BenchmarkEvaluation, workdir: Path) -> dict[str, Path]:
     """Evaluates `config.checkpoint`; returns what was written.
 
-    `read_evidence`: without it no benchmark's clean items are known.
-
     The JSON: {"schema", "fingerprint", "inputs": {"protocol", "lm_eval", "weights", "tokenizer",
-    "mixture", ...}, "average": the six as the leaderboard has it, "benchmarks": {name: {"title",
-    "score": {"value", "stderr", "interval", "items"}, "bits_per_byte", "gold_log_likelihood",
-    "metrics": {task: {metric: score}}, "shots", "clean", "decontamination", "data"}}}; "clean" as
-    clean_subset.of_benchmark has it.
+    "mixture", ...}, "average": of the six, as the leaderboard computes it, "benchmarks": {name:
+    {"title", "score": {"value", "stderr", "interval", "items"}, "bits_per_byte",
+    "gold_log_likelihood", "metrics": {task: {metric: score}}, "shots", "clean", "decontamination",
+    "data"}}}. For "clean" see clean_subset.of_benchmark, for "decontamination" see
+    decontamination_status.status_by_benchmark.
 
-    Raises ValueError or OSError where checkpoint, benchmarks or settings do not fit.
+    Raises:
+      FileNotFoundError: checkpoint, tokenizer or data are missing.
+      ValueError: checkpoint, benchmarks and settings do not fit together.
     """
     if not config.benchmarks:
         raise ValueError("benchmarks: got none, expected names as configs/evaluate.py lists them")
-    lm_eval = lm_harness.version()
-    data = Path(config.data).absolute() if config.data else None
-    subject = open_subject(config, workdir, open_tokenizer)
+    lm_harness.version()
+    source = _open_checkpoint(config.checkpoint, workdir)
+    max_length = config.max_length or source.mixture.get("sequence_length") or DEFAULT_MAX_LENGTH
+    lm_harness.check(config.benchmarks, config, max_length)
+    options = dataclasses.replace(config, max_length=max_length)
+    subject = _load_subject(source, config)
 
-    # ---------------------------------------------------------------- what decides the numbers
-    max_length = config.max_length or subject.mixture.get("sequence_length") or 2048
-    answers_by = {
-        "weights": digest_of_params(subject.params),
-        "tokenizer": subject.texts.sha256,
-        "model": plain(subject.model),
-        "max_length": max_length,
-        "code": digest_of_code(__name__),
-        "jax": jax.__version__,
-    }
+    # ---------------------------------------------------------------- what decides the scores
     mixture = subject.mixture.get("directory")
-    checked = decontamination_status.read_status(Path(mixture) if mixture else None)
-    inputs = {
-        "checkpoint": subject.name,
-        "step": subject.step,
-        **answers_by,
-        "protocol": config.protocol.value,
-        "lm_eval": lm_eval,
-        "benchmarks": list(config.benchmarks),
-        "shots": config.shots,
-        "limit": config.limit,
-        "mixture": subject.mixture.get("fingerprint"),
-        "checked_by": None if checked is None else [stage.name for stage in checked.stages],
-        "data": _sha256(offline_data.layout_of(data)) if data else "hub",
-    }
-    fingerprint = _sha256(inputs)
+    status = decontamination_status.read_status(Path(mixture) if mixture else None)
+    layout = offline_data.read_layout(Path(config.data).absolute() if config.data else None)
+    response_inputs = _response_inputs(subject, max_length)
+    inputs = _inputs(options, subject, status, layout) | response_inputs
+    fingerprint = digest_of_json(inputs)
     path = workdir / f"scores-{fingerprint[:12]}.json"
-    if (known := _read(path)) is not None and known["fingerprint"] == fingerprint:
+    known = read_json_or_none(path)
+    if known is not None and known["fingerprint"] == fingerprint:
         print(f"evaluation: served from cache, {path}", flush=True)
         return {"scores": path, **compare.write([known], path)}
 
-    # ---------------------------------------------------------------- the work, a benchmark a time
-    engine = InferenceEngine(
-        subject.model, subject.params, max_length=max_length, batch_tokens=config.batch_tokens
-    )
-    responses = ResponseCache(workdir / f"responses-{_sha256(answers_by)[:12]}.jsonl")
-    if responses.found:
-        print(f"evaluation: {responses.found:,} answers are there already", flush=True)
-    shots = None if config.shots < 0 else config.shots
-    folders = [Path(folder).absolute() for folder in config.task_folders]
-    loaded = lm_harness.load(
-        config.benchmarks,
-        config.protocol,
-        data=data,
-        task_folders=folders,
-        shots=shots,
-        max_length=max_length,
-    )
-    layout = offline_data.layout_of(data)
-    found = clean_subset.load_contaminated_items(checked, read_evidence, layout)
-    names = {one.name: one.benchmark.protected_as for one in loaded}
-    states = decontamination_status.status_by_benchmark(checked, names)
-    rows = {}
-    for benchmark in loaded:
-        name = benchmark.name
-        total = lm_harness.num_requests(benchmark, config.protocol, config.limit)
-        with progress(f"{benchmark.benchmark.title:<13}", total, "requests") as advance:
-            lm = lm_harness.model(engine, subject.texts, config.protocol, responses, advance)
-            row = benchmark_row(
-                lm,
-                benchmark,
-                config.protocol,
-                config.limit,
-                samples=path.parent / f"samples-{path.stem[7:]}",
-                found=found,
-            )
+    # ---------------------------------------------------------------- the work, by benchmark
+    responses = ResponseCache(workdir / f"responses-{digest_of_json(response_inputs)[:12]}.jsonl")
+    if responses.num_loaded:
+        print(f"evaluation: {responses.num_loaded:,} responses are cached", flush=True)
+    loaded = lm_harness.load(config.benchmarks, options)
+    items = clean_subset.load_contaminated_items(status, layout)
+    samples = workdir / f"samples-{fingerprint[:12]}"
+    rows = _evaluate(options, subject, loaded, responses, items, samples)
+    names = {one.name: one.benchmark.decontaminated_as for one in loaded}
+    states = decontamination_status.status_by_benchmark(status, names)
+    for name, row in rows.items():
         row["decontamination"] = states[name]
         row["data"] = layout.get(name, {"dataset": "hub"})
-        rows[name] = row
-        print(f"  {_line(row)}", flush=True)
-    for line in clean_unknown(list(rows.values())):
-        print(f"  {line}", flush=True)
 
-    # ---------------------------------------------------------------- what came out
-    scores = {name: row["score"] for name, row in rows.items()}
+    # ---------------------------------------------------------------- results
     result = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,
         "inputs": inputs,
-        "average": statistics.six_average(scores),
+        "average": statistics.six_average({name: row["score"] for name, row in rows.items()}),
         "benchmarks": rows,
     }
     write_json(path, result)
     return {"scores": path, **compare.write([result], path)}
 
 
-def open_subject(
-    config: BenchmarkEvaluation, workdir: Path, open_tokenizer: OpenTokenizer
-) -> Subject:
-    """A checkpoint of ours, or one of Hugging Face, which is imported into the workdir first.
+def open_subject(config: BenchmarkEvaluation, workdir: Path) -> Subject:
+    """Loads a checkpoint of this project, or a Hugging Face one, which is imported first.
 
-    Raises ValueError or OSError where it cannot be read.
+    An import is kept in `workdir`. Raises FileNotFoundError or ValueError if it cannot be read.
     """
-    folder = Path(config.checkpoint).absolute()
-    if config.checkpoint and _is_hugging_face(folder):
-        folder = _imported(folder, workdir)
-    opened = open_run(folder if config.checkpoint else "")
+    return _load_subject(_open_checkpoint(config.checkpoint, workdir), config)
+
+
+def _open_checkpoint(checkpoint_path: str, workdir: Path) -> Run:
+    folder = Path(checkpoint_path).absolute()
+    if checkpoint_path and _is_hugging_face(folder):
+        folder = _import(folder, workdir)
+    return open_run(folder if checkpoint_path else "")
+
+
+def _load_subject(source: Run, config: BenchmarkEvaluation) -> Subject:
     model = dataclasses.replace(
-        opened.model, compute_dtype=config.compute_dtype, matmul=Model().matmul
+        source.model, compute_dtype=config.compute_dtype, matmul=Model().matmul
     )
-    params, step = checkpoint.restore_params(opened.checkpoints, model, step=opened.step)
-    texts = open_texts(opened, open_tokenizer)
-    return Subject(config.checkpoint, model, params, step, texts, opened.mixture)
+    tokenizer = open_tokenizer(source.directory)
+    params, step = checkpoint.restore_params(source.checkpoints, model, step=source.step)
+    return Subject(config.checkpoint, model, params, step, tokenizer, source.mixture)
 
 
 def _is_hugging_face(folder: Path) -> bool:
-    described = _read(folder / "config.json")
-    return described is not None and "model_type" in described
+    config = read_json_or_none(folder / "config.json")
+    return config is not None and "model_type" in config
 
 
-def _imported(folder: Path, workdir: Path) -> Path:
-    from hare_jax.interop import huggingface
+def _import(folder: Path, workdir: Path) -> Path:
+    """Imports a Hugging Face checkpoint into `workdir`, if it is not there; returns its folder."""
+    from hare_jax.interop import import_hf
 
     files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
     stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    out = workdir / f"imported-{_sha256([str(folder), stamps])[:12]}"
+    out = workdir / f"imported-{digest_of_json([str(folder), stamps])[:12]}"
     if not out.is_dir():
-        huggingface.import_(HuggingFaceImport(str(folder), str(out)))
+        import_hf.run(HuggingFaceImport(str(folder), str(out)), workdir)
     return out
+
+
+def _response_inputs(subject: Subject, max_length: int) -> dict[str, Any]:
+    """Returns all that decides the response to a request."""
+    return {
+        "weights": digest_of_params(subject.params),
+        "tokenizer": subject.tokenizer.sha256,
+        "model": plain(subject.model),
+        "max_length": max_length,
+        "code": digest_of_code(__name__),
+        "jax": jax.__version__,
+    }
+
+
+def _inputs(
+    options: BenchmarkEvaluation,
+    subject: Subject,
+    status: DecontaminationStatus | None,
+    layout: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns all else that decides the scores, or that their reader must know."""
+    return {
+        "checkpoint": subject.name,
+        "step": subject.step,
+        "protocol": options.protocol.value,
+        "lm_eval": lm_harness.version(),
+        "benchmarks": list(options.benchmarks),
+        "shots": options.shots,
+        "limit": options.limit,
+        "mixture": subject.mixture.get("fingerprint"),
+        "checked_by": None if status is None else [stage.name for stage in status.stages],
+        "data": digest_of_json(layout) if options.data else "hub",
+    }
+
+
+def _evaluate(
+    options: BenchmarkOptions,
+    subject: Subject,
+    loaded: Sequence[LoadedBenchmark],
+    responses: ResponseCache,
+    items: ContaminatedItems,
+    samples: Path,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates the benchmarks one after another; returns name -> row of the results.
+
+    Args:
+      options: how benchmarks are run.
+      subject: the model.
+      loaded: the benchmarks.
+      responses: of the model.
+      items: which items are contaminated.
+      samples: the folder for one file per task with one line per item.
+    """
+    engine = InferenceEngine(
+        subject.model,
+        subject.params,
+        max_length=options.max_length,
+        batch_tokens=options.batch_tokens,
+    )
+    rows = {}
+    for benchmark in loaded:
+        total = lm_harness.num_requests(benchmark, options)
+        with progress(f"{benchmark.benchmark.title:<13}", total, "requests") as advance:
+            lm = lm_harness.model(engine, subject.tokenizer, options.protocol, responses, advance)
+            row = benchmark_row(lm, benchmark, options, samples=samples, items=items)
+        rows[benchmark.name] = row
+        print(f"  {_line(row)}", flush=True)
+    for line in clean_unknown(list(rows.values())):
+        print(f"  {line}", flush=True)
+    return rows
 
 
 def benchmark_row(
     lm: Any,
-    loaded: Loaded,
-    protocol: Protocol,
-    limit: int,
+    loaded: LoadedBenchmark,
+    options: BenchmarkOptions,
     *,
     samples: Path | None = None,
-    found: clean_subset.ContaminatedItems | None = None,
+    items: ContaminatedItems | None = None,
 ) -> dict[str, Any]:
-    """A benchmark's row in the results, of what `lm_harness.model` answers.
+    """Evaluates a benchmark; returns its row of the results.
 
-    `samples`: a folder for a line an item, in a file a task. `found`: which items are touched;
-    without it the row has no "clean".
+    Args:
+      lm: what `lm_harness.model` returns.
+      loaded: the benchmark.
+      options: protocol and limit.
+      samples: a folder for one file per task with one line per item, or None.
+      items: which items are contaminated; None: the row has no "clean".
     """
-    answered = lm_harness.evaluate(lm, loaded, protocol, limit)
+    evaluated = lm_harness.evaluate(lm, loaded, options)
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
-        of_task = answered["samples"][name]
+        of_task = evaluated["samples"][name]
         golds += _gold(task, of_task)
-        metrics[name] = _metrics(of_task, answered["results"][name])
+        metrics[name] = _metrics(of_task, evaluated["results"][name])
         if samples is not None:
             _write_samples(samples / f"{name}.jsonl", task, of_task)
     metric = _main_metric(loaded, metrics)
-    parts = [by_name[metric] for by_name in metrics.values()]
-    by_items = statistics.in_groups(protocol, loaded.benchmark.task)
+    scores = [by_name[metric] for by_name in metrics.values()]
+    by_items = statistics.weighs_by_items(options.protocol, loaded.benchmark.task)
     first = next(iter(loaded.tasks.values()))
     row = {
         "title": loaded.benchmark.title,
         "metric": metric,
-        "score": parts[0] if len(parts) == 1 else statistics.combined(parts, by_items=by_items),
+        "score": scores[0] if len(scores) == 1 else statistics.combine(scores, by_items=by_items),
         "bits_per_byte": statistics.bits_per_byte(golds) if golds else None,
         "gold_log_likelihood": statistics.estimate([g for _, g in golds]) if golds else None,
         "shots": first.get_config("num_fewshot"),
         "metrics": metrics,
     }
-    if found is not None:
+    if items is not None:
         row["clean"] = clean_subset.of_benchmark(
-            found, loaded.benchmark.protected_as, metric, answered["samples"], by_items=by_items
+            items,
+            loaded.benchmark.decontaminated_as,
+            metric,
+            evaluated["samples"],
+            by_items=by_items,
         )
     return row
 
 
-def _main_metric(loaded: Loaded, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The benchmark's own, or the one that the protocol has in its place, or the first."""
-    known = next(iter(metrics.values()))
-    wanted = loaded.benchmark.metric
-    for name in (wanted, f"{wanted},none"):
-        if name in known:
+def _main_metric(loaded: LoadedBenchmark, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the benchmark's metric, or the one that the protocol has instead, or the first."""
+    of_first_task = next(iter(metrics.values()))
+    metric = loaded.benchmark.metric
+    for name in (metric, f"{metric},none"):
+        if name in of_first_task:
             return name
-    return next(iter(known))
+    return next(iter(of_first_task))
 
 
 def _metrics(
     samples: Sequence[Mapping[str, Any]], aggregated: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """ "metric,filter" -> score. What is no mean of numbers is as lm-eval has put it together."""
+    """Returns "METRIC,FILTER" -> score.
+
+    Metrics that are not means of numbers are those that lm-eval has `aggregated`, without errors.
+    """
     by_name: dict[str, list[Any]] = {}
     for sample in samples:
         for metric in sample["metrics"]:
@@ -280,10 +335,10 @@ def _metrics(
 
 
 def _gold(task: Any, samples: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
-    """The right answers of a task's items, each item once."""
-    first = samples[0]["filter"]
-    found = [lm_harness.gold(task, sample) for sample in samples if sample["filter"] == first]
-    return [pair for pair in found if pair is not None]
+    """Returns the right answers of a task's items, with their log-likelihoods, each item once."""
+    first_filter = samples[0]["filter"]
+    golds = [lm_harness.gold(task, s) for s in samples if s["filter"] == first_filter]
+    return [gold for gold in golds if gold is not None]
 
 
 def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> None:
@@ -291,7 +346,7 @@ def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> 
     generates = task.OUTPUT_TYPE == "generate_until"
     with path.open("w", encoding="utf-8") as file:
         for sample in samples:
-            right = lm_harness.gold(task, sample)
+            gold = lm_harness.gold(task, sample)
             line = {
                 "id": sample["doc_id"],
                 "filter": sample["filter"],
@@ -300,26 +355,31 @@ def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> 
                 "prompt_sha256": sample["prompt_hash"],
                 "answers": [response[0] for response in sample["resps"]],
                 **({"extracted": sample["filtered_resps"]} if generates else {}),
-                "gold_log_likelihood": right[1] if right else None,
-                "gold_bytes": len(right[0].encode()) if right else None,
+                "gold_log_likelihood": gold[1] if gold else None,
+                "gold_bytes": len(gold[0].encode()) if gold else None,
                 **{metric: sample[metric] for metric in sample["metrics"]},
             }
-            file.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+            file.write(json.dumps(line, ensure_ascii=False, default=_to_json) + "\n")
 
 
 def _line(row: Mapping[str, Any]) -> str:
+    """Returns the console line of a benchmark."""
     bits = row["bits_per_byte"]
-    beside = "" if bits is None else f", {bits['value']:.3f} bits a byte of the right answer"
-    return f"{row['title']}: {row['metric']} {_number(row['score'])}{beside}{_clean(row)}"
+    text = f"{row['title']}: {row['metric']} {_number(row['score'])}"
+    if bits is not None:
+        text += f", {bits['value']:.3f} bits per byte of the right answer"
+    return text + _clean_text(row["clean"])
 
 
-def _clean(row: Mapping[str, Any]) -> str:
-    parts = row["clean"]
-    if parts["state"] == "unknown":
+def _clean_text(split: Mapping[str, Any]) -> str:
+    """Returns the end of the console line: the contaminated items, and the score of the others."""
+    if split["state"] == "unknown":
         return ""
-    touched = parts["touched"]["items"] if parts["touched"] else 0
-    said = f"; {touched:,} of {parts['all']['items']:,} items touched"
-    return f"{said}, {_number(parts['clean'])} without" if touched and parts["clean"] else said
+    contaminated = split["contaminated"]["items"] if split["contaminated"] else 0
+    text = f"; {contaminated:,} of {split['all']['items']:,} items contaminated"
+    if contaminated and split["clean"]:
+        text += f", clean items {_number(split['clean'])}"
+    return text
 
 
 def _number(score: Mapping[str, Any]) -> str:
@@ -327,18 +387,6 @@ def _number(score: Mapping[str, Any]) -> str:
     return f"{score['value']:.4f}{error}"
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, in a sample."""
+def _to_json(value: Any) -> Any:
+    """Converts NumPy numbers and arrays in a sample."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,16 +1,16 @@
-"""Lays benchmark files out so that lm-eval's own task files find them, without the hub.
+"""The job of configs/benchmarks.py: benchmark files for evaluation without the Hugging Face hub.
 
-A folder named like a dataset of the hub, with a README.md whose front matter lists its files, is
-loaded in the hub's place from the folder above it:
+Files are written in the layout in which the `datasets` library reads a local folder in place of a
+dataset of the hub: a folder of the same name, with a README.md whose front matter lists its files.
 
     OUT/allenai/ai2_arc/README.md
     OUT/allenai/ai2_arc/ARC-Challenge/test.jsonl
-    OUT/layout.json                              what every file was made of
+    OUT/layout.json                              the source of every file
 
-The source has a folder for each benchmark (benchmark_list.py), in it SPLIT.jsonl, .jsonl.gz or
-.parquet. Rows are those of the original publication or of the hub; the former are rewritten into
-the fields of the latter. Each gets the name that decontamination knows it by, BENCHMARK/SPLIT/ROW
-of its file, as one more field, `item`. Nothing else is changed.
+The source has a folder for each benchmark (registry.py) with SPLIT.jsonl, .jsonl.gz or .parquet.
+Rows are those of the original publication or of the hub; the former are converted to the fields of
+the latter. Each row gets one more field, `item`: the name that it has in decontamination, which is
+BENCHMARK/SPLIT/ROW of its file. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,29 @@ from hare_jax.evaluation.benchmarks.registry import BENCHMARKS
 from hare_jax.files import write_json
 
 Row = dict[str, Any]
-# The names that a split's file may have; of several training files the first is taken.
+# Split -> possible names of its file; of several training files the first is used.
 SPLITS = {
     "train": ("train", "train_xl", "train_l", "train_m", "train_s", "train_xs"),
     "validation": ("validation", "dev", "val", "mc_task"),
     "test": ("test",),
 }
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-LAYOUT = "layout.json"
-STAND_IN_ROWS = 100
+LAYOUT_FILE = "layout.json"
+EXAMPLE_ROWS = 100  # of validation, if there is no training file
 
 
-def run(config: OfflineBenchmarkData) -> dict[str, Path]:
-    """Writes `config.out`, layout.json last.
+def run(config: OfflineBenchmarkData, workdir: Path) -> dict[str, Path]:
+    """Writes the folder `config.out`, layout.json last.
 
-    Raises FileNotFoundError where the source holds no benchmark, ValueError where a row is not one
-    of its benchmark or the folder is there already.
+    Args:
+      config: source and output folder.
+      workdir: not used.
+
+    Raises:
+      FileNotFoundError: the source has no benchmark, or a benchmark has no file to evaluate.
+      ValueError: a row is not one of its benchmark, or the output folder is not empty.
     """
+    del workdir
     if not config.source or not config.out:
         raise ValueError(
             "expected a source and a folder to write: --config=configs/benchmarks.py:SOURCE "
@@ -51,65 +57,51 @@ def run(config: OfflineBenchmarkData) -> dict[str, Path]:
         )
     source, out = Path(config.source), Path(config.out)
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: is there already; give a new folder")
-    found = {name: source / name for name in BENCHMARKS if (source / name).is_dir()}
-    if not found:
+        raise ValueError(f"{out} exists already; name a new folder")
+    folders = {name: source / name for name in BENCHMARKS if (source / name).is_dir()}
+    if not folders:
         raise FileNotFoundError(
-            f"{source}: no folder of a benchmark in it; expected {', '.join(BENCHMARKS)}"
+            f"{source} has no folder of a benchmark; expected {', '.join(BENCHMARKS)}"
         )
-    layout = {name: _lay_out(name, folder, out) for name, folder in found.items()}
-    for dataset in sorted({BENCHMARKS[name].dataset for name in found}):
-        _write_front_matter(out / dataset)
-    write_json(out / LAYOUT, layout)
-    for name, made in layout.items():
-        rows = ", ".join(f"{split} {n:,}" for split, n in made["rows"].items())
-        print(f"  {name:<14} {rows}" + "".join(f"; {note}" for note in made["notes"]))
+    layout = {name: _convert(name, folder, out) for name, folder in folders.items()}
+    for dataset in sorted({BENCHMARKS[name].dataset for name in folders}):
+        _write_readme(out / dataset)
+    write_json(out / LAYOUT_FILE, layout)
+    for name, entry in layout.items():
+        rows = ", ".join(f"{split} {n:,}" for split, n in entry["rows"].items())
+        print(f"  {name:<14} {rows}" + "".join(f"; {note}" for note in entry["notes"]))
     return {"benchmarks": out}
 
 
-def layout_of(data: Path | None) -> dict[str, Any]:
-    """What layout.json says; {} for the hub."""
-    path = data / LAYOUT if data is not None else None
+def read_layout(data: Path | None) -> dict[str, Any]:
+    """Returns the content of layout.json in a folder; {} if `data` is None (the hub)."""
+    path = data / LAYOUT_FILE if data is not None else None
     return json.loads(path.read_text("utf-8")) if path is not None and path.is_file() else {}
 
 
-def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
-    """{"files": {file: sha256}, "splits": {split: file}, "rows": {split: number}, "notes"}."""
-    benchmark = BENCHMARKS[name]
-    convert = CONVERTERS.get(name, _unchanged)
-    files, notes = _files(folder), []
-    if name == "mmlu":
-        splits = {("dev" if path.name.startswith("dev") else s): path for s, path in files.items()}
-        if (val := _find(folder, ("val", "validation"))) is not None:
-            splits["validation"] = val
-        files = splits
-    rows: dict[str, list[Row]] = {}
-    for split, path in files.items():
-        rows[split] = []
-        for number, row in enumerate(_rows(path)):
-            try:
-                item = f"{name}/{path.name.split('.')[0]}/{number}"
-                rows[split].append(convert(row) | {"item": item})
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"{path}, row {number}: not a row of {benchmark.title} as it was published or "
-                    f"as the hub has it ({type(error).__name__}: {error}); it has {sorted(row)}"
-                ) from error
-        if split == "train" and (kind := path.name.split(".")[0]) != "train":
-            notes.append(f"train is {kind}")
+def _convert(name: str, folder: Path, out: Path) -> dict[str, Any]:
+    """Converts the files of a benchmark; returns its entry of layout.json.
+
+    {"dataset", "files": {file: sha256}, "splits": {split: file}, "rows": {split: number}, "notes"}
+    """
+    benchmark, notes = BENCHMARKS[name], []
+    files = _mmlu_files(folder) if name == "mmlu" else _files(folder)
+    rows = {split: _read_rows(name, path) for split, path in files.items()}
+    if "train" in files and (kind := _stem(files["train"])) != "train":
+        notes.append(f"train is {kind}")
     if benchmark.shots and "train" not in rows and name != "mmlu":
-        # Evaluation without examples would be another benchmark.
-        rows["train"] = rows["validation"][-STAND_IN_ROWS:]
-        rows["validation"] = rows["validation"][:-STAND_IN_ROWS]
+        # Without few-shot examples it would be another benchmark.
+        rows["train"] = rows["validation"][-EXAMPLE_ROWS:]
+        rows["validation"] = rows["validation"][:-EXAMPLE_ROWS]
         notes.append(
-            f"no training file: the last {STAND_IN_ROWS} rows of validation are the examples, and "
-            "not evaluated"
+            f"no training file: the last {EXAMPLE_ROWS} rows of validation are the examples, and "
+            "are not evaluated"
         )
     if name == "hellaswag" and not all("ind" in row for row in rows["validation"]):
-        notes.append("contexts from a copy without ctx_a and ctx_b, cut apart by rule")
+        notes.append("contexts without ctx_a and ctx_b, which a rule has split")
     for split, of_split in rows.items():
-        for subset, part in _by_subset(name, of_split).items():
-            _write_rows(out / benchmark.dataset / subset / f"{split}.jsonl", part)
+        for subset, of_subset in _by_subset(name, of_split).items():
+            _write_rows(out / benchmark.dataset / subset / f"{split}.jsonl", of_subset)
     return {
         "dataset": benchmark.dataset,
         "files": {path.name: _sha256(path) for path in files.values()},
@@ -119,9 +111,41 @@ def _lay_out(name: str, folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
+def _read_rows(name: str, path: Path) -> list[Row]:
+    """Reads and converts the rows of one file of a benchmark."""
+    convert = CONVERTERS.get(name, _unchanged)
+    rows = []
+    for number, row in enumerate(_rows(path)):
+        try:
+            rows.append(convert(row) | {"item": f"{name}/{_stem(path)}/{number}"})
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"{path}, row {number}: not a row of {BENCHMARKS[name].title} as it was published "
+                f"or as the hub has it ({type(error).__name__}: {error}); its fields are "
+                f"{sorted(row)}"
+            ) from error
+    return rows
+
+
+def _stem(path: Path) -> str:
+    """Returns the name of a file without its suffixes."""
+    return path.name.split(".")[0]
+
+
+def _mmlu_files(folder: Path) -> dict[str, Path]:
+    """Returns the files of MMLU, whose examples are the split dev, not a training or validation one."""
+    files = {
+        ("dev" if p.name.startswith("dev") else split): p for split, p in _files(folder).items()
+    }
+    if (val := _find(folder, ("val", "validation"))) is not None:
+        files["validation"] = val
+    return files
+
+
 def _files(folder: Path) -> dict[str, Path]:
-    found = {split: _find(folder, names) for split, names in SPLITS.items()}
-    files = {split: path for split, path in found.items() if path is not None}
+    """Returns split -> file; raises FileNotFoundError if there is nothing to evaluate."""
+    paths = {split: _find(folder, names) for split, names in SPLITS.items()}
+    files = {split: path for split, path in paths.items() if path is not None}
     if not files.keys() & {"validation", "test"}:
         raise FileNotFoundError(
             f"{folder}: no validation or test file; expected SPLIT{{{','.join(SUFFIXES)}}}"
@@ -130,11 +154,13 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """Returns the first existing file with one of these names and a known suffix."""
     paths = [folder / (name + suffix) for name in names for suffix in SUFFIXES]
     return next((path for path in paths if path.is_file()), None)
 
 
 def _rows(path: Path) -> Iterator[Row]:
+    """Yields the rows of a JSON Lines or Parquet file."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
@@ -147,6 +173,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _by_subset(name: str, rows: list[Row]) -> dict[str, list[Row]]:
+    """Returns subset of the dataset -> its rows; MMLU has a subset per subject."""
     if name != "mmlu":
         return {BENCHMARKS[name].subset: rows}
     subjects: dict[str, list[Row]] = {}
@@ -161,7 +188,8 @@ def _write_rows(path: Path, rows: list[Row]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _write_front_matter(dataset: Path) -> None:
+def _write_readme(dataset: Path) -> None:
+    """Writes the README.md that tells the `datasets` library which files belong to which split."""
     lines = ["---", "configs:"]
     for subset in sorted(path for path in dataset.iterdir() if path.is_dir()):
         lines += [f"- config_name: {subset.name}", "  data_files:"]
@@ -174,7 +202,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# ---- Rows as they were published -> rows of the hub; the latter stay as they are.
+# ---- Rows as they were published -> rows of the hub. Rows of the hub are not changed.
 
 
 def _unchanged(row: Row) -> Row:
@@ -182,7 +210,7 @@ def _unchanged(row: Row) -> Row:
 
 
 def _choices(row: Row) -> Row:
-    """ARC, OpenBookQA, CommonsenseQA: the question with its choices inside."""
+    """Converts ARC, OpenBookQA and CommonsenseQA, where the question contains the choices."""
     question = row["question"] if "question" in row else row["question_stem"]
     if not isinstance(question, dict):
         return row
@@ -230,13 +258,13 @@ def _winogrande(row: Row) -> Row:
 
 
 def _hellaswag(row: Row) -> Row:
-    """Without ctx_a and ctx_b: the second is the sentence that the context breaks off in."""
+    """Adds ctx_a and ctx_b if they are missing: ctx_b is the unfinished sentence of the context."""
     row = dict(row) | {"label": str(row["label"])}
     if "ctx_a" not in row:
-        before, gap, broken = row["ctx"].rpartition(". ")
-        if row["ctx"].rstrip().endswith((".", "!", "?")) or not gap:
-            before, broken = row["ctx"], ""
-        row |= {"ctx_a": before + "." if broken else before, "ctx_b": broken}
+        complete, separator, unfinished = row["ctx"].rpartition(". ")
+        if row["ctx"].rstrip().endswith((".", "!", "?")) or not separator:
+            complete, unfinished = row["ctx"], ""
+        row |= {"ctx_a": complete + "." if unfinished else complete, "ctx_b": unfinished}
     return row
 
 

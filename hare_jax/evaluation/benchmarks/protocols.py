@@ -1,13 +1,12 @@
-"""What two harnesses of different years do differently with the same tasks.
+"""Differences between two versions of lm-evaluation-harness on the same tasks.
 
-`current` is the lm-evaluation-harness that is installed. `leaderboard_v1` is the one that the Open
-LLM Leaderboard's first version ran (commit b281b0921b, June 2023), whose numbers the paper and most
-model cards report:
+`current` is the installed version. `leaderboard_v1` is the one that the first version of the Open
+LLM Leaderboard ran (commit b281b0921b, June 2023). The paper and most model cards report its scores:
 
-- no BOS before a text, and EOS where there is no context at all;
-- few-shot examples are drawn by one Random(42), which has shuffled the documents before;
-- GSM8K stops at ":", "Question:" or "Question", and counts `#### number` only;
-- MMLU is the mean of its 57 subjects, not of its questions.
+- no BOS before a text, and EOS in place of an empty context;
+- few-shot examples are drawn by one Random(42), after it has shuffled the documents;
+- GSM8K stops at ":", "Question:" or "Question", and accepts only `#### number`;
+- MMLU is the mean over its 57 subjects, not over its questions.
 """
 
 from __future__ import annotations
@@ -25,21 +24,29 @@ _INVALID = "[invalid]"
 
 
 def adds_bos(protocol: Protocol, tokenizer_does: bool) -> bool:
+    """Returns whether texts begin with BOS."""
     return tokenizer_does if protocol is Protocol.CURRENT else False
 
 
 def prefix_id(protocol: Protocol, bos_id: int | None, eos_id: int) -> int:
-    """What stands for an empty context."""
+    """Returns the id that replaces an empty context."""
     return eos_id if protocol is Protocol.LEADERBOARD_V1 or bos_id is None else bos_id
 
 
 def drawn_examples(
     documents: int, pool: int, shots: int, *, same: bool = False
 ) -> dict[int, list[int]]:
-    """Document -> the examples before it, as the leaderboard drew them.
+    """Draws few-shot examples as the leaderboard did.
 
-    `pool`: how many examples there are. `same`: they are the documents themselves; then one more is
-    drawn, and the document itself is left out.
+    Args:
+      documents: number of documents of the task.
+      pool: number of examples to draw from.
+      shots: examples per document.
+      same: whether the pool is the documents themselves. Then one more example is drawn, and the
+        document itself is left out.
+
+    Returns:
+      document -> indices of its examples in the pool
     """
     order = list(range(documents))
     rng = random.Random(42)
@@ -52,29 +59,28 @@ def drawn_examples(
 
 
 class DrawnSampler:
-    """Stands in for a task's sampler: hands out the examples of its documents, one after another.
-
-    `examples`: of each document, in the order in which lm-eval asks.
-    """
+    """A sampler for an lm-eval task that returns examples drawn before."""
 
     def __init__(self, pool: Sequence[Any], examples: Sequence[Sequence[int]]):
+        """Takes `examples`, indices in `pool`, of each document in the order of lm-eval's calls."""
         self.pool = pool
         self._next = iter(examples)
 
     def sample(self, n: int, eval_doc: Any = None, df: Any = None, **_: Any) -> list[Any]:
+        """Returns the examples of the next document."""
         del eval_doc, df
         chosen = next(self._next)
         assert len(chosen) == n, (len(chosen), n)
         return [self.pool[i] for i in chosen]
 
     def set_rnd(self, rnd: int | None) -> DrawnSampler:
-        """The examples are drawn already."""
+        """Does nothing: the examples are drawn already."""
         del rnd
         return self
 
 
 def gsm8k_answer(text: str) -> str:
-    """The number after the first "#### ", without its commas.
+    """Returns the number after the first "#### ", without its commas.
 
     >>> gsm8k_answer("5 + 4 = 9. #### 1,009")
     '1009'
@@ -84,6 +90,6 @@ def gsm8k_answer(text: str) -> str:
 
 
 def gsm8k_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
-    """{"acc": 1.0} where the completion's number is the answer's."""
+    """Returns {"acc": 1.0} if the number of the completion is that of the answer, else 0.0."""
     completion = results[0] if isinstance(results[0], str) else results[0][0]
     return {"acc": float(gsm8k_answer(completion) == gsm8k_answer(doc["answer"]))}

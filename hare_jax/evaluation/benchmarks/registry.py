@@ -1,4 +1,4 @@
-"""The benchmarks by name: which tasks of lm-evaluation-harness, how many examples, which score.
+"""The benchmarks by name: their lm-eval task, few-shot examples and score; the paper's results.
 
     >>> BENCHMARKS["arc_challenge"].shots
     25
@@ -13,9 +13,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, frozen=True)
 class BenchmarkTask:
-    """`folder`: of lm-eval's task files. `metric`: the one score that tables show.
+    """A benchmark.
 
-    `dataset`, `subset`: the hub's name of its data. `protected_as`: its name in decontamination.
+    Attributes:
+      title: in tables and on the console.
+      task: of lm-evaluation-harness.
+      folder: of its files in lm-evaluation-harness.
+      shots: examples before each question; -1: as the task's own file has it.
+      metric: the score that tables show; "": the first of the task.
+      dataset: its name on the Hugging Face hub.
+      subset: of the dataset.
+      decontaminated_as: its name in decontamination; "" if it has none there.
+      max_new_tokens: of a completion; 0 if the task generates nothing.
     """
 
     title: str
@@ -25,10 +34,11 @@ class BenchmarkTask:
     metric: str
     dataset: str
     subset: str = "default"
-    protected_as: str = ""
+    decontaminated_as: str = ""
+    max_new_tokens: int = 0
 
 
-# The paper's table, then others; "acc_norm" divides log-likelihoods by the length of a choice.
+# The six of the paper's table first. "acc_norm" divides log-likelihoods by the length of a choice.
 BENCHMARKS = {
     "mmlu": BenchmarkTask("MMLU", "mmlu", "mmlu/default", 5, "acc", "cais/mmlu", "", "mmlu"),
     "arc_challenge": BenchmarkTask(
@@ -72,7 +82,15 @@ BENCHMARKS = {
         "hellaswag",
     ),
     "gsm8k": BenchmarkTask(
-        "GSM8K", "gsm8k", "gsm8k", 5, "exact_match,strict-match", "openai/gsm8k", "main", "gsm8k"
+        "GSM8K",
+        "gsm8k",
+        "gsm8k",
+        5,
+        "exact_match,strict-match",
+        "openai/gsm8k",
+        "main",
+        "gsm8k",
+        256,
     ),
     "arc_easy": BenchmarkTask(
         "ARC-E", "arc_easy", "arc", 0, "acc_norm", "allenai/ai2_arc", "ARC-Easy", "arc_easy"
@@ -106,5 +124,17 @@ BENCHMARKS = {
     ),
     "sciq": BenchmarkTask("SciQ", "sciq", "sciq", 0, "acc_norm", "allenai/sciq"),
 }
-# The Open LLM Leaderboard's first version, whose average the paper reports.
+# The benchmarks of the Open LLM Leaderboard's first version, whose average the paper reports.
 SIX = ("mmlu", "arc_challenge", "truthfulqa", "winogrande", "hellaswag", "gsm8k")
+
+# Percent on the Open LLM Leaderboard (v1), from the paper's Table 1: average, then in the order of
+# SIX.
+PAPER = {
+    "Phi-1.5 1.3B": (47.69, 43.89, 52.9, 40.89, 72.22, 63.79, 12.43),
+    "Qwen1.5 1.8B": (46.55, 46.71, 37.88, 39.43, 60.3, 61.42, 33.59),
+    "StableLM2 1.6B": (45.25, 38.95, 43.34, 36.78, 64.56, 70.45, 17.44),
+    "HARE 1.1B": (40.17, 35.74, 38.4, 42.08, 59.27, 57.46, 8.04),
+    "H2O-Danube 1.8B": (39.12, 25.94, 39.42, 33.86, 64.48, 69.58, 1.44),
+    "OpenELM 1.1B": (38.47, 27.05, 36.69, 33.86, 63.22, 65.71, 1.21),
+    "TinyLlama (3T) 1.1B": (36.42, 26.04, 33.87, 37.32, 59.51, 60.31, 1.44),
+}

@@ -1,8 +1,8 @@
-"""Scores with what is known about their precision, and how benchmarks are put together.
+"""Benchmark scores with their precision, and means over benchmarks.
 
-A score is a mean over items. Its standard error is the sample deviation / sqrt(n), as
-lm-evaluation-harness has it; its interval holds 95 %: Wilson's for shares of right answers, which
-stays sensible for 0 of 20, and 1.96 standard errors to both sides otherwise.
+A score is a mean over items. Its standard error is the sample deviation / sqrt(n), as in
+lm-evaluation-harness. Its interval is a 95 % confidence interval: Wilson's for shares of right
+answers, which remains sensible for 0 of 20, and 1.96 standard errors to both sides otherwise.
 """
 
 from __future__ import annotations
@@ -16,22 +16,13 @@ import numpy as np
 from hare_jax.config import Protocol
 from hare_jax.evaluation.benchmarks.registry import SIX
 
-Z = 1.959963984540054  # 95 % of a normal distribution lie within so many deviations
-
-# Open LLM Leaderboard (v1), as the paper's Table 1 has it: average, then the order of SIX.
-PAPER = {
-    "Phi-1.5 1.3B": (47.69, 43.89, 52.9, 40.89, 72.22, 63.79, 12.43),
-    "Qwen1.5 1.8B": (46.55, 46.71, 37.88, 39.43, 60.3, 61.42, 33.59),
-    "StableLM2 1.6B": (45.25, 38.95, 43.34, 36.78, 64.56, 70.45, 17.44),
-    "HARE 1.1B": (40.17, 35.74, 38.4, 42.08, 59.27, 57.46, 8.04),
-    "H2O-Danube 1.8B": (39.12, 25.94, 39.42, 33.86, 64.48, 69.58, 1.44),
-    "OpenELM 1.1B": (38.47, 27.05, 36.69, 33.86, 63.22, 65.71, 1.21),
-    "TinyLlama (3T) 1.1B": (36.42, 26.04, 33.87, 37.32, 59.51, 60.31, 1.44),
-}
+Z = 1.959963984540054  # standard deviations within which 95 % of a normal distribution lie
 
 
 def estimate(values: Sequence[float]) -> dict[str, Any]:
-    """{"value", "stderr", "interval": [low, high], "items"}; stderr is None for a single item.
+    """Returns {"value", "stderr", "interval": [low, high], "items"} of the mean of `values`.
+
+    "stderr" is None for a single item.
 
     >>> estimate([1, 0, 0, 0])["value"]
     0.25
@@ -40,7 +31,7 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     mean = float(array.mean())
     stderr = float(array.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     interval: list[float | None] = [None, None]
-    if np.isin(array, (0.0, 1.0)).all():
+    if np.isin(array, (0.0, 1.0)).all():  # right or wrong
         interval = [*wilson(mean, n)]
     elif stderr is not None:
         interval = [mean - Z * stderr, mean + Z * stderr]
@@ -48,34 +39,39 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n."""
-    spread = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    middle, scale = share + Z * Z / (2 * n), 1 + Z * Z / n
-    return (middle - spread) / scale, (middle + spread) / scale
+    """Returns Wilson's 95 % interval of a share p of n items (Wilson, JASA 22, 1927).
+
+    (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    half_width = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    center, scale = share + Z * Z / (2 * n), 1 + Z * Z / n
+    return (center - half_width) / scale, (center + half_width) / scale
 
 
-def combined(parts: Sequence[Mapping[str, Any]], *, by_items: bool) -> dict[str, Any]:
-    """The mean of several scores, weighted by their items or each alike."""
-    items = np.array([part["items"] for part in parts], np.float64)
-    weights = items / items.sum() if by_items else np.full(len(parts), 1 / len(parts))
-    value = float(sum(w * part["value"] for w, part in zip(weights, parts, strict=True)))
-    errors = [part["stderr"] for part in parts]
+def combine(scores: Sequence[Mapping[str, Any]], *, by_items: bool) -> dict[str, Any]:
+    """Returns the mean of several scores, weighted by their items or equally.
+
+    Scores are independent, so that the standard error of sum w_i s_i is sqrt(sum (w_i e_i)^2).
+    """
+    items = np.array([score["items"] for score in scores], np.float64)
+    weights = items / items.sum() if by_items else np.full(len(scores), 1 / len(scores))
+    value = float(sum(w * score["value"] for w, score in zip(weights, scores, strict=True)))
+    errors = [score["stderr"] for score in scores]
+    num_items = int(items.sum())
     if any(error is None for error in errors):
-        return {
-            "value": value,
-            "stderr": None,
-            "interval": [None, None],
-            "items": int(items.sum()),
-        }
+        return {"value": value, "stderr": None, "interval": [None, None], "items": num_items}
     stderr = math.sqrt(sum((w * e) ** 2 for w, e in zip(weights, errors, strict=True)))
     interval = [value - Z * stderr, value + Z * stderr]
-    return {"value": value, "stderr": stderr, "interval": interval, "items": int(items.sum())}
+    return {"value": value, "stderr": stderr, "interval": interval, "items": num_items}
 
 
 def bits_per_byte(gold: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Of the right answers, each a text and its log-likelihood in nats: bits over UTF-8 bytes.
+    """Returns the bits per UTF-8 byte of the right answers, as `estimate` does.
 
-    The standard error is that of a ratio of means.
+    `gold`: the text of each right answer and its log-likelihood in nats.
+
+    The standard error is that of a ratio of means: with b_i bits and s_i bytes of answer i of n, and
+    r = sum b_i / sum s_i, it is the deviation of b_i - r s_i, divided by sqrt(n) * mean(s_i).
     """
     size = np.array([max(1, len(text.encode())) for text, _ in gold], np.float64)
     bits = np.array([-log_likelihood / math.log(2) for _, log_likelihood in gold])
@@ -89,12 +85,12 @@ def bits_per_byte(gold: Sequence[tuple[str, float]]) -> dict[str, Any]:
 
 
 def six_average(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The leaderboard's average of its six benchmarks; None where one of them is missing."""
+    """Returns the leaderboard's average of its six benchmarks, or None if one of them is missing."""
     if not all(name in scores for name in SIX):
         return None
-    return combined([scores[name] for name in SIX], by_items=False)
+    return combine([scores[name] for name in SIX], by_items=False)
 
 
-def in_groups(protocol: Protocol, task: str) -> bool:
-    """Whether the mean over a benchmark's tasks weighs them by their items."""
+def weighs_by_items(protocol: Protocol, task: str) -> bool:
+    """Returns whether the mean over a benchmark's tasks weighs them by their items."""
     return not (protocol is Protocol.LEADERBOARD_V1 and task == "mmlu")

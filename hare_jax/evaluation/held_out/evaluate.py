@@ -1,19 +1,19 @@
-"""Evaluates a trained model beside two that know less: held-out loss, multiple choice, samples.
+"""Evaluation of a trained model on held-out data, beside two models that know less.
 
-    untrained   the parameters as training found them
+    untrained   the initial parameters of the run
     unigram     the frequencies of tokens in the training data, see unigram.py
     trained     the last checkpoint
 
-What is written to the run directory, evaluation.json last:
+Files written to the run's folder, evaluation.json last:
 
-    items_scored.jsonl   a line an item: the trained model's log-likelihood of each choice
+    items_scored.jsonl   one line per item: the trained model's log-likelihood of each choice
     samples.json         [{"source", "prompt", "completion"}]
     evaluation.json      {"fingerprint", "inputs", "step", "models", "truncated_requests",
                           "heldout", "tasks", "item_sources"}
 
-The fingerprint is of all that decides the numbers: weights, data, configs, code. Where
-evaluation.json has it already, nothing is done again; an evaluation that was killed continues after
-its last finished part.
+The fingerprint covers all that decides the numbers: weights, data, configs and code. If
+evaluation.json has the same one, nothing is computed again. An evaluation that was killed continues
+after its last finished part.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,15 @@ from hare_jax.config import Evaluation, Model, Training, plain
 from hare_jax.data import packed_dataset
 from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
-from hare_jax.evaluation.held_out import loss as heldout
-from hare_jax.evaluation.held_out import multiple_choice, samples, unigram
+from hare_jax.evaluation.held_out import loss, multiple_choice, samples, unigram
 from hare_jax.evaluation.held_out.loss import DocumentLoss
-from hare_jax.evaluation.held_out.multiple_choice import Scored
+from hare_jax.evaluation.held_out.multiple_choice import ScoredItem
 from hare_jax.evaluation.held_out.unigram import Unigram
 from hare_jax.evaluation.resumable import FinishedParts, read_json_or_none
 from hare_jax.files import write_json, write_jsonl
 from hare_jax.inference.engine import InferenceEngine
-from hare_jax.inference.requests import Score, Scorer, ScoreRequest, truncated
-from hare_jax.inference.tokenizers import Decode, Encode
+from hare_jax.inference.requests import Score, Scorer, ScoreRequest, truncate
+from hare_jax.inference.tokenizers import Tokenizer
 from hare_jax.model import decoder
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
@@ -47,133 +47,168 @@ from hare_jax.training import checkpoint
 MODELS = ("untrained", "unigram", "trained")
 
 
+@dataclass(slots=True)
+class HeldOutData:
+    """The data of an evaluation.
+
+    Attributes:
+      mixture: folder of the baked training data.
+      held_out: folder of the baked held-out documents.
+      items: JSON Lines file of multiple-choice items, see multiple_choice.py.
+      prompts: [{"source", "text"}]; the first tokens of each text are completed.
+      tokenizer: of both folders.
+    """
+
+    mixture: Path
+    held_out: Path
+    items: Path
+    prompts: Sequence[Mapping[str, str]]
+    tokenizer: Tokenizer
+
+
 def run(
-    model: Model,
-    training: Training,
-    evaluation: Evaluation,
-    *,
-    run_dir: Path,
-    mixture_dir: Path,
-    held_out_dir: Path,
-    items_path: Path,
-    encode: Encode,
-    decode: Decode,
-    prompts: Sequence[Mapping[str, str]],
+    model: Model, training: Training, evaluation: Evaluation, run_dir: Path, data: HeldOutData
 ) -> Path:
     """Evaluates the last checkpoint of `run_dir`; returns the path of evaluation.json.
 
-    `mixture_dir`, `held_out_dir`: baked directories, of what was trained on and of what was not.
-    `encode` (text -> ids, without BOS) and `decode` (ids -> text) are their tokenizer.
-    `prompts`: [{"source", "text"}], whose first `evaluation.prompt_tokens` tokens are completed.
+    Args:
+      model: the architecture of the run.
+      training: the training config of the run.
+      evaluation: batch size and sampling.
+      run_dir: the run's folder.
+      data: what it is evaluated on.
 
     Raises:
-      FileNotFoundError: no checkpoint, or a file of the data is missing.
+      FileNotFoundError: there is no checkpoint, or a file of the data is missing.
       ValueError: data, items and model do not fit together, or a file is damaged.
     """
     path = run_dir / "evaluation.json"
-
-    # ---------------------------------------------------------------- what decides the numbers
-    trained_by = plain(training)
     params, step = checkpoint.restore_params(run_dir / "checkpoints", model)
-    inputs = {
+    inputs = _inputs(model, training, evaluation, data) | {
         "step": step,
         "weights": digest_of_params(params),
-        "mixture": claimed_fingerprint(mixture_dir),
-        "held_out": claimed_fingerprint(held_out_dir),
-        "items": hashlib.sha256(items_path.read_bytes()).hexdigest(),
-        "prompts": digest_of_json([dict(prompt) for prompt in prompts]),
-        "model": plain(model),
-        "training": {name: trained_by[name] for name in ("seed", "batch_size", "stages")},
-        "evaluation": plain(evaluation),
-        "code": digest_of_code(__name__),
-        "jax": jax.__version__,
     }
     fingerprint = digest_of_json(inputs)
     if is_complete(run_dir, fingerprint):
         print(f"evaluation: served from cache, {path} is of step {step}", flush=True)
         return path
 
-    # ---------------------------------------------------------------- data and questions, checked
-    memory = run_dir.parent  # what training has verified is not hashed again
-    mixture, held_out = PackedDataset(mixture_dir, memory), PackedDataset(held_out_dir, memory)
-    mixture.check_model(model)
-    held_out.check_model(model)
-    if mixture.tokenizer != held_out.tokenizer:
-        raise ValueError(
-            f"{held_out_dir} was baked with another tokenizer than {mixture_dir}:"
-            f" {held_out.tokenizer} and {mixture.tokenizer}; bake both with the same"
-        )
-    bos_id, max_length = held_out.tokenizer["bos_id"], held_out.sequence_length
-    items = multiple_choice.read_items(items_path)
-    requests = multiple_choice.requests(items, encode, bos_id)
+    # ---------------------------------------------------------------- data, checked
+    mixture, held_out = _open_data(model, data, run_dir.parent)
+    max_length = held_out.sequence_length
+    items = multiple_choice.read_items(data.items)
+    requests = multiple_choice.requests(items, data.tokenizer.encode, held_out.tokenizer["bos_id"])
 
-    # ---------------------------------------------------------------- who is evaluated
-    def with_params(params: decoder.Params) -> Scorer:
+    # ---------------------------------------------------------------- models
+    def engine(params: decoder.Params) -> Scorer:
         size = evaluation.batch_tokens
         return InferenceEngine(model, params, max_length=max_length, batch_tokens=size)
 
     scorers: dict[str, Callable[[], Scorer]] = {
-        "untrained": lambda: with_params(jax.jit(lambda: decoder.init(model, training.seed))()),
-        "unigram": lambda: baseline(mixture, training, evaluation.baseline_records),
-        "trained": lambda: with_params(params),
+        "untrained": lambda: engine(jax.jit(lambda: decoder.init(model, training.seed))()),
+        "unigram": lambda: unigram_baseline(mixture, training, evaluation.baseline_records),
+        "trained": lambda: engine(params),
     }
 
     # ---------------------------------------------------------------- the work, part by part
     print(f"evaluation of step {step}: {', '.join(MODELS)}", flush=True)
     parts = FinishedParts(run_dir / "evaluation.parts.json", fingerprint)
     losses: dict[str, list[DocumentLoss]] = {}
-    answers: dict[str, list[Scored]] = {}
+    scored: dict[str, list[ScoredItem]] = {}
     for name in MODELS:
-        scorer = functools.cache(scorers[name])  # made when a part of it is still to be done
-        rows = parts.get(f"{name} held-out", functools.partial(read, name, scorer, held_out))
+        scorer = functools.cache(scorers[name])  # built only if one of its parts is missing
+        rows = parts.get(
+            f"{name} held-out", functools.partial(score_documents, name, scorer, held_out)
+        )
         losses[name] = [DocumentLoss(*row) for row in rows]
-        rows = parts.get(f"{name} items", functools.partial(answer, name, scorer, requests))
-        answers[name] = multiple_choice.scored(items, [Score(*row) for row in rows])
-    written = parts.get(
+        rows = parts.get(f"{name} items", functools.partial(score_items, name, scorer, requests))
+        scored[name] = multiple_choice.assign(items, [Score(*row) for row in rows])
+    weights = decoder.Weights.of(decoder.for_inference(model), params)
+    completions = parts.get(
         "samples",
-        lambda: samples.complete(
-            model, params, evaluation, prompts, encode, decode, held_out.tokenizer
-        ),
+        lambda: samples.complete(weights, evaluation, data.prompts, data.tokenizer),
     )
 
-    # ---------------------------------------------------------------- what came out
+    # ---------------------------------------------------------------- results
     results = {
         "fingerprint": fingerprint,
         "inputs": inputs,
         "step": step,
         "models": list(MODELS),
-        "truncated_requests": sum(truncated(r, max_length)[1] for r in requests),
-        "heldout": heldout.table(losses),
-        "tasks": multiple_choice.table(answers, by="task"),
-        "item_sources": multiple_choice.table(answers, by="source"),
+        "truncated_requests": sum(truncate(r, max_length)[1] for r in requests),
+        "heldout": loss.table(losses),
+        "tasks": multiple_choice.table(scored, by="task"),
+        "item_sources": multiple_choice.table(scored, by="source"),
     }
-    write_jsonl(run_dir / "items_scored.jsonl", map(multiple_choice.log_line, answers["trained"]))
-    write_json(run_dir / "samples.json", written)
+    write_jsonl(run_dir / "items_scored.jsonl", map(multiple_choice.log_line, scored["trained"]))
+    write_json(run_dir / "samples.json", completions)
     write_json(path, results)
     parts.remove()
     print(summary(results), flush=True)
     return path
 
 
-def read(name: str, scorer: Callable[[], Scorer], held_out: PackedDataset) -> list[list[Any]]:
-    """The model's document losses, as JSON has them."""
-    tokens = heldout.num_tokens(held_out)
+def _inputs(
+    model: Model, training: Training, evaluation: Evaluation, data: HeldOutData
+) -> dict[str, Any]:
+    """Returns all that decides the numbers, besides the checkpoint."""
+    training_fields = plain(training)
+    return {
+        "mixture": read_fingerprint(data.mixture),
+        "held_out": read_fingerprint(data.held_out),
+        "items": hashlib.sha256(data.items.read_bytes()).hexdigest(),
+        "prompts": digest_of_json([dict(prompt) for prompt in data.prompts]),
+        "model": plain(model),
+        "training": {name: training_fields[name] for name in ("seed", "batch_size", "stages")},
+        "evaluation": plain(evaluation),
+        "code": digest_of_code(__name__),
+        "jax": jax.__version__,
+    }
+
+
+def _open_data(
+    model: Model, data: HeldOutData, verified_in: Path
+) -> tuple[PackedDataset, PackedDataset]:
+    """Opens training and held-out data and checks that they fit to the model and to each other.
+
+    `verified_in`: the folder that records which files training has hashed already.
+    """
+    mixture = PackedDataset(data.mixture, verified_in)
+    held_out = PackedDataset(data.held_out, verified_in)
+    mixture.check_model(model)
+    held_out.check_model(model)
+    if mixture.tokenizer != held_out.tokenizer:
+        raise ValueError(
+            f"{data.held_out} was baked with another tokenizer than {data.mixture}:"
+            f" {held_out.tokenizer} and {mixture.tokenizer}; bake both with the same"
+        )
+    return mixture, held_out
+
+
+def score_documents(
+    name: str, scorer: Callable[[], Scorer], held_out: PackedDataset
+) -> list[list[Any]]:
+    """Returns the document losses of the model `name`, as JSON values."""
+    tokens = loss.num_tokens(held_out)
     with progress(f"{name:<9} held-out text", tokens, "tokens") as advance:
-        losses = heldout.document_losses(held_out, scorer(), advance)
-    return [list(loss) for loss in losses]
+        losses = loss.document_losses(held_out, scorer(), advance)
+    return [list(document_loss) for document_loss in losses]
 
 
-def answer(
+def score_items(
     name: str, scorer: Callable[[], Scorer], requests: Sequence[ScoreRequest]
 ) -> list[list[Any]]:
-    """The model's scores, as JSON has them."""
+    """Returns the scores of the model `name`, one per request, as JSON values."""
     with progress(f"{name:<9} multiple choice", len(requests), "requests") as advance:
         scores = scorer().scores(requests, lambda known: advance(len(known)))
     return [list(score) for score in scores]
 
 
-def baseline(mixture: PackedDataset, training: Training, records: int) -> Unigram:
-    """The unigram model of the tokens that all stages together draw from each source."""
+def unigram_baseline(mixture: PackedDataset, training: Training, records: int) -> Unigram:
+    """Returns the unigram model of the tokens that all stages together draw from each source.
+
+    `records`: how many records of each source are counted at most.
+    """
     rows = packed_dataset.make_order(mixture, training).rows_drawn_in_total()
     shares = {
         source.name: drawn * source.tokens / source.records
@@ -184,31 +219,35 @@ def baseline(mixture: PackedDataset, training: Training, records: int) -> Unigra
 
 
 def is_complete(run_dir: Path, fingerprint: str) -> bool:
-    """Whether the results in `run_dir` are of this fingerprint, and all there."""
+    """Returns whether all files of an evaluation with this fingerprint are in `run_dir`."""
     results = read_json_or_none(run_dir / "evaluation.json")
-    beside = [run_dir / "items_scored.jsonl", run_dir / "samples.json"]
+    others = [run_dir / "items_scored.jsonl", run_dir / "samples.json"]
     return (
         results is not None
         and results.get("fingerprint") == fingerprint
-        and all(path.is_file() for path in beside)
+        and all(path.is_file() for path in others)
     )
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    loss, tasks = results["heldout"][-1], results["tasks"][-1]
+    """Returns two lines for the console: held-out loss and accuracy of each model."""
+    all_text, all_items = results["heldout"][-1], results["tasks"][-1]
 
-    def each(key: str, row: Mapping[str, Any], format: str) -> str:
-        return ", ".join(f"{name} {row[key][name]:{format}}" for name in results["models"])
+    def by_model(key: str, row: Mapping[str, Any], format_: str) -> str:
+        return ", ".join(f"{name} {row[key][name]:{format_}}" for name in results["models"])
 
     return (
-        f"  held-out loss, nats a token: {each('loss', loss, '.3f')}\n"
-        f"  accuracy by mutual information on {tasks['items']:,} items (chance"
-        f" {tasks['chance']:.1%}): {each('accuracy_mutual_info', tasks, '.1%')}"
+        f"  held-out loss, nats per token: {by_model('loss', all_text, '.3f')}\n"
+        f"  accuracy by mutual information on {all_items['items']:,} items (chance"
+        f" {all_items['chance']:.1%}): {by_model('accuracy_mutual_info', all_items, '.1%')}"
     )
 
 
-def claimed_fingerprint(baked_dir: Path) -> str:
-    """What mixture.json says of itself; it is verified when the data is read."""
+def read_fingerprint(baked_dir: Path) -> str:
+    """Returns the fingerprint in mixture.json; it is verified when the data is opened.
+
+    Raises FileNotFoundError if the file is missing or damaged.
+    """
     manifest = read_json_or_none(baked_dir / "mixture.json")
     if not isinstance(manifest, dict) or "fingerprint" not in manifest:
         raise FileNotFoundError(

@@ -1,8 +1,8 @@
-"""Next-token loss on text that was held out, by source.
+"""Next-token loss on held-out text, by source.
 
 The unit of the standard error is the document, since its tokens are not independent of each other.
-With L_i nats and t_i predicted tokens in document i of n, the mean and its standard error are (the
-ratio estimator; Cochran, Sampling Techniques, 1977, section 2.11)
+With L_i nats and t_i predicted tokens in document i of n documents, the mean and its standard error
+are (ratio estimator; Cochran, Sampling Techniques, 1977, section 2.11)
 
     mean = sum L_i / sum t_i      stderr = sqrt(n / (n - 1) * sum (L_i - mean * t_i)^2) / sum t_i
 
@@ -21,11 +21,11 @@ from hare_jax.data.batch import Batch
 from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.inference.requests import Score, Scorer, ScoreRequest
 
-BLOCK_TOKENS = 1 << 20  # of records that are asked about at one time
+BLOCK_TOKENS = 1 << 20  # tokens of the records that are scored in one call
 
 
 class DocumentLoss(NamedTuple):
-    """What a model paid for a document: `loss` in nats, summed over its predicted `tokens`."""
+    """The loss of a model on a document, in nats, summed over its predicted `tokens`."""
 
     source: str
     document: str
@@ -34,50 +34,59 @@ class DocumentLoss(NamedTuple):
 
 
 def num_tokens(baked: PackedDataset) -> int:
-    """Predicted tokens of all records."""
+    """Returns the number of predicted tokens of all records."""
     return sum(source.tokens for source in baked.sources)
 
 
 def document_losses(
     baked: PackedDataset, scorer: Scorer, advance: Callable[[int], None]
 ) -> list[DocumentLoss]:
-    """The loss of each document of a held-out directory, in the order in which they are met.
+    """Computes the loss of each document of a held-out directory, in the order of the records.
 
-    Pieces of a long document, in one record or in several, are added up. Every record is read once.
-    `advance(n)` is told of n more predicted tokens.
+    The pieces of a long document, in one record or in several, are summed. Every record is read
+    once.
+
+    Args:
+      baked: the held-out data.
+      scorer: the model.
+      advance: called with the number of predicted tokens whenever some are finished.
 
     Raises:
-      ValueError: a directory without records.
+      ValueError: the directory has no records.
     """
-    picks = [
+    records = [
         (source_id, record)
         for source_id, source in enumerate(baked.sources)
         for record in range(source.records)
     ]
-    if not picks:
+    if not records:
         raise ValueError(f"{baked.directory}: no held-out records: there is nothing to evaluate on")
 
     def done(scores: dict[int, Score]) -> None:
         advance(sum(score.tokens for score in scores.values()))
 
-    paid: dict[tuple[str, str], list[float]] = {}
+    totals: dict[tuple[str, str], list[float]] = {}  # document -> [tokens, loss]
     size = max(1, BLOCK_TOKENS // baked.sequence_length)
-    for start in range(0, len(picks), size):
-        chosen = picks[start : start + size]
-        asked = list(requests(baked.batch(chosen)))
-        spans = [span for span in baked.spans(chosen) if span.length > 1]
-        for span, score in zip(spans, scorer.scores(asked, done), strict=True):
-            total = paid.setdefault((span.source, span.document_id), [0, 0.0])
+    for start in range(0, len(records), size):
+        block = records[start : start + size]
+        block_requests = list(requests(baked.batch(block)))
+        # A piece of one token predicts nothing, and `requests` has none for it.
+        spans = [span for span in baked.spans(block) if span.length > 1]
+        for span, score in zip(spans, scorer.scores(block_requests, done), strict=True):
+            total = totals.setdefault((span.source, span.document_id), [0, 0.0])
             total[0] += score.tokens
             total[1] -= score.log_likelihood
     return [
         DocumentLoss(source, document, int(tokens), loss)
-        for (source, document), (tokens, loss) in paid.items()
+        for (source, document), (tokens, loss) in totals.items()
     ]
 
 
 def requests(batch: Batch) -> Iterator[ScoreRequest]:
-    """Its first token, then all others: of each segment of two tokens or more, row by row."""
+    """Yields one request per segment of at least two tokens, row by row.
+
+    Its context is the first token of the segment, its continuation all others.
+    """
     for tokens_T, targets_T, mask_T, segment_ids_T in zip(
         batch["tokens_BT"],
         batch["targets_BT"],
@@ -85,7 +94,9 @@ def requests(batch: Batch) -> Iterator[ScoreRequest]:
         batch["segment_ids_BT"],
         strict=True,
     ):
+        # Targets per segment id; id 0 is padding. The mask leaves out the target after each segment.
         predicted = np.bincount(segment_ids_T, weights=mask_T).astype(int)
+        # Segment ids rise within a row and are 0 in the padding behind, so a rise begins a segment.
         starts = np.flatnonzero(np.diff(segment_ids_T, prepend=0) > 0)
         for start, count in zip(starts, predicted[1:], strict=True):
             if count:
@@ -93,9 +104,9 @@ def requests(batch: Batch) -> Iterator[ScoreRequest]:
 
 
 def table(losses: Mapping[str, Sequence[DocumentLoss]]) -> list[dict[str, Any]]:
-    """A row for each source, then one for "all" (each token counts the same).
+    """Returns one row per source, then one for "all", in which each token counts the same.
 
-    `losses`: model -> its document losses, of the same documents.
+    `losses`: model -> its document losses, of the same documents for all models.
 
     >>> web = [DocumentLoss("web", "a", 2, 8.0), DocumentLoss("web", "b", 2, 4.0)]
     >>> table({"trained": web})[0]["loss"], table({"trained": web})[0]["stderr"]
@@ -105,12 +116,12 @@ def table(losses: Mapping[str, Sequence[DocumentLoss]]) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(document.source for document in documents))
     rows = []
     for name in [*names, "all"]:
-        here = {
+        by_model = {
             model: [d for d in of_model if name in (d.source, "all")]
             for model, of_model in losses.items()
         }
-        estimates = {model: mean_and_stderr(of_model) for model, of_model in here.items()}
-        first = next(iter(here.values()))
+        estimates = {model: mean_and_stderr(chosen) for model, chosen in by_model.items()}
+        first = next(iter(by_model.values()))
         rows.append(
             {
                 "source": name,
@@ -124,7 +135,7 @@ def table(losses: Mapping[str, Sequence[DocumentLoss]]) -> list[dict[str, Any]]:
 
 
 def mean_and_stderr(documents: Sequence[DocumentLoss]) -> tuple[float, float | None]:
-    """Nats a token, and the standard error over documents (None where there is one only)."""
+    """Returns nats per token and the standard error over documents (None for one document)."""
     tokens = math.fsum(document.tokens for document in documents)
     mean = math.fsum(document.loss for document in documents) / tokens
     n = len(documents)

@@ -1,15 +1,18 @@
-"""Multiple choice by log-likelihood: the model never sees the choices together, it prices each one.
+"""Multiple choice by log-likelihood: each choice is scored on its own.
 
     {"id": "docs/7#0", "task": "cloze", "source": "docs", "context": "The hare is",
      "choices": [" fast.", " a stone."], "answer": 0}
 
-becomes requests "The hare is" -> " fast." and -> " a stone.", and the choices again without the
-context. The prediction is the choice with the greatest log-likelihood ("accuracy"); with the
-greatest one a byte ("accuracy_norm"), which does not favor short choices; or with the greatest
-mutual information ("accuracy_mutual_info"), that is what the context adds to a choice's own
-log-likelihood, which does not favor common words either. The last one tells small models apart
-from guessing first. lm-evaluation-harness has all three by these names (acc, acc_norm,
-acc_mutual_info). Of equals the first is taken.
+becomes the requests "The hare is" -> " fast." and "The hare is" -> " a stone.", and the same choices
+without the context. The prediction is the choice with
+
+    accuracy               the greatest log-likelihood
+    accuracy_norm          the greatest log-likelihood per byte, which does not favor short choices
+    accuracy_mutual_info   the greatest difference between the log-likelihood after the context and
+                           alone, which does not favor common words either
+
+The last one is the first to distinguish a small model from guessing. They are acc, acc_norm and
+acc_mutual_info of lm-evaluation-harness. Among equal choices the first is predicted.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ FIELDS = {
 
 @dataclass(slots=True)
 class EvalItem:
-    """A question. `choices` are ready to be appended to `context`; `answer` counts from 0."""
+    """A question. `choices` are appended to `context` as they are; `answer` counts from 0."""
 
     id: str
     task: str
@@ -46,11 +49,11 @@ class EvalItem:
     context: str
     choices: list[str]
     answer: int
-    line: int  # of the file, from 1
+    line: int  # of the file, counted from 1
 
 
 @dataclass(slots=True)
-class Scored:
+class ScoredItem:
     """An item with the log-likelihood of each choice, in nats, after the context and alone."""
 
     item: EvalItem
@@ -59,24 +62,27 @@ class Scored:
 
     @property
     def prediction(self) -> int:
+        """The choice with the greatest log-likelihood."""
         return int(np.argmax(self.log_likelihoods))
 
     @property
     def prediction_norm(self) -> int:
-        return int(np.argmax(np.divide(self.log_likelihoods, _bytes(self.item.choices))))
+        """The choice with the greatest log-likelihood per byte."""
+        return int(np.argmax(np.divide(self.log_likelihoods, _num_bytes(self.item.choices))))
 
     @property
     def prediction_mutual_info(self) -> int:
+        """The choice to whose log-likelihood the context adds most."""
         return int(np.argmax(np.subtract(self.log_likelihoods, self.alone)))
 
 
-def _bytes(choices: Iterable[str]) -> list[int]:
-    """UTF-8 bytes of each choice, without the white space that joins it to the context."""
+def _num_bytes(choices: Iterable[str]) -> list[int]:
+    """Returns the UTF-8 bytes of each choice, without the white space around it."""
     return [max(1, len(choice.strip().encode())) for choice in choices]
 
 
 def read_items(path: Path) -> list[EvalItem]:
-    """Raises ValueError, naming the line, where a line is not an item; or where there is none."""
+    """Reads a JSON Lines file; raises ValueError if a line is not an item or there are none."""
     items = []
     for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
         if line.strip():
@@ -111,24 +117,37 @@ def _item(line: str, number: int) -> EvalItem:
 
 
 def encode_pair(encode: Encode, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Token ids of both, the text tokenized as one and cut where the context's own tokens end.
+    """Encodes both as one text and splits the ids where those of the context alone would end.
 
-    White space at the end of the context goes to the continuation, since most tokenizers join it
-    with the word that follows. This is lm-evaluation-harness' `TemplateLM._encode_pair`.
+    White space at the end of the context becomes part of the continuation, since most tokenizers
+    join it with the word that follows. This is `TemplateLM._encode_pair` of lm-evaluation-harness.
+
+    Args:
+      encode: text -> ids, without BOS.
+      context: the text before.
+      continuation: the text after.
+
+    Returns:
+      (ids of the context, ids of the continuation)
     """
-    kept = context.rstrip()
-    continuation = context[len(kept) :] + continuation
-    start = encode(kept) if kept else []
-    return start, encode(kept + continuation)[len(start) :]
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    context_ids = encode(stripped) if stripped else []
+    return context_ids, encode(stripped + continuation)[len(context_ids) :]
 
 
 def requests(items: Sequence[EvalItem], encode: Encode, bos_id: int) -> list[ScoreRequest]:
-    """Two requests a choice, item by item: after the context, which begins with BOS, and after BOS.
+    """Returns two requests per choice, item by item: after BOS and the context, and after BOS.
+
+    Args:
+      items: the questions.
+      encode: text -> ids, without BOS.
+      bos_id: the id of BOS.
 
     Raises:
-      ValueError: a choice that adds no token to its context.
+      ValueError: a choice adds no token to its context.
     """
-    asked = []
+    pairs = []
     for item in items:
         for number, choice in enumerate(item.choices):
             context, continuation = encode_pair(encode, item.context, choice)
@@ -137,30 +156,35 @@ def requests(items: Sequence[EvalItem], encode: Encode, bos_id: int) -> list[Sco
                     f"line {item.line} of the evaluation items ({item.id!r}): choice {number},"
                     f" {choice!r}, adds no token to its context; expected a text that does"
                 )
-            asked.append(ScoreRequest([bos_id, *context], continuation))
-            asked.append(ScoreRequest([bos_id], continuation))
-    return asked
+            pairs.append(ScoreRequest([bos_id, *context], continuation))
+            pairs.append(ScoreRequest([bos_id], continuation))
+    return pairs
 
 
-def scored(items: Sequence[EvalItem], scores: Sequence[Score]) -> list[Scored]:
-    """Gives each item the scores of its choices; `scores` answer `requests(items, ...)`."""
+def assign(items: Sequence[EvalItem], scores: Sequence[Score]) -> list[ScoredItem]:
+    """Assigns to each item the scores of its choices; `scores` are those of `requests(items)`."""
     assert len(scores) == 2 * sum(len(item.choices) for item in items)
-    rest = iter(score.log_likelihood for score in scores)
-    answered = []
+    remaining = iter(score.log_likelihood for score in scores)
+    scored = []
     for item in items:
-        pairs = [(next(rest), next(rest)) for _ in item.choices]
-        answered.append(Scored(item, [after for after, _ in pairs], [alone for _, alone in pairs]))
-    return answered
+        pairs = [(next(remaining), next(remaining)) for _ in item.choices]
+        scored.append(
+            ScoredItem(item, [after for after, _ in pairs], [alone for _, alone in pairs])
+        )
+    return scored
 
 
-def table(by_model: Mapping[str, Sequence[Scored]], by: str) -> list[dict[str, Any]]:
-    """A row for each value of the items' field `by` ("task" or "source"), then one for "all".
+def table(by_model: Mapping[str, Sequence[ScoredItem]], by: str) -> list[dict[str, Any]]:
+    """Returns one row per value of the items' field `by`, then one for "all".
 
-    `by_model`: model -> its scored items, of the same items. Standard errors are over items:
-    sqrt(p (1 - p) / (n - 1)), None for a single item. `chance` is what guessing gives on average;
-    `gold_log_likelihood` the mean of the right choice, in nats.
+    Standard errors are over items: sqrt(p (1 - p) / (n - 1)), None for a single item. "chance" is
+    the mean accuracy of guessing; "gold_log_likelihood" the mean of the right choice, in nats.
+
+    Args:
+      by_model: model -> its scored items, of the same items for all models.
+      by: "task" or "source".
     """
-    items = [answered.item for answered in next(iter(by_model.values()))]
+    items = [scored.item for scored in next(iter(by_model.values()))]
     names = sorted({getattr(item, by) for item in items})
     rows = []
     for name in [*names, "all"]:
@@ -172,7 +196,7 @@ def table(by_model: Mapping[str, Sequence[Scored]], by: str) -> list[dict[str, A
             "chance": float(np.mean([1 / len(items[i].choices) for i in chosen])),
         }
         results = {
-            model: _results([answered[i] for i in chosen]) for model, answered in by_model.items()
+            model: _results([scored[i] for i in chosen]) for model, scored in by_model.items()
         }
         for key in next(iter(results.values())):
             row[key] = {model: result[key] for model, result in results.items()}
@@ -180,18 +204,18 @@ def table(by_model: Mapping[str, Sequence[Scored]], by: str) -> list[dict[str, A
     return rows
 
 
-def _results(answered: Sequence[Scored]) -> dict[str, float | None]:
-    accuracy = float(np.mean([s.prediction == s.item.answer for s in answered]))
-    accuracy_norm = float(np.mean([s.prediction_norm == s.item.answer for s in answered]))
-    mutual = float(np.mean([s.prediction_mutual_info == s.item.answer for s in answered]))
-    gold = [s.log_likelihoods[s.item.answer] for s in answered]
+def _results(scored: Sequence[ScoredItem]) -> dict[str, float | None]:
+    accuracy = float(np.mean([s.prediction == s.item.answer for s in scored]))
+    accuracy_norm = float(np.mean([s.prediction_norm == s.item.answer for s in scored]))
+    mutual = float(np.mean([s.prediction_mutual_info == s.item.answer for s in scored]))
+    gold = [s.log_likelihoods[s.item.answer] for s in scored]
     return {
         "accuracy": accuracy,
-        "stderr": _stderr(accuracy, len(answered)),
+        "stderr": _stderr(accuracy, len(scored)),
         "accuracy_norm": accuracy_norm,
-        "stderr_norm": _stderr(accuracy_norm, len(answered)),
+        "stderr_norm": _stderr(accuracy_norm, len(scored)),
         "accuracy_mutual_info": mutual,
-        "stderr_mutual_info": _stderr(mutual, len(answered)),
+        "stderr_mutual_info": _stderr(mutual, len(scored)),
         "gold_log_likelihood": float(np.mean(gold)),
     }
 
@@ -200,16 +224,16 @@ def _stderr(share: float, n: int) -> float | None:
     return math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
 
 
-def log_line(answered: Scored) -> dict[str, Any]:
-    """What the per-item log says of an item."""
+def log_line(scored: ScoredItem) -> dict[str, Any]:
+    """Returns the line of items_scored.jsonl for an item."""
     return {
-        "id": answered.item.id,
-        "task": answered.item.task,
-        "source": answered.item.source,
-        "log_likelihoods": answered.log_likelihoods,
-        "log_likelihoods_alone": answered.alone,
-        "prediction": answered.prediction,
-        "prediction_norm": answered.prediction_norm,
-        "prediction_mutual_info": answered.prediction_mutual_info,
-        "answer": answered.item.answer,
+        "id": scored.item.id,
+        "task": scored.item.task,
+        "source": scored.item.source,
+        "log_likelihoods": scored.log_likelihoods,
+        "log_likelihoods_alone": scored.alone,
+        "prediction": scored.prediction,
+        "prediction_norm": scored.prediction_norm,
+        "prediction_mutual_info": scored.prediction_mutual_info,
+        "answer": scored.item.answer,
     }

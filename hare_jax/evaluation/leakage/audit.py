@@ -1,22 +1,23 @@
-"""Audits a checkpoint: which benchmarks has it seen? (paper, Appendix B; arXiv 2404.18824)
+"""The job of configs/audit.py: were benchmarks in the training data of a checkpoint?
 
-What is written, leakage.json last; without `config.out`, to leakage/NAME beside the checkpoints:
+The method is that of the paper (Appendix B) and of arXiv 2404.18824. Files written, leakage.json
+last, to `config.out` or else to leakage/NAME in the run's folder:
 
     leakage.json              {"fingerprint", "inputs", "checkpoint", "step", "sets"}: compare.py
-    leakage_items.jsonl       {"set", "key", "original", "rewritten", "original_loss",
-                               "rewritten_loss"} of each item: accuracies, and nats a token
-    leakage.svg               the sets' excess with intervals
-    rewritten/NAME.jsonl      of a set that was rewritten by rules
+    leakage_items.jsonl       {"set", "key", "original", "paraphrased", "original_loss",
+                               "paraphrased_loss"} of each item: accuracies, and nats per token
+    leakage.svg               the excess of each set with its interval
+    paraphrased/NAME.jsonl    the paraphrases of a set that were made by rules
 
-The fingerprint is of all that decides the numbers: weights, files, config, code. Where leakage.json
-has it already, nothing is done again; an audit that was killed goes on after its last finished set.
+The fingerprint covers all that decides the numbers: weights, files, config and code. If leakage.json
+has the same one, nothing is computed again. An audit that was killed continues after its last
+finished set.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, dige
 from hare_jax.evaluation.leakage import chart, compare, items, ngrams, paraphrase_by_rules
 from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, NgramAccuracy
-from hare_jax.evaluation.resumable import FinishedParts
+from hare_jax.evaluation.resumable import FinishedParts, read_json_or_none
 from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import Score, ScoreRequest
-from hare_jax.inference.tokenizers import Tokenizer, open_texts
+from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -40,26 +41,33 @@ from hare_jax.training.run_dir import open_run
 Values = dict[str, Any]  # JSON
 
 
-def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
+def run(config: LeakageAudit, workdir: Path) -> dict[str, Path]:
     """Audits each set, prints a table, and returns what was written, by what it is.
 
-    Raises ValueError or OSError where the checkpoint, a file or a setting is not what it must be.
+    Args:
+      config: checkpoint, files and settings.
+      workdir: not used.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint or file.
+      ValueError: a file or a setting is invalid.
     """
+    del workdir
     check(config)
-    ran = open_run(config.checkpoint)
+    source = open_run(config.checkpoint)
     sets, control = items.files_of(config), items.control_of(config)
-    named = [*sets, control] if control is not None else sets
-    pairs = [drawn(read(files, config), config) for files in named]
+    files = [*sets, control] if control is not None else sets
+    pairs = [draw(read(of_set, config), config) for of_set in files]
 
     # ---------------------------------------------------------------- what decides the numbers
-    texts = open_texts(ran, open_tokenizer)
-    params, step = checkpoint.restore_params(ran.checkpoints, ran.model, step=ran.step)
-    max_length = config.max_length or ran.mixture["sequence_length"]
+    tokenizer = open_tokenizer(source.directory)
+    params, step = checkpoint.restore_params(source.checkpoints, source.model, step=source.step)
+    max_length = config.max_length or source.mixture["sequence_length"]
     inputs = {
         "weights": digest_of_params(params),
-        "model": plain(ran.model),
-        "tokenizer": texts.sha256,
-        "files": [files.sha256() for files in named],
+        "model": plain(source.model),
+        "tokenizer": tokenizer.sha256,
+        "files": [of_set.sha256() for of_set in files],
         "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
         "max_length": max_length,
         "code": digest_of_code(__name__),
@@ -67,16 +75,17 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
     }
     fingerprint = digest_of_json(inputs)
     name = Path(config.folder).resolve().name if config.folder else sets[0].name
-    out = Path(config.out) if config.out else ran.directory / "leakage" / name
+    out = Path(config.out) if config.out else source.directory / "leakage" / name
     out.mkdir(parents=True, exist_ok=True)
     written = {
         "audit": out / "leakage.json",
         "items": out / "leakage_items.jsonl",
         "chart": out / "leakage.svg",
     }
-    if (kept := _finished(written, fingerprint)) is not None:
-        print(f"leakage audit: served from cache, {written['audit']} is of step {kept['step']}")
-        print(compare.table(kept), flush=True)
+    finished = _read_finished(written, fingerprint)
+    if finished is not None:
+        print(f"leakage audit: served from cache, {written['audit']} is of step {finished['step']}")
+        print(compare.table(finished), flush=True)
         return written
 
     # ---------------------------------------------------------------- the work, set by set
@@ -84,37 +93,28 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
     print(f"leakage audit of step {step}: {len(pairs)} sets", flush=True)
 
     @functools.cache
-    def engine() -> InferenceEngine:  # compiled when a set is still to be measured
+    def engine() -> InferenceEngine:  # built only if a set is not yet measured
         return InferenceEngine(
-            ran.model,
-            params,
-            max_length=max_length,
-            batch_tokens=config.batch_tokens,
+            source.model, params, max_length=max_length, batch_tokens=config.batch_tokens
         )
 
     parts = FinishedParts(out / "leakage.parts.json", fingerprint)
     measured = [
-        parts.get(f"set {k}", functools.partial(measure, pair, engine, texts, definition))
+        parts.get(f"set {k}", functools.partial(measure, pair, engine, tokenizer, definition))
         for k, pair in enumerate(pairs)
     ]
 
-    # ---------------------------------------------------------------- what came out
+    # ---------------------------------------------------------------- results
     results = {
         "fingerprint": fingerprint,
         "inputs": inputs,
-        "checkpoint": str(ran.directory),
+        "checkpoint": str(source.directory),
         "step": step,
-        "sets": compare.judged(pairs, measured, config, has_control=control is not None),
+        "sets": compare.judge_sets(pairs, measured, config, has_control=control is not None),
     }
-    for files, pair in zip(named, pairs, strict=True):
-        if not pair.by_hand:
-            rows = items.rows_by_key(files.original, config)
-            path = out / "rewritten" / f"{pair.name}.jsonl"
-            path.parent.mkdir(exist_ok=True)
-            told = (rows[item.key] | items.rewritten_fields(item) for item in pair.rewritten[0])
-            write_jsonl(path, told)
+    _write_paraphrases(out / "paraphrased", files, pairs, config)
     write_jsonl(written["items"], compare.log(pairs, measured))
-    write_text(written["chart"], chart.of_results(results))
+    write_text(written["chart"], chart.svg(results))
     write_json(written["audit"], results)
     parts.remove()
     print(compare.table(results), flush=True)
@@ -122,10 +122,11 @@ def run(config: LeakageAudit, open_tokenizer: Callable[[Path], Any]) -> dict[str
 
 
 def check(config: LeakageAudit) -> None:
-    """Raises ValueError for a number out of range."""
-    for name, least in (("ngram", 1), ("num_prefixes", 1), ("resamples", 100), ("batch_tokens", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name}: got {getattr(config, name)}, expected at least {least}")
+    """Raises ValueError if a number of the config is out of range."""
+    minimums = {"ngram": 1, "num_prefixes": 1, "resamples": 100, "batch_tokens": 1}
+    for name, minimum in minimums.items():
+        if getattr(config, name) < minimum:
+            raise ValueError(f"{name}: got {getattr(config, name)}, expected at least {minimum}")
     if not 0 < config.confidence < 1:
         raise ValueError(f"confidence: got {config.confidence}, expected a share such as 0.95")
     if not -1 < config.threshold < 1:
@@ -135,58 +136,87 @@ def check(config: LeakageAudit) -> None:
 
 
 def read(files: Files, config: LeakageAudit) -> Pair:
-    """The set's items and rewritings; by rules where there is no file of these."""
+    """Reads the items of a set and their paraphrases, which are made by rules if there is no file.
+
+    Raises ValueError if a file is invalid, or no rule applies to any item.
+    """
     pair = items.pair(files, config)
-    if pair.rewritten:
+    if pair.paraphrased:
         return pair
-    rewritten = paraphrase_by_rules.paraphrased(pair.original, config.seed)
-    if not rewritten:
+    paraphrased = paraphrase_by_rules.paraphrase(pair.original, config.seed)
+    if not paraphrased:
         raise ValueError(
-            f"{files.original}: got no item on which a rule of rewriting works, expected some; "
-            "give rewritten items by --config.rewritten=FILE"
-            + ("" if config.choices else ", or the field of the options by --config.choices=NAME")
+            f"{files.original}: got no item that the rules can paraphrase, expected some; "
+            "give paraphrased items by --config.paraphrased=FILE"
+            + ("" if config.choices else ", or the field of the choices by --config.choices=NAME")
         )
-    made_by = f"rules, seed {config.seed}"
-    return dataclasses.replace(pair, rewritten=[rewritten], made_by=made_by, by_hand=False)
+    return dataclasses.replace(
+        pair,
+        paraphrased=[paraphrased],
+        paraphrased_by=f"rules, seed {config.seed}",
+        from_files=False,
+    )
 
 
-def drawn(pair: Pair, config: LeakageAudit) -> Pair:
-    """At most `config.max_items` items, and their rewritings; or as many of both, unpaired."""
+def draw(pair: Pair, config: LeakageAudit) -> Pair:
+    """Returns at most `config.max_items` items with their paraphrases.
+
+    If the set is not paired, as many paraphrases are drawn as items.
+    """
     if not config.max_items:
         return pair
 
-    original = items.drawn(pair.original, config.max_items, config.seed)
+    original = items.draw(pair.original, config.max_items, config.seed)
     keys = {item.key for item in original}
-    rewritten = [
-        items.drawn(version, config.max_items, config.seed)
-        if pair.unpaired
+    paraphrased = [
+        items.draw(version, config.max_items, config.seed)
+        if pair.unpaired_because
         else [item for item in version if item.key in keys]
-        for version in pair.rewritten
+        for version in pair.paraphrased
     ]
-    return dataclasses.replace(pair, original=original, rewritten=rewritten)
+    return dataclasses.replace(pair, original=original, paraphrased=paraphrased)
 
 
 def measure(
-    pair: Pair, engine: Callable[[], InferenceEngine], texts: Tokenizer, definition: Definition
+    pair: Pair, engine: Callable[[], InferenceEngine], tokenizer: Tokenizer, definition: Definition
 ) -> list[list[NgramAccuracy | None]]:
-    """What the model does with the original items, then with each version of the rewritten ones."""
+    """Measures the original items, then each version of the paraphrases.
+
+    Args:
+      pair: the set.
+      engine: returns the engine.
+      tokenizer: of the model.
+      definition: what is measured.
+
+    Returns:
+      One list per version, with one result per item; None if its text is too short.
+    """
 
     def scores(requests: Sequence[ScoreRequest]) -> list[Score]:
         with progress(pair.name, len(requests), "requests") as advance:
             return engine().scores(requests, lambda known: advance(len(known)))
 
-    together = [*pair.original, *(item for version in pair.rewritten for item in version)]
-    answers = iter(
-        ngrams.measure(together, scores, texts.encode, texts.decode, texts.bos_id, definition)
-    )
-    return [[next(answers) for _ in side] for side in (pair.original, *pair.rewritten)]
+    versions = [pair.original, *pair.paraphrased]
+    all_items = [item for version in versions for item in version]
+    results = iter(ngrams.measure(all_items, scores, tokenizer, definition))
+    return [[next(results) for _ in version] for version in versions]
 
 
-def _finished(written: dict[str, Path], fingerprint: str) -> Values | None:
-    """The results that are there already; None where they are of something else, or not whole."""
-    try:
-        results: Values = json.loads(written["audit"].read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    whole = all(path.is_file() for path in written.values())
-    return results if whole and results.get("fingerprint") == fingerprint else None
+def _write_paraphrases(
+    folder: Path, files: Sequence[Files], pairs: Sequence[Pair], config: LeakageAudit
+) -> None:
+    """Writes the paraphrases that were made by rules, each with the line of its original."""
+    for of_set, pair in zip(files, pairs, strict=True):
+        if not pair.from_files:
+            rows = items.rows_by_key(of_set.original, config)
+            folder.mkdir(exist_ok=True)
+            (paraphrased,) = pair.paraphrased
+            lines = (rows[item.key] | items.paraphrased_fields(item) for item in paraphrased)
+            write_jsonl(folder / f"{pair.name}.jsonl", lines)
+
+
+def _read_finished(written: dict[str, Path], fingerprint: str) -> Values | None:
+    """Returns the results of an audit with this fingerprint, if all its files are there."""
+    results = read_json_or_none(written["audit"])
+    is_complete = all(path.is_file() for path in written.values())
+    return results if results and is_complete and results["fingerprint"] == fingerprint else None

@@ -1,11 +1,11 @@
-"""Bars with intervals as SVG: how much of a benchmark a model knows by heart."""
+"""The result of an audit as bars with intervals, as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hare_jax.evaluation.bar_chart import Bar, Panel, drawing
+from hare_jax.evaluation.bar_chart import Bar, Panel, draw
 
 COLORS = {
     "contaminated": "#c2410c",
@@ -15,31 +15,32 @@ COLORS = {
 }
 
 
-def of_results(results: Mapping[str, Any]) -> str:
-    """The sets of leakage.json, a bar each, colored by verdict."""
+def svg(results: Mapping[str, Any]) -> str:
+    """Draws the excess of each set of leakage.json as a bar, colored by its verdict."""
     sets = results["sets"]
     settings = results["inputs"]["config"]
     with_control = any(one["verdict"] == "control" for one in sets)
-    measured = f"{settings['ngram']}-gram accuracy, original less rewritten"
+    title = f"{settings['ngram']}-gram accuracy, original less paraphrased"
+    if with_control:
+        title += ", less the control's"
     groups = {
         one["name"]: [
             bar(
                 COLORS[one["verdict"]],
                 one["delta" if one["verdict"] == "control" else "excess"],
-                said=one["verdict"],
+                text=one["verdict"],
             )
         ]
         for one in sets
     }
-    title = measured + (", less the control's" if with_control else "")
     return bars(f"{title} (percentage points)", groups, threshold=settings["threshold"])
 
 
-def bar(color: str, interval: Mapping[str, float], said: str) -> Bar:
-    """Of {"value", "low", "high"} in shares."""
+def bar(color: str, interval: Mapping[str, float], text: str) -> Bar:
+    """Returns a bar of an interval {"value", "low", "high"}, in shares; `text` follows its value."""
     value = interval["value"]
     return Bar(
-        color, value, interval["low"], interval["high"], f"{100 * value:+.1f} {said}".strip()
+        color, value, interval["low"], interval["high"], f"{100 * value:+.1f} {text}".strip()
     )
 
 
@@ -50,5 +51,12 @@ def bars(
     threshold: float,
     legend: Mapping[str, str] | None = None,
 ) -> str:
-    """A group of bars for each label, on one scale; `legend`: what is said -> its color."""
-    return drawing([Panel(title, groups, unit=100, threshold=threshold)], legend)
+    """Draws groups of bars on one scale, in percentage points.
+
+    Args:
+      title: of the chart.
+      groups: label -> bars.
+      threshold: a dashed line.
+      legend: text -> color.
+    """
+    return draw([Panel(title, groups, unit=100, threshold=threshold)], legend)

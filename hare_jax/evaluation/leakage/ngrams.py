@@ -1,17 +1,17 @@
-"""Can a model continue a benchmark's text word for word? N-gram accuracy (arXiv 2404.18824).
+"""N-gram accuracy: how often a model continues a benchmark's text word for word (arXiv 2404.18824).
 
-At K evenly spaced places of an item's text the model reads all that comes before and continues it
-by n tokens, the most probable one each time. A place is a hit where these are the text's own ids;
-an item's accuracy is the share of its places that are.
+The model reads K prefixes of an item's text, of evenly spaced lengths, and continues each by n
+tokens, always with the most probable one. A prefix is a hit if the n tokens are those of the text.
+The accuracy of an item is the share of its prefixes that are hits.
 
-Nothing is generated. Greedy decoding gives the text's n tokens if and only if each of them is the
-most probable one after all the text before it: up to the first that is not, decoding has read
-exactly the text. So n-gram accuracy follows from one forward pass over the text, which the places
-share as far as they begin alike. Of tokens that are exactly as probable, each counts as the first.
+No text is generated. Greedy decoding yields the text's n tokens if and only if each of them is the
+most probable one after all the text before it: until the first token that is not, decoding has read
+exactly the text. So n-gram accuracy follows from one forward pass over the text, which its prefixes
+share as far as their ids agree. If several tokens are equally probable, each counts as the most
+probable one.
 
-As GAIR-NLP/benbench has it, what a place reads is the text up to it as text again: its ids are
-detokenized and tokenized, with BOS if there is one. Where these ids are others, the place has a
-path of its own.
+As in GAIR-NLP/benbench, a prefix is decoded to text and encoded again, with BOS if there is one. If
+this gives other ids than those of the whole text, the prefix is a separate path of the prefix tree.
 """
 
 from __future__ import annotations
@@ -25,22 +25,29 @@ import numpy as np
 from hare_jax.config import LeakageDefinition
 from hare_jax.evaluation.leakage.items import AuditItem
 from hare_jax.inference.requests import Score, ScoreRequest
-from hare_jax.inference.tokenizers import Decode, Encode
+from hare_jax.inference.tokenizers import Decode, Encode, Tokenizer
 
-FIRST = 2  # tokens before the first place, BOS not counted
+SHORTEST_PREFIX = 2  # tokens, BOS not counted
 
 
 class Definition(NamedTuple):
-    """n-grams of `n` tokens at `starts` places; `max_length`: tokens the model reads at most."""
+    """What is measured.
+
+    Attributes:
+      kind: which token ids a prefix has.
+      n: tokens to continue a prefix by.
+      num_prefixes: prefixes of each text.
+      max_length: tokens that the model reads at most.
+    """
 
     kind: LeakageDefinition
     n: int
-    starts: int
+    num_prefixes: int
     max_length: int
 
 
 class NgramAccuracy(NamedTuple):
-    """What a model did with one item. `loss`: nats a token of its whole text."""
+    """The result of one item. `hits`: of each prefix. `loss`: nats per token of the whole text."""
 
     accuracy: float
     loss: float
@@ -48,65 +55,87 @@ class NgramAccuracy(NamedTuple):
 
 
 def prefix_lengths(length: int, definition: Definition) -> list[int]:
-    """How many tokens come before each place, of a text of `length`; none in too short a text.
+    """Returns the lengths in tokens of the prefixes of a text; [] if the text is too short.
 
-    >>> prefix_lengths(27, Definition(LeakageDefinition.IDS, n=5, starts=5, max_length=2048))
+    >>> prefix_lengths(27, Definition(LeakageDefinition.IDS, n=5, num_prefixes=5, max_length=2048))
     [2, 7, 12, 17, 22]
+
+    `length`: of the text, in tokens.
     """
     n = definition.n
-    last = min(length, definition.max_length) - n
-    if length - n - 1 <= 0 or last < FIRST:
+    longest = min(length, definition.max_length) - n
+    if length - n - 1 <= 0 or longest < SHORTEST_PREFIX:
         return []
-    return np.linspace(FIRST, last, definition.starts, dtype=int).tolist()
+    return np.linspace(SHORTEST_PREFIX, longest, definition.num_prefixes, dtype=int).tolist()
 
 
 def requests(
     ids: Sequence[int], encode: Encode, decode: Decode, bos_id: int | None, definition: Definition
 ) -> list[ScoreRequest]:
-    """A request a place, and one of the whole text for its loss; none in too short a text.
+    """Returns one request per prefix, then one for the loss of the whole text.
 
-    Without BOS the loss is that of all tokens but the first.
+    Args:
+      ids: of the text, without BOS.
+      encode: text -> ids, without BOS.
+      decode: ids -> text.
+      bos_id: the id of BOS; without BOS the loss is that of all tokens but the first.
+      definition: what is measured.
+
+    Returns:
+      The requests; [] if the text is too short.
     """
-    at = prefix_lengths(len(ids), definition)
-    if not at:
+    lengths = prefix_lengths(len(ids), definition)
+    if not lengths:
         return []
     ids = list(ids)
     bos = [] if bos_id is None else [bos_id]
 
-    def before(start: int) -> list[int]:
-        prefix = ids[:start]
-        again = definition.kind is LeakageDefinition.BENBENCH
-        return [*bos, *(encode(decode(prefix)) if again else prefix)]
+    def context(length: int) -> list[int]:
+        prefix = ids[:length]
+        if definition.kind is LeakageDefinition.BENBENCH:
+            prefix = encode(decode(prefix))
+        return [*bos, *prefix]
 
-    asked = [ScoreRequest(before(start), ids[start : start + definition.n]) for start in at]
-    whole = [*bos, *ids[: definition.max_length]]
-    return [*asked, ScoreRequest(whole[:1], whole[1:])]
+    continuations = [
+        ScoreRequest(context(length), ids[length : length + definition.n]) for length in lengths
+    ]
+    # The first token of the text (BOS, if there is one) is the context of all others.
+    text = [*bos, *ids[: definition.max_length]]
+    return [*continuations, ScoreRequest(text[:1], text[1:])]
 
 
 def measure(
     items: Sequence[AuditItem],
     scores: Callable[[Sequence[ScoreRequest]], list[Score]],
-    encode: Encode,
-    decode: Decode,
-    bos_id: int | None,
+    tokenizer: Tokenizer,
     definition: Definition,
 ) -> list[NgramAccuracy | None]:
-    """One answer an item, in order; None where its text is too short. `scores`: the engine's."""
-    asked = [requests(encode(i.text), encode, decode, bos_id, definition) for i in items]
-    answers = iter(scores([request for of_item in asked for request in of_item]))
-    measured: list[NgramAccuracy | None] = []
-    for of_item in asked:
-        *at_places, whole = (next(answers) for _ in of_item) if of_item else (None,)
-        if whole is None:
-            measured.append(None)
+    """Measures the n-gram accuracy of items.
+
+    Args:
+      items: whose texts the model continues.
+      scores: those of an engine.
+      tokenizer: of the model.
+      definition: what is measured.
+
+    Returns:
+      One result per item, in order; None if its text is too short.
+    """
+    encode, decode, bos_id = tokenizer.encode, tokenizer.decode, tokenizer.bos_id
+    by_item = [requests(encode(i.text), encode, decode, bos_id, definition) for i in items]
+    remaining = iter(scores([request for of_item in by_item for request in of_item]))
+    results: list[NgramAccuracy | None] = []
+    for of_item in by_item:
+        if not of_item:
+            results.append(None)
             continue
-        hits = [score.is_greedy for score in at_places if score is not None]
-        measured.append(
-            NgramAccuracy(float(np.mean(hits)), -whole.log_likelihood / whole.tokens, hits)
-        )
-    return measured
+        *of_prefixes, of_text = (next(remaining) for _ in of_item)
+        hits = [score.is_greedy for score in of_prefixes]
+        loss = -of_text.log_likelihood / of_text.tokens  # nats per token
+        results.append(NgramAccuracy(float(np.mean(hits)), loss, hits))
+    return results
 
 
 def perplexity(losses: Sequence[float]) -> float:
-    """exp of the mean over items of nats a token."""
+    """Returns exp of the mean over items of their loss in nats per token."""
     return math.exp(float(np.mean(losses)))

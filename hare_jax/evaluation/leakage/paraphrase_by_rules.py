@@ -1,13 +1,13 @@
-"""Items in other words by rules, where nobody has rewritten them: reproducible, without a model.
+"""Paraphrases by rules, for items without other paraphrases: reproducible, without a model.
 
-    options     in another order, the right one still right
+    choices     in another order; the right one stays right
     clauses     "If it rains, Ann stays." <-> "Ann stays if it rains."
     names       "Ann and Bo" -> "Bo and Ann"
 
-Meaning and words stay, so that a model which knows the subject keeps knowing it; the order of the
-words changes, so that one which knows the text by heart is thrown off. An item on which no rule
-works stays as it is, and says nothing about leakage: it is left out of the audit. Of long texts
-rules change little, of GSM8K's a seventh of the 5-grams: see verdict.py on what that can tell.
+Meaning and words are kept, so that a model that knows the subject still answers. The order of words
+changes, so that a model that has memorized the text no longer recognizes it. An item to which no
+rule applies is unchanged, says nothing about leakage, and is left out of the audit. Rules change
+little of long texts, such as a seventh of the 5-grams of GSM8K; verdict.py accounts for this.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEADING_WORDS = (
 # The clause ends at the only comma of the sentence.
 _LEADING = re.compile(rf"((?:{_LEADING_WORDS})\s[^,;:]*[^,;:\s]), ([^,;:]{{6,}})", re.IGNORECASE)
 _TRAILING = re.compile(rf"([^,;:]{{6,}}?),? ((?:{_ANYWHERE}) [^,;:]{{4,}})")
-# After these, a clause belongs to a part of the sentence, or says what is asked or known.
+# After these words, a clause belongs to a part of the sentence, or is its object.
 _NESTED = re.compile(
     r"\b(?:that|which|who|whom|whose|where|when|while|if|because|since|whether|so|but|then|even|only"
     r"|as|ask\w*|see|know\w*|wonder\w*|just|ever|long)\b",
@@ -38,7 +38,7 @@ _NESTED = re.compile(
 )
 _NAMES = re.compile(r"\b([A-Z][a-z]+) (and|or) ([A-Z][a-z]+)\b")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?=\d)[^.!?\n]*)*")
-# Words that lose their capital inside a sentence; others may be names.
+# Words that are written without a capital inside a sentence; others may be names.
 _NO_NAMES = frozenset(
     f"a an the this that these those he she it they we you his her its their our my your there "
     f"here how what who which why where all each every both some many most no one two three any "
@@ -46,38 +46,43 @@ _NO_NAMES = frozenset(
 )
 
 
-def paraphrased(items: Sequence[AuditItem], seed: int) -> list[AuditItem]:
-    """The items on which a rule works, rewritten; the same `seed` gives the same options' order.
+def paraphrase(items: Sequence[AuditItem], seed: int) -> list[AuditItem]:
+    """Returns paraphrases of the items to which a rule applies.
 
-    >>> rewritten([Item("1", "If it rains, Ann and Bo stay.", "Who stays?")], seed=0)[0].question
+    `seed` decides the order of choices.
+
+    >>> items = [AuditItem("1", "If it rains, Ann and Bo stay.", "Who stays?")]
+    >>> paraphrase(items, seed=0)[0].question
     'Bo and Ann stay if it rains.'
     """
-    told = [_item(item, seed) for item in items]
-    return [new for old, new in zip(items, told, strict=True) if new.text != old.text]
+    paraphrases = [_paraphrase(item, seed) for item in items]
+    return [new for old, new in zip(items, paraphrases, strict=True) if new.text != old.text]
 
 
-def copied(new: str, old: str) -> float:
-    """The share of a text's word 5-grams that the other has; of a shorter text, all or nothing.
+def overlap(new: str, old: str) -> float:
+    """Returns the share of the word 5-grams of `new` that also occur in `old`.
 
-    >>> copied("if it rains on Monday we stay", "we stay if it rains on Monday")
+    A text of less than 5 words is one n-gram.
+
+    >>> overlap("if it rains on Monday we stay", "we stay if it rains on Monday")
     0.3333333333333333
     """
-    ours, theirs = WORD.findall(new.lower()), WORD.findall(old.lower())
-    n = min(NGRAM, len(ours))
-    known = {tuple(theirs[k : k + n]) for k in range(len(theirs) - n + 1)}
-    grams = [tuple(ours[k : k + n]) for k in range(len(ours) - n + 1)]
-    return sum(gram in known for gram in grams) / max(1, len(grams))
+    new_words, old_words = WORD.findall(new.lower()), WORD.findall(old.lower())
+    n = min(NGRAM, len(new_words))
+    old_ngrams = {tuple(old_words[k : k + n]) for k in range(len(old_words) - n + 1)}
+    new_ngrams = [tuple(new_words[k : k + n]) for k in range(len(new_words) - n + 1)]
+    return sum(ngram in old_ngrams for ngram in new_ngrams) / max(1, len(new_ngrams))
 
 
-def _item(item: AuditItem, seed: int) -> AuditItem:
-    question = _text(item.question, item)
+def _paraphrase(item: AuditItem, seed: int) -> AuditItem:
+    question = _paraphrase_text(item.question, item)
     if item.choices:
-        return dataclasses.replace(item, question=question, choices=shuffled(item, seed))
-    return dataclasses.replace(item, question=question, answer=_text(item.answer, item))
+        return dataclasses.replace(item, question=question, choices=shuffle_choices(item, seed))
+    return dataclasses.replace(item, question=question, answer=_paraphrase_text(item.answer, item))
 
 
-def shuffled(item: AuditItem, seed: int) -> tuple[str, ...]:
-    """Another order of the choices than theirs, drawn for this item."""
+def shuffle_choices(item: AuditItem, seed: int) -> tuple[str, ...]:
+    """Returns the choices in another order than their own, drawn for this item."""
     digest = hashlib.sha256(f"{seed} {item.key}".encode()).digest()
     rng = np.random.default_rng(list(digest))
     order = list(range(len(item.choices)))
@@ -86,45 +91,49 @@ def shuffled(item: AuditItem, seed: int) -> tuple[str, ...]:
     return tuple(item.choices[k] for k in order)
 
 
-def _text(text: str, item: AuditItem) -> str:
+def _paraphrase_text(text: str, item: AuditItem) -> str:
+    # Words that the item also writes in lower case are not names.
     words = frozenset(re.findall(r"\b[a-z]+\b", item.text))
-    return _SENTENCE.sub(lambda match: _sentence(match.group(), _NO_NAMES | words), text)
+    return _SENTENCE.sub(lambda match: _paraphrase_sentence(match.group(), _NO_NAMES | words), text)
 
 
-def _sentence(sentence: str, no_names: frozenset[str]) -> str:
-    """`no_names`: words that are written small within a sentence."""
+def _paraphrase_sentence(sentence: str, no_names: frozenset[str]) -> str:
+    """Applies the rules to a sentence; `no_names`: words without a capital inside a sentence."""
     body = sentence.strip()
     before = sentence[: len(sentence) - len(sentence.lstrip())]
     after = sentence[len(sentence.rstrip()) :]
-    return before + _swapped_names(_moved_clause(body, no_names), no_names) + after
+    return before + _swap_names(_move_clause(body, no_names), no_names) + after
 
 
-def _moved_clause(sentence: str, no_names: frozenset[str]) -> str:
+def _move_clause(sentence: str, no_names: frozenset[str]) -> str:
+    """Moves a clause from the beginning of a sentence to its end, or the reverse."""
     if leading := _LEADING.fullmatch(sentence):
         clause, main = leading.groups()
-        return f"{_capital(main)} {_small(clause, no_names)}"
+        return f"{_capitalize(main)} {_uncapitalize(clause, no_names)}"
     trailing = _TRAILING.fullmatch(sentence)
     if trailing and not _NESTED.search(trailing.group(1)):
         main, clause = trailing.groups()
-        return f"{_capital(clause)}, {_small(main, no_names)}"
+        return f"{_capitalize(clause)}, {_uncapitalize(main, no_names)}"
     return sentence
 
 
-def _swapped_names(sentence: str, no_names: frozenset[str]) -> str:
-    def swapped(match: re.Match[str]) -> str:
+def _swap_names(sentence: str, no_names: frozenset[str]) -> str:
+    """Swaps two names that are joined by "and" or "or"."""
+
+    def swap(match: re.Match[str]) -> str:
         first, word, second = match.groups()
         if first.lower() in no_names or second.lower() in no_names:
             return match.group()
         return f"{second} {word} {first}"
 
-    return _NAMES.sub(swapped, sentence)
+    return _NAMES.sub(swap, sentence)
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _small(text: str, no_names: frozenset[str]) -> str:
-    """`text` inside a sentence: the capital of its first word goes, unless it may be a name."""
+def _uncapitalize(text: str, no_names: frozenset[str]) -> str:
+    """Returns `text` for inside a sentence: in lower case, unless its first word may be a name."""
     first = re.match(r"[A-Za-z]*", text)
     return text[:1].lower() + text[1:] if first and first.group().lower() in no_names else text

@@ -1,18 +1,19 @@
-"""Items in other words by a teacher: what is asked of it, and what of its answers is taken.
+"""Paraphrases by a teacher: the requests, and the checks of its replies.
 
-An open question and its worked answer are both told anew. Options, and answers of a few words, stay
-word for word, the options in another order: so the right answer stays right whatever is written.
-Of each answer it is checked that
+Both an open question and its worked answer are paraphrased. Choices, and answers of a few words, are
+kept word for word, with the choices in another order, so that the right answer stays right whatever
+the teacher writes. A reply is rejected for one of these reasons:
 
-    it is one JSON object with the fields that were asked for      no_object, wrong_fields
-    it is no copy of the item                                      copied
-    it is about the same, of like length, with the same numbers    different, length, numbers
-    it comes to the same result: "#### 72", \\boxed{72}, ...        result
+    no_answer               the teacher gave no reply
+    no_object, wrong_fields it is not one JSON object with the requested fields
+    overlap                 it copies the item
+    different, length       it is about something else, or much shorter or longer
+    numbers                 its numbers are not those of the item
+    result                  its answer has another result: "#### 72", \\boxed{72}, ...
 
-An item whose answer fails is asked for again, as another sample, and left out after `tries`; all
-that was refused is written down with the reason. Whom `ask` asks, how often it tries and what it
-remembers is not known here (main.py hands it over): one that remembers its answers makes a second
-call go on from where a first one was killed.
+A rejected item is requested again, as another sample, and left out after `max_attempts`. Every
+rejected reply is written to a file with the reason. This module does not call a teacher: `ask` is
+passed in by configs/jobs.py, and caches replies, so that a killed job continues.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from hare_jax.files import write_jsonl
 
 Values = dict[str, Any]  # JSON
 
-SHORT_ANSWER = 5  # words: so few are kept as they are
-MAX_COPIED = 0.5  # share of a text's word n-grams that the item's has, too
-MIN_KEPT = 0.25  # share of the item's telling words that come again
-LENGTHS = (1 / 3, 3.0)  # words of the new text for one of the item's
+SHORT_ANSWER = 5  # words; an answer of at most 5 is kept word for word
+MAX_OVERLAP = 0.5  # share of the word n-grams of a paraphrase that also occur in the item
+MIN_KEPT = 0.25  # share of the item's words of more than 3 letters that its paraphrase keeps
+LENGTHS = (1 / 3, 3.0)  # words of the paraphrase per word of the item
 SYSTEM = (
     "You rewrite the items of a test, so that they ask and answer exactly the same in other words. "
     "You answer with one JSON object and nothing else."
@@ -58,13 +59,19 @@ _UP_TO_TWENTY = (
 )
 _NAMED = {word: number for number, word in enumerate(_UP_TO_TWENTY.split())}
 _NAMED |= {"dozen": 12, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100}
-_MANY_WAYS = {0.0, 1.0, 2.0, 3.0, 4.0}  # to be written: once, both, pair, half, third, quarter
+# Numbers with many names (once, both, pair, half, third, quarter), which are not compared.
+_MANY_NAMES = {0.0, 1.0, 2.0, 3.0, 4.0}
 
 
 class ParaphraseRequest(NamedTuple):
-    """What a teacher is asked. `messages`: (role, content); `schema`: JSON schema of the answer.
+    """A request to a teacher.
 
-    `sample`: another one asks the same again for another answer.
+    Attributes:
+      id: of the item.
+      messages: (role, content) of each.
+      max_tokens: of the reply.
+      schema: the JSON schema of the reply.
+      sample: a number; the same request with another one gets another reply.
     """
 
     id: str
@@ -75,32 +82,38 @@ class ParaphraseRequest(NamedTuple):
 
 
 class ParaphraseReply(NamedTuple):
-    """The JSON objects in a teacher's reply, or the `error` for which there is no reply."""
+    """The JSON objects in a teacher's reply, or the `error` because of which there is none."""
 
     objects: Sequence[Values]
     error: str = ""
 
 
 class RejectedParaphrase(NamedTuple):
-    """Why an answer is not taken: a stable word, and what shows it."""
+    """The reason for which a reply is rejected, a stable identifier, and its evidence."""
 
     reason: str
     evidence: Values
 
 
-Ask = Callable[
-    [Sequence[ParaphraseRequest]], Iterable[ParaphraseReply]
-]  # answers in the order of the questions
+# Sends requests to a teacher; yields one reply per request, in order.
+Ask = Callable[[Sequence[ParaphraseRequest]], Iterable[ParaphraseReply]]
 
 
 def run(config: LeakageParaphrasing, ask: Ask, out: Path, made_by: str) -> dict[str, Path]:
-    """Writes NAME_rewritten_1.jsonl, ... to `out`, for configs/audit.py, and NAME_refused.jsonl.
+    """Writes NAME_rewritten_1.jsonl, ... to `out`, for configs/audit.py, and NAME_rejected.jsonl.
 
-    A line is the item's own with "rewritten_question", "rewritten_answer", for multiple choice
-    "rewritten_choices", and `made_by` as "rewritten_by".
+    A line is that of the original item with the fields "rewritten_question", "rewritten_answer",
+    for multiple choice "rewritten_choices" (names as in benbench), and "paraphrased_by".
 
-    Raises ValueError or OSError where the file or a setting is not what it must be, where the
-    teacher fails, and where not one item could be rewritten.
+    Args:
+      config: the items, and how they are paraphrased.
+      ask: sends requests to the teacher.
+      out: an existing folder.
+      made_by: the name of the teacher's model.
+
+    Raises:
+      FileNotFoundError: there is no file of items.
+      ValueError: the file or a setting is invalid, or no item could be paraphrased.
     """
     check(config)
     fields = LeakageAudit(
@@ -109,39 +122,39 @@ def run(config: LeakageParaphrasing, ask: Ask, out: Path, made_by: str) -> dict[
     path = Path(config.original)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file; expected items, one JSON object a line: --config.items.original"
+            f"{path}: no such file; expected items, one JSON object per line: "
+            "--config.items.original"
         )
-    found = item_files.read_original(path, fields)
-    drawn = item_files.drawn(found, config.max_items, config.seed)
+    items = item_files.draw(item_files.read_original(path, fields), config.max_items, config.seed)
     rows = item_files.rows_by_key(path, fields)
     name = item_files.name_of(path)
     written: dict[str, Path] = {}
-    refused: list[Values] = []
+    all_rejected: list[Values] = []
     for version in range(1, config.versions + 1):
-        told, not_taken = paraphrase(drawn, ask, config, version)
-        refused += [{"version": version} | line for line in not_taken]
-        print(_said(name, version, len(drawn), told, not_taken), flush=True)
+        paraphrases, rejected = paraphrase(items, ask, config, version)
+        all_rejected += [{"version": version} | line for line in rejected]
+        print(_summary(name, version, len(items), paraphrases, rejected), flush=True)
         lines = [
-            rows[key] | item_files.rewritten_fields(item) | {"rewritten_by": made_by}
-            for key, item in told.items()
+            rows[key] | item_files.paraphrased_fields(item) | {"paraphrased_by": made_by}
+            for key, item in paraphrases.items()
         ]
         written[f"version {version}"] = out / f"{name}_rewritten_{version}.jsonl"
         write_jsonl(written[f"version {version}"], lines)
-        written["refused"] = out / f"{name}_refused.jsonl"
-        write_jsonl(written["refused"], refused)
-        if not told:
-            reasons = Counter(line["reason"] for line in not_taken).most_common(3)
+        written["rejected"] = out / f"{name}_rejected.jsonl"
+        write_jsonl(written["rejected"], all_rejected)
+        if not paraphrases:
+            reasons = Counter(line["reason"] for line in rejected).most_common(3)
             raise ValueError(
-                f"{path}: got no item in other words that can be used, of {len(drawn)} "
+                f"{path}: got no paraphrase that can be used, of {len(items)} items "
                 f"({', '.join(f'{n} {reason}' for reason, n in reasons)}), expected some; see "
-                f"{written['refused']}, and name another model by --config.teacher.model"
+                f"{written['rejected']}, and name another model by --config.teacher.model"
             )
     return written
 
 
 def check(config: LeakageParaphrasing) -> None:
-    """Raises ValueError for a number out of range."""
-    for name in ("versions", "tries", "answer_tokens"):
+    """Raises ValueError if a number of the config is out of range."""
+    for name in ("versions", "max_attempts", "answer_tokens"):
         if getattr(config, name) < 1:
             raise ValueError(f"items.{name}: got {getattr(config, name)}, expected at least 1")
 
@@ -149,43 +162,59 @@ def check(config: LeakageParaphrasing) -> None:
 def paraphrase(
     items: Sequence[AuditItem], ask: Ask, config: LeakageParaphrasing, version: int
 ) -> tuple[dict[str, AuditItem], list[Values]]:
-    """(key -> item in other words, in the order of `items`; what was refused, and why)."""
-    told: dict[str, AuditItem] = {}
-    refused: list[Values] = []
-    waiting = list(items)
+    """Has one version of each item paraphrased.
+
+    Args:
+      items: the originals.
+      ask: sends requests to the teacher.
+      config: attempts and tokens of a reply.
+      version: its number, from 1.
+
+    Returns:
+      (key -> paraphrase, in the order of `items`; one line per rejected reply)
+    """
+    paraphrases: dict[str, AuditItem] = {}
+    rejected: list[Values] = []
+    remaining = list(items)
     for attempt in range(1, config.max_attempts + 1):
         sample = (version - 1) * config.max_attempts + attempt - 1
-        questions = [_question(item, config.answer_tokens, sample) for item in waiting]
-        for item, answer in zip(waiting, ask(questions), strict=True):
-            new = read(item, answer, config.seed + version)
-            if isinstance(new, AuditItem):
-                told[item.key] = new
+        requests = [_request(item, config.answer_tokens, sample) for item in remaining]
+        for item, reply in zip(remaining, ask(requests), strict=True):
+            result = read(item, reply, config.seed + version)
+            if isinstance(result, AuditItem):
+                paraphrases[item.key] = result
             else:
-                objects = list(answer.objects)
-                refused.append({"id": item.key, "try": attempt, **new._asdict(), "answer": objects})
-        waiting = [item for item in waiting if item.key not in told]
-        if not waiting:
+                line = {"id": item.key, "attempt": attempt, **result._asdict()}
+                rejected.append(line | {"answer": list(reply.objects)})
+        remaining = [item for item in remaining if item.key not in paraphrases]
+        if not remaining:
             break
-    return {item.key: told[item.key] for item in items if item.key in told}, refused
+    in_order = {item.key: paraphrases[item.key] for item in items if item.key in paraphrases}
+    return in_order, rejected
 
 
 def keeps_answer(item: AuditItem) -> bool:
-    """Whether only the question is told anew: the answer is an option, or of a few words."""
+    """Returns whether only the question is paraphrased: the answer is a choice or a few words."""
     return bool(item.choices) or len(item.answer.split()) <= SHORT_ANSWER
 
 
-def _question(item: AuditItem, max_tokens: int, sample: int) -> ParaphraseRequest:
-    fields = ["question"] if keeps_answer(item) else ["question", "answer"]
-    told = f"{_TASK}\n\nQuestion:\n{item.question}"
+def _fields_to_paraphrase(item: AuditItem) -> list[str]:
+    return ["question"] if keeps_answer(item) else ["question", "answer"]
+
+
+def _request(item: AuditItem, max_tokens: int, sample: int) -> ParaphraseRequest:
+    """Returns the request for the paraphrase of an item."""
+    fields = _fields_to_paraphrase(item)
+    prompt = f"{_TASK}\n\nQuestion:\n{item.question}"
     if item.choices:
         options = "\n".join(f"- {choice}" for choice in item.choices)
-        told += f"\n\nOptions, which are not to be rewritten:\n{options}"
+        prompt += f"\n\nOptions, which are not to be rewritten:\n{options}"
     elif "answer" in fields:
-        found = _RESULT.search(item.answer)
-        end = f", and write {found.group()} as it stands there" if found else ""
-        told += f"\n\nAnswer:\n{item.answer}\n\n{_ANSWER_TOO}{end}."
-    asked = " and ".join(f'"{field}"' for field in fields)
-    told += f"\n\nAnswer with a JSON object with the new {asked}."
+        marked = _RESULT.search(item.answer)
+        end = f", and write {marked.group()} as it stands there" if marked else ""
+        prompt += f"\n\nAnswer:\n{item.answer}\n\n{_ANSWER_TOO}{end}."
+    names = " and ".join(f'"{field}"' for field in fields)
+    prompt += f"\n\nAnswer with a JSON object with the new {names}."
     schema = {
         "type": "object",
         "properties": {field: {"type": "string", "minLength": 1} for field in fields},
@@ -193,39 +222,44 @@ def _question(item: AuditItem, max_tokens: int, sample: int) -> ParaphraseReques
         "additionalProperties": False,
     }
     return ParaphraseRequest(
-        item.key, (("system", SYSTEM), ("user", told)), max_tokens, schema, sample
+        item.key, (("system", SYSTEM), ("user", prompt)), max_tokens, schema, sample
     )
 
 
-def read(item: AuditItem, answer: ParaphraseReply, seed: int) -> AuditItem | RejectedParaphrase:
-    """The item in the answer's words, or why these are not taken; `seed`: of options' order.
+def read(item: AuditItem, reply: ParaphraseReply, seed: int) -> AuditItem | RejectedParaphrase:
+    """Returns the paraphrase in a reply, or the reason for which the reply is rejected.
 
-    >>> told = Answer([{"question": "If Ann has 3 hares and buys 5, how many has she then?"}])
-    >>> read(Item("1", "Ann has 3 hares. She buys 5 more. How many now?", "8"), told, seed=0).answer
+    >>> item = AuditItem("1", "Ann has 3 hares. She buys 5 more. How many now?", "8")
+    >>> question = "If Ann has 3 hares and buys 5, how many has she then?"
+    >>> read(item, ParaphraseReply([{"question": question}]), seed=0).answer
     '8'
+
+    Args:
+      item: the original.
+      reply: of the teacher.
+      seed: of the order of choices.
     """
-    if answer.error:
-        return RejectedParaphrase("no_answer", {"error": answer.error})
-    if len(answer.objects) != 1:
-        return RejectedParaphrase("no_object", {"objects": len(answer.objects)})
-    (found,) = answer.objects
-    fields = ["question"] if keeps_answer(item) else ["question", "answer"]
-    values = [text.strip() for text in map(found.get, fields) if isinstance(text, str)]
-    if sorted(found) != sorted(fields) or len(values) < len(fields) or "" in values:
+    if reply.error:
+        return RejectedParaphrase("no_answer", {"error": reply.error})
+    if len(reply.objects) != 1:
+        return RejectedParaphrase("no_object", {"objects": len(reply.objects)})
+    (values,) = reply.objects
+    fields = _fields_to_paraphrase(item)
+    texts = [text.strip() for text in map(values.get, fields) if isinstance(text, str)]
+    if sorted(values) != sorted(fields) or len(texts) < len(fields) or "" in texts:
         return RejectedParaphrase("wrong_fields", {"expected": fields})
-    told = dataclasses.replace(item, question=values[0], answer=[*values, item.answer][1])
+    paraphrased = dataclasses.replace(item, question=texts[0], answer=[*texts, item.answer][1])
     for field in fields:
-        objection = next(_objections(getattr(item, field), getattr(told, field), field), None)
-        if objection:
-            return objection
-    return (
-        dataclasses.replace(told, choices=paraphrase_by_rules.shuffled(item, seed))
-        if item.choices
-        else told
-    )
+        for rejected in _objections(getattr(item, field), getattr(paraphrased, field), field):
+            return rejected
+    if not item.choices:
+        return paraphrased
+    choices = paraphrase_by_rules.shuffle_choices(item, seed)
+    return dataclasses.replace(paraphrased, choices=choices)
 
 
 def _objections(old: str, new: str, field: str) -> Iterator[RejectedParaphrase]:
+    """Yields the reasons against a paraphrased text; `field`: "question" or "answer"."""
     ratio = round(len(_words(new)) / max(1, len(_words(old))), 3)
     if not LENGTHS[0] <= ratio <= LENGTHS[1]:
         yield RejectedParaphrase("length", {"field": field, "times": ratio})
@@ -234,11 +268,11 @@ def _objections(old: str, new: str, field: str) -> Iterator[RejectedParaphrase]:
         if expected != got:
             yield RejectedParaphrase("result", {"expected": expected, "got": got})
         return
-    if (share := round(paraphrase_by_rules.copied(new, old), 3)) > MAX_COPIED:
-        yield RejectedParaphrase("copied", {"share": share})
-    telling = {word for word in _words(old) if len(word) > 3}
-    kept = round(len(telling & set(_words(new))) / max(1, len(telling)), 3)
-    if telling and kept < MIN_KEPT:
+    if (share := round(paraphrase_by_rules.overlap(new, old), 3)) > MAX_OVERLAP:
+        yield RejectedParaphrase("overlap", {"share": share})
+    long_words = {word for word in _words(old) if len(word) > 3}
+    kept = round(len(long_words & set(_words(new))) / max(1, len(long_words)), 3)
+    if long_words and kept < MIN_KEPT:
         yield RejectedParaphrase("different", {"share": kept})
     lost, added = figures(old) - figures(new), figures(new) - figures(old)
     if lost or added:
@@ -246,18 +280,18 @@ def _objections(old: str, new: str, field: str) -> Iterator[RejectedParaphrase]:
 
 
 def figures(text: str) -> set[float]:
-    """The numbers of a text, in digits or in words, without those that have many names.
+    """Returns the numbers of a text, in digits or in words, without those that have many names.
 
     >>> figures("Seven bottles cost $1,021.00, twice as much as 2."), figures("1/2 of v2.1.0")
     ({1021.0, 7.0}, set())
     """
-    found = {_number(match) for match in _NUMBER.findall(text)}
-    found |= {float(_NAMED[word]) for word in _words(text) if word in _NAMED}
-    return {number for number in found if number is not None} - _MANY_WAYS
+    numbers = {_number(match) for match in _NUMBER.findall(text)}
+    numbers |= {float(_NAMED[word]) for word in _words(text) if word in _NAMED}
+    return {number for number in numbers if number is not None} - _MANY_NAMES
 
 
 def result(answer: str) -> str:
-    """What an answer comes to: what is marked as its result, or else its last number.
+    """Returns the result of an answer: what is marked as such, else its last number, else "".
 
     >>> result("So 3 + 4 = 7.\\n#### 1,007"), result("It is \\\\boxed{x + 1}."), result("It is 12.")
     ('#### 1007', 'boxed x + 1', '12')
@@ -272,6 +306,7 @@ def result(answer: str) -> str:
 
 
 def _plain(text: str) -> str:
+    """Returns a number in one spelling, any other text unchanged."""
     number = _number(text)
     return text if number is None else f"{number:.12g}"
 
@@ -287,10 +322,18 @@ def _words(text: str) -> list[str]:
     return paraphrase_by_rules.WORD.findall(text.lower())
 
 
-def _said(
-    name: str, version: int, asked: int, told: dict[str, AuditItem], refused: Sequence[Values]
+def _summary(
+    name: str,
+    version: int,
+    num_items: int,
+    paraphrases: dict[str, AuditItem],
+    rejected: Sequence[Values],
 ) -> str:
-    lost = {line["id"]: line["reason"] for line in refused if line["id"] not in told}
-    why = ", ".join(f"{n:,} {reason}" for reason, n in Counter(lost.values()).most_common())
-    left_out = f"; {len(lost):,} left out: {why}" if lost else ""
-    return f"  {name}, version {version}: {len(told):,} of {asked:,} items rewritten{left_out}"
+    """Returns the console line of a version: items paraphrased, and left out by reason."""
+    left_out = {line["id"]: line["reason"] for line in rejected if line["id"] not in paraphrases}
+    reasons = Counter(left_out.values()).most_common()
+    text = f"  {name}, version {version}: {len(paraphrases):,} of {num_items:,} items paraphrased"
+    if left_out:
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in reasons)
+        text += f"; {len(left_out):,} left out: {listed}"
+    return text

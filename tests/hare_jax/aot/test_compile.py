@@ -1,4 +1,4 @@
-"""Ahead of time: the printed costs are those of the program; the search finds the largest batch."""
+"""Ahead of time: what is said of a program is true of it, and the search finds the largest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_program_for_eight_devices(
     model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = AheadOfTime("cpu", model, training(), sequence_length=T, largest=False)
-    path = compile.run(config, tmp_path)
+    path = compile.run(config, tmp_path)["compiled"]
     program = json.loads(path.read_text())["configured"]
     out = capsys.readouterr().out
     mesh = sharding.make_mesh(config.training.mesh)
@@ -63,7 +63,7 @@ def _parts(a: jax.ShapeDtypeStruct) -> int:
     return a.size // max(1, jnp.prod(jnp.array(a.sharding.shard_shape(a.shape))).item())
 
 
-def test_the_largest_batch_is_searched(
+def test_the_largest_batch_is_looked_for(
     model: Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,7 +83,7 @@ def test_the_largest_batch_is_searched(
 
     monkeypatch.setattr(hardware, "find", lambda _: found)
     monkeypatch.setattr(compile, "compile_for", compile_for)
-    values = json.loads(compile.run(config, tmp_path).read_text())
+    values = json.loads(compile.run(config, tmp_path)["compiled"].read_text())
     assert values["configured"]["rows"] == 12 and values["configured"]["total"] > limit
     assert values["largest"]["rows"] == 5 and values["largest"]["total"] <= limit
     assert values["largest"]["accumulation"] == 2  # one part adds no gradients up: less memory
@@ -200,7 +200,7 @@ def test_traffic_of_a_program_for_tpus() -> None:
     }
 
 
-def test_the_memory_in_a_compilers_error_is_parsed() -> None:
+def test_what_a_compiler_refuses_is_read() -> None:
     gib = 1 << 30
     used = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
     assert compile.memory_in_error(used, 3 * gib, 16 * gib) == 20.5 * gib
@@ -219,7 +219,7 @@ def test_unknown_hardware_is_refused() -> None:
     ("name", "said"),
     [("v5e-8", r"needs libtpu: pip install -e '.\[tpu\]'"), ("h200", r"pip install -e '.\[gpu\]'")],
 )
-def test_a_missing_plugin_is_named_with_its_extra(
+def test_a_missing_plugin_says_what_to_install(
     name: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -237,7 +237,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(model: Model, tmp_path: Path) 
 def test_a_tpu_that_is_not_there(model: Model, tmp_path: Path, name: str) -> None:
     pytest.importorskip("libtpu")
     config = AheadOfTime(name, model, training(), sequence_length=T, largest=False)
-    program = json.loads(compile.run(config, tmp_path).read_text())["configured"]
+    program = json.loads(compile.run(config, tmp_path)["compiled"].read_text())["configured"]
     assert program["donated"] >= program["state"]
     assert 0 < program["total"] < program["limit"] == int(15.75 * (1 << 30))
     assert program["collectives"]

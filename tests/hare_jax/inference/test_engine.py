@@ -12,10 +12,10 @@ import pytest
 from hare_jax.config import AttentionKernel, Matmul, Model, Remat
 from hare_jax.inference import engine as evaluation_engine
 from hare_jax.inference import prefix_tree
-from hare_jax.inference.batch_decoding import Sampling
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.generate import generate
 from hare_jax.inference.requests import Score, ScoreRequest
+from hare_jax.inference.sampling import Sampling
 from hare_jax.model import decoder
 
 EOS = 2
@@ -141,10 +141,12 @@ def test_only_scored_positions_meet_the_head(
     model: Model, params: decoder.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Choices of one token after each of 3 contexts: 3 positions, whatever the batch holds."""
-    monkeypatch.setattr(evaluation_engine, "HEAD_POSITIONS", 2)
+    monkeypatch.setattr(evaluation_engine, "HEAD_CHUNK", 2)
     score, chunks = evaluation_engine._score, []
     monkeypatch.setattr(
-        evaluation_engine, "_score", lambda *args: chunks.append(int(args[-1])) or score(*args)
+        evaluation_engine,
+        "_score",
+        lambda *args: chunks.append(int(args[-1].num_chunks)) or score(*args),
     )
     engine(model, params, devices=1).scores(
         [ScoreRequest([1, *range(3, n)], [5]) for n in (10, 20, 30)]
@@ -196,7 +198,9 @@ def test_batches_hold_every_pair_once_in_few_shapes() -> None:
         ScoreRequest(rng.integers(3, 64, rng.integers(1, 700)).tolist(), [1, 2, 3])
         for _ in range(200)
     ]
-    packed = list(prefix_tree.batches(prefix_tree.rows(prefix_tree.trees(asked)), 2048, parts=2))
+    packed = list(
+        prefix_tree.batches(prefix_tree.pack_rows(prefix_tree.trees(asked)), 2048, num_devices=2)
+    )
     seen = np.concatenate([np.concatenate(batch.request) for batch in packed])
     assert sorted(seen.tolist()) == sorted([*range(200)] * 3)
     assert len({batch.tokens_BT.shape for batch in packed}) <= 6
@@ -213,21 +217,21 @@ def test_greedy_completions_equal_those_of_the_model(
     rng = np.random.default_rng(2)
     contexts = [rng.integers(3, 64, n).tolist() for n in (1, 40, 7, 33, 2, 20, 11, 5, 9, 3)]
     found = engine(model, params).generate(
-        contexts, max_new_tokens=20, stopped=lambda tokens: EOS in tokens
+        contexts, max_new_tokens=20, is_complete=lambda tokens: EOS in tokens
     )
     cut = [tokens[: tokens.index(EOS)] if EOS in tokens else tokens for tokens in found]
     weights = decoder.Weights.of(model, params)
-    assert cut == generate(weights, contexts, max_new_tokens=20, eos_id=EOS, temperature=0)
+    assert cut == generate(weights, contexts, max_new_tokens=20, eos_id=EOS)
 
 
 def test_generation_ends_when_all_rows_have_stopped(model: Model, params: decoder.Params) -> None:
     asked = []
 
-    def stopped(tokens: list[int]) -> bool:
+    def is_complete(tokens: list[int]) -> bool:
         asked.append(len(tokens))
         return True
 
-    (tokens,) = engine(model, params).generate([[1, 5]], max_new_tokens=64, stopped=stopped)
+    (tokens,) = engine(model, params).generate([[1, 5]], max_new_tokens=64, is_complete=is_complete)
     assert len(tokens) == asked[0] < 64 and len(asked) == 1
 
 
@@ -238,7 +242,7 @@ def test_sampled_completions_depend_on_the_seed_and_the_place_alone(
         return engine(model, params).generate(
             contexts,
             max_new_tokens=16,
-            stopped=lambda tokens: False,
+            is_complete=lambda tokens: False,
             sampling=Sampling(temperature=1.0, top_k=8, seed=seed),
         )
 
@@ -255,8 +259,10 @@ def test_parameters_that_are_no_numbers_are_refused(model: Model, params: decode
 
 
 def test_no_room_for_a_context_is_refused(model: Model, params: decoder.Params) -> None:
-    with pytest.raises(ValueError, match="the model reads 96 at most; give a larger max_length"):
-        engine(model, params).generate([[1]], max_new_tokens=96, stopped=lambda tokens: True)
+    with pytest.raises(
+        ValueError, match="the model reads at most 96 tokens; generate fewer, or raise max_length"
+    ):
+        engine(model, params).generate([[1]], max_new_tokens=96, is_complete=lambda tokens: True)
 
 
 def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
@@ -266,7 +272,9 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
 
     computed = 0
 
-    def reading(self: InferenceEngine, batch: prefix_tree.Packed) -> tuple[np.ndarray, np.ndarray]:
+    def reading(
+        self: InferenceEngine, batch: prefix_tree.PackedTrees
+    ) -> tuple[np.ndarray, np.ndarray]:
         nonlocal computed
         computed += batch.tokens_BT.size
         longest = max(map(len, batch.place))
@@ -277,13 +285,12 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
         contexts: Sequence[object],
         numbers: object,
         *,
-        rows: int,
-        length: int,
+        shape: tuple[int, int],
         max_new_tokens: int,
         **others: object,
     ) -> list[list[int]]:
         nonlocal computed
-        computed += rows * (length + max_new_tokens)
+        computed += shape[0] * (shape[1] + max_new_tokens)
         return [[] for _ in contexts]
 
     counter = Counter(model, max_length=96, batch_tokens=256)
@@ -297,8 +304,8 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
     contexts = [request.context for request in requests()]
     told: list[int] = []
     counter.generate(
-        contexts, max_new_tokens=9, stopped=bool, done=lambda number, _: told.append(number)
+        contexts, max_new_tokens=9, is_complete=bool, done=lambda number, _: told.append(number)
     )
-    one.generate(contexts, max_new_tokens=9, stopped=bool)
+    one.generate(contexts, max_new_tokens=9, is_complete=bool)
     assert counter.computed == computed
     assert told == list(range(len(contexts)))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hare_jax.config import Model
-from hare_jax.inference.generate import generate, keep, stream
+from hare_jax.inference.generate import generate, stream
+from hare_jax.inference.sampling import Sampling, keep_most_probable
 from hare_jax.model import decoder
 
 PROMPTS = [[1, 7, 8, 9], [1], [1, 30, 31, 32, 33, 34]]
@@ -42,15 +43,15 @@ def _greedy_without_cache(weights: decoder.Weights, prompt: list[int], steps: in
 
 
 def test_greedy_equals_the_full_forward_token_by_token(weights: decoder.Weights) -> None:
-    got = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
+    got = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
     assert got == [_greedy_without_cache(weights, prompt, 8) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in got}) > 1
 
 
 def test_ends_before_eos_and_the_others_go_on(weights: decoder.Weights) -> None:
-    free = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
+    free = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
     eos_id = next(token for token in free[0] if token not in free[1])
-    ended = generate(weights, PROMPTS, max_new_tokens=8, eos_id=eos_id, temperature=0)
+    ended = generate(weights, PROMPTS, max_new_tokens=8, eos_id=eos_id)
     assert ended[0] == free[0][: free[0].index(eos_id)]
     assert ended[1] == free[1]
 
@@ -59,7 +60,9 @@ def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
     weights: decoder.Weights,
 ) -> None:
     def sample(prompts: list[list[int]], seed: int) -> list[list[int]]:
-        return generate(weights, prompts, max_new_tokens=8, eos_id=NO_EOS, seed=seed)
+        return generate(
+            weights, prompts, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, seed=seed)
+        )
 
     three = sample(PROMPTS, 0)
     assert three == sample(PROMPTS, 0)
@@ -67,12 +70,12 @@ def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
     assert sample([PROMPTS[0], [1, 5, 6, 7, 8, 9], [1]], 0)[0] == three[0]
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0}, {"top_k": 30, "top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, top_k=30, top_p=0.9)], ids=str)
 def test_streamed_tokens_are_the_generated_ones(
-    weights: decoder.Weights, how: dict[str, Any]
+    weights: decoder.Weights, sampling: Sampling
 ) -> None:
     for prompt in [[1, 7], [1, *range(3, 23)]]:
-        options = {"max_new_tokens": 9, "eos_id": NO_EOS, **how}
+        options: dict[str, Any] = {"max_new_tokens": 9, "eos_id": NO_EOS, "sampling": sampling}
         [expected] = generate(weights, [prompt], **options)
         assert list(stream(weights, prompt, **options)) == expected
         ended = {**options, "eos_id": expected[4]}
@@ -81,21 +84,27 @@ def test_streamed_tokens_are_the_generated_ones(
 
 
 def test_streamed_tokens_come_one_by_one(weights: decoder.Weights) -> None:
-    tokens = stream(weights, [1, 7], max_new_tokens=1000, eos_id=NO_EOS)
+    tokens = stream(weights, [1, 7], max_new_tokens=1000, eos_id=NO_EOS, sampling=Sampling(1.0))
     assert len([next(tokens), next(tokens)]) == 2  # long before the other 998
 
 
 def test_one_token_left_is_greedy(weights: decoder.Weights) -> None:
-    greedy = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, temperature=0)
-    assert greedy == generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_k=1)
-    assert greedy == generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, top_p=1e-6)
+    greedy = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
+    assert greedy == generate(
+        weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, top_k=1)
+    )
+    assert greedy == generate(
+        weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, top_p=1e-6)
+    )
 
 
 def test_sampled_frequencies_are_the_models(weights: decoder.Weights) -> None:
     model = decoder.merge(weights)
     x = model(jnp.array([[1, 7]]), jnp.arange(2)[None], None)
     expected = jax.nn.softmax(model.logits(x)[0, -1] / 2.0)
-    rows = generate(weights, [[1, 7]] * 4000, max_new_tokens=1, eos_id=NO_EOS, temperature=2.0)
+    rows = generate(
+        weights, [[1, 7]] * 4000, max_new_tokens=1, eos_id=NO_EOS, sampling=Sampling(2.0)
+    )
     got = np.bincount([row[0] for row in rows], minlength=64) / len(rows)
     np.testing.assert_allclose(got, expected, atol=0.035)  # 4 standard errors of a half
 
@@ -116,7 +125,7 @@ LOGITS = jnp.log(jnp.array([[0.1, 0.4, 0.2, 0.3]]))
     ],
 )
 def test_keep(top_k: int, top_p: float | None, kept: list[int]) -> None:
-    logits = keep(LOGITS, top_k, top_p)
+    logits = keep_most_probable(LOGITS, top_k, top_p)
     assert np.flatnonzero(np.isfinite(logits[0])).tolist() == kept
     assert (logits[0, np.array(kept)] == LOGITS[0, np.array(kept)]).all()
 
@@ -127,9 +136,9 @@ def test_keep(top_k: int, top_p: float | None, kept: list[int]) -> None:
         ({"prompts": []}, "prompts: expected at least one"),
         ({"prompts": [[1], []]}, "of at least one token"),
         ({"max_new_tokens": 0}, "max_new_tokens=0: expected 1 or more"),
-        ({"temperature": -1.0}, "temperature=-1.0: expected 0 or more"),
-        ({"top_k": -1}, "top_k=-1: expected 0"),
-        ({"top_p": 0.0}, "top_p=0.0: expected more than 0"),
+        ({"sampling": Sampling(-1.0)}, "temperature=-1.0: expected 0 or more"),
+        ({"sampling": Sampling(top_k=-1)}, "top_k=-1: expected 0"),
+        ({"sampling": Sampling(top_p=0.0)}, "top_p=0.0: expected more than 0"),
     ],
 )
 def test_errors(weights: decoder.Weights, changes: dict[str, Any], message: str) -> None:

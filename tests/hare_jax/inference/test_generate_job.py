@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from hare_jax.config import DType, Generation, Model, plain
-from hare_jax.inference import generate_job
+from hare_jax.inference import generate_job, tokenizers
 from hare_jax.inference.generate import generate
+from hare_jax.inference.sampling import Sampling
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 
@@ -24,6 +25,7 @@ class Bytes:
 
     def __init__(self, path: Path) -> None:
         assert path.name == "tokenizer.model"
+        self.path = path
 
     def encode(self, text: str) -> list[int]:
         return [3 + byte for byte in text.encode()]
@@ -57,14 +59,19 @@ def run(byte_model: Model, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("trained_in", DType)
 def test_shows_what_generate_has(
-    run: Path, byte_model: Model, trained_in: DType, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    byte_model: Model,
+    trained_in: DType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In float32, as fits a CPU, whatever it was trained in."""
+    monkeypatch.setattr(tokenizers, "SentencePieceTokenizer", Bytes)
     trained = {"model": plain(replace(byte_model, compute_dtype=trained_in)), "mixture": {}}
     (run / "config.json").write_text(json.dumps(trained), encoding="utf-8")
     prompt, how = "h\u00e9 ", {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "seed": 4}
     config = Generation(checkpoint=str(run), prompt=prompt, max_tokens=20, **how)
-    assert generate_job.run(config, Bytes) == {}
+    assert generate_job.run(config, run) == {}
     shown = capsys.readouterr()
     tokenizer = Bytes(run / "tokenizer.model")
     ids = tokenizer.encode(prompt)
@@ -73,7 +80,7 @@ def test_shows_what_generate_has(
         [[1, *ids]],
         max_new_tokens=20,
         eos_id=2,
-        **how,
+        sampling=Sampling(**how),
     )
     assert len(tokens) == 20
     assert shown.out == tokenizer.decode(ids + tokens) + "\n"
@@ -84,11 +91,11 @@ def test_a_character_is_shown_when_it_is_whole() -> None:
     tokenizer = Bytes(Path("tokenizer.model"))
     text = "a\u00e9\U0001f407b"
     shown = list(
-        generate_job.texts(tokenizer.encode("x"), tokenizer.encode(text), tokenizer.decode)
+        generate_job.decode_stream(tokenizer.encode("x"), tokenizer.encode(text), tokenizer.decode)
     )
     assert shown == ["a", "\u00e9", "\U0001f407", "b"]
     half = tokenizer.encode("a\u00e9")[:-1]
-    assert "".join(generate_job.texts([], half, tokenizer.decode)) == "a\ufffd"
+    assert "".join(generate_job.decode_stream([], half, tokenizer.decode)) == "a\ufffd"
 
 
 def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
@@ -108,14 +115,17 @@ def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
     assert (logits(weights) == logits(halved)).all()
 
 
-def test_mistakes(run: Path) -> None:
+def test_mistakes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Larger(Bytes):
         vocab_size = 260
 
-    with pytest.raises(ValueError, match="has 260 pieces, the model vocab_size=259"):
-        generate_job.run(Generation(checkpoint=str(run)), Larger)
-    with pytest.raises(ValueError, match="temperature=-1"):
-        generate_job.run(Generation(checkpoint=str(run), temperature=-1.0), Bytes)
+    with monkeypatch.context() as patched:
+        patched.setattr(tokenizers, "SentencePieceTokenizer", Larger)
+        with pytest.raises(ValueError, match="has 260 pieces, the model vocab_size=259"):
+            generate_job.run(Generation(checkpoint=str(run)), run)
+        patched.setattr(tokenizers, "SentencePieceTokenizer", Bytes)
+        with pytest.raises(ValueError, match="temperature=-1"):
+            generate_job.run(Generation(checkpoint=str(run), temperature=-1.0), run)
     (run / "tokenizer.model").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.model: no such file"):
-        generate_job.run(Generation(checkpoint=str(run)), Bytes)
+        generate_job.run(Generation(checkpoint=str(run)), run)

@@ -15,7 +15,8 @@ import pytest
 
 from hare_jax.config import Architecture, DType, HuggingFaceExport, HuggingFaceImport, Model, plain
 from hare_jax.inference.generate import generate
-from hare_jax.interop import huggingface, names, shards
+from hare_jax.inference.tokenizers import HUGGING_FACE_FOLDER
+from hare_jax.interop import export_hf, hf_config, import_hf, names, shards
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -46,14 +47,14 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         config = {"model": plain(model), "mixture": mixture}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         # So that tests of tensors need no tokenizer: what was imported brings its own files.
-        (folder / huggingface.ORIGINAL).mkdir()
+        (folder / HUGGING_FACE_FOLDER).mkdir()
         return folder
 
     return write
 
 
 def exported(run: Path, out: Path, **options: Any) -> Path:
-    huggingface.export(HuggingFaceExport(checkpoint=str(run), out=str(out), **options))
+    export_hf.run(HuggingFaceExport(checkpoint=str(run), out=str(out), **options), out.parent)
     return out
 
 
@@ -111,7 +112,7 @@ def test_greedy_text_is_that_of_transformers(
     transformers = pytest.importorskip("transformers")
     folder = exported(write_run(model), tmp_path / "hf")
     weights = decoder.Weights.of(model, random_params(model))
-    got = generate(weights, PROMPTS, max_new_tokens=12, eos_id=64, temperature=0)
+    got = generate(weights, PROMPTS, max_new_tokens=12, eos_id=64)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
     for prompt, tokens in zip(PROMPTS, got, strict=True):
         length = {"min_new_tokens": 12, "max_new_tokens": 12, "pad_token_id": 0}
@@ -157,7 +158,7 @@ def test_there_and_back_is_bit_exact(
     else:
         assert written == files
     back = tmp_path / "back"
-    huggingface.import_(HuggingFaceImport(source=str(out), out=str(back)))
+    import_hf.run(HuggingFaceImport(source=str(out), out=str(back)), tmp_path)
     run = open_run(back)
     assert run.model == model
     assert run.mixture["sequence_length"] == 128
@@ -179,7 +180,7 @@ def test_files_are_what_the_library_reads_and_writes(
     # What another program wrote, in another order.
     mixed = dict(sorted(read.items(), reverse=True))
     safetensors.save_file(mixed, out / "model.safetensors", {"format": "pt"})
-    huggingface.import_(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")))
+    import_hf.run(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")), tmp_path)
     assert same_bits(checkpoint.restore_params(tmp_path / "back/checkpoints", model)[0], params)
 
 
@@ -188,7 +189,7 @@ def test_bfloat16_rounds_and_then_stays(
 ) -> None:
     out = exported(write_run(model), tmp_path / "hf", dtype=DType.BFLOAT16)
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
-    huggingface.import_(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")))
+    import_hf.run(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")), tmp_path)
     rounded = jax.tree.map(
         lambda a: a.astype(jnp.bfloat16).astype(np.float32), random_params(model)
     )
@@ -232,14 +233,14 @@ def test_absent_values_are_those_that_transformers_takes() -> None:
     for kind in ("mistral", "llama"):
         config = CONFIG | {"model_type": kind}
         theirs = transformers.AutoConfig.for_model(**config)
-        got = huggingface.hf_config.to_ours(config, Path("config.json"))
+        got = hf_config.to_model(config, Path("config.json"))
         assert got.num_kv_heads == theirs.num_key_value_heads
         assert got.head_dim == theirs.head_dim
         assert got.sliding_window == getattr(theirs, "sliding_window", None)
         assert got.norm_eps == theirs.rms_norm_eps
         assert got.tied_head == theirs.tie_word_embeddings
         assert got.rope_theta == theirs.rope_parameters["rope_theta"]
-        mixture = huggingface.hf_config.mixture(config)
+        mixture = hf_config.mixture(config)
         assert mixture["sequence_length"] == theirs.max_position_embeddings
         ids = (mixture["tokenizer"]["bos_id"], mixture["tokenizer"]["eos_id"])
         assert ids == (theirs.bos_token_id, theirs.eos_token_id)
@@ -263,7 +264,7 @@ def test_absent_values_are_those_that_transformers_takes() -> None:
 )
 def test_what_a_model_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        huggingface.hf_config.to_ours(CONFIG | changes, Path("config.json"))
+        hf_config.to_model(CONFIG | changes, Path("config.json"))
 
 
 def change_config(folder: Path, **values: Any) -> None:
@@ -274,7 +275,7 @@ def change_config(folder: Path, **values: Any) -> None:
 def refused(folder: Path, message: str, error: type[Exception] = ValueError) -> None:
     out = folder.parent / "refused"
     with pytest.raises(error, match=message):
-        huggingface.import_(HuggingFaceImport(source=str(folder), out=str(out)))
+        import_hf.run(HuggingFaceImport(source=str(folder), out=str(out)), out.parent)
     assert not out.exists() and not out.with_name("refused.part").exists()
 
 
@@ -288,7 +289,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
     change_config(folder, intermediate_size=40)
     refused(
         folder,
-        r"model.layers.0.mlp.down_proj.weight has shape \[32, 48\], config.json says \[32, 40\]",
+        r"model.layers.0.mlp.down_proj.weight has shape \[32, 48\], expected \[32, 40\]",
     )
     change_config(folder, intermediate_size=48, num_hidden_layers=3)
     refused(folder, r"no tensor model.layers.2.self_attn.k_proj.weight, expected one of shape")
@@ -300,7 +301,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
     safetensors.save_file(integers, folder / "model.safetensors")
     refused(folder, "lm_head.weight is of dtype I8, expected one of F32, F16, BF16")
     (folder / "model.safetensors").write_bytes(whole[:-4])
-    refused(folder, "model.safetensors: not a whole safetensors file")
+    refused(folder, "model.safetensors: not a complete safetensors file")
     (folder / "model.safetensors").unlink()
     refused(folder, "model.safetensors: no such file", FileNotFoundError)
     (folder / "config.json").unlink()
@@ -315,10 +316,10 @@ def test_exports_that_cannot_be_are_refused(
     with pytest.raises(ValueError, match="architecture 'llama' has no sliding window"):
         exported(run, out, architecture=LLAMA)
     with pytest.raises(ValueError, match="checkpoint: got nothing"):
-        huggingface.export(HuggingFaceExport(out=str(out)))
+        export_hf.run(HuggingFaceExport(out=str(out)), tmp_path)
     with pytest.raises(ValueError, match="out: got nothing"):
-        huggingface.export(HuggingFaceExport(checkpoint=str(run)))
+        export_hf.run(HuggingFaceExport(checkpoint=str(run)), tmp_path)
     assert not out.exists()
     exported(run, out)
-    with pytest.raises(FileExistsError, match="is there already; remove it"):
+    with pytest.raises(FileExistsError, match="exists already; remove it"):
         exported(run, out)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hare_jax.interop import vocabulary
-from hare_jax.interop.vocabulary import Kind, Vocabulary
+from hare_jax.interop.vocabulary import PieceKind, Vocabulary
 
 sentencepiece = pytest.importorskip("sentencepiece")
 ROOT = Path(__file__).parents[3]
@@ -116,6 +116,6 @@ def trained(folder: Path, **changes: Any) -> Path:
 def test_pairs_of_the_best_piece_come_first() -> None:
     pieces = ["<unk>", "<s>", "</s>", "a", "b", "ab", "aba", "ba"]
     scores = [0.0, 0.0, 0.0, -9.0, -9.0, -2.0, -1.0, -3.0]
-    kinds = [Kind.UNKNOWN, Kind.CONTROL, Kind.CONTROL, *[Kind.NORMAL] * 5]
+    kinds = [PieceKind.UNKNOWN, PieceKind.CONTROL, PieceKind.CONTROL, *[PieceKind.NORMAL] * 5]
     got = vocabulary.merges(Vocabulary(Path("m"), pieces, scores, kinds, 1, 2, 0))
     assert got == [("a", "ba"), ("ab", "a"), ("a", "b"), ("b", "a")]

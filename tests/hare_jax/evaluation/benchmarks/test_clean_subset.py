@@ -1,8 +1,9 @@
-"""Items that documents touch are told from the others by what decontamination itself writes."""
+"""Contaminated items are those that decontamination itself has listed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,34 @@ def numbers(parts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_evidence_of_all_stages_is_put_together() -> None:
-    def read(stage: Path) -> Iterator[tuple[str, str]]:
-        yield "mmlu", f"mmlu/test/{stage.name}"
-        yield "mmlu", "mmlu/test/9"
+def write_stage(folder: Path, *shards: list[tuple[str, str]]) -> Path:
+    """A decontaminate* stage with the contaminated items of each shard."""
+    (folder / "contaminated").mkdir(parents=True)
+    listed = []
+    for number, items in enumerate(shards):
+        rows = [json.dumps({"benchmark": name, "item": item}) + "\n" for name, item in items]
+        content = "".join(rows).encode()
+        file = f"contaminated/web-{number:05d}.jsonl"
+        (folder / file).write_bytes(content)
+        files = {file: hashlib.sha256(content).hexdigest(), "shards/x": "0"}
+        listed.append({"shard": f"web-{number:05d}", "files": files})
+    (folder / "manifest.json").write_text(json.dumps({"shards": listed}))
+    return folder
 
-    checked = DecontaminationStatus(INDEXED, [Path("data/1"), Path("data/2")])
-    found = clean_subset.load_contaminated_items(checked, read, LAYOUT)
-    assert found == ContaminatedItems(
+
+def test_items_of_all_stages_and_shards_are_put_together(tmp_path: Path) -> None:
+    stages = [
+        write_stage(tmp_path / "1", [("mmlu", "mmlu/test/1")], [], [("mmlu", "mmlu/test/9")]),
+        write_stage(tmp_path / "2", [("mmlu", "mmlu/test/2"), ("mmlu", "mmlu/test/9")]),
+    ]
+    status = DecontaminationStatus(INDEXED, stages)
+    items = clean_subset.load_contaminated_items(status, LAYOUT)
+    assert items == ContaminatedItems(
         {"mmlu": {"mmlu/test/1", "mmlu/test/2", "mmlu/test/9"}}, INDEXED, LAYOUT, ""
     )
 
 
-def test_a_score_is_split_by_what_was_touched() -> None:
+def test_a_score_is_split_by_what_is_contaminated() -> None:
     found = ContaminatedItems(
         {"mmlu": {"mmlu/test/1", "mmlu/test/7", "mmlu/dev/0"}}, INDEXED, LAYOUT
     )
@@ -60,29 +76,29 @@ def test_a_score_is_split_by_what_was_touched() -> None:
     }
     split = of(found, asked)
     assert split.pop("state") == "known"
-    assert numbers(split) == {"all": (4 / 6, 6), "clean": (2 / 4, 4), "touched": (1.0, 2)}
+    assert numbers(split) == {"all": (4 / 6, 6), "clean": (2 / 4, 4), "contaminated": (1.0, 2)}
     # All of them make the benchmark's own score; subjects may also weigh alike.
     alike = of(found, asked, by_items=False)
     scores = [statistics.estimate([1, 1]), statistics.estimate([0, 0, 1, 1])]
-    assert alike["all"] == statistics.combined(scores, by_items=False)
+    assert alike["all"] == statistics.combine(scores, by_items=False)
     assert alike["clean"]["value"] == pytest.approx((1 + 1 / 3) / 2)
     assert alike["clean"]["stderr"] is None  # of one item nobody knows
 
 
 def test_no_item_is_no_score() -> None:
     split = of(ContaminatedItems({}, INDEXED, LAYOUT), {"anatomy": samples({0: 1.0, 1: 0.0})})
-    assert split["touched"] is None and split["clean"] == split["all"]
+    assert split["contaminated"] is None and split["clean"] == split["all"]
     # A subject without an item of a part is left out of it.
     found = ContaminatedItems({"mmlu": {"mmlu/test/0", "mmlu/test/1"}}, INDEXED, LAYOUT)
     asked = {"anatomy": samples({0: 1.0, 1: 0.0}), "virology": samples({5: 1.0, 6: 1.0})}
     assert numbers(of(found, asked, by_items=False)) == {
         "all": (0.75, 4),
         "clean": (1.0, 2),
-        "touched": (0.5, 2),
+        "contaminated": (0.5, 2),
     }
 
 
-def test_what_cannot_be_told_is_unknown() -> None:
+def test_what_is_not_known_is_unknown(tmp_path: Path) -> None:
     asked = {"anatomy": samples({0: 1.0, 1: 0.0})}
 
     def reason(found: ContaminatedItems, asked: dict[str, list[dict[str, Any]]] = asked) -> str:
@@ -90,16 +106,20 @@ def test_what_cannot_be_told_is_unknown() -> None:
         assert split.keys() == {"state", "reason"} and split["state"] == "unknown"
         return str(split["reason"])
 
-    def damaged(stage: Path) -> Iterator[tuple[str, str]]:
-        raise ValueError(f"{stage}: got no finished stage")
-        yield
+    def reason_of(stage: Path) -> str:
+        status = DecontaminationStatus(INDEXED, [stage])
+        return reason(clean_subset.load_contaminated_items(status, LAYOUT))
 
-    checked = DecontaminationStatus(INDEXED, [Path("decontaminate-1")])
-    gone = "the stages that made the training data are not there to be read"
-    assert reason(clean_subset.load_contaminated_items(None, damaged, LAYOUT)) == gone
-    assert reason(clean_subset.load_contaminated_items(checked, None, LAYOUT)) == gone
-    said = reason(clean_subset.load_contaminated_items(checked, damaged, LAYOUT))
-    assert said == "decontaminate-1: got no finished stage"
+    missing = "the stages that made the training data cannot be read"
+    assert reason(clean_subset.load_contaminated_items(None, LAYOUT)) == missing
+    assert "No such file" in reason_of(tmp_path / "nothing")
+    stage = write_stage(tmp_path / "1", [("mmlu", "mmlu/test/1")])
+    (stage / "contaminated" / "web-00000.jsonl").write_text("")
+    assert reason_of(stage).endswith(
+        "contaminated/web-00000.jsonl has changed since it was written"
+    )
+    (stage / "manifest.json").write_text(json.dumps({"shards": [{"files": {"shards/x": "0"}}]}))
+    assert "an older version made it" in reason_of(stage)
     said = reason(ContaminatedItems({}, {"gsm8k": ["test.jsonl.gz 1"]}, LAYOUT))
     assert said == "not all of the training data was compared with this benchmark"
     another = "decontamination has indexed another test file than the one evaluated"
@@ -112,5 +132,5 @@ def test_what_cannot_be_told_is_unknown() -> None:
     pairs = [{"doc": {"item": "mmlu/test/0"}, "filter": "none", "acc": (0, 1.0)}]
     assert (
         reason(ContaminatedItems({}, INDEXED, LAYOUT), {"anatomy": pairs})
-        == "acc,none is no mean over items"
+        == "acc,none is not a mean over items"
     )

@@ -71,7 +71,7 @@ def test_scores_stand_beside_the_papers() -> None:
         "Winogrande": "59.27",
         "HellaSwag": "57.46",
         "GSM8K": "8.04",
-        "how": "leaderboard_v1, all items",
+        "settings": "leaderboard_v1, all items",
     }
     assert cells(text, "training-12ab, step 400", table=1)["MMLU"] == "2.640 ± 0.013"
     assert "(!)" not in text
@@ -89,42 +89,42 @@ def test_what_differs_is_said_beside_each_line() -> None:
         "limit": (200, "200 items of each task (!)"),
         "lm_eval": ("0.4.9", "lm-eval 0.4.9 (!)"),
         "shots": (3, "3-shot (!)"),
-        "max_length": (512, "512 tokens at most (!)"),
-        "data": ("5f" * 32, "items of layout 5f5f5f (!)"),
+        "max_length": (512, "at most 512 tokens (!)"),
+        "data": ("5f" * 32, "data 5f5f5f (!)"),
     }.items():
         other = result({"piqa": 0.6}, step=800, **{name: value})
         text = tables.markdown([result({"piqa": 0.5}), other])
-        assert said in cells(text, "training-12ab, step 800")["how"]
-        assert "(!)" in cells(text, "training-12ab, step 400")["how"]
-        assert "(!)" in cells(text, "training-12ab, step 400", table=1)["how"]
+        assert said in cells(text, "training-12ab, step 800")["settings"]
+        assert "(!)" in cells(text, "training-12ab, step 400")["settings"]
+        assert "(!)" in cells(text, "training-12ab, step 400", table=1)["settings"]
         assert "cannot be compared with each other" in text
-        assert said in chart.of_results([result({"piqa": 0.5}), other])
+        assert said in chart.svg([result({"piqa": 0.5}), other])
     # The paper is of the leaderboard's protocol, and of whole benchmarks.
     text = tables.markdown([result({"gsm8k": 0.1}, protocol="current", limit=50)])
     how = "leaderboard_v1 (!), all items (!)"
-    assert cells(text, "HARE 1.1B (paper)")["how"] == how
-    assert "Not the same in all lines: protocol, items." in text
+    assert cells(text, "HARE 1.1B (paper)")["settings"] == how
+    assert "Not the same in all rows: protocol, items." in text
 
 
 def test_clean_items_are_a_line_of_their_own() -> None:
     one = result({"gsm8k": 0.3, "piqa": 0.5, "hellaswag": 0.4})
-    parts = {"all": score(0.3), "clean": score(0.2, 1160), "touched": score(0.9, 40)}
+    parts = {"all": score(0.3), "clean": score(0.2, 1160), "contaminated": score(0.9, 40)}
     one["benchmarks"]["gsm8k"]["clean"] = {"state": "known", **parts}
-    nothing = {"all": score(0.4), "clean": score(0.4), "touched": None}
+    nothing = {"all": score(0.4), "clean": score(0.4), "contaminated": None}
     one["benchmarks"]["hellaswag"]["clean"] = {"state": "known", **nothing}
     text = tables.markdown([one])
     clean = cells(text, "training-12ab, step 400, clean items")
     assert clean["GSM8K"] == "20.00 ± 1.25 (−40)" and clean["HellaSwag"] == "40.00 ± 1.25 (−0)"
     assert clean["PIQA"] == ""
-    assert "Clean items unknown of PIQA: nothing was compared." in text
-    everything = {"all": score(0.3), "clean": None, "touched": score(0.3, 40)}
+    assert "Clean items unknown for PIQA: nothing was compared." in text
+    everything = {"all": score(0.3), "clean": None, "contaminated": score(0.3, 40)}
     one["benchmarks"]["gsm8k"]["clean"] = {"state": "known", **everything}
     assert cells(tables.markdown([one]), clean["model"])["GSM8K"] == "none left (−40)"
     # Nothing known: no line, but the reason; nor is it hidden that a result is too old to tell.
     del one["benchmarks"]["gsm8k"]["clean"], one["benchmarks"]["hellaswag"]["clean"]
     text = tables.markdown([one])
     assert "clean items |" not in text
-    assert "Clean items unknown of GSM8K, HellaSwag: an earlier evaluation." in text
+    assert "Clean items unknown for GSM8K, HellaSwag: evaluated by an earlier version." in text
 
 
 def test_names_tell_results_apart() -> None:
@@ -148,7 +148,7 @@ def shapes(svg: str, kind: str) -> list[dict[str, str]]:
 
 def test_a_bar_is_as_long_as_its_score_with_its_interval_and_the_papers_lines() -> None:
     results = [result({"hellaswag": 0.2}), result({"hellaswag": 0.4}, step=800)]
-    svg = chart.of_results(results)
+    svg = chart.svg(results)
     colors = bar_chart.colors(2)
     widths = [
         [float(rect["width"]) for rect in shapes(svg, "rect") if rect.get("fill") == color][1:]
@@ -178,14 +178,14 @@ def test_charts_of_odd_data_are_drawn() -> None:
     no_interval = {"value": 0.1, "stderr": None, "interval": [None, None], "items": 1}
     one = result({"piqa": 0.0, "gsm8k": 0.1})
     one["benchmarks"]["piqa"] |= {"score": no_interval, "bits_per_byte": None}
-    ET.fromstring(chart.of_results([one] * 12))
+    ET.fromstring(chart.svg([one] * 12))
     assert len(set(bar_chart.colors(40))) == 40
     below = Panel("a < b", {"x": [Bar("#000", -0.2, -0.3, -0.1, "-20")]}, threshold=0.05)
-    ET.fromstring(bar_chart.drawing([below], {"&": "#000"}))
+    ET.fromstring(bar_chart.draw([below], {"&": "#000"}))
     for panel in (Panel("", {"x": [Bar("#000", 0.004, None, None, "")]}), Panel("", {})):
-        ET.fromstring(bar_chart.drawing([panel]))
+        ET.fromstring(bar_chart.draw([panel]))
     far = Panel("", {"x": [Bar("#000", 1, 1, 1, "")]}, marks={"x": [Mark("#111", 3, "far")]})
-    ends = [float(line["x1"]) for line in shapes(bar_chart.drawing([far]), "line")]
+    ends = [float(line["x1"]) for line in shapes(bar_chart.draw([far]), "line")]
     assert max(ends) < bar_chart.WIDTH - bar_chart.RIGHT + 1
 
 

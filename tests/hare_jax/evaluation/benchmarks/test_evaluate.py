@@ -3,6 +3,7 @@ backend as the oracle; what is written, served again, and gone on with after a k
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,11 +12,18 @@ from typing import Any
 
 import pytest
 
-from hare_jax.config import BenchmarkEvaluation, OfflineBenchmarkData, Protocol
+from hare_jax.config import (
+    BenchmarkEvaluation,
+    BenchmarkOptions,
+    HuggingFaceImport,
+    OfflineBenchmarkData,
+    Protocol,
+)
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness, offline_data
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache, key_of
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.tokenizers import HuggingFaceTokenizer
+from hare_jax.interop import import_hf
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("safetensors")
@@ -138,14 +146,10 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def no_tokenizer(path: Path) -> Any:
-    raise AssertionError(f"{path}: the folder has a tokenizer of its own")
-
-
 @pytest.fixture(scope="module")
 def subject(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> evaluate.Subject:
     config = BenchmarkEvaluation(checkpoint=str(theirs))
-    return evaluate.open_subject(config, tmp_path_factory.mktemp("imported"), no_tokenizer)
+    return evaluate.open_subject(config, tmp_path_factory.mktemp("imported"))
 
 
 Ask = Callable[[Protocol], Any]
@@ -159,14 +163,15 @@ def ask(subject: evaluate.Subject, tmp_path: Path) -> Ask:
 
     def make(protocol: Protocol) -> Any:
         responses = ResponseCache(tmp_path / f"{protocol.value}.jsonl")
-        return lm_harness.model(engine, subject.texts, protocol, responses)
+        return lm_harness.model(engine, subject.tokenizer, protocol, responses)
 
     return make
 
 
 def samples_of(lm: Any, name: str, tasks: Path, protocol: Protocol = Protocol.CURRENT) -> Any:
-    (loaded,) = lm_harness.load([name], protocol, data=None, task_folders=[tasks])
-    return lm_harness.evaluate(lm, loaded, protocol)["samples"][name]
+    options = BenchmarkOptions(protocol=protocol, task_folders=(str(tasks),))
+    (loaded,) = lm_harness.load([name], options)
+    return lm_harness.evaluate(lm, loaded, options)["samples"][name]
 
 
 @pytest.fixture(scope="module")
@@ -255,11 +260,11 @@ def test_a_run_is_complete_and_served_again(
 ) -> None:
     config = BenchmarkEvaluation(
         checkpoint=str(theirs),
-        benchmarks=["tiny_choices", "tiny_open"],
-        task_folders=[str(tasks)],
+        benchmarks=("tiny_choices", "tiny_open"),
+        task_folders=(str(tasks),),
         max_length=MAX_LENGTH,
     )
-    written = evaluate.run(config, tmp_path, no_tokenizer)
+    written = evaluate.run(config, tmp_path)
     result = json.loads(written["scores"].read_text("utf-8"))
     inputs = result["inputs"]
     assert inputs["protocol"] == "current" and inputs["lm_eval"] == lm_harness.version()
@@ -271,7 +276,7 @@ def test_a_run_is_complete_and_served_again(
     assert row["score"]["items"] == 3 and row["shots"] == 2
     assert row["decontamination"] == {"state": "unknown"} and result["average"] is None
     assert row["clean"]["state"] == "unknown"
-    assert "| tiny_choices | tiny_open | how |" in written["table"].read_text("utf-8")
+    assert "| tiny_choices | tiny_open | settings |" in written["table"].read_text("utf-8")
     assert written["chart"].read_text("utf-8").startswith("<svg")
     lines = [
         json.loads(line)
@@ -284,12 +289,12 @@ def test_a_run_is_complete_and_served_again(
     assert completions["bits_per_byte"]["value"] > 0  # the right answers were scored too
     before = written["scores"].read_bytes()
     capsys.readouterr()
-    assert evaluate.run(config, tmp_path, no_tokenizer) == written
+    assert evaluate.run(config, tmp_path) == written
     assert "served from cache" in capsys.readouterr().out
     assert written["scores"].read_bytes() == before
     # Another protocol is another result.
     config.protocol = Protocol.LEADERBOARD_V1
-    assert evaluate.run(config, tmp_path, no_tokenizer)["scores"] != written["scores"]
+    assert evaluate.run(config, tmp_path)["scores"] != written["scores"]
 
 
 def test_a_killed_run_goes_on(
@@ -297,11 +302,11 @@ def test_a_killed_run_goes_on(
 ) -> None:
     config = BenchmarkEvaluation(
         checkpoint=str(theirs),
-        benchmarks=["tiny_choices", "tiny_letters"],
-        task_folders=[str(tasks)],
+        benchmarks=("tiny_choices", "tiny_letters"),
+        task_folders=(str(tasks),),
         max_length=MAX_LENGTH,
     )
-    whole = evaluate.run(config, tmp_path / "whole", no_tokenizer)["scores"]
+    whole = evaluate.run(config, tmp_path / "whole")["scores"]
 
     asked: list[int] = []
     score = InferenceEngine.scores
@@ -314,14 +319,14 @@ def test_a_killed_run_goes_on(
 
     monkeypatch.setattr(InferenceEngine, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
-        evaluate.run(config, tmp_path / "killed", no_tokenizer)
+        evaluate.run(config, tmp_path / "killed")
 
     def counts(self: InferenceEngine, requests: Any, done: Any) -> Any:
         asked.append(len(requests))
         return score(self, requests, done)
 
     monkeypatch.setattr(InferenceEngine, "scores", counts)
-    again = evaluate.run(config, tmp_path / "killed", no_tokenizer)["scores"]
+    again = evaluate.run(config, tmp_path / "killed")["scores"]
     assert asked[1] == 0 and asked[2] == 9  # nothing of the first task is asked again
     assert json.loads(again.read_text()) == json.loads(whole.read_text())
 
@@ -331,7 +336,7 @@ def test_a_response_that_breaks_off_is_forgotten(tmp_path: Path) -> None:
     ResponseCache(path).add({key_of("score", [1], [2]): [-1.5, True], "b": "text"})
     path.write_bytes(path.read_bytes() + b'["c", [-2.')
     responses = ResponseCache(path)
-    assert responses.found == 2 and responses.get(key_of("score", [1], [2])) == [-1.5, True]
+    assert responses.num_loaded == 2 and responses.get(key_of("score", [1], [2])) == [-1.5, True]
     assert responses.get(key_of("score", [1, 2], [])) is None
     responses.add({"c": 1})
     assert ResponseCache(path).get("c") == 1
@@ -367,15 +372,17 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     source = tmp_path / "source"
     publish(source)
     out = tmp_path / "out"
-    assert offline_data.run(OfflineBenchmarkData(str(source), str(out))) == {"benchmarks": out}
-    layout = offline_data.layout_of(out)
+    assert offline_data.run(OfflineBenchmarkData(str(source), str(out)), tmp_path) == {
+        "benchmarks": out
+    }
+    layout = offline_data.read_layout(out)
     assert layout["arc_easy"]["rows"] == {"train": 8, "test": 8}
     assert layout["arc_easy"]["splits"] == {"train": "train.jsonl", "test": "test.jsonl"}
-    (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=out)
+    (loaded,) = lm_harness.load(["arc_easy"], BenchmarkOptions(data=str(out)))
     assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
         f"test-{i}" for i in range(8)
     ]
-    results = lm_harness.evaluate(ask(Protocol.CURRENT), loaded, Protocol.CURRENT, limit=2)
+    results = lm_harness.evaluate(ask(Protocol.CURRENT), loaded, BenchmarkOptions(limit=2))
     assert [sample["target"] for sample in results["samples"]["arc_easy"]] == [0, 1]
     named = [sample["doc"]["item"] for sample in results["samples"]["arc_easy"]]
     assert named == ["arc_easy/test/0", "arc_easy/test/1"]
@@ -384,23 +391,21 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
     test.write_text("".join(test.read_text("utf-8").splitlines(keepends=True)[2:]), "utf-8")
     shutil.rmtree(out)
     for place in (tmp_path / "other", out):
-        offline_data.run(OfflineBenchmarkData(str(source), str(place)))
-        (loaded,) = lm_harness.load(["arc_easy"], Protocol.CURRENT, data=place)
+        offline_data.run(OfflineBenchmarkData(str(source), str(place)), tmp_path)
+        (loaded,) = lm_harness.load(["arc_easy"], BenchmarkOptions(data=str(place)))
         assert [doc["id"] for doc in loaded.tasks["arc_easy"].eval_docs] == [
             f"test-{i}" for i in range(2, 8)
         ]
-    with pytest.raises(
-        FileNotFoundError, match="Rowan/hellaswag: no such folder; lay out HellaSwag"
-    ):
-        lm_harness.load(["hellaswag"], Protocol.CURRENT, data=out)
-    with pytest.raises(ValueError, match="is there already; give a new folder"):
-        offline_data.run(OfflineBenchmarkData(str(source), str(out)))
+    with pytest.raises(FileNotFoundError, match="Rowan/hellaswag: no such folder; write HellaSwag"):
+        lm_harness.load(["hellaswag"], BenchmarkOptions(data=str(out)))
+    with pytest.raises(ValueError, match="exists already; name a new folder"):
+        offline_data.run(OfflineBenchmarkData(str(source), str(out)), tmp_path)
 
 
 def test_a_template_is_compiled_once(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval import utils
 
-    (loaded,) = lm_harness.load(["tiny_choices"], Protocol.CURRENT, data=None, task_folders=[tasks])
+    (loaded,) = lm_harness.load(["tiny_choices"], BenchmarkOptions(task_folders=(str(tasks),)))
     task = loaded.tasks["tiny_choices"]
     first, second, *_ = task.eval_docs
     texts = [task.doc_to_text(first), task.doc_to_text(second)]
@@ -417,39 +422,39 @@ def test_a_template_is_compiled_once(tasks: Path, monkeypatch: pytest.MonkeyPatc
     assert not compiled
 
 
-def test_completions_without_room_are_told_before_any_request(tasks: Path) -> None:
+def test_completions_without_room_are_refused_before_any_request(tasks: Path) -> None:
     def load(max_length: int) -> object:
-        return lm_harness.load(
-            ["tiny_open"],
-            Protocol.CURRENT,
-            data=None,
-            task_folders=[tasks],
-            max_length=max_length,
-        )
+        options = BenchmarkOptions(task_folders=(str(tasks),), max_length=max_length)
+        return lm_harness.load(["tiny_open"], options)
 
     load(25)
-    with pytest.raises(ValueError, match=r"tiny_open asks for .* 24 tokens, the model reads 24 at"):
+    with pytest.raises(
+        ValueError, match=r"tiny_open generates .* 24 tokens, but the model reads at most 24 "
+    ):
         load(24)
 
 
 def test_items_that_documents_hold_are_scored_apart(
     theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hare_jax.config import HuggingFaceImport
-    from hare_jax.interop import huggingface
-
     publish(tmp_path / "source")
     data, run_dir = tmp_path / "data", tmp_path / "run"
-    offline_data.run(OfflineBenchmarkData(str(tmp_path / "source"), str(data)))
-    huggingface.import_(HuggingFaceImport(str(theirs), str(run_dir)))
+    offline_data.run(OfflineBenchmarkData(str(tmp_path / "source"), str(data)), tmp_path)
+    import_hf.run(HuggingFaceImport(str(theirs), str(run_dir)), tmp_path)
     # The data that the model was trained on, as curation leaves it.
-    sha256 = offline_data.layout_of(data)["arc_easy"]["files"]["test.jsonl"]
+    sha256 = offline_data.read_layout(data)["arc_easy"]["files"]["test.jsonl"]
     index = {"stage": "index", "extra": [["arc_easy", [f"test.jsonl {sha256}"]]]}
+    items = ("arc_easy/test/1", "arc_easy/test/6", "arc_easy/train/0")
+    lines = [json.dumps({"benchmark": "arc_easy", "item": item}) + "\n" for item in items]
+    listed = "contaminated/web-00000.jsonl"
+    files = {listed: hashlib.sha256("".join(lines).encode()).hexdigest()}
+    decontaminate = {"stage": "decontaminate", "inputs": {"index-1": ""}}
+    decontaminate |= {"shards": [{"shard": "web-00000", "files": files}]}
     for folder, file, value in (
         ("mixture-1", "mixture.json", {"sources": [{"files": [{"file": "../bake-1/shards/a"}]}]}),
         ("bake-1", "manifest.json", {"inputs": {"decontaminate-1": "1"}}),
         ("index-1", "manifest.json", index),
-        ("decontaminate-1", "manifest.json", {"stage": "decontaminate", "inputs": {"index-1": ""}}),
+        ("decontaminate-1", "manifest.json", decontaminate),
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text(json.dumps(value), encoding="utf-8")
@@ -457,22 +462,17 @@ def test_items_that_documents_hold_are_scored_apart(
     config_json["mixture"] = {"directory": str(tmp_path / "mixture-1"), "fingerprint": "ab"}
     (run_dir / "config.json").write_text(json.dumps(config_json), encoding="utf-8")
 
-    asked: list[Path] = []
-
-    def read_evidence(stage: Path) -> list[tuple[str, str]]:
-        asked.append(stage)
-        items = ("arc_easy/test/1", "arc_easy/test/6", "arc_easy/train/0")
-        return [("arc_easy", item) for item in items]
+    (tmp_path / "decontaminate-1" / "contaminated").mkdir()
+    (tmp_path / "decontaminate-1" / listed).write_text("".join(lines), encoding="utf-8")
 
     config = BenchmarkEvaluation(
         checkpoint=str(run_dir),
-        benchmarks=["arc_easy", "arc_challenge"],
+        benchmarks=("arc_easy", "arc_challenge"),
         data=str(data),
         shots=0,
         max_length=MAX_LENGTH,
     )
-    written = evaluate.run(config, tmp_path / "scores", no_tokenizer, read_evidence)
-    assert asked == [tmp_path / "decontaminate-1"]
+    written = evaluate.run(config, tmp_path / "scores")
     result = json.loads(written["scores"].read_text("utf-8"))
     assert result["inputs"]["checked_by"] == ["decontaminate-1"]
     row = result["benchmarks"]["arc_easy"]
@@ -480,35 +480,35 @@ def test_items_that_documents_hold_are_scored_apart(
     right = [json.loads(line)["acc_norm"] for line in log.read_text("utf-8").splitlines()]
     parts = row["clean"]
     assert parts["all"] == row["score"] and parts["all"]["items"] == 8
-    assert parts["touched"]["value"] * 2 == right[1] + right[6]
+    assert parts["contaminated"]["value"] * 2 == right[1] + right[6]
     assert parts["clean"]["value"] * 6 == pytest.approx(sum(right) - right[1] - right[6])
     said = capsys.readouterr().out
-    assert "; 2 of 8 items touched, " in said
+    assert "; 2 of 8 items contaminated, clean items " in said
     # ARC-C was not among what decontamination had indexed.
     assert result["benchmarks"]["arc_challenge"]["clean"]["state"] == "unknown"
-    assert "Clean items unknown of ARC-C: not all of the training data was compared" in said
+    assert "Clean items unknown for ARC-C: not all of the training data was compared" in said
     assert "clean items |" in written["table"].read_text("utf-8")
 
 
 def test_mistakes_are_named(theirs: Path, tasks: Path, tmp_path: Path) -> None:
-    config = BenchmarkEvaluation(checkpoint=str(theirs), benchmarks=[])
+    config = BenchmarkEvaluation(checkpoint=str(theirs), benchmarks=())
     with pytest.raises(ValueError, match="benchmarks: got none"):
-        evaluate.run(config, tmp_path, no_tokenizer)
+        evaluate.run(config, tmp_path)
     with pytest.raises(ValueError, match="checkpoint: got nothing"):
-        evaluate.run(BenchmarkEvaluation(), tmp_path, no_tokenizer)
-    with pytest.raises(FileNotFoundError, match="no folder of a benchmark in it"):
-        offline_data.run(OfflineBenchmarkData(str(tasks), str(tmp_path / "out")))
+        evaluate.run(BenchmarkEvaluation(), tmp_path)
+    with pytest.raises(FileNotFoundError, match="has no folder of a benchmark"):
+        offline_data.run(OfflineBenchmarkData(str(tasks), str(tmp_path / "out")), tmp_path)
     with pytest.raises(ValueError, match="expected a source and a folder to write"):
-        offline_data.run(OfflineBenchmarkData())
+        offline_data.run(OfflineBenchmarkData(), tmp_path)
     bad = tmp_path / "bad" / "gsm8k"
     bad.mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no validation or test file"):
-        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")))
+        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")), tmp_path)
     (bad.parent / "mmlu").mkdir()
     (bad.parent / "mmlu" / "test.jsonl").write_text('{"question": "?"}\n', encoding="utf-8")
     (bad / "test.jsonl").write_text('{"question": "?"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"test.jsonl, row 0: not a row of MMLU"):
-        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")))
+        offline_data.run(OfflineBenchmarkData(str(bad.parent), str(tmp_path / "out")), tmp_path)
 
 
 def test_decontamination_is_read_from_the_mixtures_stages(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,14 +33,15 @@ from hare_jax.config import (
     Training,
 )
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness
+from hare_jax.evaluation.benchmarks import in_loop as in_loop_module
 from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
+from hare_jax.inference import tokenizers
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 from hare_jax.training.run_dir import run_name
-from tests.builders import read_jsonl
 
 pytest.importorskip("lm_eval")
 
@@ -84,16 +85,29 @@ WriteTasks = Callable[[list[dict[str, Any]], dict[str, str]], Path]
 class Letters:
     """A tokenizer of characters."""
 
-    bos_id, eos_id, sha256 = 1, 2, "letters"
+    bos_id, eos_id, sha256, adds_bos, vocab_size = 1, 2, "letters", True, 64
 
     def __init__(self, path: Path):
         assert path.is_file()
+        self.path = path
 
     def encode(self, text: str) -> list[int]:
         return [3 + ord(letter) % 61 for letter in text]
 
     def decode(self, ids: list[int]) -> str:
-        return "".join(chr(i + 58) for i in ids)
+        return "".join(chr(i + 58) for i in ids if i not in (1, 2))
+
+    def special_token(self, token_id: int) -> str:
+        return {1: "<s>", 2: "</s>"}[token_id]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def letters_are_tokens() -> Iterator[None]:
+    """The model of a baked folder is not a real one."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (in_loop_module, tokenizers):
+            patched.setattr(module, "SentencePieceTokenizer", Letters)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +158,7 @@ def run(training: Training, in_loop: InLoopConfig, mixture: Path) -> Run:
 
     def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
         config = replace(training, in_loop=replace(in_loop, **looks))
-        scored = partial(Benchmarks, Letters)
-        train.run(MODEL, config, mixture, directory, devices, benchmarks=scored)
+        train.run(MODEL, config, mixture, directory, devices, benchmarks=Benchmarks)
         return directory
 
     return start
@@ -163,7 +176,7 @@ def _metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _looks(run_dir: Path) -> list[dict[str, Any]]:
-    return read_jsonl(run_dir / "benchmarks.jsonl")
+    return [json.loads(line) for line in (run_dir / "benchmarks.jsonl").read_text().splitlines()]
 
 
 def _of_benchmarks(curves: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
@@ -179,13 +192,13 @@ def _evaluated(checkpoint: Path, looked: InLoopConfig, tmp_path: Path) -> dict[s
     """What configs/evaluate.py writes of a checkpoint, with the settings of the looks."""
     config = BenchmarkEvaluation(
         checkpoint=str(checkpoint),
-        benchmarks=list(looked.benchmarks),
+        benchmarks=looked.benchmarks,
         protocol=looked.protocol,
-        task_folders=list(looked.task_folders),
+        task_folders=looked.task_folders,
         max_length=looked.max_length,
         batch_tokens=looked.batch_tokens,
     )
-    written = evaluate.run(config, tmp_path / "scores", Letters)
+    written = evaluate.run(config, tmp_path / "scores")
     return json.loads(written["scores"].read_text("utf-8"))
 
 
@@ -363,7 +376,7 @@ def test_its_time_is_no_part_of_the_speed(
     config = replace(training, in_loop=InLoopConfig(every_steps=2))
     train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE, benchmarks=lambda *_: slow)
     assert hours[0] == 6
-    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(row["tokens_per_second"] > 3 * B * T / 600 for row in rows)
 
 
@@ -372,7 +385,7 @@ def test_its_time_is_no_part_of_the_speed(
     [
         ({"benchmarks": ("tiny_choises",)}, "unknown benchmark 'tiny_choises': expected one of"),
         ({"benchmarks": ()}, "training.in_loop.benchmarks: got none, expected names as configs/"),
-        ({"data": "nowhere"}, "nowhere: no such folder; lay it out with configs/benchmarks.py"),
+        ({"data": "nowhere"}, "nowhere: no such folder; write it with configs/benchmarks.py"),
         ({"every_steps": -1}, r"training.in_loop.every_steps=-1: expected 0 \(never\) or more"),
     ],
 )
@@ -412,9 +425,11 @@ folder, port, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 distributed.initialize(Distributed(coordinator=f"127.0.0.1:{port}", processes=2, process=process))
 import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[4])
-from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
-model, training, mixture, tokenizer = pickle.loads((folder / "settings").read_bytes())
-train.run(model, training, mixture, folder / "run", benchmarks=partial(Benchmarks, tokenizer))
+from hare_jax.evaluation.benchmarks import in_loop
+model, training, mixture, in_loop.SentencePieceTokenizer = pickle.loads(
+    (folder / "settings").read_bytes()
+)
+train.run(model, training, mixture, folder / "run", benchmarks=in_loop.Benchmarks)
 """
 
 

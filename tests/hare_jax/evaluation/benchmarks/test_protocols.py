@@ -8,7 +8,7 @@ import random
 import pytest
 
 from hare_jax.config import Protocol
-from hare_jax.evaluation.benchmarks import protocols, statistics
+from hare_jax.evaluation.benchmarks import protocols, registry, statistics
 from hare_jax.evaluation.benchmarks.registry import BENCHMARKS, SIX
 
 V1, CURRENT = Protocol.LEADERBOARD_V1, Protocol.CURRENT
@@ -71,10 +71,12 @@ def test_gsm8k_counts_strict_answers_only(completion: str, right: bool) -> None:
 def test_mmlu_is_the_mean_of_subjects_or_of_questions() -> None:
     large = {"value": 1.0, "stderr": 0.0, "items": 300}
     small = {"value": 0.0, "stderr": 0.1, "items": 100}
-    assert not statistics.in_groups(V1, "mmlu") and statistics.in_groups(CURRENT, "mmlu")
-    assert statistics.in_groups(V1, "some_other_group")
-    leaderboard = statistics.combined([large, small], by_items=False)
-    current = statistics.combined([large, small], by_items=True)
+    assert not statistics.weighs_by_items(V1, "mmlu") and statistics.weighs_by_items(
+        CURRENT, "mmlu"
+    )
+    assert statistics.weighs_by_items(V1, "some_other_group")
+    leaderboard = statistics.combine([large, small], by_items=False)
+    current = statistics.combine([large, small], by_items=True)
     assert (leaderboard["value"], current["value"]) == (0.5, 0.75)
     assert leaderboard["stderr"] == pytest.approx(0.05)
     assert current["stderr"] == pytest.approx(0.025)
@@ -82,7 +84,7 @@ def test_mmlu_is_the_mean_of_subjects_or_of_questions() -> None:
 
 def test_the_average_is_that_of_the_papers_table() -> None:
     """Each line of Table 1: the mean of six, to the rounding of its two decimals."""
-    for model, (average, *six) in statistics.PAPER.items():
+    for model, (average, *six) in registry.PAPER.items():
         scores = {
             name: {"value": value, "stderr": 1.0, "items": 10}
             for name, value in zip(SIX, six, strict=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hare_jax.model import decoder
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
-from tests.builders import write_jsonl
+from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
 BOS = 1
 
@@ -73,21 +73,20 @@ class Workplace:
         with Checkpoints(checkpoints, Checkpointing(), self.model, fingerprint) as saver:
             saver.save(state, {})
 
-    def run(self, **changed: Any) -> dict[str, Any]:
+    def run(self, run_dir: Path | None = None, **changed: Any) -> dict[str, Any]:
+        data = evaluate.HeldOutData(
+            mixture=self.mixture_dir,
+            held_out=self.held_out_dir,
+            items=self.root / "items.jsonl",
+            prompts=[{"source": "web", "text": "the hare"}, {"source": "code", "text": "x"}],
+            tokenizer=FunctionTokenizer(encode, decode),
+        )
         path = evaluate.run(
             self.model,
             self.training,
             self.evaluation,
-            **{
-                "run_dir": self.run_dir,
-                "mixture_dir": self.mixture_dir,
-                "held_out_dir": self.held_out_dir,
-                "items_path": self.root / "items.jsonl",
-                "encode": encode,
-                "decode": decode,
-                "prompts": [{"source": "web", "text": "the hare"}, {"source": "code", "text": "x"}],
-                **changed,
-            },
+            run_dir or self.run_dir,
+            replace(data, **changed),
         )
         return json.loads(path.read_text())
 
@@ -98,7 +97,7 @@ class Workplace:
 
 @pytest.fixture
 def workplace(tmp_path: Path, bake: Callable[..., Path], model: Model) -> Workplace:
-    write_jsonl(tmp_path / "items.jsonl", ITEMS)
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     made = Workplace(
         root=tmp_path,
         mixture_dir=bake({"web": 6, "code": 5}, mixtures={"all": {"web": 3.0, "code": 1.0}}),
@@ -144,7 +143,7 @@ def test_each_model_has_its_own_parameters(workplace: Workplace) -> None:
     # 640 tokens are 40 rows; 3 of 4 are of web, whatever the sizes of the sources.
     mixture = PackedDataset(workplace.mixture_dir)
     web, code = (30 * mixture.sources[0].tokens / 6, 10 * mixture.sources[1].tokens / 5)
-    baseline = evaluate.baseline(mixture, workplace.training, records=100)
+    baseline = evaluate.unigram_baseline(mixture, workplace.training, records=100)
     total = sum(source.tokens for source in mixture.sources)
     counts = unigram.count(mixture, records=100)
     expected = web / (web + code) * counts["web"] / counts["web"].sum()
@@ -215,9 +214,9 @@ def test_what_decides_the_numbers_is_in_the_fingerprint(
             path = workplace.root / "items.jsonl"
             path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
         case "held_out":
-            changed["held_out_dir"] = bake({"web": 2}, mixtures={}, name="other")
+            changed["held_out"] = bake({"web": 2}, mixtures={}, name="other")
         case "mixture":
-            changed["mixture_dir"] = bake(
+            changed["mixture"] = bake(
                 {"web": 6, "code": 5}, mixtures={"all": {"web": 1.0, "code": 1.0}}, name="other"
             )
         case "evaluation":
@@ -258,7 +257,11 @@ def test_a_killed_evaluation_continues(
     assert not (workplace.run_dir / "evaluation.json").exists()
 
     asked = []
-    for module, name in ((evaluate, "read"), (evaluate, "answer"), (samples, "complete")):
+    for module, name in (
+        (evaluate, "score_documents"),
+        (evaluate, "score_items"),
+        (samples, "complete"),
+    ):
         compute = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *args, compute=compute: asked.append(1) or compute(*args)
@@ -286,12 +289,12 @@ def test_what_is_missing_or_does_not_fit_is_refused(
     workplace: Workplace, bake: Callable[..., Path]
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"mixture.json: missing or damaged"):
-        workplace.run(held_out_dir=workplace.root / "nothing")
+        workplace.run(held_out=workplace.root / "nothing")
     with pytest.raises(FileNotFoundError, match="train first"):
         workplace.run(run_dir=workplace.root / "nothing")
     other = bake({"web": 2}, mixtures={}, name="other", vocab_size=70)
     with pytest.raises(ValueError, match="70 pieces, but the model has vocab_size=64"):
-        workplace.run(held_out_dir=other)
+        workplace.run(held_out=other)
     (workplace.root / "items.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="no evaluation items"):
         workplace.run()

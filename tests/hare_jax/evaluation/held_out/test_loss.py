@@ -13,7 +13,7 @@ from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation.held_out import loss as heldout
 from hare_jax.evaluation.held_out.loss import DocumentLoss
 from hare_jax.inference.engine import InferenceEngine
-from hare_jax.inference.requests import Done, Score, ScoreRequest, unheard
+from hare_jax.inference.requests import Done, Score, ScoreRequest, ignore_scores
 from hare_jax.model import decoder
 
 
@@ -97,7 +97,7 @@ def test_a_segment_of_one_token_has_nothing_to_predict() -> None:
 class OneNat:
     """A scorer to whom each token costs one nat."""
 
-    def scores(self, requests: Sequence[ScoreRequest], done: Done = unheard) -> list[Score]:
+    def scores(self, requests: Sequence[ScoreRequest], done: Done = ignore_scores) -> list[Score]:
         return [Score(-len(r.continuation), True, len(r.continuation)) for r in requests]
 
 

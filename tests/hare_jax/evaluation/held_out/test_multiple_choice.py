@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hare_jax.evaluation.held_out import multiple_choice
-from hare_jax.evaluation.held_out.multiple_choice import EvalItem, Scored, encode_pair
+from hare_jax.evaluation.held_out.multiple_choice import EvalItem, ScoredItem, encode_pair
 from hare_jax.inference.requests import Score, ScoreRequest
 
 GOOD = {
@@ -119,36 +119,38 @@ def test_a_choice_without_tokens_is_refused() -> None:
 def test_each_item_gets_the_scores_of_its_choices() -> None:
     items = [item(choices=[" a", " b", " c"]), item(choices=[" a", " b"])]
     scores = [Score(-float(n), False, 1) for n in range(10)]
-    scored = multiple_choice.scored(items, scores)
+    scored = multiple_choice.assign(items, scores)
     assert [s.log_likelihoods for s in scored] == [[0, -2, -4], [-6, -8]]
     assert [s.alone for s in scored] == [[-1, -3, -5], [-7, -9]]
 
 
 def test_mutual_information_is_what_the_context_adds() -> None:
     """The second choice is common anywhere; the first one is likely here."""
-    answered = Scored(item(choices=[" rare", " the"]), [-5.0, -2.0], alone=[-9.0, -2.0])
+    answered = ScoredItem(item(choices=[" rare", " the"]), [-5.0, -2.0], alone=[-9.0, -2.0])
     assert (answered.prediction, answered.prediction_mutual_info) == (1, 0)
 
 
 def test_the_normalized_prediction_is_by_utf8_byte_without_the_joining_space() -> None:
     choices = [" abcd", " é"]  # 4 bytes; 2 bytes
-    assert Scored(item(choices=choices), [-4.4, -2.0], []).prediction == 1
-    assert Scored(item(choices=choices), [-4.4, -2.0], []).prediction_norm == 1  # -1.1, -1.0
-    assert Scored(item(choices=choices), [-3.6, -2.0], []).prediction_norm == 0  # -0.9, -1.0
+    assert ScoredItem(item(choices=choices), [-4.4, -2.0], []).prediction == 1
+    assert ScoredItem(item(choices=choices), [-4.4, -2.0], []).prediction_norm == 1  # -1.1, -1.0
+    assert ScoredItem(item(choices=choices), [-3.6, -2.0], []).prediction_norm == 0  # -0.9, -1.0
 
 
 def test_the_table_by_hand() -> None:
     """Four items; the long wrong choice wins in sum only where its log-likelihood is greater."""
     four = [" a", " b", " c", " d"]
     answered = [
-        Scored(item(0, "cloze", "docs"), [-1.0, -2.0], [-3.0, -3.0]),  # right
-        Scored(
+        ScoredItem(item(0, "cloze", "docs"), [-1.0, -2.0], [-3.0, -3.0]),  # right
+        ScoredItem(
             item(1, "cloze", "web"), [-5.0, -6.0], [-4.0, -6.0]
         ),  # wrong; right a byte: -1, -0.75
-        Scored(
+        ScoredItem(
             item(2, "cloze", "web", choices=four), [-4.0, -3.0, -1.0, -2.0], [-4.0] * 4
         ),  # right
-        Scored(item(3, "fact", "web", choices=four), [-1.0, -2.0, -3.0, -4.0], [0.0] * 4),  # wrong
+        ScoredItem(
+            item(3, "fact", "web", choices=four), [-1.0, -2.0, -3.0, -4.0], [0.0] * 4
+        ),  # wrong
     ]
     rows = multiple_choice.table({"trained": answered}, by="task")
     cloze, fact, everything = rows

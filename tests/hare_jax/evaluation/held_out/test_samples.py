@@ -8,8 +8,8 @@ from hare_jax.config import Evaluation, Model
 from hare_jax.evaluation.held_out import samples
 from hare_jax.inference.generate import generate
 from hare_jax.model import decoder
+from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
-TOKENIZER = {"bos_id": 1, "eos_id": 2}
 CONFIG = Evaluation(samples=3, prompt_tokens=4, sample_tokens=5, temperature=0)
 
 
@@ -21,6 +21,9 @@ def decode(tokens: list[int]) -> str:
     return "".join(chr(ord("a") + token - 3) for token in tokens)
 
 
+TOKENIZER = FunctionTokenizer(encode, decode)
+
+
 def prompts(*names: str) -> list[dict[str, str]]:
     return [{"source": name[0], "text": name} for name in names]
 
@@ -28,11 +31,11 @@ def prompts(*names: str) -> list[dict[str, str]]:
 def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
     params = jax.tree.map(lambda x: 3 * x, decoder.init(model, 0))
     given = prompts("website", "code")
-    made = samples.complete(model, params, CONFIG, given, encode, decode, TOKENIZER)
     weights = decoder.Weights.of(model, params)
+    made = samples.complete(weights, CONFIG, given, TOKENIZER)
     for prompt, sample in zip(given, made, strict=True):
         tokens = [1, *encode(prompt["text"])[:4]]
-        (expected,) = generate(weights, [tokens], max_new_tokens=5, eos_id=2, temperature=0)
+        (expected,) = generate(weights, [tokens], max_new_tokens=5, eos_id=2)
         assert sample == {
             "source": prompt["source"],
             "prompt": prompt["text"][:4],
@@ -42,17 +45,17 @@ def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
 
 
 def test_sources_take_turns() -> None:
-    in_turn = samples.in_turn(prompts("a1", "a2", "a3", "b1", "c1", "c2"))
-    assert [prompt["text"] for prompt in in_turn] == ["a1", "b1", "c1", "a2", "c2", "a3"]
+    ordered = samples.alternate_sources(prompts("a1", "a2", "a3", "b1", "c1", "c2"))
+    assert [prompt["text"] for prompt in ordered] == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
 
 def test_no_more_samples_than_asked_for(model: Model) -> None:
-    params = decoder.init(model, 0)
+    weights = decoder.Weights.of(model, decoder.init(model, 0))
     given = prompts("aa", "ab", "ba", "ca")
-    made = samples.complete(model, params, CONFIG, given, encode, decode, TOKENIZER)
+    made = samples.complete(weights, CONFIG, given, TOKENIZER)
     assert [sample["prompt"] for sample in made] == ["aa", "ba", "ca"]
     none = dataclasses.replace(CONFIG, samples=0)
-    assert samples.complete(model, params, none, given, encode, decode, TOKENIZER) == []
+    assert samples.complete(weights, none, given, TOKENIZER) == []
 
 
 def test_the_space_between_prompt_and_completion_is_kept() -> None:
@@ -60,11 +63,11 @@ def test_the_space_between_prompt_and_completion_is_kept() -> None:
         """As SentencePiece does: each token brings its space, the first of a text drops it."""
         return " ".join(str(token) for token in tokens)
 
-    assert samples.decoded_after([7, 8], [9, 10], joined) == " 9 10"
+    assert samples.decode_after([7, 8], [9, 10], joined) == " 9 10"
 
 
 def test_a_character_cut_in_two_falls_to_the_completion() -> None:
     def utf8(tokens: list[int]) -> str:
         return bytes(tokens).decode(errors="replace")
 
-    assert samples.decoded_after([*b"caf", 0xC3], [0xA9, ord("s")], utf8) == "�s"
+    assert samples.decode_after([*b"caf", 0xC3], [0xA9, ord("s")], utf8) == "�s"

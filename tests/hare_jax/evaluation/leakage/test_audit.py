@@ -1,4 +1,4 @@
-"""A planted benchmark is found out, and no other; without it, or with it taken out, none is."""
+"""A planted benchmark is found, and no other; without it, or with it removed, none is."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from hare_jax.config import (
     Training,
 )
 from hare_jax.evaluation.leakage import audit
+from hare_jax.inference import tokenizers
 from hare_jax.training import train
-from tests.builders import read_jsonl, write_jsonl
 from tests.hare_jax.conftest import write_manifest
 
 BOS, EOS = 1, 2
@@ -64,6 +64,11 @@ class Words:
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(WORDS[i] for i in ids)
+
+
+@pytest.fixture(autouse=True)
+def words_are_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizers, "SentencePieceTokenizer", Words)
 
 
 def _fact(rng: np.random.Generator) -> dict[str, str]:
@@ -179,9 +184,9 @@ def folder(
         path = folder / f"{stem}_original.jsonl"
         path.parent.mkdir(exist_ok=True)
         originals = [{k: v for k, v in f.items() if not k.startswith("rewritten")} for f in facts]
-        write_jsonl(path, originals)
+        path.write_text("".join(json.dumps(row) + "\n" for row in originals))
         told = folder / f"{stem}_rewritten.jsonl"
-        write_jsonl(told, facts)
+        told.write_text("".join(json.dumps(row) + "\n" for row in facts))
     return folder
 
 
@@ -190,17 +195,17 @@ def _audited(run_dir: Path, folder: Path, **fields: Any) -> dict[str, Any]:
         checkpoint=str(run_dir),
         folder=str(folder),
         control=str(folder / "beside/control_original.jsonl"),
-        control_rewritten=str(folder / "beside/control_rewritten.jsonl"),
+        control_paraphrased=str(folder / "beside/control_rewritten.jsonl"),
         resamples=2000,
         batch_tokens=256,
         **fields,
     )
-    results = json.loads(audit.run(config, Words)["audit"].read_text())
+    results = json.loads(audit.run(config, folder)["audit"].read_text())
     return {one["name"]: one for one in results["sets"]}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _verdicts(results: dict[str, Any]) -> dict[str, str]:
@@ -248,7 +253,7 @@ def trained(
     return run
 
 
-def test_the_planted_benchmark_is_accused_and_no_other(
+def test_the_planted_benchmark_is_contaminated_and_no_other(
     trained: Callable[[str], Path], folder: Path
 ) -> None:
     results = _audited(trained("planted"), folder)
@@ -270,7 +275,7 @@ def test_the_planted_benchmark_is_accused_and_no_other(
 
 
 @pytest.mark.parametrize("corpus", ["clean", "decontaminated"])
-def test_without_the_leak_all_are_acquitted(
+def test_without_the_leak_all_are_clean(
     corpus: str, trained: Callable[[str], Path], folder: Path, corpora: dict[str, list[str]]
 ) -> None:
     if corpus == "decontaminated":
@@ -316,7 +321,7 @@ def test_what_is_written(
     assert line.endswith(said["verdict"])
     for measure, unit in (("delta", 100), ("excess", 100), ("loss_delta", 1), ("loss_excess", 1)):
         assert f" {unit * said[measure]['value']:+.2f} " in line
-    for side in ("original", "rewritten"):
+    for side in ("original", "paraphrased"):
         mean = np.mean([line[side] for line in known])
         assert said[side]["accuracy"] == pytest.approx(mean)
         losses = [line[f"{side}_loss"] for line in known]
@@ -324,8 +329,8 @@ def test_what_is_written(
     assert (tmp_path / "leakage.svg").read_text().startswith("<svg")
 
 
-def test_sets_without_rewritings_are_rewritten_by_rules(
-    trained: Callable[[str], Path], folder: Path, tmp_path: Path
+def test_sets_without_paraphrases_are_paraphrased_by_rules(
+    trained: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An item of multiple choice, its options in another order; the file says what was asked."""
     path = tmp_path / "quiz.jsonl"
@@ -333,7 +338,7 @@ def test_sets_without_rewritings_are_rewritten_by_rules(
         {"question": "who told us ?", "choices": CONTENT[k : k + 4], "answer": "B", "id": k}
         for k in range(25)
     ]
-    write_jsonl(path, rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     class Lines(Words):
         def encode(self, text: str) -> list[int]:
@@ -348,10 +353,11 @@ def test_sets_without_rewritings_are_rewritten_by_rules(
         batch_tokens=256,
         out=str(tmp_path / "out"),
     )
-    written = audit.run(config, Lines)
+    monkeypatch.setattr(tokenizers, "SentencePieceTokenizer", Lines)
+    written = audit.run(config, tmp_path)
     (one,) = json.loads(written["audit"].read_text())["sets"]
-    assert (one["items"], one["rewritten_by"]) == (22, "rules, seed 0")
-    kept = _rows(tmp_path / "out/rewritten/quiz.jsonl")
+    assert (one["items"], one["paraphrased_by"]) == (22, "rules, seed 0")
+    kept = _rows(tmp_path / "out/paraphrased/quiz.jsonl")
     assert len(kept) == 22
     for row in kept:
         options = CONTENT[int(row["id"]) : int(row["id"]) + 4]
@@ -376,13 +382,13 @@ def test_an_imported_checkpoint_is_read_by_its_own_tokenizer(
     config = LeakageAudit(
         checkpoint=str(imported),
         original=str(folder / f"{PLANTED}_original.jsonl"),
-        rewritten=str(folder / f"{PLANTED}_rewritten.jsonl"),
+        paraphrased=str(folder / f"{PLANTED}_rewritten.jsonl"),
         batch_tokens=256,
     )
-    written = audit.run(config, lambda path: pytest.fail("there is no such model"))
+    written = audit.run(config, tmp_path)
     (theirs,) = json.loads(written["audit"].read_text())["sets"]
     config.checkpoint = str(trained("clean"))
-    written = audit.run(config, Words)
+    written = audit.run(config, folder)
     assert json.loads(written["audit"].read_text())["sets"] == [theirs]
 
 

@@ -1,4 +1,4 @@
-"""Files of items: as benbench has them, or others by their fields; what is wrong is said."""
+"""Files of items: as benbench has them, or others by their fields; mistakes are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _write(path: Path, rows: list[Any]) -> str:
 def _config(tmp_path: Path, original: list[Any], rewritten: list[Any], **f: Any) -> LeakageAudit:
     return LeakageAudit(
         original=_write(tmp_path / "original.jsonl.gz", original),
-        rewritten=_write(tmp_path / "told.jsonl", rewritten),
+        paraphrased=_write(tmp_path / "told.jsonl", rewritten),
         **f,
     )
 
@@ -41,31 +41,31 @@ def _pair(config: LeakageAudit) -> items.Pair:
     return items.pair(files, config)
 
 
-def test_rewritings_find_their_originals_by_text_in_any_order(tmp_path: Path) -> None:
+def test_paraphrases_find_their_originals_by_text_in_any_order(tmp_path: Path) -> None:
     pair = _pair(_config(tmp_path, ORIGINAL, REWRITTEN))
-    assert not pair.unpaired
+    assert not pair.unpaired_because
     keys = {item.key: item.text for item in pair.original}
-    assert {keys[item.key]: item.text for item in pair.rewritten[0]} == {
+    assert {keys[item.key]: item.text for item in pair.paraphrased[0]} == {
         f"q{k} a{k}": f"Q{k} A{k}" for k in range(3)
     }
 
 
-def test_rewritings_find_their_originals_by_id(tmp_path: Path) -> None:
+def test_paraphrases_find_their_originals_by_id(tmp_path: Path) -> None:
     original = [{"id": k, "question": f"q{k}", "answer": ""} for k in range(2)]
     told = [{"id": str(k), "question": f"Q{k}", "answer": ""} for k in (1, 0)]
-    same = {"rewritten_question": "question", "rewritten_answer": "answer"}
+    same = {"paraphrased_question": "question", "paraphrased_answer": "answer"}
     pair = _pair(_config(tmp_path, original, told, **same))
-    assert [item.key for item in pair.rewritten[0]] == ["1", "0"] and not pair.unpaired
+    assert [item.key for item in pair.paraphrased[0]] == ["1", "0"] and not pair.unpaired_because
 
 
-def test_rewritings_that_name_no_original_are_compared_as_sets(tmp_path: Path) -> None:
+def test_paraphrases_that_name_no_original_are_compared_as_sets(tmp_path: Path) -> None:
     told = [{"rewritten_question": "Q", "rewritten_answer": "A"}]
     pair = _pair(_config(tmp_path, ORIGINAL, [*REWRITTEN, *told]))
-    assert pair.unpaired == "1 of 4 rewritten items name no original"
+    assert pair.unpaired_because == "1 of 4 paraphrased items name no original"
     answers = [[[0.2, 1.0, []]] * 3, [[0.4, 2.0, []]] * 3 + [[0.0, 2.0, []]]]
     side = compare.sides(pair, answers)
-    assert [m.accuracy for m in side.rewritten] == [0.4, 0.4, 0.4, 0.0]
-    (result,) = compare.judged([pair], [answers], LeakageAudit(), has_control=False)
+    assert [m.accuracy for m in side.paraphrased] == [0.4, 0.4, 0.4, 0.0]
+    (result,) = compare.judge_sets([pair], [answers], LeakageAudit(), has_control=False)
     assert result["delta"]["value"] == pytest.approx(-0.1) and not result["paired"]
     assert result["verdict"] == "inconclusive"  # of so few items
 
@@ -73,18 +73,18 @@ def test_rewritings_that_name_no_original_are_compared_as_sets(tmp_path: Path) -
 def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
     _write(tmp_path / "other.jsonl", REWRITTEN[:1])
     config = _config(tmp_path, ORIGINAL, REWRITTEN[:2])
-    config.rewritten = str(tmp_path / "x*.jsonl")
-    with pytest.raises(FileNotFoundError, match="no such file; expected the rewritten items"):
+    config.paraphrased = str(tmp_path / "x*.jsonl")
+    with pytest.raises(FileNotFoundError, match="no such file; expected the paraphrased items"):
         items.files_of(config)
-    config.rewritten = str(tmp_path / "[ot]*.jsonl")
+    config.paraphrased = str(tmp_path / "[ot]*.jsonl")
     pair = _pair(config)
-    assert [len(version) for version in pair.rewritten] == [1, 2]
+    assert [len(version) for version in pair.paraphrased] == [1, 2]
     # Item 2 has two versions, item 1 one, item 0 none.
     side = compare.sides(
         pair, [[[1.0, 1.0, []]] * 3, [[0.2, 1.0, []]], [[0.4, 3.0, []], [0.6, 1.0, []]]]
     )
     assert side.keys == [pair.original[1].key, pair.original[2].key]
-    assert side.rewritten == [
+    assert side.paraphrased == [
         NgramAccuracy(0.6, 1.0, []),
         NgramAccuracy(pytest.approx(0.3), 2.0, []),
     ]  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_a_folder_is_several_sets(tmp_path: Path) -> None:
         for version in (1, 2):
             _write(tmp_path / f"{name}_rewritten_{version}.jsonl.gz", REWRITTEN)
     sets = items.files_of(LeakageAudit(folder=str(tmp_path)))
-    assert [(one.name, len(one.rewritten)) for one in sets] == [("test", 2), ("train", 2)]
+    assert [(one.name, len(one.paraphrased)) for one in sets] == [("test", 2), ("train", 2)]
 
 
 @pytest.mark.parametrize(
@@ -129,19 +129,19 @@ def test_items_that_differ_in_their_choices_alone_are_two(tmp_path: Path) -> Non
     assert [item.choices for item in found] == [("a", "b"), ("a", "c")]
 
 
-def test_how_much_a_rewriting_keeps_is_told_and_keeps_it_from_acquitting(tmp_path: Path) -> None:
+def test_paraphrases_with_much_overlap_show_no_set_clean(tmp_path: Path) -> None:
     words = "one two three four five six seven eight nine ten eleven"
     rows = [{"question": f"{k} {words}", "answer": "a"} for k in range(30)]
     told = [row | {"rewritten_question": f"{words} {k}", "rewritten_answer": "a"}
             for k, row in enumerate(rows)]  # fmt: skip
     pair = _pair(_config(tmp_path, rows, told))
     answers = [[[0.2, 1.0, []]] * 30] * 2
-    (result,) = compare.judged([pair], [answers], LeakageAudit(), has_control=False)
-    assert result["copied"] == pytest.approx(7 / 9)  # 11 words and a number, which was in front
+    (result,) = compare.judge_sets([pair], [answers], LeakageAudit(), has_control=False)
+    assert result["overlap"] == pytest.approx(7 / 9)  # 11 words and a number, which was in front
     assert result["verdict"] == "inconclusive"
-    apart = dataclasses.replace(pair, unpaired="they name no original")
-    (result,) = compare.judged([apart], [answers], LeakageAudit(), has_control=False)
-    assert (result["copied"], result["verdict"]) == (0.0, "clean")
+    apart = dataclasses.replace(pair, unpaired_because="they name no original")
+    (result,) = compare.judge_sets([apart], [answers], LeakageAudit(), has_control=False)
+    assert (result["overlap"], result["verdict"]) == (0.0, "clean")
 
 
 def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:
     ("rows", "fields", "message"),
     [
         ([{"problem": "q", "answer": "a"}], {}, r"line 1: got the fields answer, problem, expected "
-         r"'question'; name what holds the question by --config.question=NAME"),
-        ([{"question": "q", "answer": 7}], {}, r"got 7 for 'answer', expected text; of multiple"),
+         r"'question'; name the field with the question by --config.question=NAME"),
+        ([{"question": "q", "answer": 7}], {}, r"got 7 for 'answer', expected text; for multiple"),
         ([{"question": "q", "answer": "D", "c": ["a", "b"]}], {"choices": "c"},
          r"got the answer 'D', expected one of the 2 choices"),
         ([{"question": "q", "answer": "a", "c": "ab"}], {"choices": "c"},
          r"got 'ab' for the choices, expected a list of texts"),
         (["text"], {}, r"line 1: got '\"text\"', expected a JSON object"),
-        ([], {}, r"got no line, expected items"),
+        ([], {}, r"got no lines, expected items"),
         ([{"id": 1, "question": q, "answer": "a"} for q in "xy"], {},
          r"got two items of the id '1', expected one; name the field"),
     ],
@@ -212,13 +212,13 @@ def test_sets_that_are_not_there_are_refused(
 )
 def test_bad_settings_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        audit.run(LeakageAudit(**fields), lambda path: pytest.fail("too late"))
+        audit.run(LeakageAudit(**fields), Path())
 
 
-def test_a_set_that_no_rule_rewrites_is_refused(tmp_path: Path) -> None:
+def test_a_set_to_which_no_rule_applies_is_refused(tmp_path: Path) -> None:
     config = LeakageAudit(original=_write(tmp_path / "a.jsonl", ORIGINAL))
     (files,) = items.files_of(config)
-    with pytest.raises(ValueError, match="got no item on which a rule of rewriting works"):
+    with pytest.raises(ValueError, match="got no item that the rules can paraphrase"):
         audit.read(files, config)
 
 

@@ -17,6 +17,7 @@ from hare_jax.evaluation.leakage.ngrams import Definition
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.generate import generate
 from hare_jax.model import decoder
+from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
 BOS, EOS, SPACE = 1, 2, 29
 LENGTH = 64  # tokens the model reads at most
@@ -44,6 +45,7 @@ class Letters:
 
 
 LETTERS = Letters()
+TOKENIZER = FunctionTokenizer(LETTERS.encode, LETTERS.decode, BOS, EOS)
 
 
 def _params(model: Model, seed: int) -> decoder.Params:
@@ -59,7 +61,7 @@ def _texts(model: Model, params: decoder.Params, rng: np.random.Generator) -> li
     """What the model writes itself, some of it changed: some n-grams hit, some do not."""
     weights = decoder.Weights.of(model, params)
     prompts = [[BOS, *(3 + rng.integers(28, size=4)).tolist(), SPACE] for _ in range(24)]
-    written = generate(weights, prompts, max_new_tokens=50, eos_id=EOS, temperature=0)
+    written = generate(weights, prompts, max_new_tokens=50, eos_id=EOS)
     texts = []
     for prompt, ids in zip(prompts, written, strict=True):
         letters = [*prompt[1:], *ids]
@@ -83,7 +85,7 @@ def _generated_hits(
             prompts.append([BOS, *prefix])
             wanted.append(ids[start : start + n])
     weights = decoder.Weights.of(model, params)
-    new = generate(weights, prompts, max_new_tokens=n, eos_id=EOS, temperature=0)
+    new = generate(weights, prompts, max_new_tokens=n, eos_id=EOS)
     hits = [given == gold for given, gold in zip(new, wanted, strict=True)]
     return [hits[k : k + 5] for k in range(0, len(hits), 5)]
 
@@ -92,14 +94,14 @@ def _generated_hits(
 def test_one_forward_pass_hits_where_greedy_decoding_does(
     model: Model, kind: LeakageDefinition
 ) -> None:
-    definition = Definition(kind, n=5, starts=5, max_length=LENGTH)
+    definition = Definition(kind, n=5, num_prefixes=5, max_length=LENGTH)
     params = _params(model, 0)
     texts = _texts(model, params, np.random.default_rng(1))
     items = [AuditItem(str(k), text[:4], text[5:]) for k, text in enumerate(texts)]
     engine = InferenceEngine(
         model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1]
     )
-    measured = ngrams.measure(items, engine.scores, LETTERS.encode, LETTERS.decode, BOS, definition)
+    measured = ngrams.measure(items, engine.scores, TOKENIZER, definition)
     hits = [answer.hits for answer in measured if answer is not None]
     assert len(hits) == len(texts)
     assert hits == _generated_hits(model, params, [i.text for i in items], definition)
@@ -130,7 +132,7 @@ def test_the_two_definitions_differ_where_a_prefix_is_tokenized_anew() -> None:
 
 
 def test_places_are_those_of_the_definition() -> None:
-    definition = Definition(LeakageDefinition.IDS, n=5, starts=5, max_length=40)
+    definition = Definition(LeakageDefinition.IDS, n=5, num_prefixes=5, max_length=40)
     assert ngrams.prefix_lengths(27, definition) == [2, 7, 12, 17, 22]
     assert ngrams.prefix_lengths(7, definition) == [2, 2, 2, 2, 2]
     assert ngrams.prefix_lengths(6, definition) == []  # too short: len - n - 1 = 0
@@ -150,9 +152,7 @@ def test_loss_is_that_of_the_whole_text(model: Model) -> None:
         model, params, max_length=LENGTH, batch_tokens=512, devices=jax.devices()[:1]
     )
     item = AuditItem("1", "how many hares", "seven")
-    (answer,) = ngrams.measure(
-        [item], engine.scores, LETTERS.encode, LETTERS.decode, BOS, definition
-    )
+    (answer,) = ngrams.measure([item], engine.scores, TOKENIZER, definition)
     ids = LETTERS.encode("how many hares seven")
     tokens_BT = jnp.array([[BOS, *ids[:-1]]], jnp.int32)
     read = decoder.merge(decoder.Weights.of(model, params))
@@ -181,9 +181,7 @@ def test_a_text_that_is_too_short_has_no_answer(model: Model) -> None:
     asked = ngrams.measure(
         [AuditItem("1", "a", "b")],
         lambda requests: [],
-        LETTERS.encode,
-        LETTERS.decode,
-        BOS,
+        TOKENIZER,
         definition,
     )
     assert asked == [None]

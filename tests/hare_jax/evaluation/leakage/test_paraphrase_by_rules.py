@@ -7,11 +7,11 @@ import re
 import pytest
 
 from hare_jax.evaluation.leakage.items import AuditItem
-from hare_jax.evaluation.leakage.paraphrase_by_rules import paraphrased
+from hare_jax.evaluation.leakage.paraphrase_by_rules import paraphrase
 
 
 def _told(question: str) -> str:
-    items = paraphrased([AuditItem("1", question, "7")], seed=0)
+    items = paraphrase([AuditItem("1", question, "7")], seed=0)
     return items[0].question if items else question
 
 
@@ -48,12 +48,12 @@ def test_what_might_change_its_meaning_stays(text: str) -> None:
 
 def test_items_that_no_rule_changes_are_left_out() -> None:
     items = [AuditItem("1", "Hares run.", "7"), AuditItem("2", "If it rains, hares run.", "7")]
-    assert [item.key for item in paraphrased(items, seed=0)] == ["2"]
+    assert [item.key for item in paraphrase(items, seed=0)] == ["2"]
 
 
 def test_words_stay_the_same() -> None:
     text = "Ann and Bo met. If 3 pens cost $9, what do 5 pens cost? They paid because they had to."
-    (item,) = paraphrased([AuditItem("1", text, "$15")], seed=0)
+    (item,) = paraphrase([AuditItem("1", text, "$15")], seed=0)
     words = [sorted(re.findall(r"[\w$]+", t.lower())) for t in (text, item.question)]
     assert words[0] == words[1]
     assert item.question != text
@@ -62,7 +62,7 @@ def test_words_stay_the_same() -> None:
 def test_options_are_shuffled_by_seed_and_the_right_one_stays_right() -> None:
     options = ("a snail", "a hare", "a mole", "an owl")
     items = [AuditItem(str(k), "Which is fast?", "a hare", options) for k in range(50)]
-    once, again, other = (paraphrased(items, seed) for seed in (0, 0, 1))
+    once, again, other = (paraphrase(items, seed) for seed in (0, 0, 1))
     assert once == again != other
     assert len({item.choices for item in once}) > 10
     for item in once:
@@ -72,4 +72,4 @@ def test_options_are_shuffled_by_seed_and_the_right_one_stays_right() -> None:
         letter = "ABCD"[item.choices.index("a hare")]
         assert item.text.endswith(f"Answer: {letter}. a hare")
     alone = [item for item in items if item.key == "17"]
-    assert paraphrased(alone, 0) == [item for item in once if item.key == "17"]
+    assert paraphrase(alone, 0) == [item for item in once if item.key == "17"]

@@ -1,7 +1,8 @@
-"""A teacher's rewritings are taken where they ask the same otherwise, and have the same answer."""
+"""A teacher's paraphrases are used if they ask the same and have the same answer."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from hare_jax.evaluation.leakage.paraphrase_by_teacher import (
     ParaphraseRequest,
     RejectedParaphrase,
 )
-from tests.builders import read_jsonl, write_jsonl
 
 QUESTION = (
     "Olga bought seventeen copper kettles from a merchant for $1,020. She lends 5 of them to the "
@@ -74,9 +74,9 @@ def test_options_and_short_answers_stay_word_for_word() -> None:
         (_answer(question=NEW_QUESTION, answer=" "), "wrong_fields"),
         (
             _answer(question=QUESTION, answer=NEW_ANSWER),
-            RejectedParaphrase("copied", {"share": 1.0}),
+            RejectedParaphrase("overlap", {"share": 1.0}),
         ),
-        (_answer(question=QUESTION.replace("merchant", "trader"), answer=NEW_ANSWER), "copied"),
+        (_answer(question=QUESTION.replace("merchant", "trader"), answer=NEW_ANSWER), "overlap"),
         (
             _answer(question=NEW_QUESTION.replace("five", "six"), answer=NEW_ANSWER),
             RejectedParaphrase("numbers", {"lost": [5.0], "added": [6.0]}),
@@ -146,13 +146,13 @@ def _rows() -> list[dict[str, Any]]:
 
 def _config(tmp_path: Path, **fields: Any) -> LeakageParaphrasing:
     path = tmp_path / "quiz_original.jsonl"
-    write_jsonl(path, _rows())
+    path.write_text("".join(json.dumps(row) + "\n" for row in _rows()))
     names = {"question": "quiz.text", "choices": "quiz.options", "answer": "right"}
-    return LeakageParaphrasing(**({"original": str(path), "tries": 2} | names | fields))
+    return LeakageParaphrasing(**({"original": str(path), "max_attempts": 2} | names | fields))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_what_is_refused_is_asked_for_again_and_then_left_out(
@@ -164,26 +164,26 @@ def test_what_is_refused_is_asked_for_again_and_then_left_out(
     )
     assert [path.name for path in written.values()] == [
         "quiz_rewritten_1.jsonl",
-        "quiz_refused.jsonl",
+        "quiz_rejected.jsonl",
         "quiz_rewritten_2.jsonl",
     ]
     told = _lines(written["version 1"])
     assert [row["at"] for row in told] == [9, 10, 12]  # in the items' order, and with their lines
-    assert {row["rewritten_by"] for row in told} == {"teacher-7b"}
+    assert {row["paraphrased_by"] for row in told} == {"teacher-7b"}
     samples = [question.sample for question in teacher.asked]
     assert samples == [0] * 4 + [1] * 2 + [2] * 4 + [3] * 2
-    refused = _lines(written["refused"])
-    assert [(row["version"], row["try"], row["reason"]) for row in refused] == [
-        (1, 1, "copied"),
-        (1, 1, "copied"),
-        (1, 2, "copied"),
-        (2, 1, "copied"),
-        (2, 1, "copied"),
-        (2, 2, "copied"),
+    refused = _lines(written["rejected"])
+    assert [(row["version"], row["attempt"], row["reason"]) for row in refused] == [
+        (1, 1, "overlap"),
+        (1, 1, "overlap"),
+        (1, 2, "overlap"),
+        (2, 1, "overlap"),
+        (2, 1, "overlap"),
+        (2, 2, "overlap"),
     ]
     assert refused[2]["answer"] == [{"question": _keeper(11)}]
     said = capsys.readouterr().out
-    assert "quiz, version 1: 3 of 4 items rewritten; 1 left out: 1 copied" in said
+    assert "quiz, version 1: 3 of 4 items paraphrased; 1 left out: 1 overlap" in said
 
 
 def test_the_audit_finds_each_original(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_the_audit_finds_each_original(tmp_path: Path) -> None:
     audited = LeakageAudit(folder=str(tmp_path), **fields)
     (files,) = items.files_of(audited)
     pair = items.pair(files, audited)
-    assert not pair.unpaired and [len(version) for version in pair.rewritten] == [3, 3]
+    assert not pair.unpaired_because and [len(version) for version in pair.paraphrased] == [3, 3]
     originals = {item.key: item for item in pair.original}
-    for version in pair.rewritten:
+    for version in pair.paraphrased:
         for item in version:
             assert item.answer == originals[item.key].answer == "no"
             assert item.choices != originals[item.key].choices
@@ -228,20 +228,20 @@ def test_what_is_asked_fits_the_item() -> None:
 
 
 def test_a_teacher_of_no_use_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no item in other words that can be used, of 4 \(4 no_o"):
+    with pytest.raises(ValueError, match=r"no paraphrase that can be used, of 4 items \(4 no_o"):
         paraphrase_by_teacher.run(
             _config(tmp_path, max_attempts=1),
             lambda asked: [ParaphraseReply([])] * len(asked),
             tmp_path,
             "x",
         )
-    assert len(_lines(tmp_path / "quiz_refused.jsonl")) == 4
+    assert len(_lines(tmp_path / "quiz_rejected.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tries": 0}, r"items.tries: got 0, expected at least 1"),
+        ({"max_attempts": 0}, r"items.max_attempts: got 0, expected at least 1"),
         ({"versions": 0}, r"items.versions: got 0, expected at least 1"),
         ({"original": "none.jsonl"}, r"none.jsonl: no such file; .* --config.items.original"),
     ],

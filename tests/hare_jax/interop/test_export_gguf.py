@@ -17,7 +17,7 @@ import pytest
 
 from hare_jax.config import GgufExport, Model, Quantization, plain
 from hare_jax.inference.generate import generate
-from hare_jax.interop import gguf as ours
+from hare_jax.interop import export_gguf, vocabulary
 from hare_jax.interop.names import tensors
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -86,7 +86,9 @@ def random_params() -> decoder.Params:
 
 
 def exported(run: Path, out: Path, quantization: Quantization) -> Path:
-    ours.export(GgufExport(checkpoint=str(run), out=str(out), quantization=quantization))
+    export_gguf.run(
+        GgufExport(checkpoint=str(run), out=str(out), quantization=quantization), out.parent
+    )
     return out
 
 
@@ -146,7 +148,7 @@ def test_text_and_chat_have_the_ids_of_sentencepiece(f16: Served, tokenizer: Any
 def test_greedy_text_is_ours(f16: Served, tokenizer: Any) -> None:
     prompt = [1, *tokenizer.encode(TEXT)]
     weights = decoder.Weights.of(MODEL, random_params())
-    [expected] = generate(weights, [prompt], max_new_tokens=24, eos_id=-1, temperature=0)
+    [expected] = generate(weights, [prompt], max_new_tokens=24, eos_id=-1)
     answer = f16.ask(
         "completion",
         prompt=prompt,
@@ -198,7 +200,7 @@ def test_logits_are_within_the_error_of_the_format(
 
 
 def test_size_and_kinds(run: Path, tmp_path: Path) -> None:
-    parameters = {t.name: math.prod(t.theirs) for t in tensors(MODEL) if len(t.theirs) == 2}
+    parameters = {t.name: math.prod(t.hf_shape) for t in tensors(MODEL) if len(t.hf_shape) == 2}
     for quantization, bits in (("F16", 16), ("Q8_0", 8.5), ("Q4_0", 4.5)):
         path = exported(run, tmp_path / f"{quantization}.gguf", Quantization[quantization])
         reader = gguf.GGUFReader(path)
@@ -211,9 +213,9 @@ def test_size_and_kinds(run: Path, tmp_path: Path) -> None:
 def test_rows_of_heads_are_interleaved() -> None:
     [q, v] = [t for t in tensors(MODEL) if t.layer == 0 and t.path[-1] in ("q_DHK", "v_DGK")]
     rows = np.arange(128)[:, None]
-    assert ours.interleaved(q, rows, 32)[:5, 0].tolist() == [0, 16, 1, 17, 2]
-    assert ours.interleaved(q, rows, 32)[32, 0] == 32
-    assert ours.interleaved(v, rows, 32) is rows
+    assert export_gguf.interleave(q, rows, 32)[:5, 0].tolist() == [0, 16, 1, 17, 2]
+    assert export_gguf.interleave(q, rows, 32)[32, 0] == 32
+    assert export_gguf.interleave(v, rows, 32) is rows
 
 
 def test_a_window_becomes_the_context(run: Path, tmp_path: Path) -> None:
@@ -230,15 +232,15 @@ def test_a_window_becomes_the_context(run: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="d_ff is 40, expected a multiple of 32: Q4_0 scales"):
-        ours.check_widths(replace(MODEL, d_ff=40), Quantization.Q4_0)
-    ours.check_widths(replace(MODEL, d_ff=40), Quantization.F16)
+        export_gguf.check_widths(replace(MODEL, d_ff=40), Quantization.Q4_0)
+    export_gguf.check_widths(replace(MODEL, d_ff=40), Quantization.F16)
     with pytest.raises(ValueError, match="has 400 pieces, the model vocab_size=399"):
-        ours.padded(ours.vocabulary.read(run / "tokenizer.model"), 399)
+        export_gguf.pad(vocabulary.read(run / "tokenizer.model"), 399)
     trained(tmp_path / "chat", user_defined_symbols="<round_start>")
     with pytest.raises(ValueError, match="piece '<round_start>' of kind USER_DEFINED"):
-        ours.readable(ours.vocabulary.read(tmp_path / "chat.model"))
+        export_gguf.check_pieces(vocabulary.read(tmp_path / "chat.model"))
     with pytest.raises(ValueError, match="out: got nothing, expected a new file"):
-        ours.export(GgufExport(checkpoint=str(run)))
+        export_gguf.run(GgufExport(checkpoint=str(run)), tmp_path)
     (tmp_path / "m.gguf").touch()
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         exported(run, tmp_path / "m.gguf", Quantization.F16)

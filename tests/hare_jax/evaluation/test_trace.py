@@ -13,7 +13,7 @@ from hare_jax.config import Model, Stage, Trace, Training
 from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
 from hare_jax.data.packed_dataset import PackedDataset
-from hare_jax.training import trace
+from hare_jax.evaluation import trace
 from hare_jax.training.run_dir import write_config
 
 B, T = 8, 16
@@ -44,10 +44,6 @@ def trained(bake: Callable[..., Path], model: Model, tmp_path: Path) -> Trained:
     return Trained(run_dir=run_dir, mixture=mixture, dataset=dataset, order=order)
 
 
-def _no_tokenizer(path: Path) -> Any:
-    raise AssertionError("no text was asked for")
-
-
 def _expected(trained: Trained, step: int) -> list[dict[str, Any]]:
     """From the batch that the step was given, not from the order."""
     batch = trained.dataset.batch(trained.order.records_of_step(step - 1))
@@ -75,7 +71,7 @@ def test_a_step_is_traced_from_the_run_s_folder_alone(
 ) -> None:
     path = trained.run_dir.parent / "documents.json"
     config = Trace(run_dir=str(trained.run_dir), step=4, json=str(path))
-    assert trace.run(config, _no_tokenizer) == {"trace": path}
+    assert trace.run(config, Path()) == {"trace": path}
     (step,) = json.loads(path.read_text())
     assert (step["step"], step["stage"]) == (4, "two")
     assert step["documents"] == _expected(trained, 4)
@@ -95,7 +91,7 @@ def test_several_steps_from_one_of_the_checkpoints(
     path = trained.run_dir / "documents.json"
     checkpoint = trained.run_dir / "checkpoints" / "4"
     config = Trace(run_dir=str(checkpoint), step=2, last_step=7, json=str(path))
-    trace.run(config, _no_tokenizer)
+    trace.run(config, Path())
     steps = json.loads(path.read_text())
     assert [(s["step"], s["stage"]) for s in steps] == [
         *((2, "one"), (3, "one"), (4, "two"), (5, "two"), (6, "two"), (7, "two"))
@@ -105,14 +101,17 @@ def test_several_steps_from_one_of_the_checkpoints(
     assert capsys.readouterr().out.count(" pieces of ") == 6
 
 
-def test_words_of_each_piece(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_of_each_piece(
+    trained: Trained, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[Path] = []
 
     def tokenizer(path: Path) -> Any:
         opened.append(path)
         return SimpleNamespace(decode=lambda ids: " ".join(f"w{i}" for i in ids))
 
-    trace.run(Trace(run_dir=str(trained.run_dir), step=1, words=2), tokenizer)
+    monkeypatch.setattr(trace, "SentencePieceTokenizer", tokenizer)
+    trace.run(Trace(run_dir=str(trained.run_dir), step=1, words=2), Path())
     assert opened == [trained.run_dir / "tokenizer.model"]
     lines = capsys.readouterr().out.splitlines()[2:]
     batch = trained.dataset.batch(trained.order.records_of_step(0))
@@ -128,9 +127,9 @@ def test_the_mixture_may_have_moved(trained: Trained, tmp_path: Path) -> None:
     config = Trace(run_dir=str(trained.run_dir), step=1)
     message = r"no such folder; the run was trained on the data there: .* --config.mixture=DIR"
     with pytest.raises(FileNotFoundError, match=message):
-        trace.run(config, _no_tokenizer)
+        trace.run(config, Path())
     config.mixture = str(tmp_path / "moved")
-    trace.run(config, _no_tokenizer)
+    trace.run(config, Path())
 
 
 def test_another_mixture_is_refused(bake: Callable[..., Path], trained: Trained) -> None:
@@ -138,7 +137,7 @@ def test_another_mixture_is_refused(bake: Callable[..., Path], trained: Trained)
     config = Trace(run_dir=str(trained.run_dir), step=1, mixture=str(other))
     message = r"has fingerprint [0-9a-f]{64}, the run was trained on [0-9a-f]{64}: give that"
     with pytest.raises(ValueError, match=message):
-        trace.run(config, _no_tokenizer)
+        trace.run(config, Path())
 
 
 @pytest.mark.parametrize(("step", "last_step"), [(0, 0), (8, 0), (3, 2), (1, 8), (-1, 2)])
@@ -148,14 +147,14 @@ def test_steps_that_the_run_does_not_have_are_refused(
     config = Trace(run_dir=str(trained.run_dir), step=step, last_step=last_step)
     message = rf"got step={step} and last_step={last_step}, .*<= last_step <= 7, the run's last"
     with pytest.raises(ValueError, match=message):
-        trace.run(config, _no_tokenizer)
+        trace.run(config, Path())
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got nothing, expected a run's folder: configs/trace"):
-        trace.run(Trace(step=1), _no_tokenizer)
+        trace.run(Trace(step=1), Path())
     with pytest.raises(FileNotFoundError, match=r"got no folder with config\.json"):
-        trace.run(Trace(run_dir=str(tmp_path), step=1), _no_tokenizer)
+        trace.run(Trace(run_dir=str(tmp_path), step=1), Path())
 
 
 def test_a_model_from_elsewhere_has_no_steps(trained: Trained) -> None:
@@ -164,4 +163,4 @@ def test_a_model_from_elsewhere_has_no_steps(trained: Trained) -> None:
     del config["training"]
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="is an imported model: it has no steps to trace"):
-        trace.run(Trace(run_dir=str(trained.run_dir), step=1), _no_tokenizer)
+        trace.run(Trace(run_dir=str(trained.run_dir), step=1), Path())

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hare_jax.config import Trace
 from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
 from hare_jax.data.packed_dataset import PackedDataset, Span
 from hare_jax.files import write_json
+from hare_jax.inference.tokenizers import SentencePieceTokenizer
 from hare_jax.training.run_dir import Run, open_run
 
 COLUMNS = ("row", "source", "record_id", "offset", "length", "document_id")
@@ -39,14 +39,15 @@ class StepTrace:
     documents: list[Span]
 
 
-def run(config: Trace, tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
+def run(config: Trace, workdir: Path) -> dict[str, Path]:
     """Prints the documents of the steps as a table, and writes them to `config.json` if given.
 
         [{"step": 1234, "stage": "stage 2", "documents": [{"row": 0, "source": "web",
           "record_id": 17, "document_id": "web/00000-00041", "offset": 0, "length": 312}, ...]}]
 
-    `tokenizer`: path of a SentencePiece model -> an object with `decode(ids)`; called only if
-    `config.words` is positive.
+    Args:
+      config: the run, its steps, and what is shown of them.
+      workdir: not used.
 
     Returns:
       {"trace": path}, or nothing if no file was written.
@@ -55,11 +56,12 @@ def run(config: Trace, tokenizer: Callable[[Path], Any]) -> dict[str, Path]:
       FileNotFoundError: if the run or its mixture does not exist.
       ValueError: if the run has no such step, or the mixture is another one.
     """
+    del workdir
     if not config.run_dir:
         raise ValueError("run_dir: got nothing, expected a run's folder: configs/trace.py:RUN_DIR")
     trained = open_run(config.run_dir)
     dataset, order = _data(trained, config.mixture)
-    decode = tokenizer(trained.tokenizer).decode if config.words else None
+    decode = SentencePieceTokenizer(trained.tokenizer).decode if config.words else None
     steps = []
     for number in _numbers(config, order):
         step = StepTrace(

@@ -1,0 +1,204 @@
+"""Export of a checkpoint as one GGUF file, which llama.cpp and programs built on it read.
+
+llama.cpp calls Mistral and Llama models "llama" and has no sliding window for them. A model with a
+window is therefore exported with the window as its context length; within it both compute the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hare_jax.config import GgufExport, Model, Quantization
+from hare_jax.interop import names, vocabulary
+from hare_jax.interop.folders import new_file
+from hare_jax.interop.names import Tensor
+from hare_jax.interop.vocabulary import PieceKind, Vocabulary
+from hare_jax.training import checkpoint
+from hare_jax.training.run_dir import Run, open_run
+
+# A base model has no roles. Without a template, programs would put their own markers into a chat.
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+BLOCK_SIZE = 32  # numbers of a row that share a scale
+# Last key of a parameter's path -> its name in GGUF.
+GGUF_NAMES = {
+    "embedding_VD": "token_embd",
+    "final_norm": "output_norm",
+    "head_DV": "output",
+    "attention_norm": "attn_norm",
+    "q_DHK": "attn_q",
+    "k_DGK": "attn_k",
+    "v_DGK": "attn_v",
+    "o_HKD": "attn_output",
+    "feed_forward_norm": "ffn_norm",
+    "gate_DF": "ffn_gate",
+    "up_DF": "ffn_up",
+    "down_FD": "ffn_down",
+}
+
+
+def run(config: GgufExport, workdir: Path) -> dict[str, Path]:
+    """Writes a checkpoint as the file `config.out`, with one parameter in memory at a time.
+
+    Args:
+      config: the checkpoint, and how it is written.
+      workdir: not used.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint, or it has no tokenizer.
+      FileExistsError: `config.out` exists.
+      ValueError: llama.cpp would tokenize differently, or a width does not fit the quantization.
+    """
+    del workdir
+    import gguf
+
+    c, source = config, open_run(config.checkpoint)
+    check_widths(source.model, c.quantization)
+    pieces = vocabulary.read(source.tokenizer)
+    check_pieces(pieces)
+    pieces = pad(pieces, source.model.vocab_size)
+    with new_file(c.out) as part:
+        writer = gguf.GGUFWriter(part, "llama")
+        try:
+            writer.add_name(c.name or Path(c.out).stem)
+            _add_hyperparameters(writer, source, c.quantization)
+            _add_vocabulary(writer, pieces)
+            _write_tensors(writer, source, c.quantization)
+        finally:
+            writer.close()
+    return {"GGUF": Path(c.out)}
+
+
+def _write_tensors(writer: Any, source: Run, quantization: Quantization) -> None:
+    """Writes the header, then the numbers of each tensor."""
+    import gguf
+
+    for tensor in names.tensors(source.model):
+        kind = _quantization_type(tensor, quantization)
+        byte_shape = gguf.quant_shape_to_byte_shape(tensor.hf_shape, kind)
+        size = int(np.prod(byte_shape))
+        writer.add_tensor_info(gguf_name(tensor), byte_shape, np.dtype(np.uint8), size, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    params = checkpoint.stream_params(source.checkpoints, source.model, step=source.step)
+    for tensor, array in names.hf_arrays(source.model, params):
+        array = np.ascontiguousarray(interleave(tensor, array, source.model.head_dim))
+        writer.write_tensor_data(gguf.quantize(array, _quantization_type(tensor, quantization)))
+
+
+def gguf_name(tensor: Tensor) -> str:
+    """Returns the name of a tensor in GGUF.
+
+    >>> gguf_name(names.tensors(Model())[3])
+    'blk.0.attn_k.weight'
+    """
+    path = [key for key in tensor.path if key != "scale"]
+    layer = "" if tensor.layer is None else f"blk.{tensor.layer}."
+    return f"{layer}{GGUF_NAMES[path[-1]]}.weight"
+
+
+def interleave(tensor: Tensor, array: np.ndarray, head_dim: int) -> np.ndarray:
+    """Reorders rows of q and k: llama.cpp rotates element 2 i with 2 i + 1, not i with i + K/2.
+
+    >>> interleave(q, np.arange(4)[:, None], head_dim=4)[:, 0]  # doctest: +SKIP
+    array([0, 2, 1, 3])
+
+    Args:
+      tensor: other tensors than q and k are returned unchanged.
+      array: [heads * K, D].
+      head_dim: K.
+    """
+    if tensor.path[-1] not in ("q_DHK", "k_DGK"):
+        return array
+    # [heads, half, K/2, D] -> [heads, K/2, half, D]: the halves of a head are interleaved.
+    heads = array.reshape(-1, 2, head_dim // 2, array.shape[1])
+    return heads.swapaxes(1, 2).reshape(array.shape)
+
+
+def check_widths(model: Model, quantization: Quantization) -> None:
+    """Raises ValueError if a row of a matrix cannot be split into blocks of BLOCK_SIZE numbers."""
+    widths = {
+        "d_model": model.d_model,
+        "d_ff": model.d_ff,
+        "num_heads * head_dim": model.num_heads * model.head_dim,
+    }
+    for name, width in widths.items():
+        if quantization is not Quantization.F16 and width % BLOCK_SIZE:
+            raise ValueError(
+                f"{name} is {width}, expected a multiple of {BLOCK_SIZE}: {quantization.value} "
+                "scales that many numbers of a row together; export with "
+                "--config.quantization=F16"
+            )
+
+
+def check_pieces(pieces: Vocabulary) -> None:
+    """Raises ValueError for a vocabulary to which llama.cpp would give other ids."""
+    if PieceKind.USER_DEFINED in pieces.kinds:
+        piece = pieces.pieces[pieces.kinds.index(PieceKind.USER_DEFINED)]
+        raise ValueError(
+            f"{pieces.path} has the piece {piece!r} of kind USER_DEFINED, expected none: llama.cpp "
+            "puts a space after it, SentencePiece does not; export to Hugging Face instead"
+        )
+
+
+def pad(pieces: Vocabulary, vocab_size: int) -> Vocabulary:
+    """Appends unused pieces up to `vocab_size`; raises ValueError if there are more pieces."""
+    missing = vocab_size - len(pieces.pieces)
+    if missing < 0:
+        raise ValueError(
+            f"{pieces.path} has {len(pieces.pieces)} pieces, the model vocab_size={vocab_size}; put "
+            "the tokenizer that the model was trained with there"
+        )
+    return replace(
+        pieces,
+        pieces=[*pieces.pieces, *(f"[PAD{i}]" for i in range(missing))],
+        scores=[*pieces.scores, *[-1e9] * missing],
+        kinds=[*pieces.kinds, *[PieceKind.UNUSED] * missing],
+    )
+
+
+def _quantization_type(tensor: Tensor, quantization: Quantization) -> Any:
+    """Returns gguf's type of a tensor: matrices are quantized, norms stay float32."""
+    import gguf
+
+    return gguf.GGMLQuantizationType[quantization.value if len(tensor.hf_shape) == 2 else "F32"]
+
+
+def _add_hyperparameters(writer: Any, source: Run, quantization: Quantization) -> None:
+    import gguf
+
+    m = source.model
+    context = source.mixture["sequence_length"]
+    writer.add_context_length(min(context, m.sliding_window or context))
+    writer.add_embedding_length(m.d_model)
+    writer.add_feed_forward_length(m.d_ff)
+    writer.add_block_count(m.num_layers)
+    writer.add_head_count(m.num_heads)
+    writer.add_head_count_kv(m.num_kv_heads)
+    writer.add_key_length(m.head_dim)
+    writer.add_value_length(m.head_dim)
+    writer.add_rope_dimension_count(m.head_dim)
+    writer.add_rope_freq_base(m.rope_theta)
+    writer.add_layer_norm_rms_eps(m.norm_eps)
+    writer.add_vocab_size(m.vocab_size)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantization.value}"])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _add_vocabulary(writer: Any, pieces: Vocabulary) -> None:
+    writer.add_tokenizer_model("llama")  # SentencePiece's BPE, by scores
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(pieces.pieces)
+    writer.add_token_scores(pieces.scores)
+    writer.add_token_types(pieces.kinds)
+    writer.add_unk_token_id(pieces.unk_id)
+    writer.add_bos_token_id(pieces.bos_id)
+    writer.add_eos_token_id(pieces.eos_id)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(True)
+    writer.add_chat_template(CHAT_TEMPLATE)
