@@ -1,8 +1,9 @@
 """Requests to a teacher and replies from it, which is all that prompts and output filters know.
 
->>> request = TeacherRequest("web/1#story", (("user", "Write a story about tides."),),
-max_tokens=800) >>> reply = TeacherReply(request.id, "The sea ...", finish="stop", prompt_tokens=11,
-completion_tokens=512) >>> reply.error ''
+>>> prompt = (("user", "Write a story about tides."),)
+>>> request = TeacherRequest("web/1#story", prompt, max_tokens=800)
+>>> TeacherReply(request.id, "The sea ...", "stop", prompt_tokens=11, completion_tokens=512).error
+''
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """Opens a run by the path of its folder, of its checkpoints/, or of one checkpoint.
 
-    >>> open_run("runs/quickstart/training-0123456789ab/checkpoints/400").step
+    >>> open_run("runs/quickstart/training-0123456789ab/checkpoints/400").step  # doctest: +SKIP
     400
 
     Raises:

@@ -59,8 +59,8 @@ def platform() -> str:
 def rows_and_heads(axes: str) -> PartitionSpec:
     """Returns the sharding of an array by its letters: B over the batch axes, H and G over heads.
 
-    >>> rows_and_heads("BTHK")
-    PartitionSpec(('data', 'fsdp'), None, 'tensor', None)
+    >>> tuple(rows_and_heads("BTHK"))
+    (('data', 'fsdp'), None, 'tensor', None)
     """
     places = {"B": BATCH_AXES, "H": HEAD_AXIS, "G": HEAD_AXIS}
     return PartitionSpec(*(places.get(axis) for axis in axes))
