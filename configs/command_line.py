@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import os
 import re
 import runpy
 import shlex
@@ -89,10 +90,12 @@ def _print_help(path: str) -> None:
         tree = config_tree.describe(CONFIG.value, re.findall(r"\w+", path))
     except LookupError:
         refuse(f"--config.{path}: {_find_unknown_field(CONFIG.value, path)}")
-    if not path:
-        summary = sys.modules["__main__"].__doc__ or ""
-        print(f"{summary.splitlines()[0] if summary else 'hare-jax'}\n\n    {EXAMPLE}\n\n{HELP}")
-    print(tree)
+    summary = sys.modules["__main__"].__doc__ or "hare-jax"
+    usage = "" if path else f"{summary.splitlines()[0]}\n\n    {EXAMPLE}\n\n{HELP}\n"
+    try:
+        print(f"{usage}{tree}", flush=True)
+    except BrokenPipeError:  # `--help | head` reads a part only
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _load(config: str) -> Any:

@@ -209,14 +209,35 @@ def _row(name: str, value: Any, annotation: str, comment: str, depth: int) -> It
 def _items(value: Any, depth: int) -> Iterator[_Row]:
     """Yields rows for the elements of a list, or the entries of a dict, that are dataclasses.
 
-    Comments stand at the first element of each class only.
+    The first element of a class has a row for each field, later ones only for fields whose value
+    differs from the default.
     """
     named = value.items() if isinstance(value, dict) else enumerate(value)
     seen: set[type] = set()
     for key, item in named:
-        for row in _row(f"[{key!r}]", item, type(item).__name__, "", depth):
-            yield row._replace(comment="") if type(item) in seen else row
-        seen.add(type(item))
+        kind: type = type(item)
+        if kind not in seen or not dataclasses.is_dataclass(item):
+            yield from _row(f"[{key!r}]", item, kind.__name__, "", depth)
+        else:
+            yield _Row(
+                f"{'  ' * depth}[{key!r}]", kind.__name__, "(fields that differ from the default)"
+            )
+            for name in _changed(item):
+                annotation = _fields(kind).get(name, _Field("", "")).annotation
+                yield from _row(name, getattr(item, name), annotation, "", depth + 1)
+        seen.add(kind)
+
+
+def _changed(item: Any) -> list[str]:
+    """Returns the fields of a dataclass instance whose value differs from the default."""
+    names = []
+    for field in dataclasses.fields(item):
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING or getattr(item, field.name) != default:
+            names.append(field.name)
+    return names
 
 
 def _has_parts(value: Any) -> bool:

@@ -68,29 +68,31 @@ D1 = {
 D2 = {"cosmopedia": ("textbooks", 5.93)}
 SFT = ("openhermes", "auto_cot", "dolly", "other_sft")  # Table 5 has one weight for all of them
 
-RED_PAJAMA = "togethercomputer/RedPajama-Data-1T on the hub lists the files of its part"
-PILE = "the component of The Pile (EleutherAI; its original host no longer offers it)"
+RED_PAJAMA = "of togethercomputer/RedPajama-Data-1T on the hub, which lists its files"
+PILE = "of The Pile (EleutherAI; its original host no longer offers it)"
 # Source -> how to obtain it, and its license.
 OBTAIN = {
-    "wiki": f"{RED_PAJAMA} wikipedia. CC BY-SA 3.0",
-    "arxiv": f"{RED_PAJAMA} arxiv. Each paper has its own license",
-    "pubmed": f"{PILE} PubMed Abstracts. Terms of the National Library of Medicine",
+    "wiki": f"the part wikipedia {RED_PAJAMA}. CC BY-SA 3.0",
+    "arxiv": f"the part arxiv {RED_PAJAMA}. Each paper has its own license",
+    "pubmed": f"the component PubMed Abstracts {PILE}. Terms of the National Library of Medicine",
     "s2orc": "the API of Semantic Scholar (with a key), or its cleaned form allenai/peS2o. ODC-By",
-    "philpapers": f"{PILE} PhilPapers. Each paper has its own license",
-    "book": f"{RED_PAJAMA} book, withdrawn for copyright; use another collection of books",
+    "philpapers": f"the component PhilPapers {PILE}. Each paper has its own license",
+    "book": f"the part book {RED_PAJAMA}; withdrawn for copyright, so use other books",
     "pg19": "google-deepmind/pg19, .txt files. Apache-2.0; the books are in the public domain (US)",
-    "stackexchange": f"{RED_PAJAMA} stackexchange. CC BY-SA",
-    "hackernews": f"{PILE} HackerNews. The comments are their authors'",
-    "freelaw": f"{PILE} FreeLaw, or CourtListener's bulk data. Court opinions, public domain (US)",
-    "pile_of_law": "pile-of-law/pile-of-law on the hub, .xz repacked as .zst. CC BY-NC-SA 4.0",
+    "stackexchange": f"the part stackexchange {RED_PAJAMA}. CC BY-SA",
+    "hackernews": f"the component HackerNews {PILE}. Comments belong to their authors",
+    "freelaw": f"the component FreeLaw {PILE}, or CourtListener's bulk data. Court opinions are in "
+    "the public domain (US)",
+    "pile_of_law": "pile-of-law/pile-of-law on the hub, .xz converted to .zst. CC BY-NC-SA 4.0",
     "amps": "hendrycks/math, the Khan Academy part of AMPS. MIT",
-    "dm_mathematics": f"google-deepmind/mathematics_dataset, or {PILE} DM Mathematics. Apache-2.0",
+    "dm_mathematics": "google-deepmind/mathematics_dataset, or the component DM Mathematics "
+    f"{PILE}. Apache-2.0",
     "orca_math": "microsoft/orca-math-word-problems-200k on the hub. MIT",
     "openwebmath": "open-web-math/open-web-math on the hub. ODC-By",
-    "fanfics": "the paper names no collection; texts belong to their authors",
+    "fanfics": "a collection of your choice (the paper names none); texts belong to their authors",
     "the_stack": "bigcode/the-stack on the hub, after accepting its terms. A license for each file",
     "stackoverflow": "the posts of stackoverflow.com in the data dump of Stack Exchange. CC BY-SA",
-    "c4": f"{RED_PAJAMA} c4. ODC-By, and Common Crawl's terms",
+    "c4": f"the part c4 {RED_PAJAMA}. ODC-By, and Common Crawl's terms",
     "cosmopedia": "HuggingFaceTB/cosmopedia on the hub, the files of all its parts. Apache-2.0",
     "openhermes": "teknium/OpenHermes-2.5 on the hub, openhermes2_5.json. Terms of many sets",
     "auto_cot": "amazon-science/auto-cot: question, rationale and answer. Apache-2.0",

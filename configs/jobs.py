@@ -13,6 +13,7 @@ from typing import Any
 
 from configs.command_line import command
 from configs.experiment import Experiment, Paraphrasing
+from configs.experiment_check import check_training
 from hare_jax.config import (
     AheadOfTime,
     BenchmarkEvaluation,
@@ -40,6 +41,7 @@ def run_experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
     """
     from hare_jax.runtime import distributed
 
+    check_training(config)
     written: dict[str, Path] = {}
     data, run_dir, mixture = None, None, Path(config.mixture)
     if config.data is not None:

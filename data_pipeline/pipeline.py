@@ -26,15 +26,13 @@ from data_pipeline.execution.runner import Runner
 from data_pipeline.held_out.stage import draw, hold_out, make_items, prompts
 from data_pipeline.mixture.download import download_file, download_mixture
 from data_pipeline.mixture.stage import bake
-from data_pipeline.nlp_tasks.restructure_stage import check as check_restructuring
 from data_pipeline.nlp_tasks.restructure_stage import restructure
 from data_pipeline.nlp_tasks.stage import write_tasks
 from data_pipeline.reading.stage import read
 from data_pipeline.storage.object_store import storage_path
-from data_pipeline.synthesis.stage import check as check_synthesis
 from data_pipeline.synthesis.stage import synthesize
 from data_pipeline.topics.stage import find_topics
-from data_pipeline.validate import check
+from data_pipeline.validate import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +53,12 @@ def run(recipe: Recipe, folder: Path) -> Curated:
 
     Raises ValueError or OSError, in words for the user, for input that cannot be used.
     """
-    check(recipe)
+    replies = folder / "teacher"
+    inputs = validate(recipe, replies)
     root = storage_path(recipe.output).resolve() if recipe.output else folder
-    answers = folder / "teacher"
-    check_synthesis(recipe, answers)
-    check_restructuring(recipe, answers)
     with engine_of(recipe) as engine:
         runner = Runner(root, engine)
-        documents = read(recipe, runner)
+        documents = read(recipe, runner, inputs)
         current = clean(recipe, runner, documents, find_repeated_lines(recipe, runner, documents))
         if recipe.dedup.enabled:
             current = deduplicate(recipe, runner, current)
@@ -82,9 +78,9 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         training = [documents]
         topics = None
         if recipe.topics.enabled:
-            topics = find_topics(recipe, runner, documents, answers)
+            topics = find_topics(recipe, runner, documents, replies)
             if recipe.synthesis.enabled:
-                made = synthesize(recipe, runner, documents, topics, answers)
+                made = synthesize(recipe, runner, documents, topics, replies)
                 if recipe.dedup.enabled:
                     made = deduplicate(recipe, runner, made, suffix="_synthetic")
                 training.append(decontaminated("decontaminate_synthetic", made))
@@ -93,7 +89,7 @@ def run(recipe: Recipe, folder: Path) -> Curated:
             made = write_tasks(recipe, runner, training)
             tasks.append(decontaminated("decontaminate_tasks", made))
         if recipe.restructuring.enabled:
-            made = restructure(recipe, runner, training, answers, topics)
+            made = restructure(recipe, runner, training, replies, topics)
             tasks.append(decontaminated("decontaminate_restructured", made))
         training += tasks
         return Curated(

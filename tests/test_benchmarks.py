@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import json
 import random
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.builders import write_jsonl
 
 RunBenchmark = Callable[[str, list[str]], str]
 
@@ -38,7 +39,7 @@ def text(seed: str, sentences: int) -> str:
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

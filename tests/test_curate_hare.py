@@ -10,7 +10,7 @@ import pytest
 from configs import curate_hare
 from data_pipeline.config import Reader, Recipe, Synthesis, Tier
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.validate import check
+from data_pipeline.validate import validate
 
 # Table 3 of arXiv 2406.11410, by its names.
 TABLE_3 = {
@@ -115,32 +115,65 @@ def test_a_folder_has_to_be_named() -> None:
         curate_hare.get_config()
 
 
-def test_benchmarks_that_are_not_there_are_listed_together(recipe: Recipe) -> None:
-    with pytest.raises(ValueError, match="7 of 7 benchmarks are not there") as refused:
-        check(recipe)
-    assert all(f"benchmark {b!r}" in str(refused.value) for b in curate_hare.BENCHMARKS)
-    recipe.allow_missing = True  # of sources only
-    with pytest.raises(ValueError, match="7 of 7 benchmarks"):
-        check(recipe)
-    recipe.decontamination.enabled = False
-    check(recipe)
+def refused(recipe: Recipe, root: Path) -> str:
+    """Returns the message with which a recipe is refused; "" if it is not."""
+    try:
+        validate(recipe, root / "teacher")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def test_what_no_step_makes_is_refused_before_any_work(recipe: Recipe) -> None:
-    recipe.decontamination.enabled = False
-    recipe.synthesis.enabled = False
-    with pytest.raises(ValueError, match="'stage2' names 'synthetic_law', which no source") as said:
-        check(recipe)
-    assert "'restructured'" not in str(said.value)
-    assert "by --config.data.allow_missing=True" in str(said.value)
-    recipe.allow_missing = True
-    check(recipe)
+@pytest.fixture
+def ready(tmp_path: Path) -> Recipe:
+    """The recipe with all its sources and with addresses of teachers, but without benchmarks."""
+    for name in (*curate_hare.D1, *curate_hare.D2, *curate_hare.SFT):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("Hares are fast.")
+    recipe = curate_hare.get_config(str(tmp_path)).data
+    assert recipe is not None
+    recipe.synthesis.teacher.base_url = recipe.restructuring.teacher.base_url = "http://a:8000/v1"
+    return recipe
 
 
-def test_a_weight_by_a_wrong_name_is_refused_before_any_work(recipe: Recipe) -> None:
-    recipe.decontamination.enabled = False
-    recipe.mixtures["stage1"]["wikki"] = 1.0
-    with pytest.raises(ValueError, match=r"names 'wikki'.*did you mean 'wiki'"):
-        check(recipe)
-    recipe.sources[0].name = ""  # now its rows may name anything
-    check(recipe)
+def test_missing_benchmarks_are_listed_together(ready: Recipe, tmp_path: Path) -> None:
+    message = refused(ready, tmp_path)
+    assert "7 of 7 benchmarks are missing" in message
+    assert all(f"benchmark {b!r}" in message for b in curate_hare.BENCHMARKS)
+    ready.allow_missing = True  # of sources only
+    assert "7 of 7 benchmarks are missing" in refused(ready, tmp_path)
+    ready.decontamination.enabled = False
+    assert refused(ready, tmp_path) == ""
+
+
+def test_everything_that_is_missing_is_listed_together(recipe: Recipe, tmp_path: Path) -> None:
+    """Sources, with how to get them, benchmarks and teachers."""
+    message = refused(recipe, tmp_path)
+    assert message.startswith("4 settings cannot be used:")
+    assert "7 of 7 benchmarks are missing" in message
+    assert "config.data.synthesis.teacher.base_url: got ''" in message
+    assert "config.data.restructuring.teacher.base_url: got ''" in message
+    assert "22 of 24 sources are missing" in message
+    for name in {*curate_hare.D1, *curate_hare.D2, *curate_hare.SFT} - curate_hare.HUB.keys():
+        assert f"source {name!r}: {tmp_path}/{name} does not exist. To get it: " in message
+
+
+def test_what_no_step_makes_is_refused_before_any_work(ready: Recipe, tmp_path: Path) -> None:
+    ready.decontamination.enabled = False
+    ready.synthesis.enabled = False
+    message = refused(ready, tmp_path)
+    assert "config.data.mixtures['stage2']: got 'synthetic_law', expected a source" in message
+    assert "got 'restructured'" not in message
+    assert "--config.data.allow_missing=True drops such names" in message
+    ready.allow_missing = True
+    assert refused(ready, tmp_path) == ""
+
+
+def test_a_weight_by_a_wrong_name_is_refused_before_any_work(ready: Recipe, tmp_path: Path) -> None:
+    ready.decontamination.enabled = False
+    ready.mixtures["stage1"]["wikki"] = 1.0
+    message = refused(ready, tmp_path)
+    assert "config.data.mixtures['stage1']: got 'wikki'" in message
+    assert "Did you mean 'wiki'?" in message
+    ready.sources[0].name = ""  # now its rows may name anything
+    assert refused(ready, tmp_path) == ""

@@ -187,7 +187,8 @@ def test_killed_again_and_again_it_ends_with_the_same_numbers(
         process.send_signal(how)
         _, stderr = process.communicate(timeout=120)
         if how is signal.SIGINT:
-            assert b"the same command goes on from here" in stderr
+            assert b"the same command continues from here" in stderr
+            assert process.returncode == 130
         assert process.returncode != 0, f"the run was over before {pattern} was seen"
     said = run(workdir)
     assert "unchanged, served from cache" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.builders import read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 ITEMS = 12
@@ -40,7 +41,7 @@ def arguments(tmp_path: Path, serve_teacher: Callable[..., Any]) -> Callable[...
         for k in range(ITEMS)
     ]
     path = tmp_path / "hares_original.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
 
     def command(served: Any, *more: str) -> list[str]:
         return [
@@ -65,7 +66,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(

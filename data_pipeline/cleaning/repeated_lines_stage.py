@@ -41,11 +41,6 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
     config = recipe.repeated_lines
     if not config.enabled:
         return None
-    if config.partitions < 1:
-        raise ValueError(
-            f"repeated_lines.partitions: got {config.partitions}, expected 1 (one worker counts "
-            f"all lines) or more"
-        )
     # The profiles of categories are the only settings of cleaning that matter here.
     settings = LineSettings(config, recipe.cleaning.profiles)
     counted = runner.stage(

@@ -63,6 +63,10 @@ class BenchmarkItem:
     absolute_hits: bool = True  # whether the absolute-hits rule applies
 
 
+class MissingBenchmarkError(ValueError):
+    """A benchmark whose path is neither a file nor a folder of files."""
+
+
 def is_option(part: str) -> bool:
     """Returns whether a part is one option of a multiple-choice question.
 
@@ -98,13 +102,19 @@ def read_items(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
         yield from _read_file(benchmark, path, layout)
 
 
-def check(benchmark: Benchmark) -> None:
-    """Raises ValueError for a benchmark that is unknown or misses a file."""
-    _layout(benchmark)
-    files(benchmark)
+def check_files(benchmark: Benchmark) -> None:
+    """Reads the first row of each file, paraphrases included.
+
+    Raises MissingBenchmarkError if there is no file, and ValueError for a benchmark that is
+    unknown, whose paraphrases are missing, or with a first row that is not an item.
+    """
+    layout = _layout(benchmark)
+    for path in files(benchmark):
+        next(_read_file(benchmark, path, layout), None)
     for name in benchmark.paraphrases:
         if not Path(name).is_file():
             raise ValueError(f"benchmark {benchmark.name!r}, paraphrases: {name} is not a file")
+        next(_read_file(benchmark, Path(name), _paraphrase_layout(layout)), None)
 
 
 def read_paraphrases(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
@@ -113,15 +123,18 @@ def read_paraphrases(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     A row is of the benchmark's own shape, or has the paraphrase in a field "rewritten_NAME" beside
     each NAME, as in the files of BenBench. Raises as `read_items`.
     """
-    layout = _layout(benchmark)
+    layout = _paraphrase_layout(_layout(benchmark))
+    for name in benchmark.paraphrases:
+        yield from _read_file(benchmark, Path(name), layout)
 
-    check(benchmark)
 
-    def paraphrase_layout(row: Row) -> Parts:
+def _paraphrase_layout(layout: Callable[[Row], Parts]) -> Callable[[Row], Parts]:
+    """Returns the layout of a row whose field "rewritten_NAME" is a paraphrase of NAME."""
+
+    def parts(row: Row) -> Parts:
         return layout({name: row.get(f"rewritten_{name}", value) for name, value in row.items()})
 
-    for name in benchmark.paraphrases:
-        yield from _read_file(benchmark, Path(name), paraphrase_layout)
+    return parts
 
 
 def _read_file(
@@ -148,13 +161,13 @@ def _read_file(
 
 
 def files(benchmark: Benchmark) -> list[Path]:
-    """Returns the files of a benchmark, by name; raises ValueError if there are none."""
+    """Returns the files of a benchmark, by name; raises MissingBenchmarkError if there are none."""
     path = storage_path(benchmark.path)
     if path.is_file():
         return [path]
     splits = sorted(path / name for name in list_names(path) if name.endswith(_SUFFIXES))
     if not splits:
-        raise ValueError(
+        raise MissingBenchmarkError(
             f"benchmark {benchmark.name!r}: {path} is neither a file nor a folder of "
             f"SPLIT{{{','.join(_SUFFIXES)}}}"
         )
@@ -180,7 +193,7 @@ def find_benchmarks(folder: str) -> list[Benchmark]:
         ][:1]
     if not benchmarks:
         raise ValueError(
-            f"decontamination.folder: no benchmark in {folder}; expected subfolders or files named "
+            f"no benchmark in {folder}; expected subfolders or files named "
             f"{', '.join(name for name in LAYOUTS if name not in OWN_BENCHMARKS)}"
         )
     return benchmarks

@@ -44,7 +44,6 @@ def build_decide(
       find: a function from texts to {index of the text: match} of the contaminated ones. The words
         of a match are counted within its text.
     """
-    check(config)
 
     def decide(documents: Sequence[Document]) -> list[Document | Dropped]:
         texts = [document.text for document in documents]
@@ -95,17 +94,3 @@ def remove_match(text: str, match: Match, margin: int) -> str:
     first = int(np.searchsorted(ends_P, match.first, "right"))
     last = int(np.searchsorted(ends_P, match.first + match.count - 1, "right"))
     return "".join(pieces[: max(0, first - margin)]) + "".join(pieces[last + 1 + margin :])
-
-
-def check(config: CutSpans) -> None:
-    """Raises ValueError for settings that are out of range."""
-    if not 0 < config.max_share <= 1:
-        raise ValueError(
-            f"decontamination.cut_spans.max_share: got {config.max_share}, expected a share above "
-            f"0 and at most 1; to drop whole documents instead, cut_spans.enabled = False"
-        )
-    if config.margin_sentences < 0 or config.min_words < 0:
-        raise ValueError(
-            f"decontamination.cut_spans: got margin_sentences = {config.margin_sentences} and "
-            f"min_words = {config.min_words}; expected no negative value"
-        )

@@ -172,11 +172,7 @@ def build_index(
       templates: n -> hashes, ascending, of n-grams that many documents have. They are no evidence
         for held-out documents and for the items made from them, because other pages made from the
         same template do not contain their text.
-
-    Raises:
-      ValueError: n or a threshold is out of range.
     """
-    check(n, config)
     collected = _collect_parts(items)
     part_words = words(collected.texts)
     item_K, max_items = collected.item_K(), config.max_items_per_ngram
@@ -202,29 +198,6 @@ def build_index(
         seed_bits_G,
         short,
     )
-
-
-def check(n: int, config: Decontamination) -> None:
-    """Raises ValueError for settings that are out of range."""
-    for name, value in (("sample_share", config.sample_share), ("item_share", config.item_share)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"decontamination.{name}: got {value}, expected a share, 0 to 1")
-    if n < 1 or config.item_ngram_words < 1 or config.absolute_hits < 0 or config.item_bits < 0:
-        raise ValueError(
-            f"decontamination: got n = {n}, item_ngram_words = {config.item_ngram_words}, "
-            f"absolute_hits = {config.absolute_hits}, item_bits = {config.item_bits}; expected "
-            f"n-grams of at least one word, and no negative value"
-        )
-    if config.max_items_per_ngram < 1:
-        raise ValueError(
-            f"decontamination.max_items_per_ngram: got {config.max_items_per_ngram}, expected at "
-            f"least 1: otherwise every n-gram counts as a phrase and nothing is found"
-        )
-    if not (config.sample_share or config.item_share or config.absolute_hits):
-        raise ValueError(
-            "decontamination: all rules are switched off; to train without decontamination, set "
-            "decontamination.enabled = False"
-        )
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline.mixture.tokenizer import open_tokenizer
@@ -36,13 +35,3 @@ def too_long(document: Document, max_tokens: int, tokenizer: str = "") -> Droppe
         return None
     evidence: dict[str, Any] = {"tokens": tokens, "max_tokens": max_tokens}
     return Dropped(document, TOO_MANY_TOKENS, evidence)
-
-
-def check(max_tokens: Mapping[str, int], tiers: set[str]) -> None:
-    """Raises ValueError for a limit of an unknown tier, or a negative one."""
-    for tier, limit in max_tokens.items():
-        if tier not in tiers or limit < 0:
-            raise ValueError(
-                f"decontamination.max_tokens: got {tier!r}: {limit}; expected a number of tokens, "
-                f"0 for any length, for tiers {', '.join(sorted(tiers))}"
-            )

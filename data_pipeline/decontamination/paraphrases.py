@@ -138,10 +138,7 @@ def build_index(items: Iterable[BenchmarkItem], config: ParaphraseRule) -> Parap
 
     Items without the absolute-hits rule are whole documents. They are left out, because a passage
     is compared with a text of its own length.
-
-    Raises ValueError for settings that are out of range.
     """
-    check(config)
     part_of_text: dict[tuple[str, str], tuple[str, str, str]] = {}
     for item in items:
         if item.absolute_hits:
@@ -175,20 +172,6 @@ def build_index(items: Iterable[BenchmarkItem], config: ParaphraseRule) -> Parap
     )
 
 
-def check(config: ParaphraseRule) -> None:
-    """Raises ValueError for settings that are out of range."""
-    if not 0 < config.similarity <= 1:
-        raise ValueError(
-            f"decontamination.paraphrases.similarity: got {config.similarity}, expected a cosine "
-            f"above 0 and at most 1; to switch the rule off, paraphrases.enabled = False"
-        )
-    if config.min_words < 1 or config.max_items_per_word < 1:
-        raise ValueError(
-            f"decontamination.paraphrases: got min_words = {config.min_words} and "
-            f"max_items_per_word = {config.max_items_per_word}; expected at least 1 of each"
-        )
-
-
 def _compared_texts(item: BenchmarkItem) -> dict[str, str]:
     """Returns the texts of an item that are searched for: name -> text.
 
@@ -207,8 +190,7 @@ class ParaphraseSearch:
     """A search for paraphrased items in many texts at once."""
 
     def __init__(self, index: ParaphraseIndex, config: ParaphraseRule) -> None:
-        """Prepares the search; raises ValueError for settings that are out of range."""
-        check(config)
+        """Prepares the search."""
         self.index, self.config = index, config
         self._rare_squared_share_VK = index.rare_squared_shares(config.max_items_per_word)
 

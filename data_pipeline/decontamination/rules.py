@@ -38,7 +38,7 @@ import numpy as np
 
 from data_pipeline.config import Decontamination
 from data_pipeline.decontamination import short_items
-from data_pipeline.decontamination.index import NgramIndex, check
+from data_pipeline.decontamination.index import NgramIndex
 from data_pipeline.decontamination.ngram_table import NgramTable
 from data_pipeline.decontamination.paraphrases import (
     ParaphraseIndex,
@@ -125,7 +125,6 @@ def build_find(
       index: the n-grams of the benchmarks.
       paraphrase_index: where paraphrased items are looked up; None switches that rule off.
     """
-    check(index.n, config)
     search = (
         None if paraphrase_index is None else ParaphraseSearch(paraphrase_index, config.paraphrases)
     )

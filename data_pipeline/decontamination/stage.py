@@ -21,9 +21,7 @@ from data_pipeline.config import Benchmark, Decontamination, Recipe, Tier
 from data_pipeline.decontamination import (
     benchmarks,
     contaminated_items,
-    cut_spans,
     index,
-    lengths,
     paraphrases,
     planted_leaks,
 )
@@ -125,28 +123,6 @@ class DecontaminationInputs:
 
     held_out: ShardFile
     index: IndexFiles | None
-
-
-def check_benchmarks(recipe: Recipe) -> None:
-    """Raises ValueError for settings out of range and for benchmarks that are missing."""
-    config = recipe.decontamination.resolved()
-    if not config.enabled:
-        return
-    tiers = {tier.value for tier in Tier}
-    if missing := tiers - set(config.ngram_words):
-        raise ValueError(
-            f"decontamination.ngram_words: no n for {', '.join(sorted(missing))}; expected an n "
-            f"for each tier, and optionally for single sources"
-        )
-    for n in sorted(set(config.ngram_words.values())):
-        index.check(n, config)
-    lengths.check(config.max_tokens, tiers)
-    if config.cut_spans.enabled:
-        cut_spans.check(config.cut_spans)
-    if config.paraphrases.enabled:
-        paraphrases.check(config.paraphrases)
-    for benchmark in [*config.benchmarks, *benchmarks.find_benchmarks(config.folder)]:
-        benchmarks.check(benchmark)
 
 
 def protect(

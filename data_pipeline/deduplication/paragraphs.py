@@ -39,14 +39,6 @@ _BREAK = re.compile(r"(\n\s*\n)")
 _LENGTH_BITS = 48
 
 
-def check(config: RepeatedParagraphs) -> None:
-    """Raises ValueError for settings that are out of range."""
-    for name in ("min_words", "min_words_left", "partitions"):
-        minimum = 1 if name == "min_words" else 0
-        if (value := getattr(config, name)) < minimum:
-            raise ValueError(f"repeated_paragraphs.{name}: got {value}, expected {minimum} or more")
-
-
 def paragraphs(text: str) -> list[str]:
     r"""Returns the pieces of a text between blank lines.
 
@@ -94,7 +86,6 @@ def collect_paragraphs(
       sources: the names of all sources, those with priority first.
       config: the least number of words.
     """
-    check(config)
     priority = {name: k for k, name in enumerate(sources)}
     hashes: list[int] = []
     orders: list[tuple[int, int]] = []

@@ -68,7 +68,6 @@ def remove_repeated_paragraphs(
       ValueError: a setting is out of range.
     """
     config = recipe.repeated_paragraphs
-    paragraphs.check(config)
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     settings = ParagraphSettings(config, recipe.cleaning.profiles, sources)

@@ -52,7 +52,6 @@ from numpy.typing import NDArray
 from data_pipeline.config import Deduplication
 from data_pipeline.deduplication.minhash import band_keys, minhash
 from data_pipeline.execution.shuffle_file import (
-    PARTITION_BYTES,
     Arrays,
     partition_of,
     split_by_partition,
@@ -142,27 +141,8 @@ class Decisions:
         return document
 
 
-def check(config: Deduplication) -> None:
-    """Raises ValueError for settings that are out of range."""
-    if config.bands * config.rows > config.permutations or min(config.bands, config.rows) < 1:
-        raise ValueError(
-            f"dedup: {config.bands} bands of {config.rows} rows need at least "
-            f"{config.bands * config.rows} permutations, got {config.permutations}"
-        )
-    if not 0 < config.threshold <= 1:
-        raise ValueError(
-            f"dedup.threshold: got {config.threshold}, expected more than 0 and at most 1"
-        )
-    if config.partitions < 0:
-        raise ValueError(
-            f"dedup.partitions: got {config.partitions}, expected 1 or more, or 0 for one per "
-            f"{PARTITION_BYTES >> 20} MiB of text"
-        )
-
-
 def compute_signatures(documents: Iterable[Document], config: Deduplication) -> Signatures:
     """Returns the signatures of one shard; holds some hundred kilobytes of text at a time."""
-    check(config)
     exact, bands, names = (
         [np.empty((0, 2), np.uint64)],
         [np.empty((0, config.bands), np.uint64)],

@@ -71,7 +71,6 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
       ValueError: a setting is out of range.
     """
     config = recipe.dedup
-    dedup.check(config)
     sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     shards = one_numbered_task_per_shard(before, config, partitions)

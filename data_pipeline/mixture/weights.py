@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from data_pipeline.config import Tier
+from data_pipeline.config_problems import Problems, check_known
 
 Weights = dict[str, float]
 
 
 def check_weights(
-    mixtures: Mapping[str, Mapping[str, float]], known: Collection[str] | None = None
+    mixtures: Mapping[str, Mapping[str, float]],
+    tier_of: Mapping[str, str] | None,
+    problems: Problems,
 ) -> None:
-    """Checks the weights of mixtures before any work.
+    """Checks that weights are finite numbers >= 0, and that they are of known sources.
 
     Args:
       mixtures: name -> {source or tier: weight}.
-      known: names of the recipe's sources; None if they are not known yet.
-
-    Raises:
-      ValueError: lists every weight that is not a finite number >= 0, every mixture without a
-        weight above 0, and every name that is neither a tier nor in `known`.
+      tier_of: the tier of each of the recipe's sources; None if they are not known yet.
+      problems: of the mixtures.
     """
-    wrong, unknown = [], []
-    for mixture, wanted in mixtures.items():
-        for name, weight in wanted.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                wrong.append(
-                    f"mixture {mixture!r}: weight of {name!r}: got {weight!r}, expected >= 0"
-                )
-            elif not (math.isfinite(weight) and weight >= 0):
-                wrong.append(
-                    f"mixture {mixture!r}: weight of {name!r}: got {weight}, expected >= 0"
-                )
-            if known is not None and name not in known and name not in {t.value for t in Tier}:
-                close = difflib.get_close_matches(name, known, n=3)
-                hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-                unknown.append(
-                    f"mixture {mixture!r} names {name!r}, which is no source of the recipe{hint}"
-                )
-        if not any(wanted.values()):
-            wrong.append(f"mixture {mixture!r} is empty: none of {sorted(wanted)} has a weight")
-    if unknown:
-        unknown.append(
-            "--config.data.allow_missing=True drops such names and gives their weight to the others"
-        )
-    if wrong or unknown:
-        raise ValueError("\n  ".join([*wrong, *unknown]))
+    for mixture, weights in mixtures.items():
+        for name, weight in weights.items():
+            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not is_number or not (math.isfinite(weight) and weight >= 0):
+                problems.add(f"[{mixture!r}][{name!r}]", weight, "a weight >= 0")
+        if not any(weights.values()):
+            problems.add(f"[{mixture!r}]", dict(weights), "at least one weight above 0")
+        if tier_of is not None:
+            _check_names(mixture, weights, tier_of, problems)
+
+
+def _check_names(
+    mixture: str, weights: Mapping[str, float], tier_of: Mapping[str, str], problems: Problems
+) -> None:
+    """Checks that the names of a mixture are sources, or tiers with sources of their own."""
+    tiers = sorted(set(tier_of.values()))
+    check_known(
+        problems,
+        f"[{mixture!r}]",
+        weights,
+        [*tier_of, *tiers],
+        "source or tier of the recipe",
+        "--config.data.allow_missing=True drops such names and gives their weight to the others",
+    )
+    for tier in tiers:
+        sources = [name for name, its_tier in tier_of.items() if its_tier == tier]
+        if tier in weights and set(sources) <= set(weights):
+            expected = f"a tier or each of its sources ({', '.join(sources)}), not both"
+            problems.add(f"[{mixture!r}]", tier, expected)
 
 
 def resolve_weights(
@@ -79,10 +81,12 @@ def resolve_weights(
 
     Raises:
       ValueError: a source has a weight but no tokens; a name is neither a source nor the tier of
-        one; a mixture names a tier and each of its sources; nothing is left of a mixture; also as
-        `check_weights`.
+        one; a mixture names a tier and each of its sources; nothing is left of a mixture; a weight is
+        not a finite number >= 0.
     """
-    check_weights(mixtures)
+    problems = Problems("mixtures")
+    check_weights(mixtures, None, problems)
+    problems.raise_if_any()
     tokens = {source["name"]: source["tokens"] for source in sources}
     tiers: dict[str, list[str]] = {}
     for source in sources:

@@ -42,14 +42,7 @@ def build(config: NlpTasks) -> Callable[[Document], list[Document]]:
 
     A task's id is `SOURCE/KIND/DOCUMENT/NUMBER`. Its meta has the kind ("task"), the document and
     its source ("from", "from_source"), and the end of the text that is the answer ("answer").
-
-    Raises:
-      ValueError: a kind does not exist.
     """
-    if unknown := sorted(set(config.kinds) - set(KINDS)):
-        raise ValueError(
-            f"nlp_tasks.kinds: there is no kind {', '.join(unknown)}. Kinds are {', '.join(KINDS)}."
-        )
 
     def make(document: Document) -> list[Document]:
         if not config.enabled:

@@ -19,7 +19,7 @@ from data_pipeline.nlp_tasks.restructure.prompts import SYSTEM
 from data_pipeline.nlp_tasks.restructure.schemas import SCHEMAS
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_rows
-from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher import wire
 from data_pipeline.teacher.ask_shard import ask_shard
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.topics.stage import NAMES
@@ -39,7 +39,7 @@ class TopicFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherSettings:
+class RestructureRequestSettings:
     """The settings of a worker that sends requests; `cache` is the folder of replies."""
 
     restructuring: Restructuring
@@ -52,20 +52,6 @@ class ParseSettings:
 
     restructuring: Restructuring
     tokenizer: str
-
-
-def check(recipe: Recipe, cache: Path) -> None:
-    """Raises ValueError, before any work, for settings of restructuring that cannot be meant.
-
-    `cache`: the folder of the teacher's answers, unless its configuration names another one.
-    """
-    config = recipe.restructuring
-    if config.enabled:
-        requests.build(config)
-        settings.check(config.teacher)
-        settings.check_server(
-            config.teacher, cache, "restructuring.teacher", "restructuring.enabled=False"
-        )
 
 
 def restructure(
@@ -85,7 +71,7 @@ def restructure(
       topics: the table of some of the documents' topics (topics/stage.py), which prompts name.
 
     Raises:
-      ValueError: the source's name is taken, or `check` was not heeded.
+      ValueError: the source's name is taken.
       TeacherError: there is no use in asking on, or too much of a shard got no answer; what was
         answered is kept.
     """
@@ -112,7 +98,7 @@ def restructure(
     told = runner.stage(
         "restructure",
         ask_teacher,
-        one_task_per_shard(asked, TeacherSettings(config, cache)),
+        one_task_per_shard(asked, RestructureRequestSettings(config, cache)),
         config=[wire.identity(config.teacher), config.answer_tokens],
         inputs=[asked],
         max_parallel=1,
@@ -184,7 +170,7 @@ def _topic_names(topics: TopicFiles | None) -> Callable[[Document], str]:
     return lambda document: names.get(numbers.get(document.id, document.meta.get("topic")), "")
 
 
-def ask_teacher(task: Task[TeacherSettings, None]) -> Ledger:
+def ask_teacher(task: Task[RestructureRequestSettings, None]) -> Ledger:
     """The teacher's replies, each with what it was asked for; the reply is the document's text."""
     config = task.settings.restructuring
 

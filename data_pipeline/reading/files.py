@@ -238,14 +238,14 @@ def split_array(
             element, start = _Element(base + end, max_bytes), end
         if scanner.is_closed:
             if rest := chunk[start:].strip():
-                raise CorruptInputError(f"{name} goes on after its JSON array: {rest[:40]!r}")
+                raise CorruptInputError(f"{name} has content after its JSON array: {rest[:40]!r}")
         elif element is not None:
             element.append(chunk[start:])
         base += len(chunk)
     if not scanner.is_closed:
         raise TruncatedInputError(
             f"{name} ends inside its JSON array, after {base:,} bytes of content. "
-            "It has to be copied, downloaded or made again."
+            "Copy, download or create it again."
         )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from data_pipeline.config import Reading, Recipe, Source
+from data_pipeline.config_problems import Problems
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
 from data_pipeline.reading import input_shards, sources
+from data_pipeline.reading.check import check
 from data_pipeline.reading.input_shards import InputShard
-from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.document import BadInput
 
 
@@ -26,15 +27,23 @@ class ReadSettings:
     shard: InputShard
 
 
-def read(recipe: Recipe, runner: Runner) -> Directory:
-    """Raw input -> documents."""
-    inputs = _list(recipe)
-    names = Counter(shard.name for _, shard in inputs)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise ValueError(
-            f"two sources have one name: both would write shard {twice[0]!r}. Give one of them a "
-            f"`name`, or rename a file or folder in their paths."
-        )
+def read(
+    recipe: Recipe, runner: Runner, inputs: Sequence[tuple[Source, InputShard]] | None = None
+) -> Directory:
+    """Reads raw input into documents.
+
+    Args:
+      recipe: `sources`, `reading` and `allow_missing` are used.
+      runner: runs the stage.
+      inputs: the input shards of all sources, if `reading.check` has listed them already.
+
+    Raises:
+      ValueError: a source cannot be used, or too many rows of a shard are bad.
+    """
+    if inputs is None:
+        problems = Problems("config.data")
+        inputs = check(recipe, problems)
+        problems.raise_if_any()
     for source in recipe.sources:
         if ignored := input_shards.count_unread_files(source):
             what = ", ".join(
@@ -56,31 +65,6 @@ def read(recipe: Recipe, runner: Runner) -> Directory:
     )
     _check_tiers(directory)
     return directory
-
-
-def _list(recipe: Recipe) -> list[tuple[Source, InputShard]]:
-    """What there is to read. Raises ValueError with all sources that are not there."""
-    wanted = [source for source in recipe.sources if source.name or source.path]
-    inputs, missing = [], []
-    for source in wanted:
-        try:
-            inputs += [
-                (source, shard) for shard in input_shards.list_shards(source, recipe.reading)
-            ]
-        except MissingSourceError as error:
-            missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
-    if not missing:
-        return inputs
-    if recipe.allow_missing and inputs:
-        console.print(f"  {len(missing)} of {len(wanted)} sources are not there:", markup=False)
-        for line in missing:
-            console.print(f"    {line}", markup=False)
-        return inputs
-    if len(missing) == 1:
-        raise ValueError(missing[0])
-    advice = "Get them, or go on with the others alone by --config.data.allow_missing=True:"
-    head = f"{len(missing)} of {len(wanted)} sources are not there. "
-    raise ValueError("\n  ".join([head + (advice if inputs else "Get them:"), *missing]))
 
 
 def _check_tiers(directory: Directory) -> None:

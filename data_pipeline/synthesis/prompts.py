@@ -78,21 +78,6 @@ def category_of(category: str, mapping: Mapping[str, str]) -> str:
     return name if name in prompt_texts.CATEGORIES else DEFAULT_CATEGORY
 
 
-def check(weights: Mapping[str, float], mapping: Mapping[str, str]) -> None:
-    """Raises ValueError for a category without prompts, and for invalid weights."""
-    known = ", ".join(prompt_texts.CATEGORIES)
-    for field, names in (("weights", weights), ("categories", mapping.values())):
-        if unknown := sorted(set(names) - prompt_texts.CATEGORIES.keys()):
-            raise ValueError(
-                f"synthesis.{field}: there are no prompts for {', '.join(unknown)}. "
-                f"Categories are {known}."
-            )
-    if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
-        raise ValueError(
-            f"synthesis.weights: got {dict(weights)}, expected numbers >= 0, not all of them 0"
-        )
-
-
 def choose(prompts: Sequence[Prompt], seed: int, document: str, number: int) -> Prompt:
     """Returns the prompt of a document's passage, selected by a hash of the document's id.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.cleaning.personal_information import replace_personal_information
-from data_pipeline.config import CleaningProfile, Features, OutputFilters, Recipe, Synthesis
+from data_pipeline.config import CleaningProfile, OutputFilters, Recipe, Synthesis
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput, documents_in, documents_of
@@ -16,13 +16,13 @@ from data_pipeline.storage.shards import numbered
 from data_pipeline.synthesis import output_filters
 from data_pipeline.synthesis import prompts as choice
 from data_pipeline.synthesis.seeds_stage import draw_seeds, tiers_of
-from data_pipeline.teacher import settings, wire
+from data_pipeline.teacher import wire
 from data_pipeline.teacher.ask_shard import ask_shard
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherSettings:
+class SynthesisRequestSettings:
     """The settings of a worker that sends requests; `cache` is the folder of replies."""
 
     synthesis: Synthesis
@@ -45,35 +45,6 @@ class FilterInputs:
     """The file that a worker reads besides the replies: their prompts, in the same order."""
 
     prompts: ShardFile
-
-
-def check(recipe: Recipe, cache: Path) -> None:
-    """Raises ValueError, before any work, where topics or texts are asked for in vain.
-
-    `cache`: the folder of answers, unless a teacher's configuration names one.
-    """
-    config, embedder = recipe.synthesis, recipe.topics.embedder
-    if recipe.topics.enabled and recipe.topics.features is Features.EMBEDDINGS:
-        settings.check(embedder)
-        settings.check_server(embedder, cache, "topics.embedder", "topics.features=TERMS")
-    if not config.enabled:
-        return
-    if not recipe.topics.enabled:
-        raise ValueError(
-            "synthesis spreads its passages over topics: set topics.enabled=True, or "
-            "synthesis.enabled=False"
-        )
-    settings.check(config.teacher)
-    choice.check(config.weights, config.categories)
-    for name in ("documents", "per_document", "max_tokens", "shard_requests"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"synthesis.{name}={getattr(config, name)}: expected 1 or more")
-    if not 0 < config.min_passage_words <= config.max_passage_words:
-        raise ValueError(
-            f"synthesis.min_passage_words={config.min_passage_words}, max_passage_words="
-            f"{config.max_passage_words}: expected 0 < least <= most"
-        )
-    settings.check_server(config.teacher, cache, "synthesis.teacher", "synthesis.enabled=False")
 
 
 def synthesize(
@@ -165,14 +136,14 @@ def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -
     return runner.stage(
         "synthesise",
         ask_for_shard,
-        one_task_per_shard(asked, TeacherSettings(config, cache)),
+        one_task_per_shard(asked, SynthesisRequestSettings(config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
         inputs=[asked],
         max_parallel=1,
     )
 
 
-def ask_for_shard(task: Task[TeacherSettings, None]) -> Ledger:
+def ask_for_shard(task: Task[SynthesisRequestSettings, None]) -> Ledger:
     config = task.settings.synthesis
 
     def request_of(document: Document) -> TeacherRequest:

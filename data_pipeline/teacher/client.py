@@ -15,15 +15,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data_pipeline import config as configs
+from data_pipeline.config_problems import Problems, check_types
 from data_pipeline.execution.progress import console
 from data_pipeline.teacher import wire
 from data_pipeline.teacher.background import Background
 from data_pipeline.teacher.cache import TeacherCache
+from data_pipeline.teacher.check import check_teacher
 from data_pipeline.teacher.connection import Connection
 from data_pipeline.teacher.errors import RequestFailedError, TeacherError
 from data_pipeline.teacher.limits import Budget
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
-from data_pipeline.teacher.settings import check
 from data_pipeline.teacher.usage import Usage
 from data_pipeline.teacher.wire import Completion, Embeddings
 from data_pipeline.teacher.writer import Values, Writer
@@ -66,7 +67,11 @@ class TeacherClient:
           ValueError: an invalid setting; or, from `ask`, an API key variable that is not set.
           CorruptCacheError, DiskFullError, OSError: the cache cannot be read or written.
         """
-        check(config)
+        problems = Problems("teacher")
+        check_types(problems, config)
+        problems.raise_if_any()
+        check_teacher(config, problems)
+        problems.raise_if_any()
         self._config = config
         self._cache = TeacherCache(Path(config.cache) if config.cache else cache)
         self.usage = Usage(config.model)

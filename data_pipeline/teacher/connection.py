@@ -280,8 +280,8 @@ class Connection:
             ) as error:
                 raise TeacherError(
                     f"no server answers at {url}: {self._without_key(describe_error(error))}. "
-                    f"Start one (such as `vllm serve {self._config.model}`, or llama.cpp's `llama-server`), "
-                    "or set teacher.base_url to its address."
+                    f"Start one, such as `vllm serve {self._config.model}` or llama.cpp's "
+                    "`llama-server`, or set teacher.base_url to its address."
                 ) from None
             except (aiohttp.ClientError, TimeoutError):
                 data, status = b"", 500  # the server is there; the requests will show what is wrong

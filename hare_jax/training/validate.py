@@ -1,4 +1,8 @@
-"""The check of all training settings before any work: before curation, hashing or compilation."""
+"""The check of a run's settings on its devices, before the data is hashed.
+
+hare_jax/config_check.py checks settings earlier, before curation, without JAX. This check also covers
+what depends on the devices: the mesh, the sharding of each parameter and the attention kernel.
+"""
 
 from __future__ import annotations
 

@@ -84,8 +84,10 @@ def test_a_list_of_what_is_missing_stays_a_list(tmp_path: Path) -> None:
     result = run_main(f"--config=configs/curate_hare.py:{tmp_path}", f"--workdir={tmp_path}/run")
     assert result.returncode == 2
     lines = result.stderr.rstrip().splitlines()
-    assert lines[0].startswith("main.py: 7 of 7 benchmarks are not there.")
-    assert len(lines) == 8 and all(line.startswith("  benchmark '") for line in lines[1:])
+    assert lines[0] == "main.py: 4 settings cannot be used:"
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert sum(line.startswith("    benchmark '") for line in lines) == 7
+    assert sum(line.startswith("    source '") for line in lines) == 22
     assert (tmp_path / "run" / "error.txt").exists()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from configs import config_tree, quickstart
 from configs.experiment import Experiment
-from tests.configs.test_command_line import CONFIG, run_main
+from tests.configs.test_command_line import CONFIG, ROOT, run_main
 
 
 def dataclasses_below(kind: Any, seen: set[type]) -> Iterator[type]:
@@ -56,11 +58,10 @@ def test_comment_at_the_end_of_a_line_and_above_it() -> None:
         "width": "pixels",
         "height": "Pixels, of the longest column.",
     }
-    assert config_tree.describe(Sizes()).splitlines() == [
-        "config: Sizes  Two sizes.",
-        "  width = 3                                   int                 pixels",
-        "  height = 4                                  int                 Pixels, of the longest column.",
-    ]
+    title, width, height = config_tree.describe(Sizes()).splitlines()
+    assert title == "config: Sizes  Two sizes."
+    assert width.split() == ["width", "=", "3", "int", "pixels"]
+    assert height.endswith("int                 Pixels, of the longest column.")
 
 
 def test_every_field_of_a_config_is_shown() -> None:
@@ -71,6 +72,21 @@ def test_every_field_of_a_config_is_shown() -> None:
             assert f" {field.name}" in shown
     assert "peak_lr = 0.003" in shown
     assert "compute_dtype = float32" in shown and "float32 | bfloat16" in " ".join(shown.split())
+
+
+def test_later_elements_of_a_list_show_what_differs_from_the_default() -> None:
+    shown = config_tree.describe(quickstart.get_config(), ("data",))
+    first, later = shown.split("    [1] ")
+    assert "max_documents = 0" in first and "name = 'reference'" in first
+    second = later.split("    [2] ")[0]
+    assert "name = 'docs'" in second and "max_documents" not in second
+    assert "max_documents = 4000" in later
+
+
+def test_help_can_be_cut_off_by_a_pipe() -> None:
+    command = f"{sys.executable} main.py --help | head -n 1"
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr == "" and len(result.stdout.splitlines()) == 1
 
 
 def test_help_shows_overrides_and_a_part() -> None:

@@ -24,6 +24,7 @@ import pytest
 
 from data_pipeline.config import TeacherConfig
 from data_pipeline.storage.object_store import storage_path
+from tests.builders import read_jsonl
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Served:
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """The rows of the log, in order; `kind`: "asked", "answered", "fault", "embed"."""
-        rows = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        rows = read_jsonl(self.log)
         return [row for row in rows if kind in ("", row["event"])]
 
     def answered(self) -> Counter[str]:

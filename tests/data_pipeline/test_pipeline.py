@@ -19,6 +19,7 @@ from data_pipeline.execution.runner import Runner
 from data_pipeline.storage.compressed import TruncatedInputError
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.text import seeded_random
+from tests.builders import write_jsonl
 
 SYLLABLES = ["ba", "co", "di", "fu", "ga", "he", "ki", "lo", "mu", "ne", "po", "ra", "si", "tu"]
 
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     web = [{"id": str(k), "text": text(k)} for k in range(30)]
     output = [{"text": text(k)} for k in [*range(100, 120), 7]]
-    (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in web))
+    write_jsonl(folder / "web.jsonl", web)
     with gzip.open(folder / "books.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in output)
     return folder
@@ -192,7 +193,7 @@ def test_a_damaged_shard_is_refused_by_the_next_stage(
 
 def test_equal_ids_with_other_texts_both_stay(folder: Path, tmp_path: Path) -> None:
     rows = [{"id": "same", "text": text(300)}, {"id": "same", "text": text(301)}]
-    (folder / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(folder / "twice.jsonl", rows)
     with LocalEngine(1) as engine:
         runner = Runner(tmp_path, engine)
         made = recipe(folder)

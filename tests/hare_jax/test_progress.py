@@ -7,7 +7,7 @@ import pytest
 from hare_jax import progress
 
 
-def test_plain_lines_say_rate_and_time_left(
+def test_plain_lines_have_rate_and_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([0.0, 2.0, 3.0, 10.0, 20.0, 20.0])

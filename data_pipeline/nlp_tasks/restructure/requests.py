@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_pipeline.config import Restructuring
-from data_pipeline.nlp_tasks.restructure.prompts import WORDINGS, prompt
+from data_pipeline.nlp_tasks.restructure.prompts import prompt
 from data_pipeline.storage.document import Document
 from data_pipeline.text import passages
 from data_pipeline.text.passages import Passage
@@ -23,11 +23,7 @@ def build(config: Restructuring) -> Callable[[Document, str], list[Document]]:
     START is the position of the passage in characters. Its meta has the kind ("task"), the
     "passage", the "category" of the prompt, and the document and its source ("from",
     "from_source").
-
-    Raises:
-      ValueError: a kind does not exist, or a limit permits no request.
     """
-    check(config)
 
     def make(document: Document, topic: str) -> list[Document]:
         category = config.categories.get(document.category)
@@ -48,25 +44,6 @@ def build(config: Restructuring) -> Callable[[Document, str], list[Document]]:
         ]
 
     return make
-
-
-def check(config: Restructuring) -> None:
-    """Raises ValueError for a kind that does not exist, or a limit that permits no request."""
-    if unknown := sorted(set(config.kinds) - set(WORDINGS)):
-        raise ValueError(
-            f"restructuring.kinds: there is no kind {', '.join(unknown)}. Kinds are "
-            f"{', '.join(WORDINGS)}."
-        )
-    if not config.kinds:
-        raise ValueError("restructuring.kinds is empty: expected at least one kind")
-    for name in ("per_document", "per_passage", "answer_tokens", "max_tokens"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"restructuring.{name}={getattr(config, name)}: expected 1 or more")
-    if not 0 < config.min_words <= config.max_words:
-        raise ValueError(
-            f"restructuring.min_words={config.min_words}, max_words={config.max_words}: expected "
-            "0 < min_words <= max_words"
-        )
 
 
 def _name(document: Document, passage: Passage) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.cleaning import draw, main
+from tests.builders import read_jsonl, write_jsonl
 
 SENTENCE = "The hare that lives in these hills has to run with all of its strength, and it does. "
 
@@ -21,16 +21,16 @@ def row(source: str, number: int, category: str = "web", text: str = "") -> dict
 def write(folder: Path, files: dict[str, list[dict[str, str]]]) -> str:
     folder.mkdir()
     for name, rows in files.items():
-        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+        write_jsonl(folder / name, rows)
     return str(folder)
 
 
 def drawn(folder: str, each: int, seed: int, into: Path) -> list[dict[str, str]]:
     draw(folder, each, seed, into)
-    return [json.loads(line) for line in into.read_text().splitlines()]
+    return read_jsonl(into)
 
 
-def test_as_many_of_each_source_of_prose_whatever_the_files(tmp_path: Path) -> None:
+def test_the_sample_does_not_depend_on_the_files(tmp_path: Path) -> None:
     hares, foxes = ([row(name, k) for k in range(30)] for name in ("hares", "foxes"))
     code = [row("programs", k, "code") for k in range(30)]
     owls = [row("owls", k) for k in range(3)]
@@ -49,7 +49,7 @@ def test_as_many_of_each_source_of_prose_whatever_the_files(tmp_path: Path) -> N
     assert len(more) == 21 and all(r in more for r in rows)
 
 
-def test_a_rule_set_is_told_apart_from_the_default_rules(
+def test_rule_sets_are_distinguished_from_the_default_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     menu = "\n".join(f"Chapter {k} of the hare that runs.\n" for k in range(9))

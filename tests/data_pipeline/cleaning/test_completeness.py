@@ -65,7 +65,7 @@ def test_a_list_that_does_not_come(text: str) -> None:
         "She said: no.",
     ],
 )
-def test_lists_that_are_whole(text: str) -> None:
+def test_complete_lists_are_kept(text: str) -> None:
     assert completeness.truncated_list(Text(text)) is None
 
 
@@ -111,7 +111,7 @@ def test_brackets_of_code() -> None:
     assert completeness.open_bracket(Text(")))\n(")) is None  # no language that this reads
 
 
-def test_real_files_are_whole_and_their_halves_are_seen() -> None:
+def test_real_files_are_kept_and_their_halves_flagged() -> None:
     """No module of the standard library and no page of the language reference breaks off."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[::6]
     halves = 0

@@ -55,7 +55,7 @@ def test_sees_more_than_the_beginning(detect) -> None:  # type: ignore[no-untype
 @pytest.mark.parametrize(
     "text", [ENGLISH, ENGLISH * 12 + GERMAN * 100, GERMAN * 9, LATEX, COMMANDS, "OK", ENGLISH[:60]]
 )
-def test_a_short_look_at_what_is_expected_comes_to_the_same(detect, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_short_windows_give_the_same_language(detect, text: str) -> None:  # type: ignore[no-untyped-def]
     short, long = detector("en")(text), detect(text)
     assert (short and short[0]) == (long and long[0])
 

@@ -57,7 +57,7 @@ def test_addresses_go_and_words_stay(text: str, expected: str, count: int) -> No
         "[Note]: important words that are no address",
     ],
 )
-def test_what_is_no_link_or_is_program_text_stays(text: str) -> None:
+def test_program_text_is_kept(text: str) -> None:
     assert remove_links(text, MARKUP) == (text, 0)
 
 
@@ -77,6 +77,6 @@ def test_a_reference_is_resolved_across_a_code_block() -> None:
     assert remove_links(text, PROSE)[0] == "See it.\n\n```\nx\n```\n"
 
 
-def test_many_brackets_cost_no_time() -> None:
+def test_many_brackets_take_linear_time() -> None:
     text = "[" * 20_000 + "x](y.z) " + "](" * 5_000  # quadratic search would take minutes
     assert remove_links(text, PROSE)[1] == 1

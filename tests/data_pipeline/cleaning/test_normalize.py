@@ -43,7 +43,7 @@ def test_code_keeps_its_layout() -> None:
     assert normalize("a\n\n\n\n\nb", PROSE) == "a\n\nb"
 
 
-def test_what_comes_out_can_be_written_and_is_composed() -> None:
+def test_normalized_text_is_valid_and_composed() -> None:
     everything = "".join(
         map(chr, [*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFB00, 0x10000)])
     )

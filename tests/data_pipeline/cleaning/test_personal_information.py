@@ -152,7 +152,7 @@ def test_private_keys(kind: str) -> None:
 @pytest.mark.parametrize(
     "before", ["AWS_SECRET_ACCESS_KEY=", "export API_TOKEN=", "Authorization: Bearer "]
 )
-def test_a_key_without_a_form_is_known_by_what_stands_before_it(before: str) -> None:
+def test_a_key_without_a_format_is_recognized_by_its_label(before: str) -> None:
     key = "wJalrXUtnFEMIK7MDENGbPxRfiCYab12cd34"
     assert replace_personal_information(before + key, CODE) == (f"{before}<SECRET>", {"secret": 1})
     assert replace_personal_information(f"the hash {key}", CODE) == (f"the hash {key}", {})

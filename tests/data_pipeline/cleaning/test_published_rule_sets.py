@@ -185,6 +185,6 @@ def test_in_cleaning_they_see_prose_alone_and_in_their_order() -> None:
     assert isinstance(dropped, Dropped) and dropped.reason.startswith("c4_")
 
 
-def test_what_is_no_rule_set_is_refused() -> None:
+def test_unknown_rule_sets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"cleaning\.rule_sets: got 'C4', expected C4, Gopher"):
         build_cleaning(Cleaning(rule_sets=("C4",)))  # type: ignore[arg-type]

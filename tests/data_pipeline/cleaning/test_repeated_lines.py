@@ -95,7 +95,7 @@ MENU = ("Skip to main content", "Toggle the menu", "Navigation")
 BODY = "Hares are fast.\n\nThey live alone."
 
 
-def test_the_frame_of_a_page_goes() -> None:
+def test_the_template_of_a_page_is_removed() -> None:
     page = "\n\n".join([*MENU, BODY, "All rights reserved"])
     assert removed(page, *MENU, "All rights reserved") == [*MENU[:2], "All rights reserved"]
     # the last line of the menu could be the heading of what follows
@@ -181,7 +181,7 @@ def run(folder: Path, root: Path, **knobs: object) -> tuple[dict[str, str], Reci
     return texts, recipe
 
 
-def test_the_stages_take_boilerplate_out_of_prose_and_out_of_nothing_else(tmp_path: Path) -> None:
+def test_the_stages_remove_boilerplate_from_prose_only(tmp_path: Path) -> None:
     folder = folder_of_pages(tmp_path / "pages")
     texts, _ = run(folder, tmp_path / "one")
     assert len(texts) == 180
@@ -208,9 +208,3 @@ def test_the_ledger_names_the_most_frequent_lines(tmp_path: Path) -> None:
     named = [ledger["extra"]["repeated_lines"]["web"] for ledger in ledgers if ledger["extra"]]
     both = [["Skip to the main content.", 60], ["All rights reserved by the authors.", 40]]
     assert both in named and all(lines in (both, both[:1]) for lines in named)
-
-
-def test_partitions_are_checked(tmp_path: Path) -> None:
-    folder = folder_of_pages(tmp_path / "pages")
-    with pytest.raises(ValueError, match=r"repeated_lines\.partitions: got 0, expected 1"):
-        run(folder, tmp_path / "run", partitions=0)

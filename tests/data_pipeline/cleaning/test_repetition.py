@@ -47,7 +47,7 @@ def test_equals_the_definition(words: list[str]) -> None:
 
 @settings(deadline=None)
 @given(texts, st.floats(0, 1))
-def test_a_limit_only_leaves_out_what_is_below_it(words: list[str], most: float) -> None:
+def test_a_limit_only_filters_results(words: list[str], most: float) -> None:
     limits = dict.fromkeys(NS, most)
     assert dict(duplicate_ngrams(words, limits)) == {
         n: share for n in NS if (share := duplicate_share(words, n)) > most

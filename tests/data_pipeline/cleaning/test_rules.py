@@ -125,9 +125,7 @@ def test_good_text_of_each_kind_stays_as_it_is(clean: Clean, text: str, category
         ("data_not_code", CODE + "\n" + "1, 2, 3, 4,\n" * 200, "code"),
     ],
 )  # fmt: skip
-def test_each_rule_drops_what_it_is_for(
-    clean: Clean, reason: str, text: str, category: str
-) -> None:
+def test_each_rule_drops_its_documents(clean: Clean, reason: str, text: str, category: str) -> None:
     dropped = clean(document(text, category))
     assert isinstance(dropped, Dropped)
     assert dropped.reason == reason
@@ -152,7 +150,7 @@ def test_the_input_is_not_changed(clean: Clean) -> None:
     assert before == document(ARTICLE + " Mail jo@acme.io.")
 
 
-def test_a_dropped_document_shows_what_the_rule_saw(clean: Clean) -> None:
+def test_a_dropped_document_has_the_cleaned_text(clean: Clean) -> None:
     dropped = clean(document("Mail jo@acme.io."))
     assert isinstance(dropped, Dropped) and dropped.document.text == "Mail <EMAIL>."
 
@@ -176,7 +174,7 @@ def real_documents() -> Iterator[Document]:
         yield document(topics[name], "web", name)
 
 
-def test_cleaning_twice_changes_nothing(clean: Clean) -> None:
+def test_cleaning_is_idempotent(clean: Clean) -> None:
     kept = 0
     for original in real_documents():
         once = clean(original)

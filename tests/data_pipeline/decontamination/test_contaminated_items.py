@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from data_pipeline.config import Benchmark, CutSpans, Decontamination, Recipe
 from data_pipeline.decontamination import stage as step
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import Directory, Ledger, file_sha256
-from data_pipeline.execution.runner import Runner
-from data_pipeline.execution.shard_output import ShardOutput
-from data_pipeline.execution.task import Task
-from data_pipeline.storage.document import Document
-from data_pipeline.storage.shards import read_dropped, read_shard
+from data_pipeline.execution.manifest import Directory, file_sha256
+from tests.builders import read_jsonl, write_jsonl
+from tests.data_pipeline.builders import (
+    documents_of,
+    dropped_documents,
+    kept_documents,
+    result_files,
+    runner_at,
+    stage_of_documents,
+)
 
 QUESTIONS = [
     "Olga bought seventeen copper kettles from the travelling merchant of Trondheim. How many "
@@ -35,29 +37,18 @@ FILLER = " ".join(
 )
 
 
-def write(task: Task) -> Ledger:
-    with ShardOutput(task, "read") as output:
-        for number, text in enumerate(task.settings):
-            document = Document(f"web/{number}", text, "web", "web")
-            output.count_input(document)
-            output.write(document)
-    return output.ledger
-
-
 def decontaminated(
     folder: Path,
     *shards: list[str],
     cut_spans: CutSpans | None = None,
     enabled: bool = True,
-    workers: int = 1,
+    workers: int = 0,
 ) -> Directory:
     """The texts of each shard, checked against FIRST and TEST, two files of one benchmark."""
     benchmark = folder / "gsm8k"
-    benchmark.mkdir(exist_ok=True)
     for name, questions in (("first", FIRST), ("test", TEST)):
         rows = [{"question": question, "answer": ANSWER} for question in questions]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (benchmark / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        write_jsonl(benchmark / f"{name}.jsonl", rows)
     recipe = Recipe()
     recipe.decontamination = Decontamination(
         enabled=enabled,
@@ -65,39 +56,21 @@ def decontaminated(
         held_out=False,
         cut_spans=cut_spans or CutSpans(),
     )
-    with LocalEngine(workers) as engine:
-        runner = Runner(folder, engine)
-        tiers = {"web": "D1"}
-
-        def written(name: str, shards: tuple[list[str], ...]) -> Directory:
-            tasks = [
-                Task(f"web-{k:05}", texts, None, tiers=tiers) for k, texts in enumerate(shards)
-            ]
-            return runner.stage(name, write, tasks, config=shards, inputs=[])
-
-        before, held_out = written("read", shards), written("held_out", ([],))
+    with runner_at(folder, workers) as runner:
+        before = stage_of_documents(
+            runner,
+            {f"web-{k:05}": documents_of(texts) for k, texts in enumerate(shards)},
+            tiers={"web": "D1"},
+        )
+        held_out = stage_of_documents(runner, {"web-00000": []}, "held_out")
         protected = step.protect(recipe, runner, held_out, held_out, held_out)
         return step.decontaminate("decontaminate", recipe, runner, before, held_out, protected)
 
 
 def items(stage: Directory) -> set[tuple[str, str]]:
     """All items in the files of a stage."""
-    lines = [
-        line
-        for file in stage.files("contaminated")
-        for line in file.path.read_text("utf-8").splitlines()
-    ]
-    return {(row["benchmark"], row["item"]) for row in map(json.loads, lines)}
-
-
-def contents(stage: Directory) -> dict[str, bytes]:
-    """Every file of a stage but its times."""
-    paths = [path for path in stage.path.rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(stage.path)): path.read_bytes()
-        for path in paths
-        if path.name != "timing.json"
-    }
+    rows = [row for file in stage.files("contaminated") for row in read_jsonl(file.path)]
+    return {(row["benchmark"], row["item"]) for row in rows}
 
 
 SHARDS = (
@@ -134,7 +107,7 @@ def test_each_shard_has_a_file_of_sorted_items_that_its_ledger_lists(tmp_path: P
 
 def test_workers_and_interruptions_do_not_change_a_byte(tmp_path: Path) -> None:
     stage = decontaminated(tmp_path, *SHARDS)
-    expected = contents(stage)
+    expected = result_files(stage.path)
     # What a killed run leaves: one shard is finished, one has no ledger, one was being written.
     (stage.path / "manifest.json").unlink()
     for name in ("web-00001", "web-00002"):
@@ -142,13 +115,13 @@ def test_workers_and_interruptions_do_not_change_a_byte(tmp_path: Path) -> None:
     (stage.path / "contaminated" / "web-00002.jsonl").rename(
         stage.path / "contaminated" / ".web-00002.jsonl.1.partial"
     )
-    assert contents(decontaminated(tmp_path, *SHARDS, workers=2)) == expected
+    assert result_files(decontaminated(tmp_path, *SHARDS, workers=2).path) == expected
 
 
 def test_a_page_of_several_items_contains_all_of_them_in_every_file(tmp_path: Path) -> None:
     page = f"{FILLER} {QUESTIONS[0]} {FILLER} {QUESTIONS[1]} {QUESTIONS[3]}"
     stage = decontaminated(tmp_path, [FILLER, page])
-    ((_, dropped),) = read_dropped(stage.path / "dropped" / "web-00000.jsonl.zst")
+    (dropped,) = dropped_documents(stage)
     assert dropped.evidence["item"] == "gsm8k/first/0"  # the decision names one
     assert items(stage) == {
         ("gsm8k", "gsm8k/first/0"),
@@ -162,7 +135,7 @@ def test_passages_that_were_cut_count_too(tmp_path: Path) -> None:
     page = f"{FILLER} {QUESTIONS[1]} {FILLER}"
     cut_spans = CutSpans(enabled=True, min_words=20, max_share=0.9)
     stage = decontaminated(tmp_path, [page], cut_spans=cut_spans)
-    (kept,) = read_shard(stage.path / "shards" / "web-00000.jsonl.zst")
+    (kept,) = kept_documents(stage)
     assert QUESTIONS[1] not in kept.text
     assert items(stage) == {
         ("gsm8k", "gsm8k/first/1"),

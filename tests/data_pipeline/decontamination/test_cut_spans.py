@@ -9,8 +9,8 @@ from data_pipeline.decontamination import cut_spans, rules
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document, Dropped
+from tests.data_pipeline.builders import nonsense
 
-SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
 QUESTION = (
     "A hare runs twice around a field of ninety metres while the tortoise sleeps under an old "
     "willow. How many metres does the hare run before the tortoise wakes?"
@@ -27,8 +27,8 @@ FIND = rules.build_find(CONFIG, build_index(ITEMS, 13, CONFIG))
 def sentences(number: int, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     return [
-        " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(12)) + end
-        for end in rng.choices([". ", "!  ", "?\n\n", ".” ", "\n"], k=number)
+        nonsense(12, seed * 1000 + k) + end
+        for k, end in enumerate(rng.choices([". ", "!  ", "?\n\n", ".” ", "\n"], k=number))
     ]
 
 
@@ -100,17 +100,3 @@ def test_clean_documents_are_the_same_objects() -> None:
     documents = [Document(str(k), "".join(sentences(9, k)), "web", "web") for k in range(5)]
     answers = cut_spans.build_decide(CONFIG.cut_spans, FIND)(documents)
     assert all(a is d for a, d in zip(answers, documents, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        (CutSpans(enabled=True, max_share=0.0), "expected a share above 0"),
-        (CutSpans(enabled=True, max_share=20), "expected a share above 0"),
-        (CutSpans(enabled=True, margin_sentences=-1), "no negative value"),
-        (CutSpans(enabled=True, min_words=-1), "no negative value"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(knobs: CutSpans, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cut_spans.build_decide(knobs, FIND)

@@ -27,11 +27,3 @@ def test_no_limit_and_short_texts_need_no_tokenizer(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lengths, "open_tokenizer", None)
     assert lengths.too_long(document("Hares are fast. " * 4000), 0) is None
     assert lengths.too_long(document("x" * 511), 512) is None
-
-
-def test_a_limit_of_no_tier_is_refused() -> None:
-    lengths.check({"D2": 2048, "D3": 0}, {"D1", "D2", "D3"})
-    with pytest.raises(ValueError, match="for tiers D1, D2, D3"):
-        lengths.check({"D4": 1}, {"D1", "D2", "D3"})
-    with pytest.raises(ValueError, match="'D2': -1"):
-        lengths.check({"D2": -1}, {"D1", "D2", "D3"})

@@ -1,6 +1,5 @@
 """Recall on planted leaks falls when the rules are weakened, and never varies."""
 
-import random
 from typing import Any
 
 import pytest
@@ -10,13 +9,7 @@ from data_pipeline.decontamination import planted_leaks
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
 from data_pipeline.decontamination.index import build_index
 from data_pipeline.storage.document import Document
-
-SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
-
-
-def text(seed: int, number: int) -> str:
-    rng = random.Random(seed)
-    return " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(number))
+from tests.data_pipeline.builders import nonsense
 
 
 def items(benchmark: str, number: int, seed: int = 0) -> list[BenchmarkItem]:
@@ -24,13 +17,13 @@ def items(benchmark: str, number: int, seed: int = 0) -> list[BenchmarkItem]:
         BenchmarkItem(
             f"{benchmark}/test/{k}",
             benchmark,
-            {"question": text(seed + 2 * k, 30), "answer": text(seed + 2 * k + 1, 40)},
+            {"question": nonsense(30, seed + 2 * k), "answer": nonsense(40, seed + 2 * k + 1)},
         )
         for k in range(number)
     ]
 
 
-CLEAN = [Document(f"web/{k}", text(10**6 + k, 400), "web", "web") for k in range(20)]
+CLEAN = [Document(f"web/{k}", nonsense(400, 10**6 + k), "web", "web") for k in range(20)]
 
 
 def measure(
@@ -90,7 +83,7 @@ def test_what_is_not_indexed_is_measured_as_not_found() -> None:
 
 def test_alarms_on_the_runs_own_text_are_counted_with_their_evidence() -> None:
     what = items("b", 10)
-    leak = Document("web/leak", f"{text(99, 50)} {what[3].parts['answer']}", "web", "web")
+    leak = Document("web/leak", f"{nonsense(50, 99)} {what[3].parts['answer']}", "web", "web")
     measured = measure(Decontamination(), what, [*CLEAN, leak])
     alarms = measured["false_positives"]
     assert (alarms["documents"], alarms["found"], alarms["share"]) == (21, 1, round(1 / 21, 6))
@@ -110,7 +103,7 @@ def test_the_same_input_gives_the_same_table_whatever_the_order_of_items() -> No
 def test_cost_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted_leaks, "CLEAN_CHARACTERS", 10_000)
     monkeypatch.setattr(planted_leaks, "MAX_ITEM_CHARACTERS", 1_000)
-    book = BenchmarkItem("b/test/book", "b", {"document": text(3, 5000)})
+    book = BenchmarkItem("b/test/book", "b", {"document": nonsense(5000, 3)})
     measured = measure(Decontamination(), [book, *items("b", 3)])
     assert measured["results"][0]["planted"] == 3
     assert 0 < measured["false_positives"]["documents"] < 20
@@ -139,7 +132,8 @@ def test_a_whole_item_is_what_a_text_would_hold(parts: dict[str, str], whole: st
 def test_paraphrases_are_planted_as_they_are() -> None:
     what = items("b", 8)
     paraphrased = [
-        BenchmarkItem(f"b/paraphrased/{k}", "b", {"question": text(7000 + k, 30)}) for k in range(8)
+        BenchmarkItem(f"b/paraphrased/{k}", "b", {"question": nonsense(30, 7000 + k)})
+        for k in range(8)
     ]
     config = Decontamination()
     index = build_index(what, 13, config)
@@ -154,11 +148,13 @@ def test_paraphrases_are_planted_as_they_are() -> None:
 def test_questions_too_short_to_be_told_from_other_text_are_counted_apart() -> None:
     asked = [
         BenchmarkItem(
-            f"b/test/{k}", "b", {"question": f"Why do {text(k, 1)} sleep?", "answer": text(k, 30)}
+            f"b/test/{k}",
+            "b",
+            {"question": f"Why do {nonsense(1, k)} sleep?", "answer": nonsense(30, k)},
         )
         for k in range(9)
     ]
-    asked.append(BenchmarkItem("b/test/9", "b", {"question": text(77, 30)}))
+    asked.append(BenchmarkItem("b/test/9", "b", {"question": nonsense(30, 77)}))
     measured = measure(Decontamination(), asked)
     rows = {row["kind"]: row for row in measured["results"]}
     assert (rows["question_only"]["found"], rows["question_only"]["generic"]) == (10, 0)

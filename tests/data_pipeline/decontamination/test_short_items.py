@@ -8,14 +8,9 @@ import pytest
 from data_pipeline.decontamination import short_items
 from data_pipeline.decontamination.word_information import word_bits
 from data_pipeline.text.ngrams import Words, words
+from tests.data_pipeline.builders import nonsense
 
-SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
 ITEM = "Which gas do plants take in from the air during photosynthesis? carbon dioxide"
-
-
-def clean(number: int, seed: int = 0) -> str:
-    rng = random.Random(seed)
-    return " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(number))
 
 
 def built(parts: list[str], most: int = 10) -> tuple[short_items.ShortItems, Words]:
@@ -64,12 +59,12 @@ def test_a_replaced_word_may_leave_no_run_of_four(place: int) -> None:
 
 def test_shares_are_those_of_the_longest_common_subsequence() -> None:
     rng = random.Random(1)
-    parts = [clean(rng.randrange(6, 20), k) for k in range(30)]
+    parts = [nonsense(rng.randrange(6, 20), k) for k in range(30)]
     texts = []
     for part in parts:
         text = part.split()
         for _ in range(rng.randrange(3)):
-            text[rng.randrange(len(text))] = clean(1, rng.randrange(10**6))
+            text[rng.randrange(len(text))] = nonsense(1, rng.randrange(10**6))
         if rng.random() < 0.5:
             text.insert(rng.randrange(len(text)), "inserted")
         texts.append(" ".join(text))
@@ -86,8 +81,8 @@ def test_the_words_in_another_order_are_no_item() -> None:
 
 def test_a_document_much_longer_than_the_item_is_not_looked_at() -> None:
     edited = ITEM.replace("plants", "flowers")
-    assert search([f"{edited} {clean(20)}"], [ITEM]).keys() == {0}
-    assert search([f"{edited} {clean(40)}"], [ITEM]) == {}
+    assert search([f"{edited} {nonsense(20)}"], [ITEM]).keys() == {0}
+    assert search([f"{edited} {nonsense(40)}"], [ITEM]) == {}
 
 
 def test_a_document_that_is_a_short_question_and_nothing_else_is_found() -> None:
@@ -113,7 +108,7 @@ def test_documents_beside_each_other_are_kept_apart() -> None:
 def test_the_place_is_that_of_the_passage_in_the_batch() -> None:
     edited = ITEM.replace("plants", "flowers")
     short, found = built([ITEM])
-    texts = [clean(100), "", f"{clean(5)} {edited}"]
+    texts = [nonsense(100), "", f"{nonsense(5)} {edited}"]
     (alignment,) = short_items.search(words(texts), short, found, 0.8)
     assert (alignment.document, alignment.first) == (2, 105)
     assert alignment.length == len(ITEM.split())

@@ -12,14 +12,18 @@ from data_pipeline import pipeline
 from data_pipeline.config import Cleaning, CleaningProfile, Recipe, RepeatedParagraphs, Source
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.paragraphs_stage import remove_repeated_paragraphs
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
-from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.shuffle_file import pack_arrays, unpack_arrays
-from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import read_dropped, read_shard
+from tests.data_pipeline.builders import (
+    divided,
+    document_files,
+    dropped_by_id,
+    kept_by_id,
+    runner_at,
+    stage_of_documents,
+)
 
 CONFIG = RepeatedParagraphs(min_words=5, min_words_left=8)
 SOURCES = ("books", "web")
@@ -147,40 +151,16 @@ def test_a_short_document_that_repeats_nothing_stays() -> None:
     assert paragraphs.remove(short, [], CONFIG) == short
 
 
-@pytest.mark.parametrize("name", ["min_words", "min_words_left", "partitions"])
-def test_settings_that_make_no_sense_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"repeated_paragraphs\.{name}: got -1, expected"):
-        paragraphs.collect_paragraphs([], SOURCES, RepeatedParagraphs(**{name: -1}))
-
-
 # ---- the step
 
 
-def write_documents(task: Task) -> Ledger:
-    with ShardOutput(task, "read") as output:
-        for document in task.settings:
-            output.count_input(document)
-            output.write(document)
-    return output.ledger
-
-
-def content(directory: Directory) -> dict[str, bytes]:
-    return {
-        f"{folder}/{file.name}": file.path.read_bytes()
-        for folder in ("shards", "dropped")
-        for file in directory.files(folder)
-    }
-
-
-def run(root: Path, documents: list[Document], partitions: int, workers: int = 1) -> Directory:
+def run(root: Path, documents: list[Document], partitions: int, workers: int = 0) -> Directory:
     config = RepeatedParagraphs(True, CONFIG.min_words, CONFIG.min_words_left)
     config.partitions = partitions
     profiles = {"code": CleaningProfile.CODE, "qa": CleaningProfile.TASKS}
     recipe = Recipe(repeated_paragraphs=config, cleaning=Cleaning(profiles=profiles))
-    with LocalEngine(workers) as engine:
-        runner = Runner(root, engine)
-        tasks = [Task(f"s-{k}", documents[k::3], None) for k in range(3)]
-        read = runner.stage("read", write_documents, tasks, config=0, inputs=[])
+    with runner_at(root, workers) as runner:
+        read = stage_of_documents(runner, divided(documents, 3))
         return remove_repeated_paragraphs(recipe, runner, read)
 
 
@@ -189,9 +169,9 @@ def test_the_step_takes_out_what_the_functions_find(tmp_path: Path) -> None:
     code = [Document(f"code/{k}", f"{NOTICE}\n\n{NOTICE}", "code", "code") for k in range(4)]
     everything = [*documents, *code]
     single = run(tmp_path / "1", everything, partitions=1)
-    assert content(run(tmp_path / "7", everything, partitions=7, workers=2)) == content(single)
-    kept = {d.id: d for f in single.files() for d in read_shard(f.path)}
-    dropped = {d.document.id: d for f in single.files("dropped") for _, d in read_dropped(f.path)}
+    several = run(tmp_path / "7", everything, partitions=7, workers=2)
+    assert document_files(several) == document_files(single)
+    kept, dropped = kept_by_id(single), dropped_by_id(single)
     assert kept.keys() | dropped.keys() == {d.id for d in everything}
     assert not kept.keys() & dropped.keys()
     removed = find([documents])

@@ -454,18 +454,3 @@ def test_new_names_do_not_depend_on_partitions() -> None:
     ]
     assert names[0] == names[1] == names[2]
     assert {*names[0]} == {*ids, "x~3", "x~4", "x~2~2", "z~2"}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (Deduplication(bands=20, rows=9), "need at least 180 permutations, got 128"),
-        (Deduplication(rows=0), "rows"),
-        (Deduplication(threshold=0.0), "threshold"),
-        (Deduplication(threshold=70), "at most 1"),
-        (Deduplication(partitions=-1), "dedup.partitions: got -1, expected 1 or more, or 0"),
-    ],
-)
-def test_settings_that_cannot_be_computed_are_refused(config: Deduplication, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        signatures.compute_signatures([], config)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.config_problems import Problems
 from data_pipeline.mixture import weights
 from data_pipeline.mixture.weights import check_weights, resolve_weights, table
 
@@ -72,21 +73,21 @@ def test_missing_sources_leave_the_proportions_of_the_others() -> None:
     [
         (
             {"wiki": 1},
-            r"names 'wiki'; expected one of the sources \['code', 'qa', 'web'\] or the tiers",
+            r"mixture 'm' names 'wiki'; expected one of the sources \['code', 'qa', 'web'\] or the tiers",
         ),
-        ({"D2": 1}, "names 'D2'"),
-        ({"D3": 1, "qa": 1}, r"names tier 'D3' and also each of its sources \['qa'\]"),
-        ({"web": -1}, "weight of 'web': got -1, expected >= 0"),
-        ({"web": float("nan")}, "weight of 'web': got nan"),
-        ({"web": float("inf")}, "weight of 'web': got inf"),
-        ({"web": "1"}, "weight of 'web': got '1'"),
-        ({"web": True}, "weight of 'web': got True"),
-        ({"web": 0}, "is empty"),
-        ({}, "is empty"),
+        ({"D2": 1}, "mixture 'm' names 'D2'"),
+        ({"D3": 1, "qa": 1}, r"mixture 'm' names tier 'D3' and also each of its sources \['qa'\]"),
+        ({"web": -1}, r"mixtures\['m'\]\['web'\]: got -1, expected a weight >= 0"),
+        ({"web": float("nan")}, r"\['web'\]: got nan"),
+        ({"web": float("inf")}, r"\['web'\]: got inf"),
+        ({"web": "1"}, r"\['web'\]: got '1'"),
+        ({"web": True}, r"\['web'\]: got True"),
+        ({"web": 0}, r"mixtures\['m'\]: got {'web': 0}, expected at least one weight above 0"),
+        ({}, r"mixtures\['m'\]: got {}, expected at least one weight above 0"),
     ],
 )
 def test_refuses_wrong_weights(mixture: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"mixture 'm':? {message}"):
+    with pytest.raises(ValueError, match=message):
         resolve_weights({"m": mixture}, ROWS)
 
 
@@ -97,13 +98,23 @@ def test_nothing_left_is_an_error_even_where_missing_is_allowed() -> None:
 
 def test_all_errors_are_listed_at_once() -> None:
     mixtures = {"a": {"wbe": 1, "D1": 1}, "b": {"code": -1}}
-    with pytest.raises(ValueError) as refused:
-        check_weights(mixtures, {"web", "code"})
-    said = str(refused.value)
-    assert "mixture 'a' names 'wbe', which is no source of the recipe; did you mean 'web'?" in said
-    assert "mixture 'b': weight of 'code': got -1" in said
-    assert "'D1'" not in said
-    check_weights({"a": {"anything": 1}}, None)
+    problems = Problems("mixtures")
+    check_weights(mixtures, {"web": "D1", "code": "D1"}, problems)
+    unknown, negative = problems.messages
+    assert unknown.startswith("mixtures['a']: got 'wbe', expected a source or tier of the recipe")
+    assert "Did you mean 'web'?" in unknown
+    assert negative == "mixtures['b']['code']: got -1, expected a weight >= 0"
+    known_later = Problems("mixtures")
+    check_weights({"a": {"anything": 1}}, None, known_later)
+    assert not known_later
+
+
+def test_a_tier_without_sources_of_its_own_is_refused() -> None:
+    problems = Problems("mixtures")
+    check_weights({"a": {"web": 1, "D1": 1}, "b": {"D2": 1}}, {"web": "D1"}, problems)
+    both, missing = problems.messages
+    assert both == "mixtures['a']: got 'D1', expected a tier or each of its sources (web), not both"
+    assert missing.startswith("mixtures['b']: got 'D2', expected a source or tier of the recipe")
 
 
 def test_the_table_shows_shares_and_epochs() -> None:

@@ -261,21 +261,6 @@ def test_what_may_be_asked_for_is_a_setting() -> None:
     assert all(one.meta["passage"].startswith("def run") for one in asked(code, per_document=9))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kinds": ("title", "riddle")}, r"kinds: there is no kind riddle\. Kinds are question_a"),
-        ({"kinds": ()}, r"kinds is empty"),
-        ({"per_passage": 0}, r"per_passage=0: expected 1 or more"),
-        ({"max_tokens": -5}, r"max_tokens=-5: expected 1 or more"),
-        ({"min_words": 9, "max_words": 8}, r"min_words=9, max_words=8: expected 0 < min_words <="),
-    ],
-)
-def test_settings_that_cannot_be_meant(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        asked(document(), **changes)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_examples_of_prompts_would_be_kept_if_they_were_answers(kind: str) -> None:
     assert len(EXAMPLES[kind]) == 3

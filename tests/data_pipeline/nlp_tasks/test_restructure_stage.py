@@ -413,17 +413,6 @@ def test_the_recipe_asks_about_clean_documents_by_topic_and_bakes_the_tasks(
     ]
 
 
-def test_settings_are_looked_at_before_anything_is_read(tmp_path: Path) -> None:
-    for teacher, kinds, message in (
-        (TeacherConfig(model="m"), ("riddle",), "there is no kind riddle"),
-        (TeacherConfig(), ("title",), r"teacher\.model is not set"),
-    ):
-        made = recipe(teacher, kinds=kinds)
-        made.sources = [Source(path=str(tmp_path / "nowhere"))]
-        with pytest.raises(ValueError, match=message):
-            run_recipe(made, tmp_path / "run")
-
-
 def test_answers_of_a_random_model_fit_their_schema_and_are_all_rejected(tmp_path: Path) -> None:
     """llama.cpp's server holds a model with random weights to the schemas: JSON, and nonsense."""
     start = (

@@ -117,8 +117,6 @@ def test_limits() -> None:
     assert max(counts.values()) == 2 and {kind for _, kind in counts} == {"cloze", "summary"}
     assert max(len(task.text.split()) for task in few) <= 60
     assert make(NlpTasks(enabled=False)) == []
-    with pytest.raises(ValueError, match=r"there is no kind quiz\. Kinds are question_answering"):
-        build(NlpTasks(kinds=("cloze", "quiz")))
 
 
 def test_cloze_hides_one_word_that_the_prompt_does_not_show(tasks: list[Document]) -> None:

@@ -37,7 +37,7 @@ def test_the_main_text_keeps_headings_code_tables_and_lists():
     assert "see the book by" in text
 
 
-def test_what_surrounds_the_main_text_goes():
+def test_text_around_the_main_text_is_removed():
     text = main_text(PAGE)
     for gone in ("Home page", "Privacy", "track(", "color", "http://"):
         assert gone not in text
@@ -92,7 +92,7 @@ def test_a_byte_order_mark_goes_before_a_declaration(mark, encoding):
 
 
 @pytest.mark.parametrize("page", [b"<p>caf\xe9</p>", b"<meta charset=utf-8><p>caf\xe9</p>"])
-def test_what_fits_neither_raises(page):
+def test_invalid_encodings_raise(page):
     with pytest.raises(UnicodeDecodeError):
         decode(page)
 

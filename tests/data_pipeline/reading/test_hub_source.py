@@ -88,7 +88,7 @@ EVERY = [f"Hare number {i}." for i in range(ROWS)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_every_document_comes_once_however_it_is_shared_out(
+def test_every_document_is_read_once_for_any_shard_size(
     source: Source, monkeypatch: pytest.MonkeyPatch, streaming: bool
 ) -> None:
     source = replace(source, streaming=streaming)
@@ -118,7 +118,7 @@ def test_saved_datasets_and_slices(
     assert texts(replace(source, path=str(folder / path), split=split)) == expected
 
 
-def test_a_document_says_where_it_lies(source: Source) -> None:
+def test_documents_have_their_location_in_meta(source: Source) -> None:
     rows = read(source)
     assert [row.id for row in rows if isinstance(row, Document)][3] == "hares/train:3"
     assert [row.meta for row in rows if isinstance(row, Document)][3] == {"file": "train", "row": 3}
@@ -172,14 +172,14 @@ def test_invalid_utf8_is_quarantined_with_its_place(
         ({"name": ""}, ValueError, "has no name. Set its `name`"),
     ],
 )
-def test_what_is_not_there_is_said(
+def test_missing_datasets_are_reported(
     source: Source, change: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         list_shards(replace(source, **change), Reading())
 
 
-def test_saved_datasets_say_what_they_have_not(source: Source, folder: Path) -> None:
+def test_missing_splits_of_saved_datasets_are_reported(source: Source, folder: Path) -> None:
     saved = replace(source, path=str(folder / "dict"))
     with pytest.raises(ValueError, match="no split 'dev'; there are train, test"):
         list_shards(replace(saved, split="dev"), Reading())
@@ -187,7 +187,7 @@ def test_saved_datasets_say_what_they_have_not(source: Source, folder: Path) -> 
         list_shards(replace(saved, streaming=True), Reading())
 
 
-def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[hub\]'"):
         list_shards(source, Reading())

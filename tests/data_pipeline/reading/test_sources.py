@@ -18,6 +18,7 @@ from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import count_unread_files, list_shards
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
+from tests.builders import write_jsonl
 
 
 def lines(*rows) -> bytes:
@@ -189,7 +190,7 @@ def test_a_missing_path_is_named(tmp_path):
         list_shards(Source("web"), Reading())
 
 
-def test_a_directory_without_documents_says_what_is_looked_for(tmp_path):
+def test_a_folder_without_documents_is_reported(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"")
     with pytest.raises(
         ValueError,
@@ -236,7 +237,7 @@ def unprivileged():
     ("closed", "path"),
     [("file.txt", "."), ("folder", "."), ("file.txt", "file.txt"), ("folder", "folder/a.txt")],
 )
-def test_what_may_not_be_read_is_named(unprivileged, closed, path):
+def test_unreadable_files_are_reported(unprivileged, closed, path):
     user = os.geteuid()
     os.seteuid(os.getuid())
     (unprivileged / closed).chmod(0)
@@ -328,7 +329,7 @@ def test_a_byte_order_mark_is_noted_in_meta(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_truncated_file_is_no_short_file(tmp_path, suffix):
+def test_a_truncated_file_raises(tmp_path, suffix):
     content = lines(*[{"text": f"{i * 7919} " * 9} for i in range(3000)])
     compress = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
     with pytest.raises(TruncatedInputError, match=rf"^a\.jsonl{suffix} ends inside"):
@@ -472,7 +473,7 @@ def test_a_source_without_a_name_is_one_for_each_entry(tmp_path: Path) -> None:
         {"text": "two", "source": "press"},
         {"text": "three", "source": "https://example.org/x"},
     ]
-    (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "web.jsonl", rows)
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.txt").write_text("four")
     (tmp_path / "books" / "b.txt").write_text("five")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ from data_pipeline.config import Reader, Recipe, Source, Tier
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.runner import Runner
 from data_pipeline.reading.stage import read
+from tests.builders import write_jsonl
 
 
 def written(path: Path, *rows: dict[str, str]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 
@@ -39,8 +39,8 @@ def recipe(tmp_path: Path) -> Recipe:
     )
 
 
-def test_all_that_is_missing_is_said_at_once(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"4 of 5 sources are not there\. Get them, or") as said:
+def test_all_missing_sources_are_listed(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"4 of 5 sources are missing\. Get them, or") as said:
         run(recipe, tmp_path / "data")
     lines = str(said.value).splitlines()
     assert lines[0].endswith("--config.data.allow_missing=True:")
@@ -59,22 +59,23 @@ def test_the_others_are_read_only_when_asked_for(
     recipe.allow_missing = True
     assert run(recipe, tmp_path / "data") == {"web"}
     printed = capsys.readouterr().out
-    assert "4 of 5 sources are not there:" in printed
+    assert "4 of 5 sources are missing:" in printed
     assert "To get it: ask a court." in printed
     del recipe.sources[0]
-    with pytest.raises(ValueError, match=r"4 of 4 sources are not there\. Get them:"):
+    with pytest.raises(ValueError, match=r"4 of 4 sources are missing\. Get them:"):
         run(recipe, tmp_path / "data")
 
 
 def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[2:]
     with pytest.raises(
-        ValueError, match=r"^source 'books': .* does not exist\. To get it: ask a library\.$"
+        ValueError,
+        match=r"^config\.data\.sources: source 'books': .* does not exist\. To get it: ask a library\.$",
     ):
         run(recipe, tmp_path / "data")
 
 
-def test_how_to_get_a_source_is_no_part_of_the_result(recipe: Recipe, tmp_path: Path) -> None:
+def test_obtain_does_not_change_the_address(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[1:]
     with LocalEngine(workers=1) as engine:
         runner = Runner(tmp_path / "data", engine)
@@ -90,7 +91,9 @@ def test_a_source_has_one_tier(tmp_path: Path) -> None:
         Source(path=written(tmp_path / "a.jsonl", row)),
         Source(path=written(tmp_path / "b.jsonl", row), tier=Tier.D3),
     ]
-    with pytest.raises(ValueError, match=r"'wiki' is D1 in shard a-00000 and D3 in shard b-00000"):
+    with pytest.raises(
+        ValueError, match=r"'wiki' has tier D1 in shard a-00000 and tier D3 in shard b-00000"
+    ):
         run(Recipe(sources=sources), tmp_path / "data")
     sources[1].name = "tasks"
     assert run(Recipe(sources=sources), tmp_path / "data") == {"wiki", "tasks"}

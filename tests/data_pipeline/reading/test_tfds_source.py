@@ -115,7 +115,7 @@ def texts(source: Source) -> list[str]:
 EVERY = sorted(example(i)["text"] for i in range(ROWS))
 
 
-def test_every_document_comes_once_however_it_is_shared_out(source: Source) -> None:
+def test_every_document_is_read_once_for_any_shard_size(source: Source) -> None:
     assert texts(source) == EVERY
     assert len(list_shards(source, Reading())) == 1
     alone = Reading(shard_bytes=1)
@@ -135,7 +135,7 @@ def test_slices_are_parts_of_files_with_the_same_ids(source: Source) -> None:
     assert len(read(replace(source, split="train[:2]+train[4:6]"))) == 4
 
 
-def test_a_document_says_where_it_lies(source: Source) -> None:
+def test_documents_have_their_location_in_meta(source: Source) -> None:
     source = replace(source, id_field="meta", category_field="nothing")
     for row in read(source):
         assert isinstance(row, Document)
@@ -208,14 +208,14 @@ def test_the_folder_of_a_version_is_read_in_place(source: Source, data_dir: Path
         ({"name": ""}, ValueError, "the source with path 'animals/plain' has no name"),
     ],
 )
-def test_what_is_not_there_is_said(
+def test_missing_datasets_are_reported(
     source: Source, change: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         list_shards(replace(source, **change), Reading())
 
 
-def test_without_the_library_it_is_named(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets.core", None)
     with pytest.raises(MissingSourceError, match=r"not installed: pip install 'hare-jax\[data\]'"):
         list_shards(source, Reading())

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from data_pipeline import pipeline, report
+from data_pipeline import pipeline
 from data_pipeline.config import Recipe, Source, Topics
-from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import Directory
-from data_pipeline.execution.runner import Runner
 from data_pipeline.report import charts, flow, topics
 from data_pipeline.report.charts import StackRow
 from data_pipeline.report.flow import ReportStage
@@ -21,6 +18,8 @@ from data_pipeline.report.results import Results
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.topics.model import diversity
 from data_pipeline.topics.stage import find_topics
+from tests.builders import write_jsonl
+from tests.data_pipeline.builders import report_page, runner_at
 
 ATTACK = "<script>alert('x')</script> \u202egnirts\u202c"
 FIELDS = {
@@ -34,20 +33,18 @@ SIZES = {"sea": 10, "law": 8, "sky": 5}
 @pytest.fixture
 def directories(tmp_path: Path) -> list[Directory]:
     folder = tmp_path / "raw"
-    folder.mkdir()
     for source, words in FIELDS.items():
         rows = [
             {"id": str(k), "text": f"{ATTACK} {' '.join(words.split()[k % 5 :])} {words}"}
             for k in range(SIZES[source])
         ]
         rows.append({"id": "odd", "text": "?"})
-        (folder / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{source}.jsonl", rows)
     made = Recipe(
         sources=[Source(path=str(folder))],
         topics=Topics(count=3, dimensions=4, covered_documents=6),
     )
-    with LocalEngine(1) as engine:
-        runner = Runner(tmp_path / "run", engine)
+    with runner_at(tmp_path / "run") as runner:
         find_topics(made, runner, pipeline.read(made, runner), tmp_path / "cache")
         return runner.directories
 
@@ -78,12 +75,7 @@ def test_the_section_says_what_the_table_says(directories: list[Directory]) -> N
 
 
 def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_path: Path) -> None:
-    html = report.write(
-        tmp_path / "report.html",
-        directories=directories,
-        title="t",
-        command="c",
-    ).read_text(encoding="utf-8")
+    html = report_page(tmp_path, directories)
     assert 'href="#topics"' in html and html.count('<section id="topics">') == 1
     section = re.search(r'<section id="topics">.*?</section>', html, re.S)
     assert section

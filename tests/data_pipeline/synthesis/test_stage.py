@@ -40,17 +40,18 @@ from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
-from data_pipeline.nlp_tasks.restructure_stage import check as check_restructuring
 from data_pipeline.report import flow, synthesis
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.results import Results
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.synthesis.prompts import all_prompts
-from data_pipeline.synthesis.stage import check, pass_gates, synthesize
+from data_pipeline.synthesis.stage import pass_gates, synthesize
 from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.topics.stage import find_topics
+from data_pipeline.validate import validate
+from tests.builders import write_jsonl
 
 ANSWERS = Path(__file__).with_name("synthetic_answers.py")
 
@@ -86,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     for source in ("web", "law", "recipes"):
         rows = [{"id": str(k), "text": answers.essay(f"{source}/{k}")} for k in range(30)]
-        (folder / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{source}.jsonl", rows)
     (tmp_path / "items.jsonl").write_text(json.dumps({"question": answers.LEAKED}) + "\n")
     return folder
 
@@ -340,31 +341,6 @@ def test_embeddings_give_topics(
     assert sizes.total() == 90 and len(sizes) > 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"topics": Topics(enabled=False)}, r"set topics\.enabled=True"),
-        ({"teacher": TeacherConfig()}, r"teacher\.model is not set"),
-        ({"weights": {"wab": 1.0}}, r"synthesis\.weights: there are no prompts for wab"),
-        ({"weights": {"web": 0.0}}, r"expected numbers >= 0, not all of them 0"),
-        ({"categories": {"blog": "wab"}}, r"synthesis\.categories: there are no prompts for wab"),
-        ({"documents": 0}, r"synthesis\.documents=0: expected 1 or more"),
-        ({"min_passage_words": 99}, r"min_passage_words=99, max_passage_words=60: expected 0 <"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_refused_at_once(
-    folder: Path, changes: dict[str, Any], said: str
-) -> None:
-    made = recipe(folder, TeacherConfig(model="m"))
-    for name, value in changes.items():
-        setattr(made if name == "topics" else made.synthesis, name, value)
-    with pytest.raises(ValueError, match=said):
-        check(made, folder)
-    with pytest.raises(ValueError, match=said):
-        pipeline.run(made, folder)
-    assert not list(folder.glob("read-*"))
-
-
 @pytest.mark.parametrize("asks", ["synthesis.teacher", "restructuring.teacher", "topics.embedder"])
 def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, asks: str) -> None:
     """Refused before anything is read, unless the run's own cache or a named one has answers."""
@@ -386,22 +362,20 @@ def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, as
         return str(error.value)
 
     assert refused() == (
-        f"{asks}.base_url is not set, and {root / 'teacher'} has no answers from before "
-        f"(answers.sqlite). Set --config.data.{asks}.base_url to a server, for example "
-        f"http://127.0.0.1:8000/v1, or --config.data.{asks}.cache to a folder with answers; "
-        f"without a teacher: --config.data.{step}.{without}"
+        f"config.data.{asks}.base_url: got '', expected a server, for example "
+        f"http://127.0.0.1:8000/v1, since {root / 'teacher'} has no replies of an earlier run "
+        f"(answers.sqlite). config.data.{asks}.cache names another folder of replies. "
+        f"To do without: config.data.{step}.{without}"
     )
     config.base_url = "127.0.0.1:8000"
-    assert "teacher.base_url='127.0.0.1:8000': expected the address" in refused()
+    assert f"{asks}.base_url: got '127.0.0.1:8000', expected the address" in refused()
     config.base_url, config.cache = "", str(shared)
-    assert f"and {shared} has no answers" in refused()
+    assert f"since {shared} has no replies" in refused()
     TeacherCache(shared).__exit__()
-    check(made, root / "teacher")
-    check_restructuring(made, root / "teacher")
+    validate(made, root / "teacher")
     config.cache = ""
     TeacherCache(root / "teacher").__exit__()
-    check(made, root / "teacher")
-    check_restructuring(made, root / "teacher")
+    validate(made, root / "teacher")
 
 
 def test_answers_that_are_there_need_no_server(
@@ -419,7 +393,7 @@ def test_answers_that_are_there_need_no_server(
     pipeline.run(made, tmp_path / "again")
     assert files(tmp_path / "again") == files(tmp_path / "run")
     made.synthesis.documents = 30
-    with pytest.raises(ValueError, match=r"teacher\.base_url='': expected the address"):
+    with pytest.raises(ValueError, match=r"teacher\.base_url: got '', expected the address"):
         pipeline.run(made, tmp_path / "more")
 
 

@@ -99,7 +99,7 @@ def test_what_is_cached_needs_no_server_and_no_key(
     again, usage = ask(config, tmp_path, prompts(40))
     assert again == replies
     assert usage.to_json() == first.to_json()
-    with pytest.raises(ValueError, match=r"teacher\.base_url=''"):
+    with pytest.raises(ValueError, match=r"teacher\.base_url: got ''"):
         ask(config, tmp_path, prompts(41))
 
 
@@ -334,7 +334,7 @@ def test_a_server_that_answers_nobody_stops_the_run(
             r"refused the key \(HTTP 401\).*name into teacher\.api_key_variable",
         ),
         ({"key": "right"}, {"api_key_variable": "WRONG"}, r"valid key into the .* variable WRONG"),
-        ({}, {"api_key_variable": "UNSET"}, r"'UNSET': this environment variable is not set"),
+        ({}, {"api_key_variable": "UNSET"}, r"'UNSET', which is not set in the environment"),
         (
             {},
             {"api_key_variable": "ODD"},
@@ -380,14 +380,14 @@ def test_nobody_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model": ""}, "model is not set"),
-        ({"concurrency": 0}, "concurrency=0: expected 1 or more"),
-        ({"temperature": float("nan")}, "temperature=nan: expected 0 or more"),
-        ({"stall_timeout_s": 0.0}, "stall_timeout_s=0.0: expected seconds above 0"),
-        ({"top_p": 0.0}, "top_p=0.0: expected a share"),
-        ({"max_unanswered": 1.5}, "max_unanswered=1.5: expected a share from 0 to 1"),
-        ({"max_unanswered": -0.1}, "max_unanswered=-0.1: expected a share from 0 to 1"),
-        ({"max_cost": 1.0}, "max_cost=1.0 needs prices"),
+        ({"model": ""}, r"teacher\.model: got '', expected the model"),
+        ({"concurrency": 0}, "concurrency: got 0, expected 1 or more"),
+        ({"temperature": float("nan")}, "temperature: got nan, expected a finite number"),
+        ({"stall_timeout_s": 0.0}, "stall_timeout_s: got 0.0, expected a number above 0"),
+        ({"top_p": 0.0}, "top_p: got 0.0, expected a number above 0"),
+        ({"max_unanswered": 1.5}, "max_unanswered: got 1.5, expected a number from 0 to 1"),
+        ({"max_unanswered": -0.1}, "max_unanswered: got -0.1, expected a number from 0 to 1"),
+        ({"max_cost": 1.0}, "max_cost: got 1.0, expected prices"),
     ],
 )
 def test_fields_that_cannot_be_meant(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_fields_that_cannot_be_meant(fields: dict[str, Any], said: str, tmp_path
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://a/v1", "http://", "http://a?k=v"])
 def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"base_url=.*for example http://127"):
+    with pytest.raises(ValueError, match=r"base_url: got .*for example http://127"):
         ask(configs.TeacherConfig(model="m", base_url=url), tmp_path, prompts(1))
 
 

@@ -140,7 +140,7 @@ def test_excerpt_counts_words_as_the_hashes_do() -> None:
             assert plain_words(got) == expected[first : first + 3]
 
 
-def test_excerpt_shows_the_text_as_it_is_written_and_stops_somewhere() -> None:
+def test_excerpt_keeps_the_writing_and_is_limited() -> None:
     assert excerpt("Hares (Lepus) are FAST;\n\nhares hop.", 1, 4) == "Lepus) are FAST; hares"
     assert len(excerpt("word " * 500, 0, 500)) == 200
     assert excerpt("one two", 7, 2) == ""

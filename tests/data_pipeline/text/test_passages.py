@@ -80,7 +80,7 @@ def test_headings_open_passages_but_do_not_close_them() -> None:
         )
 
 
-def test_a_fence_is_whole_or_out() -> None:
+def test_a_fence_is_never_cut() -> None:
     text = "Hares run so:\n\n```\nrun(hare)\n\nrun(fox)\n```\n\nThat was the code of it."
     for seed in range(20):
         for passage in draw(text, (1, 40), 2, rng(seed)):
@@ -99,7 +99,7 @@ def test_chance_reaches_every_part() -> None:
     assert len(starts) == 10
 
 
-def test_what_is_taken_is_not_taken_again() -> None:
+def test_passages_do_not_overlap() -> None:
     text = "\n\n".join(f"Paragraph {k} tells of hares and of their lives." for k in range(10))
     for seed in range(50):
         found = draw(text, (8, 30), 10, rng(seed))
@@ -120,7 +120,7 @@ def test_impossible_lengths_are_refused(words: tuple[int, int]) -> None:
         draw("A hare.", words, 1, rng())
 
 
-def test_nothing_from_nothing() -> None:
+def test_empty_text_has_no_prose() -> None:
     for text in ("", "\n\n\n", "   ", "\t\n \n"):
         assert draw(text, (1, 10), 3, rng()) == []
     assert draw("A hare.", (1, 10), 3, rng()) == [Passage("A hare.", 0)]

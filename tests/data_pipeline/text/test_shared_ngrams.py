@@ -35,7 +35,7 @@ def test_an_ngram_counts_once_a_document() -> None:
     assert shared_ngrams.shares([FRAME, own(1), "short"], shared).tolist() == [1.0, 0.0, 0.0]
 
 
-def test_items_are_made_of_what_one_document_says() -> None:
+def test_items_are_made_of_text_of_one_document() -> None:
     config = HeldOut(items=1000)
     everything = documents(frames=6)
     without = multiple_choice.make_items(everything, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -12,14 +11,14 @@ import pytest
 
 from data_pipeline import pipeline
 from data_pipeline.config import Reading, Recipe, Source, Topics
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.runner import Runner
 from data_pipeline.storage.shards import read_rows
 from data_pipeline.text import seeded_random
 from data_pipeline.topics import clusters
 from data_pipeline.topics import model as topics
 from data_pipeline.topics.model import NO_TOPIC, TopicModel
 from data_pipeline.topics.stage import find_topics
+from tests.builders import write_jsonl
+from tests.data_pipeline.builders import runner_at
 
 FIELDS = {
     "sea": "tide harbour sailor anchor current whale lighthouse reef",
@@ -223,18 +222,16 @@ def test_diversity() -> None:
 def test_shards_and_workers_do_not_change_a_topic(tmp_path: Path) -> None:
     texts, _ = corpus()
     rows = [{"id": str(k), "text": t} for k, t in enumerate(texts)]
-    (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / "web.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     tables = {}
-    for shard_bytes, workers in ((1 << 20, 1), (4000, 2)):
+    for shard_bytes, workers in ((1 << 20, 0), (4000, 2)):
         made = Recipe(
             sources=[Source(path=str(path))],
             reading=Reading(shard_bytes=shard_bytes),
             topics=CONFIG,
         )
-        with LocalEngine(workers) as engine:
-            runner = Runner(tmp_path / str(workers), engine)
+        with runner_at(tmp_path / str(workers), workers) as runner:
             documents = pipeline.read(made, runner)
             table = find_topics(made, runner, documents, tmp_path / "cache")
         tables[len(table.files())] = {r["id"]: r for f in table.files() for r in read_rows(f.path)}
@@ -248,18 +245,14 @@ def test_shards_and_workers_do_not_change_a_topic(tmp_path: Path) -> None:
 
 
 def test_the_sample_is_by_source_and_by_hash(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
     for source, number in (("web", 400), ("law", 20)):
         rows = [{"id": str(k), "text": text("sea", k, 20)} for k in range(number)]
-        (tmp_path / "raw" / f"{source}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        write_jsonl(tmp_path / "raw" / f"{source}.jsonl", rows)
     made = Recipe(
         sources=[Source(path=str(tmp_path / "raw"))],
         topics=Topics(count=2, dimensions=5, sample_documents=100),
     )
-    with LocalEngine(1) as engine:
-        runner = Runner(tmp_path / "run", engine)
+    with runner_at(tmp_path / "run") as runner:
         find_topics(made, runner, pipeline.read(made, runner), tmp_path / "cache")
     (sample,) = (d for d in runner.directories if d.manifest["stage"] == "topic_sample")
     assert sample.counts()["law"].kept == 20

@@ -1,4 +1,4 @@
-"""Ahead of time: what is said of a program is true of it, and the search finds the largest."""
+"""Ahead of time: the printed costs are those of the program; the search finds the largest batch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _parts(a: jax.ShapeDtypeStruct) -> int:
     return a.size // max(1, jnp.prod(jnp.array(a.sharding.shard_shape(a.shape))).item())
 
 
-def test_the_largest_batch_is_looked_for(
+def test_the_largest_batch_is_searched(
     model: Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +200,7 @@ def test_traffic_of_a_program_for_tpus() -> None:
     }
 
 
-def test_what_a_compiler_refuses_is_read() -> None:
+def test_the_memory_in_a_compilers_error_is_parsed() -> None:
     gib = 1 << 30
     used = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
     assert compile.memory_in_error(used, 3 * gib, 16 * gib) == 20.5 * gib
@@ -219,7 +219,7 @@ def test_unknown_hardware_is_refused() -> None:
     ("name", "said"),
     [("v5e-8", r"needs libtpu: pip install -e '.\[tpu\]'"), ("h200", r"pip install -e '.\[gpu\]'")],
 )
-def test_a_missing_plugin_says_what_to_install(
+def test_a_missing_plugin_is_named_with_its_extra(
     name: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -71,7 +71,7 @@ def test_segments_longer_than_the_row_are_refused() -> None:
         decode_record(_record([1] * 5, [3, 3]), 5, "uint16")
 
 
-def test_check_names_what_is_wrong() -> None:
+def test_check_names_the_mismatch() -> None:
     good = _batch(_record([1, 7, 2, 1, 2], [3, 2]))
     with pytest.raises(ValueError, match=r"batch keys: got \['labels'.*expected \['loss_mask_BT'"):
         check({**good, "labels": good["tokens_BT"]})

@@ -72,7 +72,7 @@ def test_epochs_are_shuffled_apart() -> None:
     assert web[:37] != web[37:74] and sorted(web[:37]) == sorted(web[37:74])
 
 
-def test_a_second_stage_goes_on_where_the_first_left_a_source() -> None:
+def test_a_source_continues_in_the_second_stage() -> None:
     order = _order([Stage("one", "first", 3 * 8 * T), Stage("two", "second", 3 * 8 * T)])
     whole = _order([Stage("one", "first", 9 * 8 * T)])
     code = [record for source, record in _rows(order) if source == 1]
@@ -123,7 +123,7 @@ def test_stages_take_whole_steps() -> None:
         order.stage(3)
 
 
-def test_past_tells_the_steps_done_and_nothing_of_those_to_come() -> None:
+def test_history_depends_on_finished_steps_only() -> None:
     longer = _order([Stage("one", "first", 5 * 8 * T), Stage("two", "second", 99 * 8 * T)])
     assert _order().history(7) == longer.history(7)
     assert _order().history(5) == _order([Stage("x", "first", 50 * 8 * T)]).history(5)

@@ -203,9 +203,7 @@ def test_another_schema_is_refused(bake: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "schema 'list'")])
-def test_a_manifest_that_is_none_is_refused(
-    bake: Callable[..., Path], text: str, message: str
-) -> None:
+def test_an_invalid_manifest_is_refused(bake: Callable[..., Path], text: str, message: str) -> None:
     directory = bake()
     (directory / "mixture.json").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -258,7 +256,7 @@ def test_a_file_that_was_right_before_is_not_read_again(
         ({"eos_id": 4}, "'web' has a document that ends with 2, not EOS 4"),
     ],
 )
-def test_records_that_are_not_as_the_manifest_says_are_refused(
+def test_records_that_contradict_the_manifest_are_refused(
     bake: Callable[..., Path], change: dict[str, Any], message: str
 ) -> None:
     directory = bake()

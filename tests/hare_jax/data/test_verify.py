@@ -48,7 +48,7 @@ def test_each_file_is_hashed_once(
 
 
 @pytest.mark.parametrize("change", ["size", "time", "inode", "manifest"])
-def test_whatever_tells_of_a_change_has_the_file_read_again(
+def test_a_changed_file_is_hashed_again(
     expected: dict[Path, str], hashed: list[str], tmp_path: Path, change: str
 ) -> None:
     memory = tmp_path / "memory"
@@ -113,7 +113,7 @@ def test_a_memory_serves_several_mixtures(
     assert [stamp[0] for stamp in json.loads(path.read_text())] == [str(p) for p in expected]
 
 
-def test_processes_share_the_work_and_what_they_found(
+def test_processes_share_the_hashing_and_its_results(
     expected: dict[Path, str], hashed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = tmp_path / "memory"

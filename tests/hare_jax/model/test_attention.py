@@ -115,7 +115,7 @@ def _asked(**changes: Any) -> AttentionRequest:
         ({"platform": "gpu", "packed": False, "dtype": "float32"}, AttentionKernel.XLA),
     ],
 )
-def test_auto_takes_what_the_platform_can_do(
+def test_auto_chooses_a_kernel_that_the_platform_supports(
     changes: dict[str, Any], chosen: AttentionKernel
 ) -> None:
     assert choose(AttentionKernel.AUTO, _asked(**changes)) is chosen
@@ -162,7 +162,7 @@ def test_a_kernel_that_cannot_is_refused_by_name(
     assert re.search(message, str(refused.value))
 
 
-def test_what_is_asked_follows_from_arrays_and_mesh() -> None:
+def test_the_request_follows_from_arrays_and_mesh() -> None:
     q, k, _ = _qkv()
     assert request_of(q, k, packed=True) == AttentionRequest("cpu", "float32", 6, 6, 8, True)
     mesh = jax.make_mesh((4, 1, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)

@@ -282,7 +282,9 @@ def test_an_incomplete_slice_is_refused() -> None:
         ),
     ],
 )
-def test_what_cannot_be_cut_is_named(changed: dict[str, int], message: str) -> None:
+def test_parameters_that_the_mesh_does_not_divide_are_named(
+    changed: dict[str, int], message: str
+) -> None:
     model = dataclasses.replace(MODEL, **({"num_kv_heads": 4} if changed else {}) | changed)
     mesh = sharding.make_mesh(Mesh(1, 2, 4))
     with pytest.raises(ValueError, match=message + ".*choose a training.mesh.* that divides it"):

@@ -35,6 +35,7 @@ from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.run_dir import run_name
+from tests.builders import read_jsonl
 
 B, T, STEPS = 8, 16, 12
 MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
@@ -82,10 +83,7 @@ def _said(out: str) -> list[str]:
 
 def _same_rows(a: Path, b: Path) -> None:
     """The same steps and counts, and losses and norms but for the order of sums."""
-    pair = [
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (a, b)
-    ]
+    pair = [read_jsonl(run / "metrics.jsonl") for run in (a, b)]
     assert len(pair[0]) == 5
     for got, want in zip(*pair, strict=True):
         for name in got.keys() - set(TIMED):
@@ -126,10 +124,7 @@ def test_one_process_speaks(pairs: Pairs) -> None:
 def test_the_batches_are_those_of_one_process(pairs: Pairs) -> None:
     directory, _, mixture = pairs
     order = packed_dataset.make_order(packed_dataset.PackedDataset(mixture), TRAINING)
-    seen = [
-        [json.loads(line) for line in (directory / f"whole-{p}.seen").read_text().splitlines()]
-        for p in (0, 1)
-    ]
+    seen = [read_jsonl(directory / f"whole-{p}.seen") for p in (0, 1)]
     for step, (first, second) in enumerate(zip(*seen, strict=True)):
         assert first["step"] == second["step"] == step
         rows = dict(map(tuple, [(row, tuple(pick)) for row, pick in first["rows"]]))
@@ -139,7 +134,7 @@ def test_the_batches_are_those_of_one_process(pairs: Pairs) -> None:
     assert step == STEPS - 1
 
 
-def test_killed_damaged_and_stopped_it_goes_on_with_one_process(pairs: Pairs) -> None:
+def test_a_killed_damaged_and_stopped_run_resumes_with_one_process(pairs: Pairs) -> None:
     directory, statuses, mixture = pairs
     assert statuses["killed"] == [-signal.SIGKILL, -signal.SIGKILL]
     damage = (directory / "terminated-0.err").read_text()
@@ -158,7 +153,7 @@ def test_killed_damaged_and_stopped_it_goes_on_with_one_process(pairs: Pairs) ->
     assert [p.name for p in (directory / "cut" / "checkpoints-damaged").iterdir()] == ["000-step-8"]
 
 
-def test_what_one_process_does_all_know(pairs: Pairs) -> None:
+def test_results_and_errors_of_one_process_reach_all(pairs: Pairs) -> None:
     directory, _, _ = pairs
     first, second = (json.loads((directory / f"said-{p}.json").read_text()) for p in (0, 1))
     assert first["from the first"] == second["from the first"] == {"process": 0}
@@ -173,7 +168,7 @@ def test_what_one_process_does_all_know(pairs: Pairs) -> None:
     assert not list(directory.glob("**/.shared-*"))
 
 
-def test_processes_that_do_not_meet_say_so_in_a_line(pairs: Pairs) -> None:
+def test_processes_that_do_not_connect_end_with_one_line(pairs: Pairs) -> None:
     directory, statuses, _ = pairs
     assert statuses["absent"] == 2
     (line,) = (directory / "absent-1.err").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A loop that hangs says what it waits for and where every thread is."""
+"""The watchdog reports a hanging loop with its activity and the stacks of all threads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _child(seconds: float, then: str, hang: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_a_hang_is_told_once_with_all_stacks_and_waited_for() -> None:
+def test_a_hang_is_reported_once_with_all_stacks() -> None:
     child = _child(0.5, "wait", "hang_in_here")
     assert (child.returncode, child.stdout) == (0, "went on\n")
     message = "!!! the save of step 2 has taken more than 0.5 s; still waiting. All stacks:\n"

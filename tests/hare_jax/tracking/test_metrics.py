@@ -13,6 +13,7 @@ import pytest
 from hare_jax.data.order import StageSchedule
 from hare_jax.tracking import metrics
 from hare_jax.tracking.metrics import TIMED, Metrics, MetricsWriter, StepCost, drop_rows_after
+from tests.builders import read_jsonl
 
 ONE = StageSchedule("one", "m", 0, 5, (1, 1), (0, 0))
 TWO = StageSchedule("two", "m", 5, 5, (1, 1), (5, 5))
@@ -43,7 +44,7 @@ def _metrics(run_dir: Path, **changes: Any) -> Metrics:
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return read_jsonl(run_dir / "metrics.jsonl")
 
 
 def _fill(m: Metrics, first: int, last: int) -> None:
@@ -109,7 +110,7 @@ def test_interrupted_anywhere_gives_the_rows_of_an_uninterrupted_run(
     assert a == b
 
 
-def test_what_a_bad_step_raises_comes_before_any_row(tmp_path: Path) -> None:
+def test_a_bad_step_raises_before_its_row_is_written(tmp_path: Path) -> None:
     def counts(step: int, values: dict[str, Any]) -> bool:
         if not math.isfinite(values["loss"]):
             raise ArithmeticError(f"step {step}")
@@ -124,7 +125,7 @@ def test_what_a_bad_step_raises_comes_before_any_row(tmp_path: Path) -> None:
     assert _rows(tmp_path) == []
 
 
-def test_steps_left_out_are_counted_and_in_no_mean(tmp_path: Path) -> None:
+def test_skipped_steps_are_counted_and_enter_no_mean(tmp_path: Path) -> None:
     left_out = {1, 2, 3}  # with a row every 2 steps: half a row, a whole one
     counts = lambda step, values: step not in left_out  # noqa: E731
     with _metrics(tmp_path, is_learned=counts) as m:
@@ -137,7 +138,7 @@ def test_steps_left_out_are_counted_and_in_no_mean(tmp_path: Path) -> None:
     assert rows[0]["source_loss"] == {"web": pytest.approx(4.0)}
 
 
-def test_steps_left_out_before_a_checkpoint_are_counted_after_it(tmp_path: Path) -> None:
+def test_steps_skipped_before_a_checkpoint_are_counted_after_it(tmp_path: Path) -> None:
     with _metrics(tmp_path, log_every=5, is_learned=lambda step, _: step != 1) as m:
         _fill(m, 0, 3)
         pending = json.loads(json.dumps(m.fetch()))
@@ -224,7 +225,7 @@ def test_tensorboard_has_the_losses(
     }
 
 
-def test_a_project_gets_what_tensorboard_gets(
+def test_a_project_gets_the_scalars_of_tensorboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []

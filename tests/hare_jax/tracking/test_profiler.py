@@ -43,14 +43,12 @@ def _run(config: ProfilerWindow, run_dir: Path, steps: range) -> None:
         (range(2), []),
     ],
 )
-def test_the_steps_asked_for_are_traced(tmp_path: Path, steps: range, traced: list[int]) -> None:
+def test_the_configured_steps_are_traced(tmp_path: Path, steps: range, traced: list[int]) -> None:
     _run(ProfilerWindow(3, 5), tmp_path, steps)
     assert _traced_steps(tmp_path) == traced
 
 
-def test_nothing_is_traced_unless_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_traced_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(ProfilerWindow(), tmp_path, range(8))
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
 
@@ -66,13 +64,13 @@ def test_a_failing_step_ends_the_trace(tmp_path: Path) -> None:
     "config",
     [ProfilerWindow(3, 2), ProfilerWindow(0, 2), ProfilerWindow(-1, 2), ProfilerWindow(2, 0)],
 )
-def test_a_range_that_is_none_is_refused(tmp_path: Path, config: ProfilerWindow) -> None:
+def test_an_invalid_range_is_refused(tmp_path: Path, config: ProfilerWindow) -> None:
     message = rf"first_step={config.first_step} and last_step={config.last_step}: expected 1 <= "
     with pytest.raises(ValueError, match=message):
         Profiler(config, tmp_path)
 
 
-def test_a_run_says_where_its_trace_is(
+def test_a_run_prints_the_path_of_its_trace(
     bake: Callable[..., Path], model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = Training(  # the step of test_train.py, which may be compiled already

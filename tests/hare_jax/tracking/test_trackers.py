@@ -91,7 +91,7 @@ def test_a_resumed_run_is_the_same_run_there(
 
 
 @pytest.mark.parametrize("failing", ["init", "log", "finish"])
-def test_what_fails_is_told_once_and_the_run_goes_on(
+def test_a_failure_is_printed_once_and_disables_the_tracker(
     run_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

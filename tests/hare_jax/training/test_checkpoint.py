@@ -65,7 +65,7 @@ def _restore(
         return checkpoints.restore(placed)
 
 
-def test_restores_what_was_saved(tmp_path: Path, model: Model, placed: State) -> None:
+def test_restored_equals_saved(tmp_path: Path, model: Model, placed: State) -> None:
     _save(tmp_path / "check points", model, placed, 3, 5)
     restored = _restore(tmp_path / "check points", model, placed)
     assert restored is not None
@@ -105,7 +105,7 @@ def test_keeps_some_for_good(tmp_path: Path, model: Model, placed: State) -> Non
 
 
 @pytest.mark.parametrize(("every_steps", "keep_every"), [(2, 3), (2, -2), (0, 0)])
-def test_keeping_what_is_never_saved_is_refused(
+def test_keeping_steps_that_are_never_saved_is_refused(
     tmp_path: Path, model: Model, every_steps: int, keep_every: int
 ) -> None:
     config = Checkpointing(every_steps=every_steps, keep_every=keep_every)
@@ -114,7 +114,7 @@ def test_keeping_what_is_never_saved_is_refused(
         Checkpoints(tmp_path, config, model, "mixture")
 
 
-def test_what_verdicts_rest_on_is_restored_exactly(tmp_path: Path, model: Model) -> None:
+def test_the_loss_history_is_restored_exactly(tmp_path: Path, model: Model) -> None:
     optimizer = optim.build(Optimizer(warmup_steps=0), 10)
     placed = train.place_state(model, optimizer, sharding.make_mesh(Mesh()), window=4)
     losses_W = jax.device_put(
@@ -243,7 +243,7 @@ def test_the_kinds_of_files_are_all_there_are(tmp_path: Path, model: Model, plac
 
 @pytest.mark.parametrize("damage", [_flip, _truncate])
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_file_is_damaged_only_what_was_saved_comes_back(
+def test_any_damaged_file_is_detected(
     saved_twice: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -338,7 +338,7 @@ def test_a_save_that_was_killed_is_no_checkpoint(
     assert restored is not None and int(restored[0].step) == 3
 
 
-def test_what_is_not_there_is_named(tmp_path: Path, model: Model, placed: State) -> None:
+def test_a_missing_checkpoint_is_named(tmp_path: Path, model: Model, placed: State) -> None:
     with pytest.raises(FileNotFoundError, match="none: no such directory of checkpoints"):
         restore_params(tmp_path / "none", model)
     _save(tmp_path / "c", model, placed, 3)

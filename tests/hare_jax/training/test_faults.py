@@ -1,4 +1,4 @@
-"""Bad steps: told on the device, left out or stopped at, their documents written down."""
+"""Bad steps: detected on the device, skipped or stopping the run, their documents written."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_stage_is_not_measured_by_the_one_before_it() -> None:
     assert _judged(losses, new_stages=(3,))[0] == [GOOD] * 6 + [SPIKE]
 
 
-def test_a_loss_that_is_no_number_is_not_remembered() -> None:
+def test_a_nan_loss_does_not_enter_the_history() -> None:
     verdicts, recent = _judged([1.0, math.nan, 1.1, math.inf, -math.inf, 0.9])
     assert verdicts == [GOOD, NOT_FINITE, GOOD, NOT_FINITE, NOT_FINITE, GOOD]
     np.testing.assert_array_equal(recent.losses_W, np.float32([np.nan] * 3 + [1.0, 1.1, 0.9]))
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_is_not_remembered() -> None:
     assert int(_judged([1.0, math.nan, math.nan])[1].skipped) == 2
 
 
-def test_a_gradient_that_is_no_number_is_as_bad_as_a_loss() -> None:
+def test_a_nan_gradient_is_a_bad_step() -> None:
     verdict, _, _ = classify_step(
         LossHistory.empty(0),
         jnp.ones(()),
@@ -150,7 +150,7 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_a_step_left_out_changes_nothing_but_the_step_of_the_schedule(
+def test_a_skipped_step_changes_only_the_step_of_the_schedule(
     algorithm: Algorithm,
 ) -> None:
     config = Optimizer(algorithm=algorithm, warmup_steps=10)
@@ -225,7 +225,7 @@ def test_a_bad_step_is_written_down_with_its_documents(
     )
 
 
-def test_what_is_no_number_is_a_string_in_json(tmp_path: Path) -> None:
+def test_non_finite_values_are_strings_in_json(tmp_path: Path) -> None:
     values = _values(NOT_FINITE, loss=math.nan, grad_norm=math.inf, loss_z=math.nan)
     assert not _bad_steps(tmp_path, not_finite=OnFault.SKIP).is_learned(0, values)
     case = json.loads((tmp_path / "step-1.json").read_text())
@@ -246,7 +246,7 @@ def test_a_bad_step_stops_the_run(
     assert json.loads((tmp_path / "step-7.json").read_text())["action"] == "stop"
 
 
-def test_too_many_left_out_in_a_row_stop_the_run(tmp_path: Path) -> None:
+def test_too_many_consecutive_skipped_steps_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, spike=OnFault.SKIP, max_skipped=3)
     assert not bad_steps.is_learned(6, _values(SPIKE, skipped=2))
     message = r"the last 3 steps were all skipped \(training.faults.max_skipped=3\): lower the"
@@ -255,7 +255,7 @@ def test_too_many_left_out_in_a_row_stop_the_run(tmp_path: Path) -> None:
     assert (tmp_path / "step-8.json").is_file()
 
 
-def test_parameters_that_are_no_numbers_always_stop_the_run(tmp_path: Path) -> None:
+def test_nan_parameters_always_stop_the_run(tmp_path: Path) -> None:
     bad_steps = _bad_steps(tmp_path, not_finite=OnFault.SKIP)
     with pytest.raises(NonFiniteError, match="step 7: the norm of the parameters is nan"):
         bad_steps.is_learned(6, _values(GOOD, param_norm=math.nan))
@@ -315,7 +315,7 @@ def _same(a: Any, b: Any) -> bool:
     return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
 
 
-def test_bad_steps_are_left_out_and_resumed_equals_uninterrupted(
+def test_bad_steps_are_skipped_and_resumed_equals_uninterrupted(
     bake: Callable[..., Path],
     model: Model,
     training: Training,

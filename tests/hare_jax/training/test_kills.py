@@ -1,4 +1,4 @@
-"""A run killed at any place, then started again, ends as one that nobody killed: bit for bit."""
+"""A killed and resumed run ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from hare_jax.config import (
 )
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training.checkpoint import restore_params
+from tests.builders import read_jsonl, write_jsonl
 
 B, T = 8, 16
 PLACES = {  # where -> the checkpoints of training that are there then
@@ -51,7 +52,7 @@ def runs(
 ) -> tuple[Path, dict[str, Any]]:
     """The directory of all runs, and what killed_runs.py said of them."""
     directory = tmp_path_factory.mktemp("runs")
-    (directory / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    write_jsonl(directory / "items.jsonl", ITEMS)
     settings = {
         "model": MODEL,
         "training": Training(
@@ -89,7 +90,7 @@ def _rows(run_dir: Path) -> list[dict[str, Any]]:
 
 def _seen(run_dir: Path) -> list[dict[str, Any]]:
     """What each step saw and gave, in the order in which steps were done."""
-    return [json.loads(line) for line in (run_dir / "seen.jsonl").read_text().splitlines()]
+    return read_jsonl(run_dir / "seen.jsonl")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -82,7 +82,7 @@ def test_all_logits_never_exist_at_one_time() -> None:
     assert memory(16) < logits_bytes / 2
 
 
-def test_masked_positions_count_nothing(data: dict[str, Array]) -> None:
+def test_masked_positions_do_not_count(data: dict[str, Array]) -> None:
     mask = data["mask_BT"]
     changed = jnp.where(mask > 0, data["targets_BT"], (data["targets_BT"] + 1) % V)
     other = weighted_loss(**{**data, "targets_BT": changed})

@@ -1,4 +1,4 @@
-"""A run's folder tells its model; training starts from what such a folder holds."""
+"""A run folder describes its model; training starts from the parameters in such a folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def training() -> Training:
     )
 
 
-def test_a_folder_tells_its_model_and_where_its_data_lay(
+def test_a_run_folder_has_its_model_and_the_path_of_its_data(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:
     mixture, folder = bake(), tmp_path / "training-1"

@@ -34,7 +34,7 @@ def test_the_rate_is_that_of_the_steps_stage() -> None:
     assert rate._cache_size() == 1
 
 
-def test_without_any_rate_there_is_none() -> None:
+def test_all_rates_zero_give_no_dropout() -> None:
     order, training = _stages(0.0, 0.0)
     assert dropout_of(order, training)(0, 0) is None
 

@@ -81,7 +81,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(train, "compile_step", dying)
 
 
-def test_trains_and_writes_what_it_promises(
+def test_a_run_writes_its_files(
     bake: Callable[..., Path],
     model: Model,
     training: Training,
@@ -110,7 +110,7 @@ def test_trains_and_writes_what_it_promises(
     assert out.index("epochs") < out.index("step 3/12"), "the plan comes before the start"
 
 
-def test_a_complete_run_says_so_and_changes_nothing(
+def test_a_complete_run_prints_a_line_and_changes_nothing(
     bake: Callable[..., Path],
     model: Model,
     training: Training,
@@ -345,7 +345,7 @@ def test_the_loop_waits_for_the_device_where_a_row_or_a_save_is_due_only(
     assert fetched == {5, 6, 8, 12}, "rows (the stage ends at 5), saves"
 
 
-def test_a_loss_that_is_no_number_stops_with_its_documents(
+def test_a_nan_loss_stops_the_run_and_writes_its_documents(
     bake: Callable[..., Path],
     model: Model,
     training: Training,

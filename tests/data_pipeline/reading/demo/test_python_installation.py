@@ -43,7 +43,7 @@ def test_the_running_installation(reader):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_nothing_shows_where_it_is_installed(reader):
+def test_documents_do_not_contain_installation_paths(reader):
     listed = list_items(reader)
     here = {sys.prefix, sys.base_prefix, str(Path.home()), os.sep + "site-packages"} - {"/", "/usr"}
     for document in read(reader, [name for name, _, _ in listed][::5], Source("s")):
@@ -89,7 +89,7 @@ def fake_library(tmp_path, monkeypatch) -> Path:
     return library
 
 
-def test_what_a_library_lists(tmp_path, monkeypatch):
+def test_library_files_are_listed(tmp_path, monkeypatch):
     library = fake_library(tmp_path, monkeypatch)
     for skipped in ("test/a.py", "site-packages/b.py", "__pycache__/c.py", "config-3/d.py"):
         (library / skipped).parent.mkdir()
@@ -115,7 +115,7 @@ def test_modules_that_do_not_parse_or_decode_are_named(tmp_path, monkeypatch):
     assert (bad.reason, bad.file) == ("invalid_utf8", "latin.py")
 
 
-def test_an_installation_without_sources_says_what_to_do(tmp_path, monkeypatch):
+def test_an_installation_without_sources_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(python_installation, "_library", lambda: tmp_path)
     for reader in (Reader.PYTHON_CODE, Reader.PYTHON_DOCSTRINGS):
         with pytest.raises(

@@ -79,7 +79,7 @@ def test_a_problem_depends_on_its_index_and_seed_only():
     assert text(7, seed=1) != text(7, seed=2)
 
 
-def test_problems_stay_what_they_are():
+def test_problems_do_not_change():
     """A changed generator changes what was trained on: do it knowingly, and change this text."""
     assert text(1) == (
         "Question: A shop receives 5 crates of keys. Each crate holds 23. On the first day 5 keys "

@@ -12,6 +12,7 @@ from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.instructions import formats, labeled, row_fields, tool_calls
 from data_pipeline.reading.instructions.formats import FORMATS, RenderedRow, UnusableRow, render
 from data_pipeline.storage.document import BadInput, Document
+from tests.builders import write_jsonl
 
 TRIVIA = "Question: Which one hops?\nA. a cod\nB. a hare\nAnswer: B. a hare"
 CHOICES = ["a cod", "a hare"]
@@ -276,14 +277,14 @@ CALL = {"query": "Cold?", "tools": [WEATHER], "answers": [{"name": "weather", "a
         ({"API": "Cats", "Description": "Facts", "Link": "x"}, "description"),
     ],
 )
-def test_what_fits_nothing_is_refused_with_a_reason(row, reason):
+def test_unknown_rows_have_a_reason(row, reason):
     refused = render(row)
     assert isinstance(refused, UnusableRow)
     assert refused.reason == reason
     assert all(key in refused.detail for key in row)
 
 
-def test_a_label_is_rendered_only_where_it_is_said_to_be_one():
+def test_a_label_is_rendered_only_from_label_fields():
     row = {"text": "Where is it?", "category": "card_arrival", "intent": "oos"}
     assert render(row, ("intent",)).text == "Message: Where is it?\nIntent: out of scope"
     assert render(row, ("category",)).text == "Message: Where is it?\nCategory: card arrival"
@@ -291,7 +292,7 @@ def test_a_label_is_rendered_only_where_it_is_said_to_be_one():
     assert isinstance(render({"text": "Where is it?", "intent": 3}, ("intent",)), UnusableRow)
 
 
-def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
+def test_a_source_renders_labels_and_reports_unusable_rows(tmp_path):
     rows = [
         {"text": "Where is it?", "intent": "card_arrival"},
         {"text": "Plain."},
@@ -299,7 +300,7 @@ def test_a_source_renders_labels_and_says_why_rows_are_refused(tmp_path):
         {"API": "Cats", "Link": "x"},
     ]
     file = tmp_path / "tasks.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     source = Source("tasks", tier=Tier.D3, path=str(file))
     (shard,) = list_shards(source, Reading())
     got = list(sources.read(shard, source, Reading()))

@@ -42,6 +42,7 @@ from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 from hare_jax.training.run_dir import run_name
+from tests.builders import read_jsonl
 
 pytest.importorskip("lm_eval")
 
@@ -176,7 +177,7 @@ def _metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _looks(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "benchmarks.jsonl").read_text().splitlines()]
+    return read_jsonl(run_dir / "benchmarks.jsonl")
 
 
 def _of_benchmarks(curves: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
@@ -376,7 +377,7 @@ def test_its_time_is_no_part_of_the_speed(
     config = replace(training, in_loop=InLoopConfig(every_steps=2))
     train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE, benchmarks=lambda *_: slow)
     assert hours[0] == 6
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
     assert all(row["tokens_per_second"] > 3 * B * T / 600 for row in rows)
 
 

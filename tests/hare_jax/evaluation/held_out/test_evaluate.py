@@ -23,6 +23,7 @@ from hare_jax.model import decoder
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
+from tests.builders import write_jsonl
 from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
 BOS = 1
@@ -97,7 +98,7 @@ class Workplace:
 
 @pytest.fixture
 def workplace(tmp_path: Path, bake: Callable[..., Path], model: Model) -> Workplace:
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    write_jsonl(tmp_path / "items.jsonl", ITEMS)
     made = Workplace(
         root=tmp_path,
         mixture_dir=bake({"web": 6, "code": 5}, mixtures={"all": {"web": 3.0, "code": 1.0}}),

@@ -35,6 +35,7 @@ from hare_jax.config import (
 from hare_jax.evaluation.leakage import audit
 from hare_jax.inference import tokenizers
 from hare_jax.training import train
+from tests.builders import read_jsonl, write_jsonl
 from tests.hare_jax.conftest import write_manifest
 
 BOS, EOS = 1, 2
@@ -184,9 +185,9 @@ def folder(
         path = folder / f"{stem}_original.jsonl"
         path.parent.mkdir(exist_ok=True)
         originals = [{k: v for k, v in f.items() if not k.startswith("rewritten")} for f in facts]
-        path.write_text("".join(json.dumps(row) + "\n" for row in originals))
+        write_jsonl(path, originals)
         told = folder / f"{stem}_rewritten.jsonl"
-        told.write_text("".join(json.dumps(row) + "\n" for row in facts))
+        write_jsonl(told, facts)
     return folder
 
 
@@ -205,7 +206,7 @@ def _audited(run_dir: Path, folder: Path, **fields: Any) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def _verdicts(results: dict[str, Any]) -> dict[str, str]:
@@ -338,7 +339,7 @@ def test_sets_without_paraphrases_are_paraphrased_by_rules(
         {"question": "who told us ?", "choices": CONTENT[k : k + 4], "answer": "B", "id": k}
         for k in range(25)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
 
     class Lines(Words):
         def encode(self, text: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hare_jax.evaluation.leakage.paraphrase_by_teacher import (
     ParaphraseRequest,
     RejectedParaphrase,
 )
+from tests.builders import read_jsonl, write_jsonl
 
 QUESTION = (
     "Olga bought seventeen copper kettles from a merchant for $1,020. She lends 5 of them to the "
@@ -146,13 +146,13 @@ def _rows() -> list[dict[str, Any]]:
 
 def _config(tmp_path: Path, **fields: Any) -> LeakageParaphrasing:
     path = tmp_path / "quiz_original.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in _rows()))
+    write_jsonl(path, _rows())
     names = {"question": "quiz.text", "choices": "quiz.options", "answer": "right"}
     return LeakageParaphrasing(**({"original": str(path), "max_attempts": 2} | names | fields))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def test_what_is_refused_is_asked_for_again_and_then_left_out(

@@ -101,7 +101,7 @@ def from_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("window", "max_segments"), [(None, 4), (3, 4), (1, 9)])
-def test_what_is_asked_for_comes_to_the_plain_kernel(
+def test_flat_memory_attention_equals_the_plain_kernel(
     window: int | None, max_segments: int, from_flat_memory: None
 ) -> None:
     """Every token is written, padding too, and none attends across documents."""

@@ -1,0 +1,46 @@
+"""The check of the settings of both kinds of NLP tasks: from structure and by a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_pipeline.config import NlpTasks, Restructuring
+from data_pipeline.config_problems import Problems, check_known, check_minimum, check_order
+from data_pipeline.nlp_tasks.from_structure import KINDS
+from data_pipeline.nlp_tasks.restructure.prompts import WORDINGS
+from data_pipeline.teacher.check import check_server, check_teacher
+
+
+def check(
+    nlp_tasks: NlpTasks, restructuring: Restructuring, cache: Path, problems: Problems
+) -> None:
+    """Checks both sections, and that there is a teacher if one is needed.
+
+    Args:
+      nlp_tasks: tasks from the structure of documents.
+      restructuring: tasks by a teacher.
+      cache: folder of the teacher's replies, unless its configuration names one.
+      problems: of the recipe.
+    """
+    if nlp_tasks.enabled:
+        own = problems.at("nlp_tasks")
+        _check_source(nlp_tasks.source, own)
+        check_known(own, "kinds", nlp_tasks.kinds, KINDS, "kind of task")
+        check_minimum(own, 1, nlp_tasks, "per_document", "max_words", "max_tokens")
+    if restructuring.enabled:
+        own = problems.at("restructuring")
+        _check_source(restructuring.source, own)
+        check_known(own, "kinds", restructuring.kinds, WORDINGS, "kind of task")
+        if not restructuring.kinds:
+            own.add("kinds", restructuring.kinds, f"at least one of {', '.join(WORDINGS)}")
+        counts = ("per_document", "per_passage", "min_words", "answer_tokens", "max_tokens")
+        check_minimum(own, 1, restructuring, *counts)
+        check_order(own, restructuring, "min_words", "max_words")
+        check_teacher(restructuring.teacher, own.at("teacher"))
+        advice = f"To do without: {own.path}.enabled=False"
+        check_server(restructuring.teacher, cache, own.at("teacher"), advice)
+
+
+def _check_source(name: str, problems: Problems) -> None:
+    if not name or "/" in name:
+        problems.add("source", name, "a name without '/'")

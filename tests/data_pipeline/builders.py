@@ -1,0 +1,171 @@
+"""Builders for tests of the pipeline: texts, shards, stages, runners, and readers of results."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.execution.local_engine import Failed, LocalEngine
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
+from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.shard_output import ShardOutput
+from data_pipeline.execution.task import Task
+from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.shards import ShardWriter, read_dropped, read_shard
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# ---- Texts
+
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("ando", "ire", "ultem", "okra", "esty")]
+
+
+def nonsense(number: int, seed: int = 0) -> str:
+    """Returns words that occur in no other text of a test, in one line."""
+    rng = random.Random(seed)
+    return " ".join(rng.choice(SYLLABLES) + rng.choice(SYLLABLES) for _ in range(number))
+
+
+def nonsense_sentences(number: int, seed: int = 0) -> str:
+    """Returns sentences of ten made-up words each, in one line."""
+    return " ".join(f"{nonsense(10, seed * 1000 + k)}." for k in range(number))
+
+
+# ---- Runners
+
+
+class SerialEngine:
+    """Runs shards in this process, one after another; workers are not what the test is about."""
+
+    workers = 1
+
+    def run(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        *,
+        max_parallel: int = 0,
+        collect: tuple[type[Exception], ...] = (),
+    ) -> Iterator[tuple[T, R | Failed]]:
+        """Yields (task, result) in the order of the tasks; see `LocalEngine.run`."""
+        for task in tasks:
+            try:
+                result: R | Failed = function(task)
+            except collect as error:
+                result = Failed(error)
+            yield task, result
+
+
+@contextmanager
+def runner_at(root: Path, workers: int = 0) -> Iterator[Runner]:
+    """Yields a runner with a pool of worker processes; 0 workers run in this process."""
+    if workers:
+        with LocalEngine(workers) as engine:
+            yield Runner(root, engine)
+    else:
+        yield Runner(root, SerialEngine())  # type: ignore[arg-type]
+
+
+# ---- Shards and stages of documents
+
+
+def documents_of(texts: Iterable[str], source: str = "web") -> list[Document]:
+    """Returns one document per text, numbered from 0; the category is the source."""
+    return [Document(f"{source}/{k}", text, source, source) for k, text in enumerate(texts)]
+
+
+def write_shard(path: Path, documents: Sequence[Document]) -> ShardFile:
+    """Writes one shard of documents."""
+    with ShardWriter(path) as writer:
+        for document in documents:
+            writer.write(document)
+    return ShardFile(path.name.split(".")[0], path, file_sha256(path))
+
+
+def _write_documents(task: Task) -> Ledger:
+    with ShardOutput(task, "made") as output:
+        for document in task.settings:
+            output.count_input(document)
+            output.write(document)
+    return output.ledger
+
+
+def stage_of_documents(
+    runner: Runner,
+    shards: Mapping[str, Sequence[Document]],
+    name: str = "made",
+    tiers: Mapping[str, str] | None = None,
+) -> Directory:
+    """Runs a stage whose shards hold the given documents, all of them kept.
+
+    Args:
+      runner: the runner that the next stage uses.
+      shards: documents by name of the shard.
+      name: the stage's name.
+      tiers: tier by source.
+    """
+    tasks = [Task(shard, own, None, tiers=dict(tiers or {})) for shard, own in shards.items()]
+    return runner.stage(name, _write_documents, tasks, config=shards, inputs=[])
+
+
+def divided(documents: Sequence[Document], number: int) -> dict[str, Sequence[Document]]:
+    """Returns the documents as `number` shards, dealt out in turn."""
+    return {f"s-{k}": documents[k::number] for k in range(number)}
+
+
+def kept_documents(stage: Directory) -> list[Document]:
+    """Returns what a stage kept, in the order of its shards."""
+    return [document for file in stage.files() for document in read_shard(file.path)]
+
+
+def dropped_documents(stage: Directory) -> list[Dropped]:
+    """Returns what a stage dropped, in the order of its shards."""
+    return [row for file in stage.files("dropped") for _, row in read_dropped(file.path)]
+
+
+def kept_by_id(stage: Directory) -> dict[str, Document]:
+    """Returns what a stage kept; fails if two documents have one id."""
+    documents = kept_documents(stage)
+    by_id = {document.id: document for document in documents}
+    assert len(by_id) == len(documents)
+    return by_id
+
+
+def dropped_by_id(stage: Directory) -> dict[str, Dropped]:
+    """Returns what a stage dropped, by id of the document."""
+    return {dropped.document.id: dropped for dropped in dropped_documents(stage)}
+
+
+def document_files(stage: Directory) -> dict[str, bytes]:
+    """Returns the bytes of all kept and dropped shards."""
+    return {
+        f"{folder}/{file.name}": file.path.read_bytes()
+        for folder in ("shards", "dropped")
+        for file in stage.files(folder)
+    }
+
+
+def result_files(root: Path, without: Sequence[str] = ("timing.json",)) -> dict[str, bytes]:
+    """Returns the bytes of all files below `root`, by relative path; `without`: names of files or
+    of folders that are no part of the result."""
+    paths = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes()
+        for name, path in paths.items()
+        if not {*name.parts} & {*without}
+    }
+
+
+# ---- The report
+
+
+def report_page(folder: Path, directories: Sequence[Directory]) -> str:
+    """Returns the HTML of the report of finished stages, written into `folder`."""
+    from data_pipeline import report  # worker processes that import this module need no page
+
+    path = report.write(folder / "report.html", directories=directories, title="t", command="c")
+    return path.read_text(encoding="utf-8")
