@@ -1,4 +1,4 @@
-"""D3 by a teacher: passages are turned into exercises, which are checked and put into words."""
+"""Tasks that a teacher writes from passages (tier D3): requests, replies, checked tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from data_pipeline.teacher.ask_shard import ask_shard
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
 from data_pipeline.topics.stage import NAMES
 
-TOPIC_TERMS = 5  # of a topic, that a prompt names
+TOPIC_TERMS = 5  # terms of a topic in a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,65 +61,86 @@ def restructure(
     cache: Path,
     topics: Directory | None = None,
 ) -> Directory:
-    """D3: tasks in natural language that a teacher made from passages of these documents.
+    """Returns the tasks that a teacher writes from passages of documents.
 
-    Three stages: what is asked, what the teacher says, what is made of it. Only the second one
-    needs the teacher; it has one shard at a time, so that the teacher's limits hold.
+    Three stages write requests, replies and tasks. Only the second one uses the teacher. It
+    processes one shard at a time, so that the teacher's limits apply to the whole run.
 
     Args:
-      cache: the folder of the teacher's answers, unless its configuration names another one.
-      topics: the table of some of the documents' topics (topics/stage.py), which prompts name.
+      recipe: the recipe.
+      runner: runs the stages.
+      documents: the decontaminated documents of tiers D1 and D2.
+      cache: folder of the teacher's replies, unless its configuration names one.
+      topics: the table of topics (topics/stage.py) of some of the documents, for their prompts.
 
     Raises:
-      ValueError: the source's name is taken.
-      TeacherError: there is no use in asking on, or too much of a shard got no answer; what was
-        answered is kept.
+      ValueError: the documents already have a source of this name.
+      TeacherError: the teacher cannot be used, or too many requests failed; replies are kept.
     """
     config = recipe.restructuring
-    tiers = {config.source: Tier.D3.value}
-    if any(tiers.keys() & directory.counts().keys() for directory in documents):
-        raise ValueError(f"restructuring.source: {config.source!r} is the name of another source")
-    known = [topics, _model_of(topics, runner)] if topics is not None else []
-    shards = [
-        task.with_side(_topics_of(task.shard, directory, known))
-        for directory in documents
-        for task in one_task_per_shard(directory, config)
-    ]
-    asked = runner.stage(
+    topic_inputs = [topics, _model_of(topics, runner)] if topics is not None else []
+    prompts = runner.stage(
         "restructuring_requests",
         write_requests,
-        [
-            replace(task, tiers=task.tiers | tiers, shard=f"{config.source}-{number:05d}")
-            for number, task in enumerate(shards)
-        ],
+        _prompt_tasks(config, documents, topic_inputs),
         config=_settings(config, "kinds categories per_document per_passage min_words max_words"),
-        inputs=[*documents, *known],
+        inputs=[*documents, *topic_inputs],
     )
-    told = runner.stage(
+    replies = runner.stage(
         "restructure",
-        ask_teacher,
-        one_task_per_shard(asked, RestructureRequestSettings(config, cache)),
+        request_shard,
+        one_task_per_shard(prompts, RestructureRequestSettings(config, cache)),
         config=[wire.identity(config.teacher), config.answer_tokens],
-        inputs=[asked],
+        inputs=[prompts],
         max_parallel=1,
     )
     return runner.stage(
         "restructured_tasks",
         write_tasks,
-        one_task_per_shard(told, ParseSettings(config, recipe.baking.tokenizer)),
+        one_task_per_shard(replies, ParseSettings(config, recipe.baking.tokenizer)),
         config=_settings(config, "max_tokens"),
-        inputs=[told],
+        inputs=[replies],
         extra=open_tokenizer(recipe.baking.tokenizer).sha256,
     )
 
 
+def _prompt_tasks(
+    config: Restructuring, documents: Sequence[Directory], topic_inputs: Sequence[Directory]
+) -> list[Task[Restructuring, TopicFiles | None]]:
+    """Returns a task per shard of all documents; shards are numbered over all directories.
+
+    Args:
+      config: the section of the recipe.
+      documents: the directories of documents.
+      topic_inputs: the table of topics and the topic model, or nothing.
+
+    Raises:
+      ValueError: the documents already have a source with the name of the tasks' source.
+    """
+    tiers = {config.source: Tier.D3.value}
+    if any(tiers.keys() & directory.counts().keys() for directory in documents):
+        raise ValueError(
+            f"restructuring.source: got {config.source!r}, but documents already have a source of "
+            "this name; choose another name"
+        )
+    shards = [
+        task.with_side(_topics_of(task.shard, directory, topic_inputs))
+        for directory in documents
+        for task in one_task_per_shard(directory, config)
+    ]
+    return [
+        replace(task, tiers=task.tiers | tiers, shard=f"{config.source}-{number:05d}")
+        for number, task in enumerate(shards)
+    ]
+
+
 def _settings(config: Restructuring, names: str) -> dict[str, object]:
-    """The part of the configuration that a stage depends on."""
+    """Returns the settings that determine a stage's address: `names`, the source and the seed."""
     return {name: getattr(config, name) for name in ("source", "seed", *names.split())}
 
 
 def _model_of(topics: Directory, runner: Runner) -> Directory:
-    """Where the topics are described that a table tells by number."""
+    """Returns the stage with the topic model by which the table was computed."""
     inputs = topics.manifest["inputs"]
     return next(
         directory
@@ -128,14 +149,19 @@ def _model_of(topics: Directory, runner: Runner) -> Directory:
     )
 
 
-def _topics_of(shard: str, directory: Directory, known: Sequence[Directory]) -> TopicFiles | None:
-    """What tells the topics of a shard's documents: the names of topics, and a table if it has one.
+def _topics_of(
+    shard: str, directory: Directory, topic_inputs: Sequence[Directory]
+) -> TopicFiles | None:
+    """Returns the topic files of a shard, or None without topics.
 
-    A document without an entry in a table may tell the number of its topic itself, as D2 does.
+    Args:
+      shard: name of the shard.
+      directory: its directory. Its shards have tables if the table of topics was made from it.
+      topic_inputs: the table of topics and the topic model, or nothing.
     """
-    if not known:
+    if not topic_inputs:
         return None
-    topics, model = known
+    topics, model = topic_inputs
     table = None
     if directory.path.name in topics.manifest["inputs"]:
         table = next(file for file in topics.files() if file.name == shard)
@@ -143,7 +169,7 @@ def _topics_of(shard: str, directory: Directory, known: Sequence[Directory]) -> 
 
 
 def write_requests(task: Task[Restructuring, TopicFiles | None]) -> Ledger:
-    """Prompts about passages of the documents of D1 and D2."""
+    """Writes prompts about passages of the documents of tiers D1 and D2."""
     make = requests.build(task.settings)
     topic_of = _topic_names(task.side)
     with ShardOutput(task, "restructuring_requests") as output:
@@ -157,7 +183,11 @@ def write_requests(task: Task[Restructuring, TopicFiles | None]) -> Ledger:
 
 
 def _topic_names(topics: TopicFiles | None) -> Callable[[Document], str]:
-    """What a document is about in a few terms, or "" where nobody knows."""
+    """Returns a function from a document to the terms of its topic, "" if it has none.
+
+    The table determines the topic of a document. One without a row may have it in its meta, as
+    synthetic texts do.
+    """
     if topics is None:
         return lambda document: ""
     with topics.names.verified() as path:
@@ -170,8 +200,8 @@ def _topic_names(topics: TopicFiles | None) -> Callable[[Document], str]:
     return lambda document: names.get(numbers.get(document.id, document.meta.get("topic")), "")
 
 
-def ask_teacher(task: Task[RestructureRequestSettings, None]) -> Ledger:
-    """The teacher's replies, each with what it was asked for; the reply is the document's text."""
+def request_shard(task: Task[RestructureRequestSettings, None]) -> Ledger:
+    """Writes the replies to a shard of prompts: the text is the reply, meta that of the request."""
     config = task.settings.restructuring
 
     def request_of(document: Document) -> TeacherRequest:
@@ -179,25 +209,31 @@ def ask_teacher(task: Task[RestructureRequestSettings, None]) -> Ledger:
         schema = SCHEMAS[document.meta["task"]]
         return TeacherRequest(document.id, messages, config.answer_tokens, schema)
 
-    return ask_shard(task, "restructure", config.teacher, task.settings.cache, request_of, _told)
+    return ask_shard(
+        task, "restructure", config.teacher, task.settings.cache, request_of, _with_reply
+    )
 
 
-def _told(document: Document, reply: TeacherReply) -> Document:
+def _with_reply(document: Document, reply: TeacherReply) -> Document:
+    """Returns a request with the finish reason and the tokens of its reply."""
     usage = {"finish": reply.finish, "tokens": reply.completion_tokens}
     return replace(document, meta=document.meta | usage)
 
 
 def write_tasks(task: Task[ParseSettings, None]) -> Ledger:
-    """Replies to tasks; what is no good task is set aside with the reply, and why."""
+    """Writes the tasks of a shard of replies; a reply that fails a check is dropped.
+
+    The ledger's extra counts the replies by kind and by what became of them: "kept" or a reason.
+    """
     encode = open_tokenizer(task.settings.tokenizer).encode
     decide = tasks.build(task.settings.restructuring, lambda text: len(encode(text)))
     kinds: dict[str, Counter[str]] = {}
     with ShardOutput(task, "restructured_tasks") as output:
         for reply in documents_of(task):
-            answer = decide(reply)
+            decision = decide(reply)
             output.count_input(reply)
-            output.write(answer)
-            became = "kept" if isinstance(answer, Document) else answer.reason
-            kinds.setdefault(reply.meta["task"], Counter())[became] += 1
+            output.write(decision)
+            outcome = "kept" if isinstance(decision, Document) else decision.reason
+            kinds.setdefault(reply.meta["task"], Counter())[outcome] += 1
         output.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
     return output.ledger

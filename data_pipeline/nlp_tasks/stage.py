@@ -1,4 +1,4 @@
-"""D3 without a teacher: tasks in natural language from the structure of documents."""
+"""Tasks from the structure of documents, without a teacher (tier D3)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,23 @@ class NlpTaskSettings:
 
 
 def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) -> Directory:
-    """D3: tasks in natural language, from the documents that may be trained on."""
+    """Returns the tasks that rules write from the training documents.
+
+    Args:
+      recipe: the recipe.
+      runner: runs the stage.
+      documents: the decontaminated documents of tiers D1 and D2.
+
+    Raises:
+      ValueError: the documents already have a source with the name of the tasks' source.
+    """
     source = recipe.nlp_tasks.source
     tiers = {source: Tier.D3.value}
     if any(source in directory.counts() for directory in documents):
-        raise ValueError(f"nlp_tasks.source: {source!r} is the name of another source too")
+        raise ValueError(
+            f"nlp_tasks.source: got {source!r}, but documents already have a source of this name; "
+            "choose another name"
+        )
     settings = NlpTaskSettings(recipe.nlp_tasks, recipe.baking.tokenizer)
     shards = [task for directory in documents for task in one_task_per_shard(directory, settings)]
     return runner.stage(
@@ -46,7 +58,10 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
 
 
 def write_tasks_of_shard(task: Task[NlpTaskSettings, None]) -> Ledger:
-    """D3: tasks in natural language, made from the documents of D1 and D2."""
+    """Writes the tasks of a shard; those with too many tokens are dropped.
+
+    The ledger's extra counts the tasks by kind and by what became of them: "kept" or a reason.
+    """
     config = task.settings.nlp_tasks
     make = from_structure.build(config)
     encode = open_tokenizer(task.settings.tokenizer).encode
@@ -55,14 +70,14 @@ def write_tasks_of_shard(task: Task[NlpTaskSettings, None]) -> Ledger:
         for document in documents_of(task):
             if task.tiers[document.source] == Tier.D3.value:
                 continue
-            for made in make(document):
-                output.count_input(made)
-                answer: Decision = made
-                if (tokens := len(encode(made.text))) > config.max_tokens:
+            for nlp_task in make(document):
+                output.count_input(nlp_task)
+                decision: Decision = nlp_task
+                if (tokens := len(encode(nlp_task.text))) > config.max_tokens:
                     evidence = {"tokens": tokens, "max_tokens": config.max_tokens}
-                    answer = Dropped(made, "too_many_tokens", evidence)
-                output.write(answer)
-                became = "kept" if isinstance(answer, Document) else answer.reason
-                kinds.setdefault(made.meta["task"], Counter())[became] += 1
+                    decision = Dropped(nlp_task, "too_many_tokens", evidence)
+                output.write(decision)
+                outcome = "kept" if isinstance(decision, Document) else decision.reason
+                kinds.setdefault(nlp_task.meta["task"], Counter())[outcome] += 1
         output.ledger.extra["kinds"] = {kind: dict(kinds[kind]) for kind in sorted(kinds)}
     return output.ledger

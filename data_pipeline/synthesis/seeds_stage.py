@@ -1,4 +1,4 @@
-"""Which passages a teacher is inspired by: chosen over all documents, cut from each shard."""
+"""Selection of seeds: documents are chosen over all shards, then passages are cut per shard."""
 
 from __future__ import annotations
 
@@ -25,28 +25,36 @@ class SeedInputs:
 
 
 def source_of(config: Synthesis, category: str) -> str:
+    """Returns the source of the synthetic texts of a category."""
     return f"{config.source}_{category}"
 
 
 def tiers_of(config: Synthesis) -> dict[str, str]:
-    """The tier of every source that synthesis may make."""
+    """Returns the tier of every source that synthesis can write."""
     return {source_of(config, category): Tier.D2.value for category in config.weights}
 
 
 def draw_seeds(
     recipe: Recipe, runner: Runner, documents: Directory, topics: Directory
 ) -> Directory:
-    """Passages of documents of tier D1, as documents of the sources that they will become.
+    """Returns passages of documents of tier D1, with the sources of the texts to be written.
 
     Args:
+      recipe: the recipe.
+      runner: runs the stages.
+      documents: the decontaminated documents.
       topics: the table of the documents' topics (topics/stage.py).
 
-    Raises ValueError where a source has the name of one that synthesis makes.
+    Raises:
+      ValueError: a source of the documents has the name of a source that synthesis writes.
     """
     config = recipe.synthesis
     tiers = documents.tiers()
     if clash := sorted({config.source, *tiers_of(config)} & tiers.keys()):
-        raise ValueError(f"synthesis.source: {clash[0]!r} is the name of another source too")
+        raise ValueError(
+            f"synthesis.source: got {config.source!r}, but documents already have a source "
+            f"{clash[0]!r}; choose another name"
+        )
     length = [config.min_passage_words, config.max_passage_words]
     chosen = runner.stage(
         "choose_seeds",
@@ -62,12 +70,12 @@ def draw_seeds(
         ],
         inputs=[topics],
     )
-    (told,) = chosen.ledgers()
-    for category, wanted in told.extra["quota"].items():
-        if (found := told.extra["drawn"].get(category, 0)) < wanted:
+    (ledger,) = chosen.ledgers()
+    for category, quota in ledger.extra["quota"].items():
+        if (available := ledger.extra["drawn"].get(category, 0)) < quota:
             console.print(
-                f"  synthesis: {category} has {found:,} of the {wanted:,} passages that it is to "
-                f"give; more text has more, or synthesis.per_document > {config.per_document}"
+                f"  synthesis: {category} provides {available:,} of {quota:,} passages; add text "
+                f"or increase synthesis.per_document={config.per_document}"
             )
     return runner.stage(
         "seeds",
@@ -84,40 +92,41 @@ def draw_seeds(
 
 
 def choose(task: Task[Synthesis, None]) -> Ledger:
-    """For each shard of documents, shards/NAME.json: [[id, topic, category, passages], ...].
+    """Writes shards/NAME.json for each shard of documents: [[id, topic, category, seeds], ...].
 
-    The ledger's extra tells by category what was asked for ("quota"), what there is ("passages",
-    an estimate) and what was drawn.
+    The ledger's extra has, by category, the requested number of seeds ("quota"), an estimate of
+    the available passages ("passages"), and the number of selected seeds ("drawn").
     """
     config = task.settings
     by_topic: Counter[seeds.CategoryTopic] = Counter()
     for candidate in _candidates(task):
         by_topic[candidate.category, candidate.topic] += candidate.passages
-    there: Counter[str] = Counter()
+    available: Counter[str] = Counter()  # passages by category
     for (category, _), passages in by_topic.items():
-        there[category] += passages
-    quota = seeds.quotas(config.weights, there, config.documents)
+        available[category] += passages
+    quota = seeds.quotas(config.weights, available, config.documents)
     limit = seeds.topic_limits(by_topic, quota)
-    drawn = seeds.draw(_candidates(task), limit, quota, config.seed)
-    rows: dict[str, list[list[object]]] = {file.name: [] for file in task.inputs}
-    found: Counter[str] = Counter()
-    for one in drawn:
-        rows[one.shard].append([one.document, one.topic, one.category, one.count])
-        found[one.category] += one.count
+    selected = seeds.draw(_candidates(task), limit, quota, config.seed)
+    rows_of: dict[str, list[list[object]]] = {file.name: [] for file in task.inputs}
+    drawn: Counter[str] = Counter()  # seeds by category
+    for one in selected:
+        rows_of[one.shard].append([one.document, one.topic, one.category, one.count])
+        drawn[one.category] += one.count
     ledger = new_ledger(task)
-    for shard, some in rows.items():
-        add_file(ledger, task.out, f"shards/{shard}.json", canonical(some))
+    for shard, rows in rows_of.items():
+        add_file(ledger, task.out, f"shards/{shard}.json", canonical(rows))
     ledger.extra = {
         "quota": quota,
-        "passages": dict(sorted(there.items())),
-        "drawn": dict(sorted(found.items())),
-        "topics": len({one.topic for one in drawn}),
+        "passages": dict(sorted(available.items())),
+        "drawn": dict(sorted(drawn.items())),
+        "topics": len({one.topic for one in selected}),
     }
     ledger.write(task.out)
     return ledger
 
 
 def _candidates(task: Task[Synthesis, None]) -> Iterator[seeds.Candidate]:
+    """Yields the documents of tier D1 that are long enough, from the tables of topics."""
     config = task.settings
     for file in task.inputs:
         with file.verified() as path:
@@ -129,19 +138,22 @@ def _candidates(task: Task[Synthesis, None]) -> Iterator[seeds.Candidate]:
 
 
 def cut_from_shard(task: Task[Synthesis, SeedInputs]) -> Ledger:
-    """The passages; the ledger's extra counts those that a document turned out not to have."""
+    """Writes the passages of the selected documents.
+
+    The ledger's extra counts the seeds that the estimate promised and a document did not have.
+    """
     config = task.settings
     with task.side.chosen.verified() as path:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    drawn = {row[0]: seeds.SelectedDocument(row[0], task.shard, *row[1:]) for row in rows}
+    selected = {row[0]: seeds.SelectedDocument(row[0], task.shard, *row[1:]) for row in rows}
     missing: Counter[str] = Counter()
     with ShardOutput(task, "seeds") as output:
-        for document in documents_of(task) if drawn else ():
-            if one := drawn.pop(document.id, None):
+        for document in documents_of(task) if selected else ():
+            if one := selected.pop(document.id, None):
                 source = source_of(config, one.category)
-                made = list(seeds.cut(document, one, source, config))
-                missing[one.category] += one.count - len(made)
-                for seed in made:
+                passages = list(seeds.cut(document, one, source, config))
+                missing[one.category] += one.count - len(passages)
+                for seed in passages:
                     output.count_input(seed)
                     output.write(seed)
         output.ledger.extra = {"missing": dict(sorted((+missing).items()))}

@@ -1,4 +1,4 @@
-"""D2: passages become prompts, a teacher answers, and gates let pass what is worth reading."""
+"""Synthesis of tier D2: prompts with passages, replies of a teacher, and output filters."""
 
 from __future__ import annotations
 
@@ -50,62 +50,70 @@ class FilterInputs:
 def synthesize(
     recipe: Recipe, runner: Runner, documents: Directory, topics: Directory, cache: Path
 ) -> Directory:
-    """The documents that a teacher wrote and the gates let pass; a source a category, tier D2.
+    """Returns the texts of a teacher that pass the output filters, one source per category.
 
-    `cache`: the teacher's folder of answers, unless its configuration names one.
-    Raises ValueError where no document can give a passage.
+    Args:
+      recipe: the recipe.
+      runner: runs the stages.
+      documents: the decontaminated documents, from which passages are cut.
+      topics: the table of the documents' topics (topics/stage.py).
+      cache: folder of the teacher's replies, unless its configuration names one.
+
+    Raises:
+      ValueError: no document can provide a passage.
+      TeacherError: the teacher cannot be used, or too many requests failed; replies are kept.
     """
     seeds = draw_seeds(recipe, runner, documents, topics)
     if not seeds.counts():
         raise ValueError(
-            "synthesis found no passage: it needs documents of tier D1 with at least "
-            f"{recipe.synthesis.min_passage_words} words (synthesis.min_passage_words) in a "
+            "synthesis: no document can provide a passage; expected documents of tier D1 with at "
+            f"least {recipe.synthesis.min_passage_words} words (synthesis.min_passage_words) in a "
             f"category that has a weight ({', '.join(sorted(recipe.synthesis.weights))})"
         )
-    asked = write_prompts(recipe, runner, seeds)
-    answers = ask_teacher(recipe, runner, asked, cache)
-    return pass_gates(recipe, runner, asked, answers)
+    prompts = write_prompts(recipe, runner, seeds)
+    replies = request_texts(recipe, runner, prompts, cache)
+    return filter_replies(recipe, runner, prompts, replies)
 
 
 # ---- prompts
 
 
 def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory:
-    """What will be asked, in shards of `shard_requests`: to be read before anything is paid."""
+    """Writes the prompts in shards of at least `shard_requests`, for review before any cost."""
     config = recipe.synthesis
     files = [
         (file, sum(counts.kept for counts in ledger.sources.values()))
         for file, ledger in zip(seeds.files(), seeds.ledgers(), strict=True)
     ]
-    parts: list[list[int]] = []
+    groups: list[list[int]] = []  # numbers of the files of each shard
     size = config.shard_requests
     for number, (_, requests) in enumerate(files):
         if size >= config.shard_requests:
-            parts.append([])
+            groups.append([])
             size = 0
-        parts[-1].append(number)
+        groups[-1].append(number)
         size += requests
     return runner.stage(
         "prompts",
-        write_prompts_of_part,
+        write_prompt_shard,
         [
             Task(
-                numbered(config.source, number, len(parts)),
+                numbered(config.source, number, len(groups)),
                 config,
                 None,
-                inputs=tuple(files[k][0] for k in part),
+                inputs=tuple(files[k][0] for k in group),
                 tiers=tiers_of(config),
-                size=sum(files[k][1] for k in part),
+                size=sum(files[k][1] for k in group),
             )
-            for number, part in enumerate(parts)
+            for number, group in enumerate(groups)
         ],
         config=[config.shard_requests, config.seed],
         inputs=[seeds],
     )
 
 
-def write_prompts_of_part(task: Task[Synthesis, None]) -> Ledger:
-    """A document whose text is the prompt; its meta tells where in it the passage stands."""
+def write_prompt_shard(task: Task[Synthesis, None]) -> Ledger:
+    """Writes documents whose text is the prompt; meta["passage"] is the passage's [start, end]."""
     with ShardOutput(task, "prompts") as output:
         for seed in documents_of(task):
             output.count_input(seed)
@@ -121,97 +129,116 @@ def write_prompts_of_part(task: Task[Synthesis, None]) -> Ledger:
     return output.ledger
 
 
-# ---- answers
+# ---- replies
 
 
-def ask_teacher(recipe: Recipe, runner: Runner, asked: Directory, cache: Path) -> Directory:
-    """The answers as documents; a request that never got one is dropped, with the reason.
+def request_texts(recipe: Recipe, runner: Runner, prompts: Directory, cache: Path) -> Directory:
+    """Returns the replies as documents; a request without a reply is dropped.
 
-    One shard at a time, so that the limits of the teacher hold for the whole run. What is cached
-    is not asked again, so an interrupted run goes on where it was.
+    Shards are processed one at a time, so that the teacher's limits apply to the whole run. Cached
+    replies are not requested again, so an interrupted run resumes where it stopped.
 
-    Raises TeacherError where a shard has more such requests than `teacher.max_unanswered`.
+    Args:
+      recipe: the recipe.
+      runner: runs the stage.
+      prompts: the prompts.
+      cache: folder of the teacher's replies, unless its configuration names one.
+
+    Raises:
+      TeacherError: the share of failed requests of a shard exceeds `teacher.max_unanswered`.
     """
     config = recipe.synthesis
     return runner.stage(
         "synthesise",
-        ask_for_shard,
-        one_task_per_shard(asked, SynthesisRequestSettings(config, cache)),
+        request_shard,
+        one_task_per_shard(prompts, SynthesisRequestSettings(config, cache)),
         config=[config.max_tokens, wire.identity(config.teacher)],
-        inputs=[asked],
+        inputs=[prompts],
         max_parallel=1,
     )
 
 
-def ask_for_shard(task: Task[SynthesisRequestSettings, None]) -> Ledger:
+def request_shard(task: Task[SynthesisRequestSettings, None]) -> Ledger:
+    """Writes the replies to a shard of prompts; meta has the model, finish reason and tokens."""
     config = task.settings.synthesis
 
     def request_of(document: Document) -> TeacherRequest:
         return TeacherRequest(document.id, (("user", document.text),), config.max_tokens)
 
-    def told(document: Document, reply: TeacherReply) -> Document:
-        of_reply = {
+    def with_reply(document: Document, reply: TeacherReply) -> Document:
+        reply_meta = {
             "model": config.teacher.model,
             "finish": reply.finish,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
         }
         meta = {name: value for name, value in document.meta.items() if name != "passage"}
-        return replace(document, meta=meta | of_reply)
+        return replace(document, meta=meta | reply_meta)
 
-    return ask_shard(task, "synthesise", config.teacher, task.settings.cache, request_of, told)
-
-
-# ---- gates
-
-
-def pass_gates(recipe: Recipe, runner: Runner, asked: Directory, answers: Directory) -> Directory:
-    """Without refusals, loops, copies of the passage and the like.
-
-    What looks like personal information or a secret is replaced as cleaning does it, by the rules
-    for the text's category: models write such things from memory.
-    """
-    settings = FilterSettings(recipe.synthesis.output_filters, _replacing(recipe))
-    prompts = {file.name: file for file in asked.files()}
-    return runner.stage(
-        "gates",
-        judge_shard,
-        [
-            task.with_side(FilterInputs(prompts[task.shard]))
-            for task in one_task_per_shard(answers, settings)
-        ],
-        config=settings,
-        inputs=[asked, answers],
+    return ask_shard(
+        task, "synthesise", config.teacher, task.settings.cache, request_of, with_reply
     )
 
 
-def _replacing(recipe: Recipe) -> dict[str, CleaningProfile]:
-    """The rules of replacement by category; none where cleaning replaces nothing either."""
+# ---- output filters; the stage is named "gates" on disk
+
+
+def filter_replies(
+    recipe: Recipe, runner: Runner, prompts: Directory, replies: Directory
+) -> Directory:
+    """Drops replies that fail an output filter, and replaces personal information in the others.
+
+    Models reproduce personal information and credentials of their training data. They are replaced
+    by the cleaning rules of the text's category.
+
+    Args:
+      recipe: the recipe.
+      runner: runs the stage.
+      prompts: the prompts.
+      replies: the replies, in shards with the same names.
+    """
+    settings = FilterSettings(recipe.synthesis.output_filters, _profiles(recipe))
+    prompt_files = {file.name: file for file in prompts.files()}
+    return runner.stage(
+        "gates",
+        filter_shard,
+        [
+            task.with_side(FilterInputs(prompt_files[task.shard]))
+            for task in one_task_per_shard(replies, settings)
+        ],
+        config=settings,
+        inputs=[prompts, replies],
+    )
+
+
+def _profiles(recipe: Recipe) -> dict[str, CleaningProfile]:
+    """Returns the cleaning profile by category; {} if personal information is not replaced."""
     config = recipe.cleaning
     categories = recipe.synthesis.weights if config.replace_personal_information else ()
     return {name: config.profiles.get(name, CleaningProfile.PROSE) for name in categories}
 
 
-def judge_shard(task: Task[FilterSettings, FilterInputs]) -> Ledger:
-    """Answers and their prompts stand in one order; a prompt without an answer is passed over.
+def filter_shard(task: Task[FilterSettings, FilterInputs]) -> Ledger:
+    """Writes the replies that pass; the ledger's `changed` counts repairs and replacements.
 
-    What was mended or replaced is counted in `changed`.
+    Replies are in the order of their prompts. A prompt whose request failed has no reply.
     """
-    gate = output_filters.build(task.settings.output_filters)
+    output_filter = output_filters.build(task.settings.output_filters)
     prompts = documents_in([task.side.prompts])
     with ShardOutput(task, "gates") as output:
-        for answer in documents_of(task):
-            prompt = next(p for p in prompts if p.id == answer.id)
-            text = choice.RenderedPrompt(prompt.text, *prompt.meta["passage"])
-            output.count_input(answer)
-            asked = output_filters.PromptContext(text.text[text.start : text.end], text.instruction)
-            judged = gate(answer, answer.meta["finish"], asked)
-            if isinstance(judged, Document):
-                changed = output.ledger.of(judged.source).changed
-                changed.update(judged.meta.pop("repaired", ()))
-                if profile := task.settings.profiles.get(judged.category):
-                    cleaned, found = replace_personal_information(judged.text, profile)
-                    judged = replace(judged, text=cleaned)
-                    changed.update(found)
-            output.write(judged)
+        for reply in documents_of(task):
+            prompt = next(p for p in prompts if p.id == reply.id)
+            rendered = choice.RenderedPrompt(prompt.text, *prompt.meta["passage"])
+            passage = rendered.text[rendered.start : rendered.end]
+            output.count_input(reply)
+            context = output_filters.PromptContext(passage, rendered.instruction)
+            decision = output_filter(reply, reply.meta["finish"], context)
+            if isinstance(decision, Document):
+                changed = output.ledger.of(decision.source).changed
+                changed.update(decision.meta.pop("repaired", ()))
+                if profile := task.settings.profiles.get(decision.category):
+                    text, replaced = replace_personal_information(decision.text, profile)
+                    decision = replace(decision, text=text)
+                    changed.update(replaced)
+            output.write(decision)
     return output.ledger

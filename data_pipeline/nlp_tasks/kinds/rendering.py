@@ -1,10 +1,10 @@
-"""Rendering of tasks: the content of a task becomes a prompt with the answer at its end.
+r"""Rendering of tasks: the content of a task becomes a prompt with the answer at its end.
 
 The tasks of rules and of a teacher are rendered by the same functions.
 
 >>> task = question("What is a leveret?", "A young hare.", "", random.Random(1))
 >>> task.text, task.answer
-('Q: What is a leveret?\\nA: A young hare.', 'A young hare.')
+('Q: What is a leveret?\nA: A young hare.', 'A young hare.')
 """
 
 from __future__ import annotations

@@ -319,7 +319,9 @@ def test_a_killed_run_asks_only_for_what_is_missing(
 
 def test_another_source_of_its_name_is_refused(tmp_path: Path) -> None:
     config = recipe(TeacherConfig(base_url="http://127.0.0.1:9/v1", model="m"), source="sea")
-    with pytest.raises(ValueError, match=r"restructuring\.source: 'sea' is the name of another"):
+    with pytest.raises(
+        ValueError, match=r"restructuring\.source: got 'sea', but documents already have"
+    ):
         run(config, tmp_path)
 
 

@@ -46,7 +46,7 @@ from data_pipeline.report.results import Results
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.synthesis.prompts import all_prompts
-from data_pipeline.synthesis.stage import pass_gates, synthesize
+from data_pipeline.synthesis.stage import filter_replies, synthesize
 from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.topics.stage import find_topics
@@ -435,7 +435,7 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
                 runner.stage(name, write, [Task("one", rows, None)], config=name, inputs=[])
                 for name, rows in (("asked", asked), ("said", said))
             ]
-            return pass_gates(recipe, runner, before[0], before[1])
+            return filter_replies(recipe, runner, before[0], before[1])
 
     made = Recipe()
     judged = judge(made)
@@ -461,7 +461,7 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
 
 def test_a_source_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "law.jsonl").rename(folder / "synthetic_law.jsonl")
-    with pytest.raises(ValueError, match="'synthetic_law' is the name of another source too"):
+    with pytest.raises(ValueError, match="already have a source 'synthetic_law'"):
         without_baking(
             recipe(folder, TeacherConfig(model="m")), tmp_path / "run", tmp_path / "cache"
         )
@@ -470,7 +470,9 @@ def test_a_source_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> N
 def test_documents_without_a_passage_are_an_error(folder: Path, tmp_path: Path) -> None:
     made = recipe(folder, TeacherConfig(model="m"))
     made.synthesis.weights = {"math": 1.0}
-    with pytest.raises(ValueError, match=r"synthesis found no passage: .* 40 words .*\(math\)"):
+    with pytest.raises(
+        ValueError, match=r"no document can provide a passage; .* 40 words .*\(math\)"
+    ):
         without_baking(made, tmp_path / "run", tmp_path / "cache")
 
 
@@ -501,14 +503,14 @@ from pathlib import Path
 from data_pipeline.config import TeacherConfig
 from data_pipeline.execution.manifest import load
 from data_pipeline.execution.task import Task
-from data_pipeline.synthesis.stage import TeacherSettings, ask_for_shard
+from data_pipeline.synthesis.stage import SynthesisRequestSettings, request_shard
 from data_pipeline.config import Synthesis
 
 folder = Path({prompts!r})
 config = Synthesis(teacher=TeacherConfig(**json.loads({teacher!r})))
 for file in load(folder).files():
-    settings = TeacherSettings(config, Path({cache!r}))
-    ask_for_shard(Task(file.name, settings, None, Path({out!r}), (file,)))
+    settings = SynthesisRequestSettings(config, Path({cache!r}))
+    request_shard(Task(file.name, settings, None, Path({out!r}), (file,)))
 """
 
 
