@@ -136,7 +136,7 @@ class Frame:
 
     @property
     def is_small(self) -> bool:
-        """Whether the chart has few ticks and no labels at the ends of its lines."""
+        """True if the chart has few ticks and no labels at the ends of its lines."""
         return self.width < WIDTH / 2
 
 

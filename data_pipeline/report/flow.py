@@ -147,12 +147,12 @@ class ReportStage:
 
     @property
     def drops_documents(self) -> bool:
-        """Whether the stage dropped at least one document."""
+        """True if the stage dropped at least one document."""
         return self.total.dropped.total() > 0
 
     @property
     def counts_documents(self) -> bool:
-        """Whether the stage's ledgers count documents; those of an index do not."""
+        """True if the ledgers of the stage count documents; those of an index do not."""
         return bool(self.total.documents_in or self.total.kept or self.total.bad)
 
     @property
