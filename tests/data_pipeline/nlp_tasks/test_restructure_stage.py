@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +23,31 @@ from data_pipeline.config import (
     Restructuring,
     Source,
     TeacherConfig,
-    Tier,
 )
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import Directory, Ledger, digest
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
-from data_pipeline.execution.shard_output import ShardOutput
-from data_pipeline.execution.task import Task
 from data_pipeline.nlp_tasks.restructure import schemas
 from data_pipeline.nlp_tasks.restructure_stage import restructure
 from data_pipeline.pipeline import run as run_recipe
 from data_pipeline.storage.document import Document
-from data_pipeline.storage.shards import read_dropped, read_shard
+from data_pipeline.storage.shards import read_dropped
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.text import seeded_random
+from tests.builders import ROOT, write_jsonl
+from tests.data_pipeline.builders import (
+    dropped_by_id,
+    dropped_documents,
+    kept_documents,
+    result_files,
+    runner_at,
+    stage_of_documents,
+)
 from tests.data_pipeline.nlp_tasks import restructuring_answers as answers
 
 ANSWERS = str(Path(answers.__file__))
 STAGES = ("restructuring_requests", "restructure", "restructured_tasks")
-NOUNS = [
-    "river",
-    "hunter",
-    "meadow",
-    "village",
-    "forest",
-    "farmer",
-    "garden",
-    "winter",
-    "market",
-    "bridge",
-    "harvest",
-    "evening",
-]
-VERBS = [
-    "crossed",
-    "watched",
-    "remembered",
-    "followed",
-    "described",
-    "visited",
-    "measured",
-    "painted",
-]
+NOUNS = "river hunter meadow village forest farmer garden winter market bridge harvest evening"
+VERBS = "crossed watched remembered followed described visited measured painted"
 
 
 def text(k: int) -> str:
@@ -74,19 +57,11 @@ def text(k: int) -> str:
     for _ in range(6):
         sentences = []
         for _ in range(5):
-            one, two, three = random_.sample(NOUNS, 3)
-            verb = random_.choice(VERBS)
+            one, two, three = random_.sample(NOUNS.split(), 3)
+            verb = random_.choice(VERBS.split())
             sentences.append(f"The old {one} near the {two} {verb} another distant {three}.")
         paragraphs.append(" ".join(sentences))
     return "\n\n".join(paragraphs)
-
-
-def write(task: Task) -> Ledger:
-    with ShardOutput(task, "made") as output:
-        for document in task.settings:
-            output.count_input(document)
-            output.write(document)
-    return output.ledger
 
 
 def documents(runner: Runner, count: int = 30) -> Directory:
@@ -95,9 +70,7 @@ def documents(runner: Runner, count: int = 30) -> Directory:
         "sea": [Document(f"sea/{k}", text(k), "sea", "wiki") for k in range(count)],
         "daily": [Document(f"daily/{k}", text(1000 + k), "daily", "news") for k in range(3)],
     }
-    tiers = {"sea": Tier.D1.value, "daily": Tier.D1.value}
-    tasks = [Task(name, rows, None, tiers=tiers) for name, rows in made.items()]
-    return runner.stage("made", write, tasks, config=count, inputs=[])
+    return stage_of_documents(runner, made, tiers={"sea": "D1", "daily": "D1"})
 
 
 def recipe(teacher: TeacherConfig, **changes: Any) -> Recipe:
@@ -105,30 +78,19 @@ def recipe(teacher: TeacherConfig, **changes: Any) -> Recipe:
     return Recipe(restructuring=Restructuring(**(made | changes)))
 
 
-def run(recipe: Recipe, root: Path, workers: int = 1, count: int = 30) -> Runner:
-    with LocalEngine(workers) as engine:
-        runner = Runner(root, engine)
+def run(recipe: Recipe, root: Path, workers: int = 0, count: int = 30) -> Runner:
+    with runner_at(root, workers) as runner:
         restructure(recipe, runner, [documents(runner, count)], root / "teacher")
         return runner
-
-
-def rows(directory: Directory) -> list[Document]:
-    return [row for file in directory.files() for row in read_shard(file.path)]
 
 
 def stages(runner: Runner) -> list[Directory]:
     return [d for d in runner.directories if d.manifest["stage"] in STAGES]
 
 
-def written(root: Path) -> dict[str, str]:
-    """The bytes of every stage, as hashes; not those of the cache, the clock and what was paid."""
-    return {
-        str(path.relative_to(root)): digest(path.read_bytes().hex())
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-        and path.name != "timing.json"
-        and not {"teacher", "spent"} & {*path.parts}
-    }
+def written(root: Path) -> dict[str, bytes]:
+    """The bytes of every stage; not those of the cache, the clock and what was paid."""
+    return result_files(root, without=("timing.json", "teacher", "spent"))
 
 
 def test_every_request_ends_as_a_task_or_with_its_reason(
@@ -136,14 +98,14 @@ def test_every_request_ends_as_a_task_or_with_its_reason(
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
     asked, told, made = stages(run(recipe(server.config()), tmp_path))
-    requests = {row.id: row for row in rows(asked)}
+    requests = {row.id: row for row in kept_documents(asked)}
     assert len(requests) == 30 * 4 and {r.meta["from_source"] for r in requests.values()} == {"sea"}
     assert server.answered() == Counter(row.text for row in requests.values())
 
     counts = made.counts()["restructured"]
     assert counts.documents_in == len(requests) == counts.kept + counts.dropped.total()
     assert counts.tier == "D3"
-    found = {row.id: "" for row in rows(made)}
+    found = {row.id: "" for row in kept_documents(made)}
     for file in made.files("dropped"):
         for stage, dropped in read_dropped(file.path):
             assert stage == "restructured_tasks"
@@ -157,7 +119,7 @@ def test_every_request_ends_as_a_task_or_with_its_reason(
         *answers.GOOD,
         *answers.BAD,
     }
-    for task in rows(made):
+    for task in kept_documents(made):
         request = requests[task.id]
         assert task.text.endswith(task.meta["answer"])
         assert task.meta["task"] == request.meta["task"]
@@ -242,9 +204,8 @@ def test_what_gets_no_answer_is_set_aside_with_the_reason(
     failed = len(server.events("fault"))
     counts = told.counts()["restructured"]
     assert 0 < failed == counts.dropped["no_answer"] == counts.documents_in - counts.kept
-    for file in told.files("dropped"):
-        for _, dropped in read_dropped(file.path):
-            assert "500" in dropped.evidence["error"] and "JSON:" in dropped.document.text
+    for dropped in dropped_documents(told):
+        assert "500" in dropped.evidence["error"] and "JSON:" in dropped.document.text
     assert made.counts()["restructured"].documents_in == counts.kept
     assert sum(ledger.extra["usage"]["failed"] for ledger in told.ledgers()) == failed
 
@@ -287,13 +248,12 @@ def test_a_killed_run_asks_only_for_what_is_missing(
     )
     file, cache = tmp_path / "run.py", tmp_path / "cache"
     file.write_text(script)
-    here = Path(__file__).parents[3]
 
     def start(root: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, str(file), server.url, str(root), str(cache)],
-            cwd=here,
-            env={**os.environ, "PYTHONPATH": str(here)},
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             start_new_session=True,
             stdout=subprocess.DEVNULL,
         )
@@ -329,33 +289,15 @@ def test_d3_is_not_asked_about_and_several_directories_are(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
-    made: dict[str, tuple[str, Iterable[int]]] = {
-        "old_tasks": ("D3", range(2)),
-        "synthetic_wiki": ("D2", range(2, 4)),
-        "sea": ("D1", range(4, 6)),
-    }
-    with LocalEngine(1) as engine:
-        runner = Runner(tmp_path, engine)
-        directories = [
-            runner.stage(
-                name,
-                write,
-                [
-                    Task(
-                        "all",
-                        [Document(f"{name}/{k}", text(k), name, "wiki") for k in numbers],
-                        None,
-                        tiers={name: tier},
-                    )
-                ],
-                config=name,
-                inputs=[],
-            )
-            for name, (tier, numbers) in made.items()
-        ]
+    made = {"old_tasks": ("D3", (0, 1)), "synthetic_wiki": ("D2", (2, 3)), "sea": ("D1", (4, 5))}
+    with runner_at(tmp_path) as runner:
+        directories = []
+        for name, (tier, numbers) in made.items():
+            own = [Document(f"{name}/{k}", text(k), name, "wiki") for k in numbers]
+            directories.append(stage_of_documents(runner, {"all": own}, name, {name: tier}))
         restructure(recipe(server.config()), runner, directories, tmp_path / "teacher")
         asked = stages(runner)[0]
-    assert {row.meta["from_source"] for row in rows(asked)} == {"synthetic_wiki", "sea"}
+    assert {row.meta["from_source"] for row in kept_documents(asked)} == {"synthetic_wiki", "sea"}
     assert {counts.tier for counts in asked.counts().values()} == {"D3"}
     assert json.dumps(asked.manifest["config"])
 
@@ -371,19 +313,15 @@ def test_the_recipe_asks_about_clean_documents_by_topic_and_bakes_the_tasks(
 
     monkeypatch.setattr("data_pipeline.pipeline.bake", bake)
     server = serve_teacher(answers=ANSWERS)
-    folder = tmp_path / "raw"
-    folder.mkdir()
     item = (
         "Which quick brown foxes of Bergen jump over lazy dogs while judges mix five jugs of wax?"
     )
     texts = [text(k) + (f"\n\n{item}" if k == 7 else "") for k in range(60)]
-    lines = [json.dumps({"id": str(k), "text": one}) for k, one in enumerate(texts)]
-    (folder / "sea.jsonl").write_text("\n".join(lines) + "\n")
-    bench = tmp_path / "bench"
-    bench.mkdir()
-    (bench / "test.jsonl").write_text(json.dumps({"question": item}) + "\n")
+    rows = ({"id": str(k), "text": one} for k, one in enumerate(texts))
+    source = write_jsonl(tmp_path / "raw" / "sea.jsonl", rows)
+    bench = write_jsonl(tmp_path / "bench" / "test.jsonl", [{"question": item}]).parent
     made = recipe(server.config())
-    made.sources = [Source(path=str(folder), category="wiki")]
+    made.sources = [Source(path=str(source.parent), category="wiki")]
     made.cleaning = Cleaning(min_foreign_score=1.1)
     made.held_out = HeldOut(fraction=0.3, max_documents=6, items=3)
     made.decontamination.held_out = False  # these documents have few words, all of them alike
@@ -393,13 +331,9 @@ def test_the_recipe_asks_about_clean_documents_by_topic_and_bakes_the_tasks(
     curated = run_recipe(made, tmp_path / "run")
     found = {d.manifest["stage"]: d for d in curated.directories}
 
-    prompts = rows(found["restructuring_requests"])
-    dropped = {
-        one.document.id
-        for file in found["decontaminate"].files("dropped")
-        for _, one in read_dropped(file.path)
-    }
-    held_out = {document.id for document in rows(found["held_out"])}
+    prompts = kept_documents(found["restructuring_requests"])
+    dropped = set(dropped_by_id(found["decontaminate"]))
+    held_out = {document.id for document in kept_documents(found["held_out"])}
     assert held_out and "sea/7" in dropped - held_out
     about = {prompt.meta["from"] for prompt in prompts}
     assert about and about.isdisjoint(dropped | held_out)
@@ -423,13 +357,7 @@ def test_answers_of_a_random_model_fit_their_schema_and_are_all_rejected(tmp_pat
         "llama_server.CONTEXT = 6144\n"  # a character is a token
         "llama_server.main(sys.argv[2])"
     )
-    command = [
-        sys.executable,
-        "-c",
-        start,
-        str(Path(__file__).parents[3]),
-        str(tmp_path / "m.gguf"),
-    ]
+    command = [sys.executable, "-c", start, str(ROOT), str(tmp_path / "m.gguf")]
     with (
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -451,7 +379,7 @@ def test_answers_of_a_random_model_fit_their_schema_and_are_all_rejected(tmp_pat
             told, judged = stages(run(made, tmp_path / "run", count=3))[1:]
         finally:
             process.kill()
-    replies = rows(told)
+    replies = kept_documents(told)
     whole = [reply for reply in replies if reply.meta["finish"] == "stop"]
     assert len(replies) == 3 * 8 and len(whole) > 8
     for reply in whole:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -11,18 +8,17 @@ from pydoc_data.topics import topics
 import pytest
 
 from data_pipeline.config import NlpTasks, Recipe
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import Ledger
-from data_pipeline.execution.runner import Runner
-from data_pipeline.execution.shard_output import ShardOutput
-from data_pipeline.execution.task import Task
 from data_pipeline.mixture.tokenizer import MixtureTokenizer
 from data_pipeline.nlp_tasks.from_structure import KINDS, build
 from data_pipeline.nlp_tasks.stage import write_tasks
 from data_pipeline.storage.document import Document
-from data_pipeline.storage.shards import read_dropped, read_shard
-
-ROOT = Path(__file__).parents[3]
+from tests.builders import python_output
+from tests.data_pipeline.builders import (
+    dropped_by_id,
+    kept_by_id,
+    runner_at,
+    stage_of_documents,
+)
 
 HARES = """# The life of hares
 
@@ -305,42 +301,16 @@ def test_pure_and_the_same_in_another_process(tasks: list[Document]) -> None:
         "print([repr(task) for task in test_stage.make()])"
     )
     for seed in ("0", "12345"):
-        output = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        assert output == f"{[repr(task) for task in tasks]}\n"
-
-
-def write(task: Task) -> Ledger:
-    with ShardOutput(task, "made") as output:
-        for one in everything():
-            output.count_input(one)
-            output.write(one)
-    return output.ledger
+        assert python_output(script, hash_seed=seed) == f"{[repr(task) for task in tasks]}\n"
 
 
 def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:
     recipe = Recipe(nlp_tasks=NlpTasks(max_tokens=90))
-    with LocalEngine(1) as engine:
-        runner = Runner(tmp_path, engine)
-        made = runner.stage(
-            "made", write, [Task("a", None, None, tiers={"web": "D1"})], config=0, inputs=[]
-        )
-        again = runner.stage(
-            "more", write, [Task("a", None, None, tiers={"web": "D3"})], config=1, inputs=[]
-        )
+    with runner_at(tmp_path) as runner:
+        made = stage_of_documents(runner, {"a": everything()}, "made", {"web": "D1"})
+        again = stage_of_documents(runner, {"a": everything()}, "more", {"web": "D3"})
         found = write_tasks(recipe, runner, [made, again])
-    written = {d.id: d for file in found.files() for d in read_shard(file.path)}
-    dropped = {
-        one.document.id: one
-        for file in found.files("dropped")
-        for _, one in read_dropped(file.path)
-    }
+    written, dropped = kept_by_id(found), dropped_by_id(found)
     expected = {task.id: task for task in make(recipe.nlp_tasks)}
     assert written.keys() | dropped.keys() == expected.keys()
     assert len(written) + len(dropped) == len(expected) and written and dropped
