@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from data_pipeline import pipeline, report
+from data_pipeline import pipeline
 from data_pipeline.cleaning.personal_information import replace_personal_information
 from data_pipeline.config import (
     Baking,
@@ -35,36 +33,32 @@ from data_pipeline.config import (
     TeacherConfig,
     Topics,
 )
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
-from data_pipeline.execution.shard_output import ShardOutput
-from data_pipeline.execution.task import Task
 from data_pipeline.report import flow, synthesis
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.results import Results
-from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import read_dropped, read_shard
+from data_pipeline.storage.document import Document
+from data_pipeline.storage.shards import read_shard
 from data_pipeline.synthesis.prompts import all_prompts
 from data_pipeline.synthesis.stage import filter_replies, synthesize
 from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.topics.stage import find_topics
 from data_pipeline.validate import validate
-from tests.builders import write_jsonl
+from tests.builders import ROOT, write_jsonl
+from tests.data_pipeline.builders import (
+    dropped_by_id,
+    kept_by_id,
+    report_page,
+    result_files,
+    runner_at,
+    stage_of_documents,
+)
+from tests.data_pipeline.synthesis import synthetic_answers as answers
 
-ANSWERS = Path(__file__).with_name("synthetic_answers.py")
+ANSWERS = str(answers.__file__)
 
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-answers = load(ANSWERS)
 
 # What becomes of an answer of each quality, if it goes: the stage and its reasons.
 DROPPED = {
@@ -84,11 +78,10 @@ DROPPED = {
 def folder(tmp_path: Path) -> Path:
     """Sixty documents of three categories, and an evaluation item."""
     folder = tmp_path / "raw"
-    folder.mkdir()
     for source in ("web", "law", "recipes"):
         rows = [{"id": str(k), "text": answers.essay(f"{source}/{k}")} for k in range(30)]
         write_jsonl(folder / f"{source}.jsonl", rows)
-    (tmp_path / "items.jsonl").write_text(json.dumps({"question": answers.LEAKED}) + "\n")
+    write_jsonl(tmp_path / "items.jsonl", [{"question": answers.LEAKED}])
     return folder
 
 
@@ -126,21 +119,9 @@ def by_name(directories: list[Directory], name: str) -> Directory:
     return next(d for d in directories if d.manifest["stage"] == name)
 
 
-def kept(directory: Directory) -> dict[str, Document]:
-    return {d.id: d for file in directory.files() for d in read_shard(file.path)}
-
-
-def dropped(directory: Directory) -> dict[str, Dropped]:
-    return {d.document.id: d for f in directory.files("dropped") for _, d in read_dropped(f.path)}
-
-
 def files(root: Path) -> dict[str, bytes]:
     """All results: not times, what a run happened to spend, and the answers' cache."""
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not {"timing.json", "spent", "teacher"} & set(path.parts)
-    }
+    return result_files(root, without=("timing.json", "spent", "teacher"))
 
 
 def test_every_answer_is_accounted_for(
@@ -160,21 +141,21 @@ def test_every_answer_is_accounted_for(
         return runner.root
 
     monkeypatch.setattr(pipeline, "bake", bake)
-    server = serve_teacher(answers=str(ANSWERS), fault_rate=0.2, faults={"500": 1, "cut": 1})
+    server = serve_teacher(answers=ANSWERS, fault_rate=0.2, faults={"500": 1, "cut": 1})
     root = tmp_path / "run"
     teacher = server.config(prompt_price=2.0, completion_price=3.0)
     done = pipeline.run(recipe(folder, teacher), root).directories
-    prompts = kept(by_name(done, "prompts"))
+    prompts = kept_by_id(by_name(done, "prompts"))
     assert len(prompts) == 90
     assert Counter(d.source for d in prompts.values()) == {"synthetic_web": 60, "synthetic_law": 30}
 
     # Each prompt was answered once, and each answer is either in the training data or dropped once.
     assert server.answered() == Counter(d.text for d in prompts.values())
-    final = kept(by_name(done, "decontaminate_synthetic"))
+    final = kept_by_id(by_name(done, "decontaminate_synthetic"))
     gone = [
         (stage.removesuffix("_synthetic"), one)
         for stage in ("synthesise", "gates", "deduplicate_synthetic", "decontaminate_synthetic")
-        for one in dropped(by_name(done, stage)).values()
+        for one in dropped_by_id(by_name(done, stage)).values()
     ]
     assert sorted([*final, *(one.document.id for _, one in gone)]) == sorted(prompts)
 
@@ -201,7 +182,7 @@ def test_every_answer_is_accounted_for(
     assert total == {"preamble": framed, "closing": framed, "cut_off": cut}
 
     # A seed is a stretch of a document of D1 that survived decontamination.
-    clean = kept(by_name(done, "decontaminate"))
+    clean = kept_by_id(by_name(done, "decontaminate"))
     for prompt in prompts.values():
         start, end = prompt.meta["passage"]
         origin = clean[prompt.meta["from"]].text
@@ -210,7 +191,7 @@ def test_every_answer_is_accounted_for(
     # They are baked as tier D2, and so are tasks made from them.
     (synthetic,) = (d for d in baked["bake"] if d.manifest["stage"] == "decontaminate_synthetic")
     assert synthetic.tiers() == {"synthetic_law": "D2", "synthetic_web": "D2"}
-    sources = {d.meta["from_source"] for d in kept(by_name(done, "nlp_tasks")).values()}
+    sources = {d.meta["from_source"] for d in kept_by_id(by_name(done, "nlp_tasks")).values()}
     assert "synthetic_law" in sources and "law" in sources
 
     # The report says the same.
@@ -231,12 +212,7 @@ def test_every_answer_is_accounted_for(
         passage = "".join(piece for piece, _ in example["passage"])
         assert passage.removesuffix(" …") in clean[example["from"]].text
         assert example["id"] in final
-    html = report.write(
-        tmp_path / "report.html",
-        directories=done,
-        title="t",
-        command="c",
-    ).read_text(encoding="utf-8")
+    html = report_page(tmp_path, done)
     assert "90 prompts were sent to teacher" in html and f"<b>{len(final)}</b> of the" in html
 
     # Another run asks nothing, wherever the teacher is now, and writes the same bytes.
@@ -253,8 +229,7 @@ def test_every_answer_is_accounted_for(
 
 def without_baking(made: Recipe, root: Path, cache: Path) -> tuple[list[Directory], Directory]:
     """The first steps and synthesis, which is what these tests are about."""
-    with LocalEngine(1) as engine:
-        runner = Runner(root, engine)
+    with runner_at(root) as runner:
         documents = pipeline.read(made, runner)
         topics = find_topics(made, runner, documents, cache)
         return runner.directories, synthesize(made, runner, documents, topics, cache)
@@ -263,15 +238,15 @@ def without_baking(made: Recipe, root: Path, cache: Path) -> tuple[list[Director
 def test_what_gets_no_answer_is_dropped_with_its_reason(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
-    server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
+    server = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"500": 1})
     made = recipe(folder, server.config(max_retries=0, concurrency=1, max_unanswered=1.0))
     done, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
-    gone = dropped(by_name(done, "synthesise"))
+    gone = dropped_by_id(by_name(done, "synthesise"))
     assert {one.reason for one in gone.values()} == {"no_answer"}
     assert all("500" in one.evidence["error"] for one in gone.values())
-    came = kept(by_name(done, "synthesise"))
+    came = kept_by_id(by_name(done, "synthesise"))
     assert 5 < len(gone) < 60 and len(came) + len(gone) == 90
-    assert gone.keys() | came.keys() == kept(by_name(done, "prompts")).keys()
+    assert gone.keys() | came.keys() == kept_by_id(by_name(done, "prompts")).keys()
     usage = [ledger.extra["usage"] for ledger in by_name(done, "synthesise").ledgers()]
     assert sum(one["failed"] for one in usage) == len(gone)
 
@@ -281,7 +256,7 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
 ) -> None:
     """Each prompt fails once at most, so the second run has all answers: the bytes of a run that
     nothing failed for. A share of the same size that is allowed goes on without them."""
-    server = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1}, most_faults=1)
+    server = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"500": 1}, most_faults=1)
     config = server.config(max_retries=0, concurrency=1, max_unanswered=0.05)
     made = recipe(folder, config)
     made.synthesis.shard_requests = 1000
@@ -292,8 +267,8 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     assert str(refused.value) == (
         f"shard synthetic-00000: {failed} of 90 requests got no answer, more than the allowed "
         "share of 0.05 (no answer after 1 attempts; the last one: HTTP 500: 'internal error'). "
-        "All answers are kept, and the same command asks again only for what has none; to go on "
-        "without it, raise teacher.max_unanswered."
+        "All answers are kept, and the same command sends only the failed requests again; to "
+        "continue without them, increase teacher.max_unanswered."
     )
     assert 5 < failed < 60 and answered.total() == 90 - failed
     (stopped,) = root.glob("synthesise-*")
@@ -302,16 +277,16 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     done, _ = without_baking(made, root, cache)
     assert set(server.answered().values()) == {1} and server.answered().total() == 90
     assert len(server.events("asked")) == 90 + failed
-    never = serve_teacher(answers=str(ANSWERS))
+    never = serve_teacher(answers=ANSWERS)
     whole = replace(made, synthesis=replace(made.synthesis, teacher=never.config()))
     without_baking(whole, tmp_path / "whole", tmp_path / "other")
     assert files(root) == files(tmp_path / "whole")
 
-    again = serve_teacher(answers=str(ANSWERS), fault_rate=0.3, faults={"500": 1})
+    again = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"500": 1})
     exact = again.config(max_retries=0, concurrency=1, max_unanswered=failed / 90)
     enough = replace(made, synthesis=replace(made.synthesis, teacher=exact))
     without, _ = without_baking(enough, tmp_path / "enough", tmp_path / "third")
-    assert len(dropped(by_name(without, "synthesise"))) == failed
+    assert len(dropped_by_id(by_name(without, "synthesise"))) == failed
     address = by_name(done, "synthesise").address
     assert by_name(without, "synthesise").address == address  # no limit is part of it
 
@@ -325,8 +300,7 @@ def test_embeddings_give_topics(
     made = recipe(folder, server.config(), topics=topics)
     tables = []
     for run in ("one", "two"):
-        with LocalEngine(1) as engine:
-            runner = Runner(tmp_path / run, engine)
+        with runner_at(tmp_path / run) as runner:
             table = find_topics(made, runner, pipeline.read(made, runner), tmp_path / "cache")
         tables.append(files(tmp_path / run))
         if run == "one":
@@ -383,7 +357,7 @@ def test_answers_that_are_there_need_no_server(
 ) -> None:
     """All of D1 to D2 by cached answers alone; a question that they lack is said to need one."""
     monkeypatch.setattr(pipeline, "bake", lambda *_: tmp_path)
-    server = serve_teacher(answers=str(ANSWERS))
+    server = serve_teacher(answers=ANSWERS)
     made = recipe(folder, server.config())
     made.nlp_tasks.enabled = False
     made.synthesis.documents = 20
@@ -401,14 +375,6 @@ PRIVATE = (
     "Write to jane.miller@northgate-valley.org, or call (415) 555-2671 before noon. The key was "
     "AKIAIOSFODNN7EXAMPLQ, they said."
 )
-
-
-def write(task: Task) -> Ledger:
-    with ShardOutput(task, "made") as output:
-        for document in task.settings:
-            output.count_input(document)
-            output.write(document)
-    return output.ledger
 
 
 def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_category(
@@ -429,10 +395,9 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
     ]
 
     def judge(recipe: Recipe) -> Directory:
-        with LocalEngine(1) as engine:
-            runner = Runner(tmp_path / "run", engine)
+        with runner_at(tmp_path / "run") as runner:
             before = [
-                runner.stage(name, write, [Task("one", rows, None)], config=name, inputs=[])
+                stage_of_documents(runner, {"one": rows}, name)
                 for name, rows in (("asked", asked), ("said", said))
             ]
             return filter_replies(recipe, runner, before[0], before[1])
@@ -442,18 +407,18 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
     for name, profile in (("web", CleaningProfile.PROSE), ("code", CleaningProfile.CODE)):
         text, found = replace_personal_information(texts[name], profile)
         assert found == {"email": 1, "secret": 1} | ({"phone": 1} if name == "web" else {})
-        assert kept(judged)[f"s/{name}"].text == text != texts[name]
+        assert kept_by_id(judged)[f"s/{name}"].text == text != texts[name]
         assert judged.counts()[f"synthetic_{name}"].changed == found
-    assert [one.reason for one in dropped(judged).values()] == ["refusal"]
+    assert [one.reason for one in dropped_by_id(judged).values()] == ["refusal"]
     made.cleaning.min_words = 7  # of cleaning alone: the same address
     made.cleaning.profiles["khan academy"] = CleaningProfile.CODE
     assert judge(made).path == judged.path
 
     made.cleaning.profiles = made.cleaning.profiles | {"web": CleaningProfile.CODE}
-    assert "(415) 555-2671" in kept(judge(made))["s/web"].text
+    assert "(415) 555-2671" in kept_by_id(judge(made))["s/web"].text
     made.cleaning.replace_personal_information = False
     untouched = judge(made)
-    assert {d.id: d.text for d in kept(untouched).values()} == {
+    assert {d.id: d.text for d in kept_by_id(untouched).values()} == {
         f"s/{name}": texts[name] for name in ("web", "code")
     }
     assert not any(counts.changed for counts in untouched.counts().values())
@@ -479,7 +444,7 @@ def test_documents_without_a_passage_are_an_error(folder: Path, tmp_path: Path) 
 def test_gates_may_change_without_asking_again(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
-    server = serve_teacher(answers=str(ANSWERS))
+    server = serve_teacher(answers=ANSWERS)
     made = recipe(folder, server.config())
     first, _ = without_baking(made, tmp_path / "run", tmp_path / "cache")
     made.synthesis.output_filters = OutputFilters(repair_truncated=False)
@@ -488,7 +453,7 @@ def test_gates_may_change_without_asking_again(
         d.manifest["stage"] for d in second if d.path in {one.path for one in first}
     }
     assert differ == {"gates"}
-    reasons = {one.reason for one in dropped(by_name(second, "gates")).values()}
+    reasons = {one.reason for one in dropped_by_id(by_name(second, "gates")).values()}
     assert "cut_off" in reasons
 
 
@@ -519,15 +484,15 @@ def test_a_killed_run_asks_only_for_the_rest(
 ) -> None:
     """kill -9 in the middle; what was answered before is not asked again, and the answers are
     those of a run that nobody killed."""
-    server = serve_teacher(answers=str(ANSWERS), delay_s=0.02)
+    server = serve_teacher(answers=ANSWERS, delay_s=0.02)
     config = server.config(concurrency=2)
     done, _ = without_baking(recipe(folder, config), tmp_path / "run", tmp_path / "whole")
-    whole = kept(by_name(done, "synthesise"))
+    whole = kept_by_id(by_name(done, "synthesise"))
     before = Counter(server.answered())
 
     def ask() -> subprocess.Popen[bytes]:
         script = KILLED.format(
-            root=str(Path(__file__).parents[3]),
+            root=str(ROOT),
             prompts=str(by_name(done, "prompts").path),
             teacher=json.dumps({"base_url": config.base_url, "model": "teacher", "concurrency": 2}),
             out=str(tmp_path / "again"),
