@@ -273,11 +273,12 @@ def _extrapolate(points: dict[int, int], fit: int, limit: int) -> int:
 def compile_and_print(
     config: AheadOfTime, target: hardware.Hardware, mesh: jax.sharding.Mesh, training: Training
 ) -> Program:
-    """Runs `compile_for`, which takes minutes; prints a line before and the outcome after it."""
+    """Runs `compile_for`, which takes minutes; prints a line before and one after it."""
     rows = sharding.rows_at_a_time(mesh, training.batch_size, training.accumulation)
     parts = f" in {training.accumulation} parts" if training.accumulation > 1 else ""
     print(
-        f"compiling {training.batch_size} sequences per step{parts}: {rows} per device at a time ...",
+        f"compiling {training.batch_size} sequences per step{parts}: "
+        f"{rows} per device at a time ...",
         end="",
         flush=True,
     )

@@ -43,7 +43,7 @@ TPU_MEMORY = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}  # GiB available to a pr
 
 @dataclass(slots=True, frozen=True)
 class Gpu:
-    """The properties that XLA needs of an NVIDIA GPU of compute capability 9.0 (from datasheets)."""
+    """An NVIDIA GPU of compute capability 9.0, as XLA needs to know it (from datasheets)."""
 
     name: str
     memory: float  # GiB

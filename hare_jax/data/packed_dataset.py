@@ -143,8 +143,8 @@ class PackedDataset:
             raise ValueError(
                 f"{self.directory / 'mixture.json'}: baked with a tokenizer of "
                 f"{self.tokenizer['vocab_size']} pieces, but the model has "
-                f"vocab_size={model.vocab_size}; set model.vocab_size to the former, or bake the data "
-                "with another tokenizer"
+                f"vocab_size={model.vocab_size}; set model.vocab_size to the former, or bake "
+                "the data with another tokenizer"
             )
 
     def batch(self, rows: Sequence[tuple[int, int]]) -> Batch:
@@ -171,7 +171,7 @@ class PackedDataset:
             ) from error
 
     def spans(self, rows: Sequence[tuple[int, int]]) -> list[Span]:
-        """Lists the pieces of documents in the records [(source_id, record_id), ...], row by row."""
+        """Lists the pieces of documents in the records [(source_id, record_id), ...] by row."""
         return [
             Span(row, self.sources[source_id].name, record_id, *span)
             for row, (source_id, record_id) in enumerate(rows)

@@ -115,7 +115,7 @@ def _data(trained: Run, mixture: str) -> tuple[PackedDataset, Order]:
 
 
 def _numbers(config: Trace, order: Order) -> range:
-    """Returns the steps to trace, 1 for the first; raises ValueError if the run has no such step."""
+    """Returns the steps to trace, 1 for the first; raises ValueError for others than the run's."""
     last = config.last_step or config.step
     if not 1 <= config.step <= last <= order.steps:
         raise ValueError(

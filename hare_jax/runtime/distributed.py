@@ -245,8 +245,8 @@ def _connected_within(config: Distributed) -> Iterator[None]:
         )
         if not config.coordinator:
             hint = (
-                "start one on every host (srun; gcloud ... --worker=all); for a single process, set "
-                "--config.distributed.launch=alone"
+                "start one on every host (srun; gcloud ... --worker=all); for a single process, "
+                "set --config.distributed.launch=alone"
             )
         line = f"{_who(config)} has waited {config.timeout} s for the others: {hint}"
         print(line, file=sys.stderr, flush=True)

@@ -63,7 +63,7 @@ class PreemptionSignal:
 
 
 def exit_after_save(number: int, step: int, steps: int) -> None:
-    """Prints the saved step, then raises SystemExit(128 + number), a shell's status for a signal."""
+    """Prints the saved step; raises SystemExit(128 + number), a shell's status for a signal."""
     name = signal.Signals(number).name
     distributed.print_once(f"{name}: saved step {step} of {steps}; run the same command to resume")
     raise SystemExit(128 + number)

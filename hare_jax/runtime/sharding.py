@@ -22,8 +22,8 @@ AXES = ("data", "fsdp", "tensor")
 
 # The last name of a parameter's path -> the mesh axis that each of its axes is sharded over. The
 # parameters of layers are stacked: their first axis is L. Over "tensor", q, k, v, gate and up are
-# sharded along their outputs, o and down along their inputs, so that attention and feed-forward need
-# one all-reduce each.
+# sharded along their outputs, o and down along their inputs, so that attention and feed-forward
+# need one all-reduce each.
 RULES: dict[str, P] = {
     "embedding_VD": P("tensor", "fsdp"),
     "head_DV": P("fsdp", "tensor"),

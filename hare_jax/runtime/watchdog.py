@@ -78,7 +78,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:
-        """Restarts the timer of faulthandler, which fires if this thread stops for twice the limit."""
+        """Restarts faulthandler's timer, which fires if this thread stops for twice the limit."""
         faulthandler.dump_traceback_later(2 * self._seconds, exit=self._abort, file=STDERR)
 
     def _report(self, what: str) -> None:

@@ -29,8 +29,8 @@ from hare_jax.runtime import distributed
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
 
-# Fields of Model that may differ between save and restore: they change how the model is computed, not
-# its parameters.
+# Fields of Model that may differ between save and restore: they change how the model is computed,
+# not its parameters.
 COMPUTATION = (
     "attention",
     "max_segments",
@@ -193,7 +193,7 @@ class Checkpoints:
         return State(arrays.params, arrays.optimizer, *small), record
 
     def drop_after(self, step: int) -> None:
-        """Moves the damaged checkpoints of later steps to `checkpoints-damaged`; they are saved again."""
+        """Moves the damaged checkpoints of later steps to `checkpoints-damaged`."""
         damaged = self.directory.with_name(self.directory.name + "-damaged")
 
         def move() -> None:
@@ -335,7 +335,7 @@ def _opened(
 def _read_params(
     manager: ocp.CheckpointManager, step: int, record: dict[str, Any], like: Params
 ) -> Params:
-    """Reads the parameters that are in `like`, all or some of them, and verifies their checksums."""
+    """Reads the parameters that are in `like`, all or some, and verifies their checksums."""
     path = Path(str(manager.directory)) / str(step)
     restore = ocp.args.PyTreeRestore(
         item=like,

@@ -62,7 +62,7 @@ class InLoopEvaluation:
         return self._every > 0 and done > 0 and (done % self._every == 0 or done == self._steps)
 
     def start(self, first_step: int, open_: Callable[[], Evaluate] | None) -> None:
-        """Removes rows of steps after `first_step`, and loads the benchmarks if any are left to run.
+        """Removes rows of steps after `first_step`, and loads the benchmarks if any must run.
 
         Raises ValueError if evaluation is enabled without `open_`, and what `open_` raises.
         """

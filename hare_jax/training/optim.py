@@ -22,8 +22,8 @@ MATRICES = {
     "up_DF": MuonDimensionNumbers((1,), (2,)),
     "down_FD": MuonDimensionNumbers((1,), (2,)),
 }
-# Root mean square of an update of Muon, about that of AdamW, so that both use the same learning rate
-# (arXiv 2502.16982).
+# Root mean square of an update of Muon, about that of AdamW, so that both use the same learning
+# rate (arXiv 2502.16982).
 MUON_RMS = 0.2
 
 

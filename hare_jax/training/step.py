@@ -133,7 +133,7 @@ def make_gradient(loss: Loss, accumulation: int, dropout: DropoutSchedule) -> Gr
     grad = jax.grad(loss, has_aux=True)
 
     def gradient(params: decoder.Params, batch: Batch, step: Array) -> tuple[Any, Array]:
-        # The denominator of the whole batch: the gradients of the parts then add up to its gradient.
+        # The denominator of the whole batch: the gradients of the parts add up to its gradient.
         total_weight = batch["loss_mask_BT"].sum()
         if accumulation == 1:
             return grad(params, batch, total_weight, dropout(step, 0))

@@ -1,7 +1,7 @@
 """The check of a run's settings on its devices, before the data is hashed.
 
-hare_jax/config_check.py checks settings earlier, before curation, without JAX. This check also covers
-what depends on the devices: the mesh, the sharding of each parameter and the attention kernel.
+hare_jax/config_check.py checks settings earlier, before curation, without JAX. This check covers
+what depends on the devices as well: the mesh, the sharding of each parameter, the attention kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A description of an attention computation, by which each kernel decides whether it supports it."""
+"""The description of an attention computation, by which a kernel decides if it supports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes train, save, fail and resume as one would with as many devices; see process_pairs.py."""
+"""Two processes train, save, fail and resume like one with as many devices: process_pairs.py."""
 
 from __future__ import annotations
 
