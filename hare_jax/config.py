@@ -472,6 +472,7 @@ def _typed(kind: Any, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Replaces enums by their values, and tuples by lists."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, dict):

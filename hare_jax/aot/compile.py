@@ -63,7 +63,7 @@ class Program:
 
     @property
     def fits(self) -> bool:
-        """Whether the program fits into the memory of a device."""
+        """True if the program fits into the memory of a device."""
         return self.total <= self.limit
 
 

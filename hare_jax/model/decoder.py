@@ -441,6 +441,7 @@ def _matmul_params(config: Model) -> int:
 
 
 def _head_params(config: Model) -> int:
+    """Counts the parameters of the output matrix."""
     return config.d_model * config.vocab_size
 
 

@@ -168,6 +168,7 @@ class Metrics:
         self._clock = (self._clock[0] + seconds, self._clock[1])
 
     def _write_row(self, done: int, stage: str) -> None:
+        """Writes the row of the finished steps, unless all of them were skipped."""
         now = time.perf_counter()
         seconds, steps = now - self._clock[0], done - self._clock[1]
         speed = steps * self._cost.tokens / seconds

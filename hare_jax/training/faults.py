@@ -39,7 +39,7 @@ class BadStepError(RuntimeError):
     """A bad step that stops the run."""
 
     def __init__(self, step: int, message: str):
-        """`step` is 0 for the first; the message counts from 1."""
+        """Stores `step`, 0 for the first; the message counts steps from 1."""
         super().__init__(f"step {step + 1}: {message}")
         self.step = step
 

@@ -171,7 +171,7 @@ def _one_hot(targets_BC: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _chunks_first(chunks: int, *arrays: Array) -> Any:
-    """[B, T, ...] -> [chunks, B, C, ...]: chunks of T, since B is sharded over devices."""
+    """Splits T: [B, T, ...] -> [chunks, B, C, ...]. B stays, since it is sharded over devices."""
 
     def split(a: Array) -> Array:
         return a.reshape(a.shape[0], chunks, a.shape[1] // chunks, *a.shape[2:]).swapaxes(0, 1)
@@ -180,7 +180,7 @@ def _chunks_first(chunks: int, *arrays: Array) -> Any:
 
 
 def _join(a: Array) -> Array:
-    """[chunks, B, C, ...] -> [B, T, ...]."""
+    """Joins the chunks: [chunks, B, C, ...] -> [B, T, ...]."""
     a = a.swapaxes(0, 1)
     return a.reshape(a.shape[0], a.shape[1] * a.shape[2], *a.shape[3:])
 

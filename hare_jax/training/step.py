@@ -200,5 +200,5 @@ def _select(good: Array, new: Any, old: Any) -> Any:
 
 
 def _interleaved_parts(a: Array, parts: int) -> Array:
-    """[B, ...] -> [parts, B / parts, ...]; part p has rows p, p + parts, p + 2 parts, ..."""
+    """Splits rows: [B, ...] -> [parts, B / parts, ...]; part p has rows p, p + parts, ..."""
     return a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1)
