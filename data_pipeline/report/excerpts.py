@@ -26,6 +26,7 @@ SIZE = 400  # characters of an excerpt
 QUOTES = ("span", "line", "end")  # evidence keys whose value is a quote from the document
 CONTEXT = 120  # characters shown before the first marked one, at most
 CONTEXT_WORDS = 12  # words shown before the first difference of two texts, at most
+MAX_PARTIAL_WORD = 30  # characters of a truncated word that an excerpt leaves out, at most
 MAX_VALUE = 160  # characters of an evidence value
 MAX_SEARCHED_SHARDS = 200  # shards that are searched for the survivors of duplicates
 
@@ -59,8 +60,8 @@ def excerpt(text: str, spans: Iterable[tuple[int, int]] = (), size: int = SIZE) 
     spans = sorted((max(0, a), min(len(text), b)) for a, b in spans if a < b)
     begin = 0
     if spans and spans[0][1] > size:
-        begin = max(0, spans[0][0] - CONTEXT)
-    end = min(len(text), begin + size)
+        begin = _next_word(text, max(0, spans[0][0] - CONTEXT), spans[0][0])
+    end = _last_word(text, min(len(text), begin + size))
     segments: list[Segment] = [("… ", False)] if begin else []
     position = begin
     for a, b in spans:
@@ -72,6 +73,29 @@ def excerpt(text: str, spans: Iterable[tuple[int, int]] = (), size: int = SIZE) 
     if end < len(text):
         segments.append((" …", False))
     return _non_empty(segments)
+
+
+def _next_word(text: str, position: int, limit: int) -> int:
+    """Returns the first position from `position` on at which a word begins.
+
+    Returns `position` itself if no word begins before `limit`.
+    """
+    if position == 0:
+        return 0
+    match = re.compile(r"(?<=\s)\S").search(text, position, limit)
+    return match.start() if match else position
+
+
+def _last_word(text: str, position: int) -> int:
+    """Returns the last position up to `position` at which a word ends.
+
+    Returns `position` itself if no word ends in the MAX_PARTIAL_WORD characters before it.
+    """
+    if position == len(text) or text[position].isspace():
+        return position
+    start = max(0, position - MAX_PARTIAL_WORD)
+    match = re.search(r"\s+\S*\Z", text[start:position])  # the last gap and the partial word
+    return start + match.start() if match else position
 
 
 def evidence_spans(text: str, evidence: Mapping[str, Any]) -> list[tuple[int, int]]:

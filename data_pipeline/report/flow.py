@@ -19,8 +19,8 @@ OTHER_COLOR = f"s{NUM_COLORS}"
 
 # Stage name -> (title, description). A stage that is missing here is shown under its own name.
 STAGES = {
-    "read": ("Read", "Parses input files into documents; records input that it cannot read."),
-    "clean": ("Clean", "Replaces links and personal data; drops documents that break a rule."),
+    "read": ("Read", "Parses files into documents; records unreadable input."),
+    "clean": ("Clean", "Replaces links and personal data; applies the rules."),
     "lines": ("Count lines", "Counts the documents of each source that contain a line."),
     "repeated_lines": ("Find boilerplate", "Selects lines that many documents of a source share."),
     "signatures": ("Compute signatures", "Computes a MinHash signature of every document."),
@@ -38,7 +38,7 @@ STAGES = {
     "index": ("Index evaluation data", "Indexes the n-grams of all evaluation data."),
     "probe": (
         "Measure recall",
-        "Plants known leaks and counts those that decontamination detects.",
+        "Counts the planted leaks that decontamination detects.",
     ),
     "decontaminate": ("Decontaminate", "Drops held-out documents and those with evaluation data."),
     "topic_sample": ("Sample for topics", "Samples documents to fit the topic model."),
@@ -71,7 +71,7 @@ STAGES = {
         "Decontaminate teacher tasks",
         "Drops tasks that contain evaluation data.",
     ),
-    "bake": ("Bake", "Tokenizes documents and packs them into records of one length."),
+    "bake": ("Bake", "Packs tokenized documents into records of one length."),
     "bake_held_out": ("Bake held-out", "The same for the held-out documents."),
 }
 

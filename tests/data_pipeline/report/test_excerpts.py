@@ -36,6 +36,15 @@ def test_excerpt_begins_where_the_evidence_is() -> None:
     assert whole(segments) == "… " + "a" * 120 + "EVIDENCE" + "b" * 172 + " …"
 
 
+def test_excerpt_begins_and_ends_between_words() -> None:
+    text = "hares " * 300
+    start = 1000  # inside a word
+    segments = excerpts.excerpt(text, [(start, start + 10)], size=300)
+    assert whole(segments) == "… " + " ".join(["hares"] * 50) + " …"
+    assert "".join(marked(segments)) == text[start : start + 10]
+    assert whole(excerpts.excerpt(text, size=20)) == "hares hares hares …"
+
+
 def test_excerpt_of_a_short_text_is_the_text() -> None:
     assert excerpts.excerpt("hares", [(0, 5)]) == [("hares", True)]
     assert excerpts.excerpt("") == []
