@@ -12,7 +12,7 @@ from functools import cache
 from data_pipeline.cleaning import repeated_lines
 from data_pipeline.config import CleaningProfile, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import add_file, documents_of, new_ledger
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
@@ -43,12 +43,14 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
         return None
     # The profiles of categories are the only settings of cleaning that matter here.
     settings = LineSettings(config, recipe.cleaning.profiles)
-    counted = runner.stage(
-        "lines",
-        count_shard,
-        one_task_per_shard(before, settings),
-        config=settings,
-        inputs=[before],
+    counted = runner.run(
+        StageSpec(
+            "lines",
+            count_shard,
+            one_task_per_shard(before, settings),
+            config=settings,
+            inputs=[before],
+        )
     )
     documents: Counter[str] = Counter()
     for ledger in counted.ledgers():
@@ -60,15 +62,17 @@ def find_repeated_lines(recipe: Recipe, runner: Runner, before: Directory) -> Di
         source: math.floor(max(config.min_documents, config.min_share * number)) + 1
         for source, number in documents.items()
     }
-    return runner.stage(
-        "repeated_lines",
-        merge_partition,
-        [
-            Task(number, MergeSettings(min_documents), None, inputs=tuple(files))
-            for number, files in counts.items()
-        ],
-        config=[config, min_documents],
-        inputs=[counted],
+    return runner.run(
+        StageSpec(
+            "repeated_lines",
+            merge_partition,
+            [
+                Task(number, MergeSettings(min_documents), None, inputs=tuple(files))
+                for number, files in counts.items()
+            ],
+            config=[config, min_documents],
+            inputs=[counted],
+        )
     )
 
 

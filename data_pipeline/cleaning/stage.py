@@ -8,7 +8,7 @@ from data_pipeline.cleaning import repeated_lines, rules
 from data_pipeline.cleaning.repeated_lines_stage import load_repeated_lines, uses_repeated_lines
 from data_pipeline.config import Cleaning, Recipe, RepeatedLines
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
@@ -44,12 +44,14 @@ def clean(
     """
     settings = CleanSettings(recipe.cleaning, recipe.repeated_lines)
     side = CleanInputs(tuple(repeated.files()) if repeated is not None else ())
-    return runner.stage(
-        "clean",
-        clean_shard,
-        [task.with_side(side) for task in one_task_per_shard(before, settings)],
-        config=settings if repeated is not None else recipe.cleaning,
-        inputs=[before, *([repeated] if repeated is not None else [])],
+    return runner.run(
+        StageSpec(
+            "clean",
+            clean_shard,
+            [task.with_side(side) for task in one_task_per_shard(before, settings)],
+            config=settings if repeated is not None else recipe.cleaning,
+            inputs=[before, *([repeated] if repeated is not None else [])],
+        )
     )
 
 

@@ -30,7 +30,7 @@ from data_pipeline.decontamination.decider import Decider, cut_evidence
 from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import (
     ShardOutput,
     add_file,
@@ -158,20 +158,24 @@ def protect(
     sizes: list[int | None] = [*sorted(set(config.ngram_words.values()))]
     if config.paraphrases.enabled:
         sizes.append(None)
-    directory = runner.stage(
-        "index",
-        make_index,
-        [
-            Task(
-                PARAPHRASES if n is None else str(n),
-                IndexSettings(config, all_benchmarks, n),
-                side,
-            )
-            for n in sizes
-        ],
-        config=config,
-        inputs=[held_out, questions, sample],
-        extra=[[benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in all_benchmarks],
+    directory = runner.run(
+        StageSpec(
+            "index",
+            make_index,
+            [
+                Task(
+                    PARAPHRASES if n is None else str(n),
+                    IndexSettings(config, all_benchmarks, n),
+                    side,
+                )
+                for n in sizes
+            ],
+            config=config,
+            inputs=[held_out, questions, sample],
+            extra=[
+                [benchmark.name, benchmarks.fingerprint(benchmark)] for benchmark in all_benchmarks
+            ],
+        )
     )
     return Protected(all_benchmarks, side.own, directory)
 
@@ -228,12 +232,14 @@ def measure_recall(
     (held_out_file,) = held_out.files()
     side = RecallInputs(held_out_file, protected.own, IndexFiles.of(protected.index))
     task = one_task_for_all(before, RecallSettings(config, protected.benchmarks))
-    return runner.stage(
-        "probe",
-        measure,
-        [task.with_side(side)],
-        config=config,
-        inputs=[before, held_out, protected.index],
+    return runner.run(
+        StageSpec(
+            "probe",
+            measure,
+            [task.with_side(side)],
+            config=config,
+            inputs=[before, held_out, protected.index],
+        )
     )
 
 
@@ -282,12 +288,14 @@ def decontaminate(
         held_out_file, IndexFiles.of(protected.index) if protected is not None else None
     )
     settings = DecontaminationSettings(config, recipe.baking.tokenizer)
-    return runner.stage(
-        name,
-        decontaminate_shard,
-        [task.with_side(side) for task in one_task_per_shard(before, settings)],
-        config=[config, settings.tokenizer],
-        inputs=[before, held_out, *([protected.index] if protected is not None else [])],
+    return runner.run(
+        StageSpec(
+            name,
+            decontaminate_shard,
+            [task.with_side(side) for task in one_task_per_shard(before, settings)],
+            config=[config, settings.tokenizer],
+            inputs=[before, held_out, *([protected.index] if protected is not None else [])],
+        )
     )
 
 

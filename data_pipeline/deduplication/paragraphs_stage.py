@@ -19,7 +19,7 @@ from data_pipeline.config import CleaningProfile, Recipe, RepeatedParagraphs
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.candidate_groups import ROW_BITS
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
     PartitionedTask,
@@ -71,27 +71,36 @@ def remove_repeated_paragraphs(
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     settings = ParagraphSettings(config, recipe.cleaning.profiles, sources)
-    hashed = runner.stage(
-        f"paragraphs{suffix}",
-        hash_paragraphs,
-        one_numbered_task_per_shard(before, settings, partitions),
-        config=settings,
-        inputs=[before],
+    hashed = runner.run(
+        StageSpec(
+            f"paragraphs{suffix}",
+            hash_paragraphs,
+            one_numbered_task_per_shard(before, settings, partitions),
+            config=settings,
+            inputs=[before],
+        )
     )
-    repeated = runner.stage(
-        f"repeated{suffix}",
-        find_repeated,
-        one_task_per_partition(hashed, None, partitions),
-        config=config,
-        inputs=[hashed],
+    repeated = runner.run(
+        StageSpec(
+            f"repeated{suffix}",
+            find_repeated,
+            one_task_per_partition(hashed, None, partitions),
+            config=config,
+            inputs=[hashed],
+        )
     )
     files = tuple(repeated.files())
-    return runner.stage(
-        f"repeated_paragraphs{suffix}",
-        remove_from_shard,
-        [task.with_side(files) for task in one_numbered_task_per_shard(before, config, partitions)],
-        config=config,
-        inputs=[before, repeated],
+    return runner.run(
+        StageSpec(
+            f"repeated_paragraphs{suffix}",
+            remove_from_shard,
+            [
+                task.with_side(files)
+                for task in one_numbered_task_per_shard(before, config, partitions)
+            ],
+            config=config,
+            inputs=[before, repeated],
+        )
     )
 
 

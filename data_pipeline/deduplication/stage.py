@@ -23,7 +23,7 @@ from data_pipeline.config import Deduplication, Recipe
 from data_pipeline.deduplication import candidate_groups, survivors
 from data_pipeline.deduplication import signatures as dedup
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
     PartitionedTask,
@@ -74,46 +74,56 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
     sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     shards = one_numbered_task_per_shard(before, config, partitions)
-    signatures = runner.stage(
-        f"signatures{suffix}", sign_shard, shards, config=config, inputs=[before]
+    signatures = runner.run(
+        StageSpec(f"signatures{suffix}", sign_shard, shards, config=config, inputs=[before])
     )
-    links = runner.stage(
-        f"links{suffix}",
-        find_links,
-        one_task_per_partition(signatures, config, partitions),
-        config=config,
-        inputs=[signatures],
+    links = runner.run(
+        StageSpec(
+            f"links{suffix}",
+            find_links,
+            one_task_per_partition(signatures, config, partitions),
+            config=config,
+            inputs=[signatures],
+        )
     )
-    connected = runner.stage(
-        f"groups{suffix}",
-        connect_groups,
-        [PartitionedTask("all", config, tuple(links.files()), partitions=partitions, number=0)],
-        config=config,
-        inputs=[links],
+    connected = runner.run(
+        StageSpec(
+            f"groups{suffix}",
+            connect_groups,
+            [PartitionedTask("all", config, tuple(links.files()), partitions=partitions, number=0)],
+            config=config,
+            inputs=[links],
+        )
     )
     (groups,) = connected.files()
-    members = runner.stage(
-        f"members{suffix}",
-        gather_members,
-        [task.with_side(groups) for task in shards],
-        config=config,
-        inputs=[before, connected],
+    members = runner.run(
+        StageSpec(
+            f"members{suffix}",
+            gather_members,
+            [task.with_side(groups) for task in shards],
+            config=config,
+            inputs=[before, connected],
+        )
     )
-    duplicates = runner.stage(
-        f"duplicates{suffix}",
-        find_duplicates,
-        one_task_per_partition(members, DecisionSettings(config, sources), partitions),
-        config=config,
-        inputs=[members],
-        extra=sources,
+    duplicates = runner.run(
+        StageSpec(
+            f"duplicates{suffix}",
+            find_duplicates,
+            one_task_per_partition(members, DecisionSettings(config, sources), partitions),
+            config=config,
+            inputs=[members],
+            extra=sources,
+        )
     )
     decisions = tuple(duplicates.files())
-    return runner.stage(
-        f"deduplicate{suffix}",
-        deduplicate_shard,
-        [task.with_side(decisions) for task in shards],
-        config=config,
-        inputs=[before, duplicates],
+    return runner.run(
+        StageSpec(
+            f"deduplicate{suffix}",
+            deduplicate_shard,
+            [task.with_side(decisions) for task in shards],
+            config=config,
+            inputs=[before, duplicates],
+        )
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from data_pipeline.config import HeldOut, Recipe
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import (
     ShardOutput,
     add_file,
@@ -36,12 +36,14 @@ class ItemInputs:
 
 def draw(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     """Runs the stage that draws candidates to be held out; they are a sample of all documents."""
-    return runner.stage(
-        "candidates",
-        draw_from_shard,
-        one_task_per_shard(before, recipe.held_out),
-        config=recipe.held_out,
-        inputs=[before],
+    return runner.run(
+        StageSpec(
+            "candidates",
+            draw_from_shard,
+            one_task_per_shard(before, recipe.held_out),
+            config=recipe.held_out,
+            inputs=[before],
+        )
     )
 
 
@@ -58,12 +60,14 @@ def draw_from_shard(task: Task[HeldOut, None]) -> Ledger:
 
 def hold_out(recipe: Recipe, runner: Runner, candidates: Directory) -> Directory:
     """Runs the stage that chooses at most `max_documents` of each source for evaluation."""
-    return runner.stage(
-        "held_out",
-        choose,
-        [one_task_for_all(candidates, recipe.held_out)],
-        config=recipe.held_out,
-        inputs=[candidates],
+    return runner.run(
+        StageSpec(
+            "held_out",
+            choose,
+            [one_task_for_all(candidates, recipe.held_out)],
+            config=recipe.held_out,
+            inputs=[candidates],
+        )
     )
 
 
@@ -98,12 +102,14 @@ def make_items(
       held_out: the held-out documents.
     """
     side = ItemInputs(tuple(candidates.files()))
-    return runner.stage(
-        "items",
-        write_items,
-        [one_task_for_all(held_out, recipe.held_out).with_side(side)],
-        config=recipe.held_out,
-        inputs=[held_out, candidates],
+    return runner.run(
+        StageSpec(
+            "items",
+            write_items,
+            [one_task_for_all(held_out, recipe.held_out).with_side(side)],
+            config=recipe.held_out,
+            inputs=[held_out, candidates],
+        )
     )
 
 

@@ -12,7 +12,7 @@ from data_pipeline.config import Baking, Recipe, Source, Tier
 from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.manifest import Directory, Ledger, digest
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import documents_of, new_ledger
 from data_pipeline.execution.task import Task
 from data_pipeline.mixture import bake as baking
@@ -67,13 +67,15 @@ def bake(
                         size=sum(size for _, size in shards[part.start : part.stop]),
                     )
                 )
-    baked = runner.stage(
-        name,
-        bake_shards,
-        tasks,
-        config=recipe.baking,
-        inputs=documents,
-        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+    baked = runner.run(
+        StageSpec(
+            name,
+            bake_shards,
+            tasks,
+            config=recipe.baking,
+            inputs=documents,
+            extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+        )
     )
     folder = "held_out_mixture" if name == "bake_held_out" else "mixture"
     return mix(folder, recipe, runner, documents, baked, mixtures)

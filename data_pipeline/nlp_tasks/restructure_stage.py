@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_pipeline.config import Recipe, Restructuring, Tier
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.mixture.tokenizer import open_tokenizer
@@ -79,28 +79,36 @@ def restructure(
     """
     config = recipe.restructuring
     topic_inputs = [topics, _model_of(topics, runner)] if topics is not None else []
-    prompts = runner.stage(
-        "restructuring_requests",
-        write_requests,
-        _prompt_tasks(config, documents, topic_inputs),
-        config=_settings(config, "kinds categories per_document per_passage min_words max_words"),
-        inputs=[*documents, *topic_inputs],
+    prompts = runner.run(
+        StageSpec(
+            "restructuring_requests",
+            write_requests,
+            _prompt_tasks(config, documents, topic_inputs),
+            config=_settings(
+                config, "kinds categories per_document per_passage min_words max_words"
+            ),
+            inputs=[*documents, *topic_inputs],
+        )
     )
-    replies = runner.stage(
-        "restructure",
-        request_shard,
-        one_task_per_shard(prompts, RestructureRequestSettings(config, cache)),
-        config=[wire.identity(config.teacher), config.answer_tokens],
-        inputs=[prompts],
-        max_parallel=1,
+    replies = runner.run(
+        StageSpec(
+            "restructure",
+            request_shard,
+            one_task_per_shard(prompts, RestructureRequestSettings(config, cache)),
+            config=[wire.identity(config.teacher), config.answer_tokens],
+            inputs=[prompts],
+            max_parallel=1,
+        )
     )
-    return runner.stage(
-        "restructured_tasks",
-        write_tasks,
-        one_task_per_shard(replies, ParseSettings(config, recipe.baking.tokenizer)),
-        config=_settings(config, "max_tokens"),
-        inputs=[replies],
-        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+    return runner.run(
+        StageSpec(
+            "restructured_tasks",
+            write_tasks,
+            one_task_per_shard(replies, ParseSettings(config, recipe.baking.tokenizer)),
+            config=_settings(config, "max_tokens"),
+            inputs=[replies],
+            extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+        )
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from data_pipeline.config import NlpTasks, Recipe, Tier
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import Decision, ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.mixture.tokenizer import open_tokenizer
@@ -44,16 +44,18 @@ def write_tasks(recipe: Recipe, runner: Runner, documents: Sequence[Directory]) 
         )
     settings = NlpTaskSettings(recipe.nlp_tasks, recipe.baking.tokenizer)
     shards = [task for directory in documents for task in one_task_per_shard(directory, settings)]
-    return runner.stage(
-        "nlp_tasks",
-        write_tasks_of_shard,
-        [
-            replace(task, shard=f"{source}-{number:05d}", tiers=task.tiers | tiers)
-            for number, task in enumerate(shards)
-        ],
-        config=recipe.nlp_tasks,
-        inputs=documents,
-        extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+    return runner.run(
+        StageSpec(
+            "nlp_tasks",
+            write_tasks_of_shard,
+            [
+                replace(task, shard=f"{source}-{number:05d}", tiers=task.tiers | tiers)
+                for number, task in enumerate(shards)
+            ],
+            config=recipe.nlp_tasks,
+            inputs=documents,
+            extra=open_tokenizer(recipe.baking.tokenizer).sha256,
+        )
     )
 
 

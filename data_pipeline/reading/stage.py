@@ -9,7 +9,7 @@ from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.config_problems import Problems
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
 from data_pipeline.reading import input_shards, sources
@@ -50,18 +50,22 @@ def read(
                 f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.items()
             )
             console.print(f"  {source.path}: unsupported files are ignored: {what}")
-    directory = runner.stage(
-        "read",
-        read_shard,
-        [
-            Task(shard.name, ReadSettings(source, recipe.reading, shard), None, size=shard.bytes)
-            for source, shard in inputs
-        ],
-        # `obtain` does not affect the documents of a source.
-        config=[[replace(source, obtain="") for source in recipe.sources], recipe.reading],
-        inputs=[],
-        extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
-        list_all_failures=True,
+    directory = runner.run(
+        StageSpec(
+            "read",
+            read_shard,
+            [
+                Task(
+                    shard.name, ReadSettings(source, recipe.reading, shard), None, size=shard.bytes
+                )
+                for source, shard in inputs
+            ],
+            # `obtain` does not affect the documents of a source.
+            config=[[replace(source, obtain="") for source in recipe.sources], recipe.reading],
+            inputs=[],
+            extra=[[shard.name, shard.fingerprint] for _, shard in inputs],
+            list_all_failures=True,
+        )
     )
     _check_tiers(directory)
     return directory

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from data_pipeline.config import Recipe, Synthesis, Tier
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, canonical
 from data_pipeline.execution.progress import console
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, add_file, documents_of, new_ledger
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.shards import read_rows
@@ -56,19 +56,21 @@ def draw_seeds(
             f"{clash[0]!r}; choose another name"
         )
     length = [config.min_passage_words, config.max_passage_words]
-    chosen = runner.stage(
-        "choose_seeds",
-        choose,
-        [Task("all", config, None, inputs=tuple(topics.files()), tiers=tiers)],
-        config=[
-            config.documents,
-            config.weights,
-            config.categories,
-            config.per_document,
-            length,
-            config.seed,
-        ],
-        inputs=[topics],
+    chosen = runner.run(
+        StageSpec(
+            "choose_seeds",
+            choose,
+            [Task("all", config, None, inputs=tuple(topics.files()), tiers=tiers)],
+            config=[
+                config.documents,
+                config.weights,
+                config.categories,
+                config.per_document,
+                length,
+                config.seed,
+            ],
+            inputs=[topics],
+        )
     )
     (ledger,) = chosen.ledgers()
     for category, quota in ledger.extra["quota"].items():
@@ -77,17 +79,19 @@ def draw_seeds(
                 f"  synthesis: {category} provides {available:,} of {quota:,} passages; add text "
                 f"or increase synthesis.per_document={config.per_document}"
             )
-    return runner.stage(
-        "seeds",
-        cut_from_shard,
-        [
-            replace(task, tiers=task.tiers | tiers_of(config)).with_side(
-                SeedInputs(chosen.file(f"shards/{task.shard}.json"))
-            )
-            for task in one_task_per_shard(documents, config)
-        ],
-        config=[config.source, length, config.seed],
-        inputs=[documents, chosen],
+    return runner.run(
+        StageSpec(
+            "seeds",
+            cut_from_shard,
+            [
+                replace(task, tiers=task.tiers | tiers_of(config)).with_side(
+                    SeedInputs(chosen.file(f"shards/{task.shard}.json"))
+                )
+                for task in one_task_per_shard(documents, config)
+            ],
+            config=[config.source, length, config.seed],
+            inputs=[documents, chosen],
+        )
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_pipeline.cleaning.personal_information import replace_personal_information
 from data_pipeline.config import CleaningProfile, OutputFilters, Recipe, Synthesis
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_in, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
 from data_pipeline.storage.document import Document
@@ -93,22 +93,24 @@ def write_prompts(recipe: Recipe, runner: Runner, seeds: Directory) -> Directory
             size = 0
         groups[-1].append(number)
         size += requests
-    return runner.stage(
-        "prompts",
-        write_prompt_shard,
-        [
-            Task(
-                numbered(config.source, number, len(groups)),
-                config,
-                None,
-                inputs=tuple(files[k][0] for k in group),
-                tiers=tiers_of(config),
-                size=sum(files[k][1] for k in group),
-            )
-            for number, group in enumerate(groups)
-        ],
-        config=[config.shard_requests, config.seed],
-        inputs=[seeds],
+    return runner.run(
+        StageSpec(
+            "prompts",
+            write_prompt_shard,
+            [
+                Task(
+                    numbered(config.source, number, len(groups)),
+                    config,
+                    None,
+                    inputs=tuple(files[k][0] for k in group),
+                    tiers=tiers_of(config),
+                    size=sum(files[k][1] for k in group),
+                )
+                for number, group in enumerate(groups)
+            ],
+            config=[config.shard_requests, config.seed],
+            inputs=[seeds],
+        )
     )
 
 
@@ -148,13 +150,15 @@ def request_texts(recipe: Recipe, runner: Runner, prompts: Directory, cache: Pat
       TeacherError: the share of failed requests of a shard exceeds `teacher.max_unanswered`.
     """
     config = recipe.synthesis
-    return runner.stage(
-        "synthesise",
-        request_shard,
-        one_task_per_shard(prompts, SynthesisRequestSettings(config, cache)),
-        config=[config.max_tokens, wire.identity(config.teacher)],
-        inputs=[prompts],
-        max_parallel=1,
+    return runner.run(
+        StageSpec(
+            "synthesise",
+            request_shard,
+            one_task_per_shard(prompts, SynthesisRequestSettings(config, cache)),
+            config=[config.max_tokens, wire.identity(config.teacher)],
+            inputs=[prompts],
+            max_parallel=1,
+        )
     )
 
 
@@ -199,15 +203,17 @@ def filter_replies(
     """
     settings = FilterSettings(recipe.synthesis.output_filters, _profiles(recipe))
     prompt_files = {file.name: file for file in prompts.files()}
-    return runner.stage(
-        "gates",
-        filter_shard,
-        [
-            task.with_side(FilterInputs(prompt_files[task.shard]))
-            for task in one_task_per_shard(replies, settings)
-        ],
-        config=settings,
-        inputs=[prompts, replies],
+    return runner.run(
+        StageSpec(
+            "gates",
+            filter_shard,
+            [
+                task.with_side(FilterInputs(prompt_files[task.shard]))
+                for task in one_task_per_shard(replies, settings)
+            ],
+            config=settings,
+            inputs=[prompts, replies],
+        )
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_pipeline.config import Features, Recipe, TeacherConfig, Topics
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import (
     ShardOutput,
     add_file,
@@ -80,31 +80,37 @@ def find_topics(recipe: Recipe, runner: Runner, documents: Directory, cache: Pat
         wire.identity(config.embedder) if uses_embedder else None,
     )
     sizes = {source: counts.kept for source, counts in documents.counts().items()}
-    sample = runner.stage(
-        "topic_sample",
-        draw_sample,
-        one_task_per_shard(documents, SampleSettings(config, sizes)),
-        config=[config.sample_documents, config.seed],
-        inputs=[documents],
+    sample = runner.run(
+        StageSpec(
+            "topic_sample",
+            draw_sample,
+            one_task_per_shard(documents, SampleSettings(config, sizes)),
+            config=[config.sample_documents, config.seed],
+            inputs=[documents],
+        )
     )
-    model = runner.stage(
-        "topic_model",
-        fit_topics,
-        [one_task_for_all(sample, TopicSettings(config, cache))],
-        config=made_by,
-        inputs=[sample],
+    model = runner.run(
+        StageSpec(
+            "topic_model",
+            fit_topics,
+            [one_task_for_all(sample, TopicSettings(config, cache))],
+            config=made_by,
+            inputs=[sample],
+        )
     )
     side = TopicInputs(model.file(MODEL))
-    return runner.stage(
-        "topics",
-        assign_topics,
-        [
-            task.with_side(side)
-            for task in one_task_per_shard(documents, TopicSettings(config, cache))
-        ],
-        config=made_by,
-        inputs=[documents, model],
-        max_parallel=int(uses_embedder),
+    return runner.run(
+        StageSpec(
+            "topics",
+            assign_topics,
+            [
+                task.with_side(side)
+                for task in one_task_per_shard(documents, TopicSettings(config, cache))
+            ],
+            config=made_by,
+            inputs=[documents, model],
+            max_parallel=int(uses_embedder),
+        )
     )
 
 

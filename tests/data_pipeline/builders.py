@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from data_pipeline.execution.local_engine import Failed, LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
 from data_pipeline.storage.document import Document, Dropped
@@ -109,7 +109,7 @@ def stage_of_documents(
       tiers: tier by source.
     """
     tasks = [Task(shard, own, None, tiers=dict(tiers or {})) for shard, own in shards.items()]
-    return runner.stage(name, _write_documents, tasks, config=shards, inputs=[])
+    return runner.run(StageSpec(name, _write_documents, tasks, config=shards, inputs=[]))
 
 
 def divided(documents: Sequence[Document], number: int) -> dict[str, Sequence[Document]]:

@@ -14,7 +14,7 @@ import pytest
 from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import CorruptStageError, Directory, Ledger, ShardFile
-from data_pipeline.execution.runner import Runner
+from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.task import Task
 from data_pipeline.storage.atomic import DiskFullError, write_text
 
@@ -39,13 +39,15 @@ def run(
     with LocalEngine(2) as engine:
         runner = Runner(root, engine)
         tasks = [Task(shard, config, None) for shard in shards]
-        runner.stage(
-            "twice",
-            write_twice,
-            tasks,
-            config=config,
-            inputs=more.get("inputs", []),
-            extra=more.get("extra"),
+        runner.run(
+            StageSpec(
+                "twice",
+                write_twice,
+                tasks,
+                config=config,
+                inputs=more.get("inputs", []),
+                extra=more.get("extra"),
+            )
         )
     return runner
 
@@ -79,7 +81,7 @@ def test_after_trouble_the_same_command_goes_on(
     def stage(root: Path) -> Directory:
         tasks = [Task(name, str(tmp_path / "trouble"), None) for name in "abc"]
         with LocalEngine(1) as engine:
-            return Runner(root, engine).stage("s", troubled, tasks, config=None, inputs=[])
+            return Runner(root, engine).run(StageSpec("s", troubled, tasks, config=None, inputs=[]))
 
     expected = stage(tmp_path / "undisturbed")
     (tmp_path / "trouble").write_text(trouble)
@@ -104,8 +106,8 @@ def test_all_refused_shards_are_named_at_the_end(tmp_path: Path, shards: int) ->
 
     def stage() -> None:
         with LocalEngine(2) as engine:
-            Runner(tmp_path, engine).stage(
-                "odd", refuse_odd, tasks, config=None, inputs=[], list_all_failures=True
+            Runner(tmp_path, engine).run(
+                StageSpec("odd", refuse_odd, tasks, config=None, inputs=[], list_all_failures=True)
             )
 
     with pytest.raises(ValueError) as error:
@@ -185,4 +187,6 @@ def test_workers_check_their_input(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("changed")
     task = Task("a", 1, None, inputs=(ShardFile("x", tmp_path / "x", "0" * 64),))
     with LocalEngine(1) as engine, pytest.raises(CorruptStageError, match="has changed since"):
-        Runner(tmp_path / "r", engine).stage("twice", write_twice, [task], config=1, inputs=[])
+        Runner(tmp_path / "r", engine).run(
+            StageSpec("twice", write_twice, [task], config=1, inputs=[])
+        )
