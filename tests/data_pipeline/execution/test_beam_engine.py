@@ -200,7 +200,7 @@ def test_bad_input_is_said_in_the_same_words(tmp_path: Path) -> None:
             read(recipe, Runner(tmp_path / name, engine))
         said[name] = str(error.value)
     assert said["local"] == said["beam"]
-    assert said["local"].startswith("3 of 4 shards are refused")
+    assert said["local"].startswith("3 of 4 shards failed")
     (stage,) = (tmp_path / "beam").iterdir()
     assert [path.name for path in (stage / "ledger").iterdir()] == ["web-00003.json"]
 
