@@ -98,7 +98,7 @@ class Runner:
         names = {task.shard for task in spec.tasks}
         assert len(names) == len(spec.tasks), f"{spec.name}: two shards have one name"
         ledgers = manifests.finished_ledgers(path, names)
-        for folder in ("shards", "dropped", "ledger"):
+        for folder in ("shards", "dropped", "contaminated", "ledger"):
             remove_temporary_files(path / folder)
         remove_files(path / JOB)
         if ledgers:
@@ -161,7 +161,7 @@ def _made_by(spec: StageSpec[TaskT]) -> dict[str, Any]:
 def _console_line(name: str, directory: Directory, note: str) -> str:
     """Returns the line about a finished stage: documents, bytes, drop reasons and changes.
 
-    clean: 60 in, 41 kept (1.2 MB -> 0.9 MB), dropped: too_short 12, language 7  [0:03]
+    clean: 60 in, 41 kept (1.2 MB -> 0.9 MB), dropped: too_short 12, language 7 [0:03]
     """
     total = Counts()
     for counts in directory.counts().values():
@@ -173,7 +173,8 @@ def _console_line(name: str, directory: Directory, note: str) -> str:
     parts += _most_frequent("dropped", total.dropped, MAX_DROP_REASONS)
     parts += _most_frequent("unreadable", total.bad, MAX_DROP_REASONS)
     parts += _most_frequent("changed", total.changed, MAX_CHANGES)
-    return f"[bold]{name}:[/] {', '.join(parts)}  [dim]\\[{note}][/]"
+    numbers = f" {', '.join(parts)}" if parts else ""
+    return f"[bold]{name}:[/]{numbers} [dim]\\[{note}][/]"
 
 
 def _most_frequent(title: str, counter: Counter[str], limit: int) -> list[str]:
