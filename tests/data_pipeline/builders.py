@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import Failed, LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
+from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import ShardWriter, read_dropped, read_shard
+from data_pipeline.storage.shards import (
+    DroppedWriter,
+    ShardWriter,
+    read_dropped,
+    read_shard,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -161,6 +169,41 @@ def result_files(root: Path, without: Sequence[str] = ("timing.json",)) -> dict[
 
 
 # ---- The report
+
+
+def stage_of_ledgers(
+    name: str, *ledgers: Ledger, parent: Path = Path("nowhere"), **fields: Any
+) -> Directory:
+    """Returns a finished stage that has ledgers and no files; `fields`: more of its manifest."""
+    made = {"schema": manifest.SCHEMA, "stage": name, "address": name, "code": {}, "config": {}}
+    shards = [ledger.to_json() for ledger in ledgers]
+    return Directory(parent / name, {**made, "shards": shards, **fields})
+
+
+def stage_with_files(
+    path: Path,
+    name: str,
+    shards: Iterable[tuple[Ledger, Sequence[Document], Sequence[Dropped]]],
+    **fields: Any,
+) -> Directory:
+    """Writes a finished stage into `path`: for each ledger the kept and the dropped documents.
+
+    The ledgers list the files; what they count is theirs. `fields`: more of the manifest.
+    """
+    ledgers = []
+    for ledger, kept, dropped in shards:
+        file = f"{ledger.shard}.jsonl.zst"
+        with ShardWriter(path / "shards" / file) as writer:
+            for document in kept:
+                writer.write(document)
+        with DroppedWriter(path / "dropped" / file) as side:
+            for row in dropped:
+                side.write(name, row)
+        ledger.files = {f"shards/{file}": writer.sha256, f"dropped/{file}": side.sha256}
+        ledgers.append(ledger)
+    stage = stage_of_ledgers(name, *ledgers, parent=path.parent, **fields)
+    write_text(path / "manifest.json", json.dumps(stage.manifest))
+    return Directory(path, stage.manifest)
 
 
 def report_page(folder: Path, directories: Sequence[Directory]) -> str:

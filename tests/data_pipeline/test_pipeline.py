@@ -13,13 +13,11 @@ import zstandard
 
 from data_pipeline import pipeline
 from data_pipeline.config import Baking, Cleaning, HeldOut, Reading, Recipe, Source, Tier
-from data_pipeline.execution.local_engine import LocalEngine
 from data_pipeline.execution.manifest import CorruptStageError, Directory
-from data_pipeline.execution.runner import Runner
 from data_pipeline.storage.compressed import TruncatedInputError
-from data_pipeline.storage.shards import read_dropped, read_shard
 from data_pipeline.text import seeded_random
 from tests.builders import write_jsonl
+from tests.data_pipeline.builders import dropped_documents, kept_documents, result_files, runner_at
 
 SYLLABLES = ["ba", "co", "di", "fu", "ga", "he", "ki", "lo", "mu", "ne", "po", "ra", "si", "tu"]
 
@@ -38,7 +36,6 @@ def text(k: int) -> str:
 def folder(tmp_path: Path) -> Path:
     """Two sources, one of them compressed, with a duplicate across them."""
     folder = tmp_path / "raw text"
-    folder.mkdir()
     web = [{"id": str(k), "text": text(k)} for k in range(30)]
     output = [{"text": text(k)} for k in [*range(100, 120), 7]]
     write_jsonl(folder / "web.jsonl", web)
@@ -62,8 +59,8 @@ def recipe(folder: Path, **changes: object) -> Recipe:
 
 
 def read(folder: Path, root: Path, **changes: object) -> Directory:
-    with LocalEngine(1) as engine:
-        return pipeline.read(recipe(folder, **changes), Runner(root, engine))
+    with runner_at(root) as runner:
+        return pipeline.read(recipe(folder, **changes), runner)
 
 
 def test_workers_do_not_change_a_byte(folder: Path, tmp_path: Path) -> None:
@@ -71,11 +68,7 @@ def test_workers_do_not_change_a_byte(folder: Path, tmp_path: Path) -> None:
     for workers in (1, 3):
         root = tmp_path / str(workers)
         pipeline.run(recipe(folder, workers=workers), root)
-        made[workers] = {
-            str(path.relative_to(root)): path.read_bytes()
-            for path in root.rglob("*")
-            if path.is_file() and path.name != "timing.json"
-        }
+        made[workers] = result_files(root)
     assert made[1].keys() == made[3].keys()
     assert [name for name in made[1] if made[1][name] != made[3][name]] == []
 
@@ -115,7 +108,7 @@ def test_bad_rows_are_kept_with_their_place(folder: Path, tmp_path: Path) -> Non
         "nul_character": 1,
     }
     assert dict(counts["empty"].bad) == {"empty_file": 1}
-    rows = [d for f in directory.files("dropped") for _, d in read_dropped(f.path)]
+    rows = dropped_documents(directory)
     assert sorted(d.reason for d in rows) == sorted([*counts["bad"].bad, "empty_file"])
     (utf8,) = (d for d in rows if d.reason == "invalid_utf8")
     assert utf8.evidence["file"] == "bad.jsonl"
@@ -183,22 +176,21 @@ def test_a_damaged_shard_is_refused_by_the_next_stage(
         shard.write_bytes(damage(content))
     else:
         shard.unlink()
-    with LocalEngine(1) as engine:
+    with runner_at(tmp_path) as runner:
         with pytest.raises(CorruptStageError, match=f"{said}.*Delete {directory.path}"):
-            pipeline.clean(recipe(folder), Runner(tmp_path, engine), directory)
+            pipeline.clean(recipe(folder), runner, directory)
         shutil.rmtree(directory.path)
         assert read(folder, tmp_path).files()[0].path.read_bytes() == content
-        pipeline.clean(recipe(folder), Runner(tmp_path, engine), read(folder, tmp_path))
+        pipeline.clean(recipe(folder), runner, read(folder, tmp_path))
 
 
 def test_equal_ids_with_other_texts_both_stay(folder: Path, tmp_path: Path) -> None:
     rows = [{"id": "same", "text": text(300)}, {"id": "same", "text": text(301)}]
     write_jsonl(folder / "twice.jsonl", rows)
-    with LocalEngine(1) as engine:
-        runner = Runner(tmp_path, engine)
+    with runner_at(tmp_path) as runner:
         made = recipe(folder)
         unique = pipeline.deduplicate(made, runner, pipeline.read(made, runner))
-    ids = [d.id for file in unique.files() for d in read_shard(file.path)]
+    ids = [document.id for document in kept_documents(unique)]
     assert len(ids) == len(set(ids))
     assert {"twice/same", "twice/same~2"} <= set(ids)
     assert unique.counts()["twice"].changed == {"duplicate_id": 1}
@@ -214,9 +206,7 @@ def test_an_unknown_source_in_a_mixture_is_named(folder: Path, tmp_path: Path) -
 
 def test_two_sources_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
     """Else one would overwrite the other's shards."""
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "web.jsonl").write_text(json.dumps({"text": text(1)}) + "\n")
+    other = write_jsonl(tmp_path / "other" / "web.jsonl", [{"text": text(1)}]).parent
     both = [Source(path=str(folder)), Source(path=str(other), tier=Tier.D3)]
     with pytest.raises(ValueError, match=r"two sources have one name: .*'web-00000'"):
         read(folder, tmp_path / "run", sources=both)

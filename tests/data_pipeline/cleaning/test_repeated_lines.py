@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +19,10 @@ from data_pipeline.cleaning.repeated_lines import (
 from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
 from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import Cleaning, Reading, Recipe, RepeatedLines, Source
-from data_pipeline.execution.runner import Runner
 from data_pipeline.reading.stage import read
-from data_pipeline.storage.shards import read_shard
 from data_pipeline.text import seeded_random
+from tests.builders import write_jsonl
+from tests.data_pipeline.builders import kept_documents, runner_at
 
 SOURCES = ("web", "law")
 LINES = ["Skip to the text", "All rights reserved.", "é ü ñ line", "no", "", "Hares are fast."]
@@ -134,19 +133,7 @@ def test_structure_and_data_stay(text: str, lines: str) -> None:
     assert removed(text, *lines.split("\n")) == []
 
 
-class Here:
-    """Runs shards in this process."""
-
-    workers = 1
-
-    def run(
-        self, function: Callable[[T], R], tasks: Sequence[T], **_: object
-    ) -> Iterator[tuple[T, R]]:
-        return ((task, function(task)) for task in tasks)
-
-
 def folder_of_pages(folder: Path) -> Path:
-    folder.mkdir()
     random = seeded_random.seeded(0, "pages")
     for source in ("web", "code"):
         rows = []
@@ -158,8 +145,7 @@ def folder_of_pages(folder: Path) -> Path:
             rows.append({"id": str(k), "text": text, "source": source, "category": source})
             if k % 2:  # the same source has code too
                 rows.append(rows[-1] | {"id": f"code {k}", "category": "code"})
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{source}.jsonl").write_text(text)
+        write_jsonl(folder / f"{source}.jsonl", rows)
     return folder
 
 
@@ -170,10 +156,10 @@ def run(folder: Path, root: Path, **knobs: object) -> tuple[dict[str, str], Reci
         cleaning=Cleaning(min_foreign_score=1.1, min_words=3),
         repeated_lines=RepeatedLines(**knobs),  # type: ignore[arg-type]
     )
-    runner = Runner(root, Here())  # type: ignore[arg-type]
-    before = read(recipe, runner)
-    after = clean(recipe, runner, before, find_repeated_lines(recipe, runner, before))
-    texts = {f"{d.source}/{d.id}": d.text for f in after.files() for d in read_shard(f.path)}
+    with runner_at(root) as runner:
+        before = read(recipe, runner)
+        after = clean(recipe, runner, before, find_repeated_lines(recipe, runner, before))
+    texts = {f"{d.source}/{d.id}": d.text for d in kept_documents(after)}
     changed = {source: dict(counts.changed) for source, counts in after.counts().items()}
     assert changed["code"] == {}
     expected = {"repeated_line": 100} if recipe.repeated_lines.enabled else {}

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +14,7 @@ import pytest
 from data_pipeline.cleaning.rules import build
 from data_pipeline.config import Cleaning
 from data_pipeline.storage.document import Document, Dropped
+from tests.builders import python_output
 
 ROOT = Path(__file__).parents[3]
 Clean = Callable[[Document], Document | Dropped]
@@ -256,14 +254,5 @@ def test_another_process_gives_the_same() -> None:
         "c = build(Cleaning())\n"
         "print([repr(c(d)) for d in list(real_documents())[:60]])"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-        ).stdout
-        for seed in ("0", "12345")
-    }
+    outputs = {python_output(script, hash_seed=seed) for seed in ("0", "12345")}
     assert len(outputs) == 1 and len(outputs.pop()) > 10_000

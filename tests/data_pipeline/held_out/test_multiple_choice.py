@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -17,6 +14,7 @@ from data_pipeline.held_out import multiple_choice
 from data_pipeline.held_out.multiple_choice import MultipleChoiceItem
 from data_pipeline.reading.demo import school_math
 from data_pipeline.storage.document import Document
+from tests.builders import python_output
 
 ROOT = Path(__file__).parents[3]
 
@@ -138,12 +136,5 @@ def test_another_process_gives_the_same(made: list[MultipleChoiceItem]) -> None:
         "items = multiple_choice.make_items(documents(), HeldOut())\n"
         "print(json.dumps([item.to_json() for item in items]))"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    output = python_output(script, hash_seed="12345")
     assert json.loads(output) == [item.to_json() for item in made]

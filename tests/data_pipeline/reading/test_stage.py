@@ -7,20 +7,14 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import Reader, Recipe, Source, Tier
-from data_pipeline.execution.local_engine import LocalEngine
-from data_pipeline.execution.runner import Runner
 from data_pipeline.reading.stage import read
 from tests.builders import write_jsonl
-
-
-def written(path: Path, *rows: dict[str, str]) -> str:
-    write_jsonl(path, rows)
-    return str(path)
+from tests.data_pipeline.builders import runner_at
 
 
 def run(recipe: Recipe, root: Path) -> set[str]:
-    with LocalEngine(workers=1) as engine:
-        return set(read(recipe, Runner(root, engine)).counts())
+    with runner_at(root) as runner:
+        return set(read(recipe, runner).counts())
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def recipe(tmp_path: Path) -> Recipe:
     empty.mkdir()
     return Recipe(
         sources=[
-            Source("web", path=written(tmp_path / "web.jsonl", {"text": "Hares."})),
+            Source("web", path=str(write_jsonl(tmp_path / "web.jsonl", [{"text": "Hares."}]))),
             Source("books", path=str(tmp_path / "books"), obtain="To get it: ask a library"),
             Source("laws", path=str(empty), obtain="To get it: ask a court"),
             Source("maths", path="", obtain="To get it: think"),
@@ -77,8 +71,7 @@ def test_one_missing_source_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_obtain_does_not_change_the_address(recipe: Recipe, tmp_path: Path) -> None:
     del recipe.sources[1:]
-    with LocalEngine(workers=1) as engine:
-        runner = Runner(tmp_path / "data", engine)
+    with runner_at(tmp_path / "data") as runner:
         before = read(recipe, runner)
         recipe.sources[0].obtain = "To get it: look around"
         assert read(recipe, runner).address == before.address
@@ -88,8 +81,8 @@ def test_a_source_has_one_tier(tmp_path: Path) -> None:
     """Rows may name their source: two tiers of one name would be counted as the first."""
     row = {"text": "Hares.", "source": "wiki"}
     sources = [
-        Source(path=written(tmp_path / "a.jsonl", row)),
-        Source(path=written(tmp_path / "b.jsonl", row), tier=Tier.D3),
+        Source(path=str(write_jsonl(tmp_path / "a.jsonl", [row]))),
+        Source(path=str(write_jsonl(tmp_path / "b.jsonl", [row])), tier=Tier.D3),
     ]
     with pytest.raises(
         ValueError, match=r"'wiki' has tier D1 in shard a-00000 and tier D3 in shard b-00000"
@@ -105,6 +98,6 @@ def test_worker_processes_read_datasets(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": [f"Hare {i}." for i in range(30)]})
     rows.save_to_disk(tmp_path / "saved")
     source = Source("hares", reader=Reader.HUGGING_FACE, path=str(tmp_path / "saved"))
-    with LocalEngine(workers=2) as engine:
-        counts = read(Recipe(sources=[source]), Runner(tmp_path / "data", engine)).counts()
+    with runner_at(tmp_path / "data", workers=2) as runner:
+        counts = read(Recipe(sources=[source]), runner).counts()
     assert counts["hares"].kept == 30

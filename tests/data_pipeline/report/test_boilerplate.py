@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipeline import report
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import boilerplate
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.document import Document
+from tests.data_pipeline.builders import report_page
 
 from .test_page import make
 
@@ -38,12 +38,7 @@ def test_the_most_frequent_lines_of_each_source(tmp_path: Path) -> None:
 
 def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
     directory = cleaned(tmp_path, [["Skip to main content", 2223], [ATTACK, 5]])
-    page = report.write(
-        tmp_path / "report.html",
-        directories=[directory],
-        title="t",
-        command="c",
-    ).read_text()
+    page = report_page(tmp_path, [directory])
     assert 'id="boilerplate"' in page and 'href="#boilerplate"' in page
     assert "Skip to main content" in page and "2,223" in page and "7 lines removed" in page
     assert "<script>alert" not in page and "\u202e" not in page

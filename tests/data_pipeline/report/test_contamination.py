@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from data_pipeline.execution.manifest import Directory, Ledger
+from data_pipeline.execution.manifest import Ledger
 from data_pipeline.report import charts, contamination
 from data_pipeline.report.charts import PairRow
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.page import _environment
+from tests.data_pipeline.builders import stage_of_ledgers
 
 FOUND: dict[str, Any] = {
     "document": "web/<7>",
@@ -25,8 +25,7 @@ FOUND: dict[str, Any] = {
 
 
 def stage(name: str, *ledgers: Ledger) -> ReportStage:
-    value = {"stage": name, "address": "x", "shards": [ledger.to_json() for ledger in ledgers]}
-    return ReportStage.all_of([Directory(Path("nowhere") / name, value)])[0]
+    return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
 
 
 def cut() -> list[ReportStage]:

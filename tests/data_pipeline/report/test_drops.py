@@ -7,11 +7,11 @@ from pathlib import Path
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import contamination, drops, flow
 from data_pipeline.report.flow import ReportStage
+from tests.data_pipeline.builders import stage_of_ledgers
 
 
 def stage(name: str, *ledgers: Ledger) -> ReportStage:
-    value = {"stage": name, "address": "x", "shards": [ledger.to_json() for ledger in ledgers]}
-    return ReportStage.all_of([Directory(Path("nowhere") / name, value)])[0]
+    return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
 
 
 def test_a_source_is_known_by_the_longest_name_that_fits() -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.execution import manifest
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import excerpts
 from data_pipeline.storage import shards
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import DroppedWriter, ShardWriter
+from tests.data_pipeline.builders import stage_with_files
 
 
 def whole(segments: list[excerpts.Segment]) -> str:
@@ -82,27 +81,17 @@ def test_compare_marks_what_differs_and_begins_near_it() -> None:
 @pytest.fixture
 def directory(tmp_path: Path) -> Directory:
     """Three shards; "rare" lies in the last only, "common" in all, of two sources."""
-    (tmp_path / "dropped").mkdir()
-    (tmp_path / "shards").mkdir()
-    ledgers = []
+    shards = []
     for k in range(3):
         ledger = Ledger(f"s{k}")
         rows = [Dropped(Document(f"a{k}{i}", "t", "a", "c"), "common") for i in range(9)]
         rows += [Dropped(Document(f"b{k}{i}", "t", "b", "c"), "common") for i in range(2)]
         if k == 2:
             rows.append(Dropped(Document("b2r", "t", "b", "c"), "rare"))
-        with DroppedWriter(tmp_path / "dropped" / f"s{k}.jsonl.zst") as side:
-            for row in rows:
-                side.write("clean", row)
-                ledger.of(row.document.source).dropped[row.reason] += 1
-        with ShardWriter(tmp_path / "shards" / f"s{k}.jsonl.zst") as kept:
-            kept.write(Document(f"k{k}", f"text {k}", "a", "c"))
-        ledger.files = {
-            f"dropped/s{k}.jsonl.zst": side.sha256,
-            f"shards/s{k}.jsonl.zst": kept.sha256,
-        }
-        ledgers.append(ledger.to_json())
-    return Directory(tmp_path, {"schema": manifest.SCHEMA, "address": "x", "shards": ledgers})
+        for row in rows:
+            ledger.of(row.document.source).dropped[row.reason] += 1
+        shards.append((ledger, [Document(f"k{k}", f"text {k}", "a", "c")], rows))
+    return stage_with_files(tmp_path / "clean", "clean", shards)
 
 
 def test_choice_is_spread_over_sources_and_complete(directory: Directory) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -18,11 +15,11 @@ from typing import Any
 import pytest
 
 from data_pipeline import report
-from data_pipeline.execution import manifest
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.storage.shards import DroppedWriter, ShardWriter
+from tests.builders import python_output
+from tests.data_pipeline.builders import stage_with_files
 
 ROOT = Path(__file__).parents[3]
 ATTACK = (
@@ -44,45 +41,30 @@ def make(
 ) -> Directory:
     """A finished directory of one shard, as a stage writes it."""
     path = root / "data" / f"{stage}-0123456789ab"
-    for folder in ("shards", "dropped"):
-        (path / folder).mkdir(parents=True)
     ledger = Ledger("part", extra=extra or {})
     for document in came:
         counts = ledger.of(document.source, "D3" if document.source == "tasks" else "D1")
         counts.documents_in += 1
         counts.bytes_in += len(document.text.encode())
-    with ShardWriter(path / "shards" / "part.jsonl.zst") as writer:
-        for document in kept:
-            writer.write(document)
-            counts = ledger.of(document.source, "D3" if document.source == "tasks" else "D1")
-            counts.kept += 1
-            counts.bytes_kept += len(document.text.encode())
-    with DroppedWriter(path / "dropped" / "part.jsonl.zst") as side:
-        for answer in [*dropped, *bad]:
-            side.write(stage, answer)
+    for document in kept:
+        counts = ledger.of(document.source, "D3" if document.source == "tasks" else "D1")
+        counts.kept += 1
+        counts.bytes_kept += len(document.text.encode())
     for answer in dropped:
         ledger.of(answer.document.source).dropped[answer.reason] += 1
     for answer in bad:
         ledger.of(answer.document.source).bad[answer.reason] += 1
     if changed:
         ledger.of("web").changed.update(changed)
-    ledger.files = {
-        "shards/part.jsonl.zst": writer.sha256,
-        "dropped/part.jsonl.zst": side.sha256,
-    }
-    value = {
-        "schema": manifest.SCHEMA,
-        "stage": stage,
-        "config": {"least": 3},
-        "code": {"data_pipeline.x": "ab12", "zstandard": "0.23.0"},
-        "address": hashlib.sha256(stage.encode()).hexdigest(),
-        "shards": [ledger.to_json()],
-    }
-    write_text(path / "manifest.json", json.dumps(value))
     write_text(path / "timing.json", json.dumps({"seconds": 1.5, "workers": 1}))
-    directory = manifest.load(path)
-    assert directory is not None
-    return directory
+    return stage_with_files(
+        path,
+        stage,
+        [(ledger, kept, [*dropped, *bad])],
+        config={"least": 3},
+        code={"data_pipeline.x": "ab12", "zstandard": "0.23.0"},
+        address=hashlib.sha256(stage.encode()).hexdigest(),
+    )
 
 
 def curate(root: Path) -> list[Directory]:
@@ -529,12 +511,7 @@ def test_same_files_same_bytes_in_every_process(tmp_path: Path, full: str) -> No
         "  command='python main.py --config=configs/x.py')\n"
     )
     stages = "read,clean,signatures,deduplicate,index,decontaminate,nlp_tasks,stage_of_tomorrow"
-    subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path), stages],
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo"},
-    )
+    python_output(script, str(tmp_path), stages, hash_seed="7", TZ="Asia/Tokyo")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == full
     assert str(tmp_path) not in full
 

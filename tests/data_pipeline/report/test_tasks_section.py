@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import report
-from data_pipeline.execution import manifest
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import tasks
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.storage.document import Document
-from data_pipeline.storage.shards import DroppedWriter, ShardWriter
+from tests.data_pipeline.builders import report_page, stage_with_files
 
 
 def task(kind: str, k: int, source: str, answer: str = "Hares <b>do</b>.") -> Document:
@@ -23,27 +20,15 @@ def task(kind: str, k: int, source: str, answer: str = "Hares <b>do</b>.") -> Do
 
 def directory(root: Path, stage: str, kept: list[Document], **extras: dict[str, Any]) -> Directory:
     """A finished stage; `extras`: shard -> extra. The documents are in the first shard."""
-    path = root / stage
     shards = []
     for number, (name, extra) in enumerate((extras or {"part": {}}).items()):
-        ledger = Ledger(name, extra=extra)
-        for folder in ("shards", "dropped"):
-            (path / folder).mkdir(parents=True, exist_ok=True)
-        file = f"{name}.jsonl.zst"
-        with ShardWriter(path / "shards" / file) as writer:
-            for document in kept if number == 0 else []:
-                writer.write(document)
-                counts = ledger.of(document.source, "D3")
-                counts.documents_in += 1
-                counts.kept += 1
-        with DroppedWriter(path / "dropped" / file) as side:
-            pass
-        ledger.files = {f"shards/{file}": writer.sha256, f"dropped/{file}": side.sha256}
-        shards.append(ledger.to_json())
-    made = {"schema": manifest.SCHEMA, "stage": stage, "address": stage, "code": {}}
-    value = made | {"config": {}, "shards": shards}
-    write_text(path / "manifest.json", json.dumps(value))
-    return Directory(path, value)
+        ledger, own = Ledger(name, extra=extra), kept if number == 0 else []
+        for document in own:
+            counts = ledger.of(document.source, "D3")
+            counts.documents_in += 1
+            counts.kept += 1
+        shards.append((ledger, own, []))
+    return stage_with_files(root / stage, stage, shards)
 
 
 def stages(root: Path) -> list[Directory]:
@@ -122,18 +107,9 @@ def test_a_long_prompt_keeps_its_end_and_its_answer(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_the_section_escaped_or_leaves_it_out(tmp_path: Path) -> None:
-    def page(directories: list[Directory]) -> str:
-        path = report.write(
-            tmp_path / "report.html",
-            directories=directories,
-            title="t",
-            command="c",
-        )
-        return path.read_text(encoding="utf-8")
-
-    whole = page(stages(tmp_path))
+    whole = report_page(tmp_path, stages(tmp_path))
     assert '<section id="tasks">' in whole and 'href="#tasks"' in whole
     assert "A &lt;i&gt;Form&lt;/i&gt;" in whole and "<i>Form" not in whole
     assert "off topic" in whole and "2 from the cache" in whole
-    without = page([directory(tmp_path, "clean", [])])
+    without = report_page(tmp_path, [directory(tmp_path, "clean", [])])
     assert 'id="tasks"' not in without and 'href="#tasks"' not in without

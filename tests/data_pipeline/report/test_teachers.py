@@ -11,11 +11,12 @@ from data_pipeline.report import teachers
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.teacher.ask_shard import SPENT
 from data_pipeline.teacher.usage import Usage
+from tests.data_pipeline.builders import stage_of_ledgers
 
 
 def directory(stage: str, *extras: dict[str, Any], at: Path = Path()) -> Directory:
-    ledgers = [Ledger(f"{k}", extra=extra).to_json() for k, extra in enumerate(extras)]
-    return Directory(at / stage, {"stage": stage, "address": "a", "shards": ledgers})
+    ledgers = [Ledger(f"{k}", extra=extra) for k, extra in enumerate(extras)]
+    return stage_of_ledgers(stage, *ledgers, parent=at)
 
 
 def test_rows_are_sums_by_stage_and_model(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import random
 import re
-import subprocess
-import sys
 import unicodedata
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import pytest
 import xxhash
 
 from data_pipeline.text.ngrams import batches, excerpt, ngrams, ngrams_at, words
+from tests.builders import python_output
 
 MASK = (1 << 64) - 1
 
@@ -163,14 +162,4 @@ def test_hashes_are_the_same_in_every_process() -> None:
         "from data_pipeline.text.ngrams import words, ngrams;"
         "print(ngrams(words(['Hares — and Ångström — are fast, ' * 9]), 5).hashes_S.sum())"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
-        ).stdout
-        for seed in ("0", "7")
-    }
-    assert len(printed) == 1
+    assert len({python_output(code, hash_seed=seed) for seed in ("0", "7")}) == 1
