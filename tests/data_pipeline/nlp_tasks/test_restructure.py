@@ -1,4 +1,4 @@
-"""Requests, replies, checks and rendering of curation/tasks/restructure, without any teacher."""
+"""Requests, replies, checks and rendering of nlp_tasks/restructure, without a teacher."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def asked(one: Document, topic: str = "", **changes: Any) -> list[Document]:
     return requests.build(config)(one, topic)
 
 
-def test_a_request_shows_its_passage_topic_and_task() -> None:
+def test_request_contains_its_passage_topic_and_task() -> None:
     made = [one for k in range(30) for one in asked(document(f"sea/{k}"), "tides, moon, coast")]
     assert len({one.id for one in made}) == len(made) == 30 * 4
     assert {one.meta["task"] for one in made} == set(KINDS)
@@ -240,7 +240,7 @@ def test_a_request_shows_its_passage_topic_and_task() -> None:
     assert "JSON" in SYSTEM
 
 
-def test_wordings_and_examples_vary_by_chance_and_repeat_by_name() -> None:
+def test_wordings_and_examples_are_random_but_repeatable() -> None:
     openings = {
         (one.meta["task"], one.text.split("\n")[0])
         for k in range(60)
@@ -251,7 +251,7 @@ def test_wordings_and_examples_vary_by_chance_and_repeat_by_name() -> None:
     assert asked(document(), seed=1) != asked(document())
 
 
-def test_what_may_be_asked_for_is_a_setting() -> None:
+def test_kinds_and_counts_are_settings() -> None:
     only = asked(document(), kinds=("title",), per_document=3, per_passage=5)
     assert [one.meta["task"] for one in only] == ["title"] * 3
     assert asked(document(category="news")) == []
@@ -262,7 +262,7 @@ def test_what_may_be_asked_for_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_examples_of_prompts_would_be_kept_if_they_were_answers(kind: str) -> None:
+def test_examples_of_prompts_pass_the_checks(kind: str) -> None:
     assert len(EXAMPLES[kind]) == 3
     for passage, item in EXAMPLES[kind]:
         assert schemas.violation(kind, item) is None
@@ -288,7 +288,7 @@ FRAMES = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frame", FRAMES)
-def test_json_is_found_whatever_stands_around_it(kind: str, frame: str) -> None:
+def test_json_is_found_inside_other_text(kind: str, frame: str) -> None:
     whole = json.dumps(GOOD[kind])
     plain = decide(kind, whole)
     assert isinstance(plain, Document)
@@ -299,7 +299,7 @@ def test_json_is_found_whatever_stands_around_it(kind: str, frame: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_reply_is_never_completed(kind: str) -> None:
+def test_truncated_reply_is_never_completed(kind: str) -> None:
     whole = json.dumps(GOOD[kind])
     for end in range(len(whole)):
         dropped = decide(kind, whole[:end])
@@ -310,7 +310,7 @@ def test_a_cut_reply_is_never_completed(kind: str) -> None:
 
 @given(st.text(alphabet='{}[]",:\\ \n' + "abtrue1", max_size=60))
 @settings(max_examples=300)
-def test_any_text_is_read_without_error_and_only_for_what_it_says(text: str) -> None:
+def test_any_text_is_parsed_without_error_or_guessing(text: str) -> None:
     for value in replies.objects(text):
         assert isinstance(value, dict)
         for key in value:
@@ -319,7 +319,7 @@ def test_any_text_is_read_without_error_and_only_for_what_it_says(text: str) -> 
 
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists, max_leaves=5))
 @settings(max_examples=100)
-def test_json_comes_back_as_it_was(value: Any) -> None:
+def test_json_round_trip(value: Any) -> None:
     item = {"one": value, "two": [value, {"x": value}]}
     assert replies.objects(f"Answer: {json.dumps(item)}.") == [item]
     assert replies.objects(json.dumps(item, ensure_ascii=False)) == [item]
@@ -340,11 +340,11 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         '<think>{"title": "What Moves the Sea"}',
     ],
 )
-def test_what_is_no_json_object(text: str) -> None:
+def test_values_that_are_not_json_objects_are_ignored(text: str) -> None:
     assert reason(decide("title", text)) == "invalid_json"
 
 
-def test_several_answers_are_not_chosen_from() -> None:
+def test_several_valid_answers_are_dropped() -> None:
     one, other = '{"title": "What Moves the Sea"}', '{"title": "The Sea and the Moon"}'
     assert reason(decide("title", one + other)) == "several_answers"
     assert decide("title", one + '{"heading": "The Sea"}') == decide("title", one)
@@ -354,7 +354,7 @@ def test_several_answers_are_not_chosen_from() -> None:
 
 
 @pytest.mark.parametrize(("kind", "item", "at"), WRONG_SCHEMA)
-def test_what_breaks_the_schema_is_dropped_with_the_place(
+def test_schema_violation_is_dropped_with_its_path(
     kind: str, item: dict[str, Any], at: str
 ) -> None:
     dropped = decide(kind, json.dumps(item))
@@ -365,7 +365,7 @@ def test_what_breaks_the_schema_is_dropped_with_the_place(
 
 
 @pytest.mark.parametrize(("kind", "change", "expected"), BAD)
-def test_what_makes_no_good_task_is_dropped_with_its_reason(
+def test_failed_check_is_dropped_with_its_reason(
     kind: str, change: dict[str, Any], expected: str
 ) -> None:
     item = GOOD[kind] | change
@@ -376,14 +376,14 @@ def test_what_makes_no_good_task_is_dropped_with_its_reason(
     json.dumps(dropped.evidence)
 
 
-def test_numbers_may_be_new_where_they_are_computed() -> None:
+def test_new_numbers_are_permitted_in_code_and_math() -> None:
     item = GOOD["question_answering"] | {"answer": "The water of the Moon rises 32 metres."}
     text = json.dumps(item)
     assert reason(decide("question_answering", text)) == "unsupported_number"
     assert isinstance(decide("question_answering", text, category="math"), Document)
 
 
-def test_an_example_that_is_handed_back_is_no_answer() -> None:
+def test_copied_example_is_dropped() -> None:
     for kind in KINDS:
         for passage, item in EXAMPLES[kind]:
             assert reason(decide(kind, json.dumps(item), passage=passage)) == "copied_example"
@@ -410,7 +410,7 @@ def test_an_option_may_be_named_by_its_letter(options: list[str], answer: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_task_ends_with_its_answer_and_shows_what_it_needs(kind: str) -> None:
+def test_task_ends_with_its_answer_and_contains_its_fields(kind: str) -> None:
     item, texts = GOOD[kind], set()
     for number in range(60):
         task = kept(kind, item, number)
@@ -455,7 +455,7 @@ def test_the_passage_is_left_out_only_where_the_task_stands_alone(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_keys_changes_nothing(kind: str) -> None:
+def test_order_of_keys_does_not_matter(kind: str) -> None:
     for seed in range(5):
         keys = list(GOOD[kind])
         random.Random(seed).shuffle(keys)
@@ -482,7 +482,9 @@ def forms() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("name", "texts"), forms())
-def test_templates_hold_the_same_parts_and_end_with_the_answer(name: str, texts: list[str]) -> None:
+def test_templates_of_a_kind_have_the_same_fields_and_end_with_the_answer(
+    name: str, texts: list[str]
+) -> None:
     assert len(texts) == len(set(texts)) >= 6
     parts = {frozenset(p for _, p, _, _ in string.Formatter().parse(t) if p) for t in texts}
     assert len({some - {"name"} for some in parts}) == 1  # a function's name stands in its code
@@ -491,7 +493,7 @@ def test_templates_hold_the_same_parts_and_end_with_the_answer(name: str, texts:
         assert text == text.strip() and "  " not in text
 
 
-def test_rules_and_teacher_share_their_words() -> None:
+def test_rules_and_teacher_share_templates() -> None:
     """One set of templates: what frames a task by a teacher frames one by rules, too."""
     text = "A form is a bed.\n\n" + " ".join(
         f"A {n} is a young animal of the kind number {k} that lives alone in open country."

@@ -1,4 +1,4 @@
-"""The step restructure against a real server process: nothing lost, nothing doubled, repeatable."""
+"""The stages of restructuring against a server process: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def written(root: Path) -> dict[str, bytes]:
     return result_files(root, without=("timing.json", "teacher", "spent"))
 
 
-def test_every_request_ends_as_a_task_or_with_its_reason(
+def test_every_request_becomes_a_task_or_a_drop(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
@@ -139,7 +139,7 @@ def test_every_request_ends_as_a_task_or_with_its_reason(
     assert sum(one["completion_tokens"] for one in usage) > 0
 
 
-def test_again_gives_the_same_bytes_and_asks_nothing(
+def test_second_run_gives_the_same_bytes_without_requests(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"429": 1, "500": 1, "cut": 1})
@@ -164,7 +164,7 @@ def addresses(runner: Runner) -> dict[str, str]:
     return {d.manifest["stage"]: d.address for d in stages(runner)}
 
 
-def test_an_address_holds_what_determines_the_text_and_nothing_else(
+def test_address_depends_on_what_determines_the_text_and_nothing_else(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
@@ -195,7 +195,7 @@ def test_an_address_holds_what_determines_the_text_and_nothing_else(
     assert changed(server.config(), seed=5) == [True, True, True]
 
 
-def test_what_gets_no_answer_is_set_aside_with_the_reason(
+def test_requests_without_a_reply_are_dropped_with_a_reason(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, most_faults=1, faults={"500": 1})
@@ -210,7 +210,7 @@ def test_what_gets_no_answer_is_set_aside_with_the_reason(
     assert sum(ledger.extra["usage"]["failed"] for ledger in told.ledgers()) == failed
 
 
-def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_rest(
+def test_shard_with_too_few_replies_fails_and_the_same_command_requests_the_rest(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, most_faults=1, faults={"500": 1})
@@ -232,7 +232,7 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     assert written(tmp_path / "one") == written(tmp_path / "two")
 
 
-def test_a_killed_run_asks_only_for_what_is_missing(
+def test_killed_run_requests_only_what_is_missing(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS, delay_s=0.02)
@@ -277,7 +277,7 @@ def test_a_killed_run_asks_only_for_what_is_missing(
     assert written(tmp_path / "run") == written(tmp_path / "whole")
 
 
-def test_another_source_of_its_name_is_refused(tmp_path: Path) -> None:
+def test_source_name_in_use_is_an_error(tmp_path: Path) -> None:
     config = recipe(TeacherConfig(base_url="http://127.0.0.1:9/v1", model="m"), source="sea")
     with pytest.raises(
         ValueError, match=r"restructuring\.source: got 'sea', but documents already have"
@@ -285,7 +285,7 @@ def test_another_source_of_its_name_is_refused(tmp_path: Path) -> None:
         run(config, tmp_path)
 
 
-def test_d3_is_not_asked_about_and_several_directories_are(
+def test_tasks_are_no_source_of_requests_and_several_directories_are(
     serve_teacher: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
@@ -302,7 +302,7 @@ def test_d3_is_not_asked_about_and_several_directories_are(
     assert json.dumps(asked.manifest["config"])
 
 
-def test_the_recipe_asks_about_clean_documents_by_topic_and_bakes_the_tasks(
+def test_recipe_requests_tasks_from_clean_documents_by_topic_and_bakes_them(
     serve_teacher: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baked: dict[str, list[Directory]] = {}

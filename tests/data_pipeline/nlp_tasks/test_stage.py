@@ -199,7 +199,7 @@ def test_questions() -> None:
     assert "hat is it?" not in asked and "hat is the" not in asked.lower()
 
 
-def test_vague_subjects_and_judgements_are_not_asked_for() -> None:
+def test_vague_subjects_and_judgments_give_no_questions() -> None:
     ask = build(NlpTasks(kinds=("question_answering",), per_document=50))
     text = (
         "It is a mammal that lives alone in open country. The reason is a law that nobody has "
@@ -238,7 +238,7 @@ def test_titles_are_headings_and_neither_half_shows_the_other() -> None:
     assert found == {(title, asked) for title in titles for asked in (True, False)}
 
 
-def test_true_or_false_by_what_the_text_says() -> None:
+def test_true_or_false_statements_agree_with_the_text() -> None:
     counted = (
         "The field at the river is cut in the month of June. A hunter counted 14 hares on it. "
         "The farmers took the hay away, and the rain came. Another man counted only 21 hares there."
@@ -260,7 +260,7 @@ def test_true_or_false_by_what_the_text_says() -> None:
     assert len(found) == 4 and min(found.values()) > 5, found
 
 
-def test_what_is_no_statement_is_not_exchanged() -> None:
+def test_sentences_that_are_not_statements_are_not_used() -> None:
     rest = "The village lies at the river and is very old."
     text = "\n\n".join(
         f"{sentence} {rest}"
@@ -280,7 +280,7 @@ def test_what_is_no_statement_is_not_exchanged() -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n\n", "x" * 100_000, "| a | b |\n" * 500, "\\frac{a}{b} " * 999]
 )
-def test_nothing_from_nothing(text: str) -> None:
+def test_empty_document_gives_no_tasks(text: str) -> None:
     assert build(NlpTasks())(document(text)) == []
 
 
@@ -293,7 +293,7 @@ def test_a_long_document_gives_tasks_of_its_middle() -> None:
     assert made and all(int(re.findall(r"number (\d+)", task.text)[0]) > 600 for task in made)
 
 
-def test_pure_and_the_same_in_another_process(tasks: list[Document]) -> None:
+def test_tasks_are_the_same_in_another_process(tasks: list[Document]) -> None:
     assert make() == tasks
     assert make(NlpTasks(seed=1)) != tasks
     script = (
@@ -304,7 +304,7 @@ def test_pure_and_the_same_in_another_process(tasks: list[Document]) -> None:
         assert python_output(script, hash_seed=seed) == f"{[repr(task) for task in tasks]}\n"
 
 
-def test_the_step_drops_what_has_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:
+def test_stage_drops_tasks_with_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:
     recipe = Recipe(nlp_tasks=NlpTasks(max_tokens=90))
     with runner_at(tmp_path) as runner:
         made = stage_of_documents(runner, {"a": everything()}, "made", {"web": "D1"})

@@ -1,4 +1,4 @@
-"""The table of lines that cleaning took out."""
+"""The section on lines that cleaning removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_most_frequent_lines_of_each_source(tmp_path: Path) -> None:
     assert row["lines"] == [(f"Line {k}", 100 - k) for k in range(boilerplate.MAX_LINES)]
 
 
-def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
+def test_lines_are_escaped_on_the_page(tmp_path: Path) -> None:
     directory = cleaned(tmp_path, [["Skip to main content", 2223], [ATTACK, 5]])
     page = report_page(tmp_path, [directory])
     assert 'id="boilerplate"' in page and 'href="#boilerplate"' in page
@@ -44,7 +44,7 @@ def test_the_page_shows_them_as_text(tmp_path: Path) -> None:
     assert "<script>alert" not in page and "\u202e" not in page
 
 
-def test_nothing_is_shown_where_nothing_was_taken_out(tmp_path: Path) -> None:
+def test_section_is_empty_without_removed_lines(tmp_path: Path) -> None:
     pages = [Document("web/1", "Hares are fast.", "web", "web")]
     stages = ReportStage.all_of([make(tmp_path, "clean", pages, pages)])
     assert boilerplate.repeated_lines(stages, {"web": "s0"}) == []

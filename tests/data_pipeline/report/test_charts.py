@@ -1,4 +1,4 @@
-"""Pictures: well-formed, true to scale, escaped, and without a number that is none."""
+"""Charts: well-formed, to scale, escaped, and without NaN."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_dots_have_spreads_and_chance() -> None:
     assert right - left == pytest.approx(0.8 * (centres[0] - centres[1]), rel=0.02)
 
 
-def test_an_interval_of_a_share_ends_at_nothing_and_at_all() -> None:
+def test_interval_of_a_share_ends_at_0_and_1() -> None:
     dots = [Dot(0.05, 0.2, "m0", ""), Dot(0.95, 0.2, "m1", ""), Dot(0.0, 0, "m2", "")]
     svg = parse(charts.dots([DotRow("task", dots)], title="t", x_label="x", percent=True))
     zero = [float(str(c.get("cx"))) for c in svg.iter("circle")][2]
@@ -111,7 +111,7 @@ def test_an_interval_of_a_share_ends_at_nothing_and_at_all() -> None:
     assert not [label for label in labels if label.startswith("-")]
 
 
-def test_every_picture_escapes_and_names_itself() -> None:
+def test_every_chart_escapes_texts_and_has_a_title() -> None:
     name = "<b>\"&'"
     for svg in (
         charts.lines(

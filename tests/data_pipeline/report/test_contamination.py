@@ -1,4 +1,4 @@
-"""What the report says of contamination: passages that were cut, and who was hit how often."""
+"""The section on contamination: removed passages, and matches by benchmark."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def section(value: dict[str, Any]) -> str:
     return template.render(contamination=value)
 
 
-def test_the_section_shows_cut_passages_alarms_and_generic_questions() -> None:
+def test_section_shows_removed_passages_flagged_documents_and_generic_questions() -> None:
     value = contamination.contamination(cut())
     assert value is not None
     row = {"kind": "verbatim", "benchmark": "gsm8k", "planted": 5, "found": 4, "recall": 0.8}

@@ -1,4 +1,4 @@
-"""What the report says of dropped documents, where it chooses and attributes."""
+"""Selection and attribution of dropped documents, and the rows of the flow chart."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def stage(name: str, *ledgers: Ledger) -> ReportStage:
     return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
 
 
-def test_a_source_is_known_by_the_longest_name_that_fits() -> None:
+def test_source_of_an_id_is_the_longest_matching_name() -> None:
     sources = ["web", "web/news", "code"]
     assert drops._source_of("web/news/1", sources) == "web/news"
     assert drops._source_of("web/new/1", sources) == "web"
     assert drops._source_of("websites/1", sources) == ""
 
 
-def test_round_robin_ends_when_all_queues_are_empty_or_enough_is_chosen() -> None:
+def test_round_robin_ends_at_the_count_or_with_empty_queues() -> None:
     assert drops.round_robin(["abc", "", "yz"], 9) == ["a", "y", "b", "z", "c"]
     assert drops.round_robin(["abc", "yz"], 3) == ["a", "y", "b"]
     assert drops.round_robin([], 3) == []

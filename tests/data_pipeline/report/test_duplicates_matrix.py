@@ -1,4 +1,4 @@
-"""The matrix of duplicates holds as many sources as a page is wide, the telling ones first."""
+"""The sources of the matrix of duplicates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_pipeline.report import drops
 SOURCES = [f"s{k:02}" for k in range(30)]
 
 
-def test_of_many_sources_those_with_copies_in_others_are_shown() -> None:
+def test_sources_with_copies_in_others_are_preferred() -> None:
     number = Counter({(source, source): 1000 + k for k, source in enumerate(SOURCES)})
     number["s03", "s07"] = 1
     shown = drops._matrix_sources(number, SOURCES)

@@ -1,4 +1,4 @@
-"""Examples: the right part of a text, the same ones every time, from few shards."""
+"""Examples: the right part of a text, deterministic, from few shards."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_excerpt_marks_overlapping_and_cut_spans() -> None:
     assert "".join(marked(segments)) == "234568"
 
 
-def test_quotes_are_found_whatever_the_white_space() -> None:
+def test_quotes_are_found_despite_other_whitespace() -> None:
     text = "They\n   rest  by day. (They rest.)"
     evidence = {"span": "They rest by day", "rule": "rest"}
     assert excerpts.evidence_spans(text, evidence) == [(0, 20)]

@@ -1,4 +1,4 @@
-"""The report: true to the ledgers, closed to the outside, safe against what documents hold."""
+"""The page: agrees with the ledgers, loads nothing, and escapes what documents contain."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_the_policy_names_the_one_script(full: str) -> None:
     assert "default-src 'none'" in policy[1]
 
 
-def test_texts_cannot_act(full: str) -> None:
+def test_texts_are_escaped(full: str) -> None:
     page = Page(full)
     assert page.tags["script"] == 1
     assert "<img" not in full
@@ -317,7 +317,7 @@ def test_texts_cannot_act(full: str) -> None:
     assert "a <title>" in page.sections["result"]
 
 
-def test_every_reason_stands_with_its_count_and_an_example(full: str, tmp_path: Path) -> None:
+def test_every_reason_is_shown_with_its_count_and_an_example(full: str, tmp_path: Path) -> None:
     summaries = re.findall(
         r"<summary>\s*<span class=\"what\"><b>(.*?)</b>.*?</summary>", full, re.S
     )
@@ -406,7 +406,7 @@ def test_duplicates_show_the_survivor_beside_the_copy(full: str) -> None:
     assert [row[1:] for row in matrix if row[0] == "code"] == [["1", "", "1"]]
 
 
-def test_contamination_shows_item_rule_and_place(full: str) -> None:
+def test_contamination_shows_item_rule_and_text(full: str) -> None:
     page = Page(full)
     assert page.row("gsm8k")[1:] == ["30", "1", "1", "item share 1"]
     assert page.row("mmlu")[1:] == ["40", "0", "0", ""]
@@ -461,7 +461,7 @@ def test_a_section_without_files_is_left_out(tmp_path: Path, missing: str) -> No
     assert rest | (files.keys() - {missing}) <= page.sections.keys()
 
 
-def test_decontamination_that_is_off_claims_nothing(tmp_path: Path) -> None:
+def test_section_is_left_out_without_decontamination(tmp_path: Path) -> None:
     stages = [stage for stage in curate(tmp_path) if stage.manifest["stage"] != "index"]
     page = Page(write(tmp_path, stages))
     assert page.wrong == []
@@ -469,7 +469,7 @@ def test_decontamination_that_is_off_claims_nothing(tmp_path: Path) -> None:
     assert "Contaminated" not in page.sections["result"]
 
 
-def test_a_page_of_nothing(tmp_path: Path) -> None:
+def test_page_without_input(tmp_path: Path) -> None:
     page = Page(write(tmp_path, [], training=tmp_path / "not there"))
     assert page.wrong == []
     assert page.sections.keys() - {""} == {"result", "reproducibility"}

@@ -1,4 +1,4 @@
-"""Files of training and evaluation, as they are found after a run that was not left in peace."""
+"""Files of training and evaluation, also after an interrupted run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.report.results import Results, probe, read_metrics
 
 
-def test_of_a_step_logged_twice_the_last_row_counts(tmp_path: Path) -> None:
+def test_last_row_of_a_step_logged_twice_is_used(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [(1, 9.0), (2, 8.0), (3, 7.0), (2, 8.5), (3, 7.5)]  # continued after step 1
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in rows]
@@ -38,7 +38,7 @@ def test_probe_is_a_table_of_kinds_by_benchmarks(tmp_path: Path) -> None:
     assert (table["planted"], table["found"]) == (8, 4)
 
 
-def test_epochs_that_are_too_many_are_named() -> None:
+def test_sources_with_too_many_epochs_are_listed() -> None:
     sources = [{"name": "web", "epochs": 4.0}, {"name": "qa", "epochs": 4.1}]
     results = Results(plan={"stages": [{"name": "stage2", "mixture": "m", "sources": sources}]})
     assert results.many_epochs == [("stage2", "qa", 4.1)]

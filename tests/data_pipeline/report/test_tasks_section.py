@@ -1,4 +1,4 @@
-"""What the report says of tasks: true to the ledgers, examples with their answers marked."""
+"""The section on tasks: agrees with the ledgers, examples with their answers marked."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def stages(root: Path) -> list[Directory]:
     ]
 
 
-def test_rows_are_sums_over_shards_by_maker_and_kind(tmp_path: Path) -> None:
+def test_rows_are_sums_over_shards_by_writer_and_kind(tmp_path: Path) -> None:
     found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     assert [
@@ -81,7 +81,7 @@ def test_rows_are_sums_over_shards_by_maker_and_kind(tmp_path: Path) -> None:
     }
 
 
-def test_examples_are_what_is_left_after_decontamination(tmp_path: Path) -> None:
+def test_examples_are_from_decontaminated_tasks(tmp_path: Path) -> None:
     found = tasks.section(ReportStage.all_of(stages(tmp_path)))
     assert found is not None
     cloze, none, title = (row["examples"] for row in found["kinds"])

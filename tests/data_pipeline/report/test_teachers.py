@@ -1,4 +1,4 @@
-"""What teachers took is the sum over shards, apart by stage and by model."""
+"""Usage of teachers: sums over shards by stage and model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections on topics and synthetic text: true to the tables, safe against what texts hold."""
+"""The section on topics: agrees with the tables and escapes texts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def directories(tmp_path: Path) -> list[Directory]:
         return runner.directories
 
 
-def test_the_section_says_what_the_table_says(directories: list[Directory]) -> None:
+def test_section_agrees_with_the_table(directories: list[Directory]) -> None:
     everything = ReportStage.all_of(directories)
     colors = flow.colors(everything, Results.read(None, None, None, None))
     section = topics.section(everything, colors)
@@ -74,7 +74,7 @@ def test_the_section_says_what_the_table_says(directories: list[Directory]) -> N
     )
 
 
-def test_the_page_shows_it_and_nothing_acts(directories: list[Directory], tmp_path: Path) -> None:
+def test_section_is_shown_and_escaped(directories: list[Directory], tmp_path: Path) -> None:
     html = report_page(tmp_path, directories)
     assert 'href="#topics"' in html and html.count('<section id="topics">') == 1
     section = re.search(r'<section id="topics">.*?</section>', html, re.S)

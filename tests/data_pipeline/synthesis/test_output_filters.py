@@ -1,4 +1,4 @@
-"""Gates: what is wrong at heart goes, harmless frames are taken off, honest texts stay."""
+"""Output filters: bad replies are dropped, framing is removed, good texts are unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def judge(
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_goes_and_says_why(text: str, reason: str) -> None:
+def test_bad_replies_are_dropped_with_a_reason(text: str, reason: str) -> None:
     judged = judge(text)
     assert isinstance(judged, Dropped)
     assert judged.reason == reason
@@ -85,7 +85,7 @@ def test_what_is_wrong_goes_and_says_why(text: str, reason: str) -> None:
         "Teacher: What does the layer tell?\n\nPupil: That it rained.\n\n" + GOOD,
     ],
 )
-def test_honest_texts_stay_as_they_are(text: str) -> None:
+def test_good_texts_are_unchanged(text: str) -> None:
     judged = judge(text)
     assert isinstance(judged, Document), judged
     assert judged.text == text
@@ -105,14 +105,14 @@ def test_honest_texts_stay_as_they_are(text: str) -> None:
         ("<think>\nA unit, they say.\n</think>\n\n", "", ["reasoning"]),
     ],
 )
-def test_frames_are_taken_off(before: str, after: str, names: list[str]) -> None:
+def test_framing_is_removed(before: str, after: str, names: list[str]) -> None:
     judged = judge(before + GOOD + after)
     assert isinstance(judged, Document)
     assert judged.text == GOOD and judged.meta["repaired"] == names
     assert strip_framing(judged.text) == (GOOD, [])
 
 
-def test_an_answer_that_is_all_frame_is_not_emptied() -> None:
+def test_reply_of_framing_only_is_not_emptied() -> None:
     assert strip_framing("Sure! Here is a story:") == ("Sure! Here is a story:", [])
 
 
@@ -129,26 +129,26 @@ def test_an_answer_that_is_all_frame_is_not_emptied() -> None:
         ("\n\n1. First a core is taken.\n2. Then it", "\n\n1. First a core is taken."),
     ],
 )
-def test_a_cut_answer_ends_at_its_last_sentence(tail: str, kept: str) -> None:
+def test_truncated_reply_ends_at_its_last_sentence(tail: str, kept: str) -> None:
     assert to_last_sentence(GOOD + tail) == GOOD + kept
     judged = judge(GOOD + tail, "length")
     assert isinstance(judged, Document) and judged.text == GOOD + kept
     assert judged.meta.get("repaired", []) == (["cut_off"] if tail != kept else [])
 
 
-def test_cut_answers_can_be_dropped_instead() -> None:
+def test_truncated_replies_can_be_dropped_instead() -> None:
     gate = output_filters.build(OutputFilters(min_words=40, repair_truncated=False))
     judged = judge(GOOD + " And then", "length", gate)
     assert isinstance(judged, Dropped) and judged.reason == "cut_off"
     assert isinstance(judge(GOOD, "length", gate), Document)  # it ends well all the same
 
 
-def test_a_cut_answer_without_a_sentence_is_too_short() -> None:
+def test_truncated_reply_without_a_sentence_is_too_short() -> None:
     judged = judge("and then and then " * 40, "length")
     assert isinstance(judged, Dropped) and judged.reason == "too_short"
 
 
-def test_a_quotation_is_no_copy() -> None:
+def test_quotation_is_not_a_copy() -> None:
     """Both shares: of the answer, and of the passage."""
     words = PASSAGE.split()
     quoted = f"{GOOD} The rule says: “{' '.join(words[:10])}”, and no more."

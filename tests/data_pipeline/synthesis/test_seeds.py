@@ -1,4 +1,4 @@
-"""Seeds: even over topics, by weight over categories, the same however documents lie in shards."""
+"""Seeds: even over topics, by weight over categories, independent of shards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drawn_by_topic(quota: int, seed: int = 0) -> Counter[int]:
 
 
 @pytest.mark.parametrize("quota", [0, 1, 4, 15, 16, 100, 217, 400])
-def test_topics_give_evenly_until_they_run_out(quota: int) -> None:
+def test_topics_provide_seeds_evenly_until_exhausted(quota: int) -> None:
     """No topic gives more than one above another that still has some to give."""
     found = drawn_by_topic(quota)
     assert found.total() == quota
@@ -49,7 +49,7 @@ def test_topics_give_evenly_until_they_run_out(quota: int) -> None:
         assert found[topic] >= min(most - 1, 2 * number)
 
 
-def test_no_more_candidates_are_held_than_seeds_are_drawn() -> None:
+def test_memory_is_bounded_by_the_number_of_seeds() -> None:
     """A corpus has far more documents than there will be seeds."""
     there = Counter({("web", topic): 2 * number for topic, number in SIZES.items()})
     for quota in (1, 16, 100, 217):
@@ -60,7 +60,7 @@ def test_no_more_candidates_are_held_than_seeds_are_drawn() -> None:
     assert seeds.topic_limits(there, {"web": 10**6}) == there
 
 
-def test_where_there_are_too_few_all_are_drawn() -> None:
+def test_all_passages_are_drawn_if_there_are_too_few() -> None:
     everything = drawn_by_topic(10**6)
     assert everything == {topic: 2 * number for topic, number in SIZES.items()}
 
@@ -72,14 +72,14 @@ def test_the_order_of_documents_does_not_matter() -> None:
     assert draw(CANDIDATES, {"web": 100}, 1) != draw(CANDIDATES, {"web": 100}, 0)
 
 
-def test_more_seeds_keep_those_that_were_drawn() -> None:
+def test_larger_quota_keeps_the_seeds_of_a_smaller_one() -> None:
     """So that a larger run asks only for what the smaller one did not."""
     few = {one.document: one.count for one in draw(CANDIDATES, {"web": 50}, 0)}
     many = {one.document: one.count for one in draw(CANDIDATES, {"web": 150}, 0)}
     assert all(many.get(document, 0) >= count for document, count in few.items())
 
 
-def test_every_document_gives_one_before_one_gives_two() -> None:
+def test_every_document_provides_one_seed_before_any_provides_two() -> None:
     counts = {one.document: one.count for one in draw(CANDIDATES, {"web": 550}, 0)}
     by_topic: dict[str, set[int]] = {}
     for document, count in counts.items():
@@ -87,7 +87,7 @@ def test_every_document_gives_one_before_one_gives_two() -> None:
     assert by_topic["0"] == {1} and by_topic["1"] == {2}
 
 
-def test_quotas_are_by_weight_and_whole() -> None:
+def test_quotas_are_integers_in_proportion_to_weights() -> None:
     assert seeds.quotas({"a": 1, "b": 1, "c": 1}, "abc", 10) == {"a": 4, "b": 3, "c": 3}
     assert seeds.quotas({"a": 1, "b": 0}, "ab", 10) == {"a": 10}
     assert seeds.quotas({"a": 1}, [], 10) == {}
@@ -98,13 +98,13 @@ def test_quotas_are_by_weight_and_whole() -> None:
         assert sum(seeds.quotas(weights, weights, documents).values()) == documents
 
 
-def test_a_category_draws_only_its_own() -> None:
+def test_category_draws_only_its_own_documents() -> None:
     law = [Candidate(f"law/{k}", "part-0", 0, "law", 1) for k in range(9)]
     found = draw([*CANDIDATES, *law], {"law": 5}, 0)
     assert len(found) == 5 and {one.category for one in found} == {"law"}
 
 
-def test_a_seed_is_a_stretch_of_its_document() -> None:
+def test_seed_is_a_substring_of_its_document() -> None:
     config = Synthesis(min_passage_words=10, max_passage_words=40)
     paragraphs = [" ".join(f"Word{p} runs{k} here." for k in range(8)) for p in range(30)]
     document = Document("web/1", "\n\n".join(paragraphs), "web", "web")
@@ -124,7 +124,7 @@ def test_a_seed_is_a_stretch_of_its_document() -> None:
     )
 
 
-def test_short_documents_give_none() -> None:
+def test_short_documents_provide_no_seeds() -> None:
     config = Synthesis(min_passage_words=40, max_passage_words=250, per_document=3)
     assert [seeds.passages_in(n, config) for n in (0, 239, 240, 1500, 3000, 10**7)] == [
         0, 0, 1, 1, 2, 3,
@@ -146,13 +146,13 @@ def test_every_category_has_styles_and_audiences() -> None:
         assert all(p.id.startswith(f"{name}/") for p in some)
 
 
-def test_the_prompt_for_law_says_what_the_paper_says() -> None:
+def test_prompt_for_law_follows_the_paper() -> None:
     law = next(p for p in choice.all_prompts()["law"] if p.id.startswith("law/textbook/"))
     for word in ("textbook", "rigorous", "engaging", "applied", "title", "introduction", "1000"):
         assert word in law.instruction
 
 
-def test_a_passage_stands_in_its_prompt_as_it_is() -> None:
+def test_prompt_contains_its_passage_unchanged() -> None:
     passage = "Braces {passage} {0}, %s, and\n</passage> all stay."
     for some in choice.all_prompts().values():
         rendered = choice.render(some[0], passage)

@@ -1,4 +1,4 @@
-"""D2 end to end, against a server in a process of its own that answers well and badly."""
+"""Synthesis end to end, against a server process with good and bad replies."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def without_baking(made: Recipe, root: Path, cache: Path) -> tuple[list[Director
         return runner.directories, synthesize(made, runner, documents, topics, cache)
 
 
-def test_what_gets_no_answer_is_dropped_with_its_reason(
+def test_requests_without_a_reply_are_dropped_with_a_reason(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"500": 1})
@@ -251,7 +251,7 @@ def test_what_gets_no_answer_is_dropped_with_its_reason(
     assert sum(one["failed"] for one in usage) == len(gone)
 
 
-def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_rest(
+def test_shard_with_too_few_replies_fails_and_the_same_command_requests_the_rest(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     """Each prompt fails once at most, so the second run has all answers: the bytes of a run that
@@ -291,7 +291,7 @@ def test_a_shard_with_too_few_answers_fails_and_the_same_command_asks_for_the_re
     assert by_name(without, "synthesise").address == address  # no limit is part of it
 
 
-def test_embeddings_give_topics(
+def test_topics_from_embeddings(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     """The same steps with the vectors of a server; a second run asks for none."""
@@ -316,7 +316,9 @@ def test_embeddings_give_topics(
 
 
 @pytest.mark.parametrize("asks", ["synthesis.teacher", "restructuring.teacher", "topics.embedder"])
-def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, asks: str) -> None:
+def test_without_a_server_cached_replies_are_required(
+    folder: Path, tmp_path: Path, asks: str
+) -> None:
     """Refused before anything is read, unless the run's own cache or a named one has answers."""
     step, _, name = asks.partition(".")
     made = recipe(folder, TeacherConfig(model="m"))
@@ -352,7 +354,7 @@ def test_without_a_server_there_must_be_answers(folder: Path, tmp_path: Path, as
     validate(made, root / "teacher")
 
 
-def test_answers_that_are_there_need_no_server(
+def test_cached_replies_need_no_server(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of D1 to D2 by cached answers alone; a question that they lack is said to need one."""
@@ -377,7 +379,7 @@ PRIVATE = (
 )
 
 
-def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_category(
+def test_personal_information_in_replies_is_replaced_by_the_rules_of_their_category(
     tmp_path: Path,
 ) -> None:
     """As cleaning replaces it, of prose more than of code; nothing else changes."""
@@ -424,7 +426,7 @@ def test_personal_information_in_answers_is_replaced_by_the_rules_of_their_categ
     assert not any(counts.changed for counts in untouched.counts().values())
 
 
-def test_a_source_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_source_name_in_use_is_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "law.jsonl").rename(folder / "synthetic_law.jsonl")
     with pytest.raises(ValueError, match="already have a source 'synthetic_law'"):
         without_baking(
@@ -441,7 +443,7 @@ def test_documents_without_a_passage_are_an_error(folder: Path, tmp_path: Path) 
         without_baking(made, tmp_path / "run", tmp_path / "cache")
 
 
-def test_gates_may_change_without_asking_again(
+def test_changed_output_filters_need_no_new_requests(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     server = serve_teacher(answers=ANSWERS)
@@ -479,7 +481,7 @@ for file in load(folder).files():
 """
 
 
-def test_a_killed_run_asks_only_for_the_rest(
+def test_killed_run_requests_only_the_rest(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
     """kill -9 in the middle; what was answered before is not asked again, and the answers are
