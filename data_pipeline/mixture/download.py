@@ -87,6 +87,10 @@ def _listed_files(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
+    usage = "usage: python -m data_pipeline.mixture.download MIXTURE FOLDER"
+    if "--help" in sys.argv:
+        print(f"{__doc__}\n{usage}")
+        sys.exit()
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m data_pipeline.mixture.download MIXTURE FOLDER")
+        sys.exit(usage)
     print(download_mixture(storage_path(sys.argv[1]), Path(sys.argv[2])))
