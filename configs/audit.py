@@ -1,15 +1,15 @@
 r"""Tests whether a checkpoint was trained on a benchmark, by 5-gram accuracy (arXiv 2404.18824).
 
     python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \
-        --config.original=gsm8k_test.jsonl --config.rewritten=gsm8k_test_rewritten.jsonl
+        --config.original=gsm8k_test.jsonl --config.paraphrased=gsm8k_test_rewritten.jsonl
 
 The accuracy on the original items is compared with that on paraphrases of them. RUN_DIR is a folder
 `training-HASH` of a run, one of its checkpoints, or a folder that configs/import_hf.py wrote.
 
-    several paraphrases per item   --config.rewritten='test_rewritten_*'
+    several paraphrases per item   --config.paraphrased='test_rewritten_*'
     several benchmarks             --config.folder=DIR, with NAME_original.jsonl and
                                    NAME_rewritten.jsonl for each
-    a control                      --config.control and --config.control_rewritten: items of the
+    a control                      --config.control and --config.control_paraphrased: items of the
                                    same kind that the model cannot have seen
     other field names              --config.question=problem --config.answer=solution
     multiple choice                --config.choices=choices

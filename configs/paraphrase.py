@@ -5,7 +5,7 @@ r"""Lets a teacher paraphrase the items of a benchmark, for configs/audit.py.
         --workdir=runs/paraphrased
     python main.py --config=configs/audit.py --config.checkpoint=RUN_DIR \
         --config.original=gsm8k_test.jsonl \
-        --config.rewritten='runs/paraphrased/gsm8k_test_rewritten_*.jsonl'
+        --config.paraphrased='runs/paraphrased/gsm8k_test_rewritten_*.jsonl'
 
 The teacher is any server with OpenAI's /v1/chat/completions. Several paraphrases per item:
 --config.items.versions=3. A sample of the items: --config.items.max_items=200, and the same number
