@@ -39,7 +39,7 @@ class PlannedData:
     mixtures: Collection[str]  # names
 
 
-class Interval(NamedTuple):
+class FieldRange(NamedTuple):
     """The numbers that a field may have."""
 
     low: float = -math.inf
@@ -69,15 +69,15 @@ class Interval(NamedTuple):
         return " and ".join(parts) or "any finite number"
 
 
-AT_LEAST_0, AT_LEAST_1 = Interval(0), Interval(1)
-ABOVE_0 = Interval(0, has_low=False)
-SHARE, SHARE_BELOW_1 = Interval(0, 1), Interval(0, 1, has_high=False)
-SHARE_ABOVE_0 = Interval(0, 1, has_low=False)
-ANY_SEED = Interval()
-AXIS = Interval(-1)  # of a mesh; 0 is refused with the whole mesh
+AT_LEAST_0, AT_LEAST_1 = FieldRange(0), FieldRange(1)
+ABOVE_0 = FieldRange(0, has_low=False)
+SHARE, SHARE_BELOW_1 = FieldRange(0, 1), FieldRange(0, 1, has_high=False)
+SHARE_ABOVE_0 = FieldRange(0, 1, has_low=False)
+ANY_SEED = FieldRange()
+AXIS = FieldRange(-1)  # of a mesh; 0 is refused with the whole mesh
 
 # The range of every number of these configurations.
-RANGES: dict[type, dict[str, Interval]] = {
+RANGES: dict[type, dict[str, FieldRange]] = {
     Model: {
         "vocab_size": AT_LEAST_1,
         "num_layers": AT_LEAST_1,
@@ -110,14 +110,14 @@ RANGES: dict[type, dict[str, Interval]] = {
     Faults: {
         "spike_z": ABOVE_0,
         "spike_window": AT_LEAST_1,
-        "spike_warmup": Interval(2),
+        "spike_warmup": FieldRange(2),
         "max_skipped": AT_LEAST_1,
         "hang_seconds": AT_LEAST_0,
     },
     ProfilerWindow: {"first_step": AT_LEAST_0, "last_step": AT_LEAST_0},
     InLoopConfig: {
         "every_steps": AT_LEAST_0,
-        "shots": Interval(-1),
+        "shots": FieldRange(-1),
         "limit": AT_LEAST_0,
         "max_length": AT_LEAST_0,
         "batch_tokens": AT_LEAST_1,
