@@ -185,7 +185,7 @@ class ProfilerWindow:
 
 
 class Protocol(enum.Enum):
-    """How a benchmark is run; see evaluation/benchmarks/protocols.py for each difference."""
+    """The version of lm-evaluation-harness to follow; evaluation/benchmarks/protocols.py."""
 
     CURRENT = "current"  # as the installed lm-evaluation-harness does
     LEADERBOARD_V1 = "leaderboard_v1"  # as the Open LLM Leaderboard did in 2023
@@ -193,7 +193,7 @@ class Protocol(enum.Enum):
 
 @dataclass(slots=True)
 class BenchmarkOptions:
-    """How benchmarks are run: fields of InLoopConfig and of BenchmarkEvaluation."""
+    """Options of benchmarks, during training and after it."""
 
     protocol: Protocol = Protocol.CURRENT  # version of lm-evaluation-harness to follow
     data: str = ""  # a folder that configs/benchmarks.py has written; "": the Hugging Face hub

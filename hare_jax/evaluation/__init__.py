@@ -1,0 +1,1 @@
+"""Evaluation of checkpoints: held-out documents, benchmarks, and leakage of benchmarks."""

@@ -11,12 +11,13 @@ from hare_jax.files import write_text
 
 
 class FinishedParts:
-    """Results of the parts of one evaluation, kept in a file until the whole is finished.
+    """Results of the parts of one evaluation, kept in a file until all of them are finished.
 
     Parts that were written under another fingerprint belong to another evaluation and are ignored.
     """
 
     def __init__(self, path: Path, fingerprint: str):
+        """Reads the parts in `path` that have this fingerprint."""
         self.path, self.fingerprint = path, fingerprint
         kept = read_json_or_none(path)
         same = kept is not None and kept["fingerprint"] == fingerprint

@@ -1,0 +1,1 @@
+"""Inference: scores and completions of token ids, tokenizers, generation on the terminal."""

@@ -1,4 +1,4 @@
-"""How the next token is chosen from logits.
+"""Choice of the next token from logits.
 
 Shape legend: B rows, V vocabulary.
 """
@@ -14,7 +14,7 @@ from jax import Array
 
 @dataclass(slots=True, frozen=True)
 class Sampling:
-    """How tokens are drawn; by default each is the most probable one."""
+    """Settings for drawing tokens; by default each token is the most probable one."""
 
     temperature: float = 0.0  # 0: the most probable token
     top_k: int = 0  # draw from the k most probable tokens; 0: from all

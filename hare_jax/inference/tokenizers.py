@@ -123,7 +123,7 @@ class SentencePieceTokenizer:
 
     @cached_property
     def _lines_are_independent(self) -> bool:
-        """Whether the ids of a text are those of its lines, joined by those of the newline.
+        """True if the ids of a text are those of its lines, joined by those of the newline.
 
         BPE merges neighboring characters only into pieces of the vocabulary. If no piece contains
         a newline, no merge crosses one. Unigram models weigh whole segmentations: False.

@@ -1,0 +1,1 @@
+"""Benchmarks of lm-evaluation-harness: scores, clean items, tables and charts."""

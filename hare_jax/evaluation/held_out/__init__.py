@@ -1,0 +1,1 @@
+"""Held-out documents: loss, multiple choice and samples, beside baselines."""

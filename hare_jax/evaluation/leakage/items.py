@@ -48,10 +48,10 @@ class AuditItem:
 
     @property
     def text(self) -> str:
-        """The text whose n-grams are measured: question, a space, answer.
+        r"""The text whose n-grams are measured: question, a space, answer.
 
         >>> AuditItem("1", "Which is fast?", "a hare", ("a snail", "a hare")).text
-        'Which is fast?\\nA. a snail\\nB. a hare\\nAnswer: B. a hare'
+        'Which is fast?\nA. a snail\nB. a hare\nAnswer: B. a hare'
         """
         if not self.choices:
             return f"{self.question} {self.answer}"

@@ -31,7 +31,7 @@ SHORTEST_PREFIX = 2  # tokens, BOS not counted
 
 
 class Definition(NamedTuple):
-    """What is measured.
+    """The definition of n-gram accuracy.
 
     Attributes:
       kind: which token ids a prefix has.

@@ -1,4 +1,4 @@
-"""Paraphrases by a teacher: the requests, and the checks of its replies.
+r"""Paraphrases by a teacher: the requests, and the checks of its replies.
 
 Both an open question and its worked answer are paraphrased. Choices, and answers of a few words, are
 kept word for word, with the choices in another order, so that the right answer stays right whatever
@@ -9,7 +9,7 @@ the teacher writes. A reply is rejected for one of these reasons:
     overlap                 it copies the item
     different, length       it is about something else, or much shorter or longer
     numbers                 its numbers are not those of the item
-    result                  its answer has another result: "#### 72", \\boxed{72}, ...
+    result                  its answer has another result: "#### 72", \boxed{72}, ...
 
 A rejected item is requested again, as another sample, and left out after `max_attempts`. Every
 rejected reply is written to a file with the reason. This module does not call a teacher: `ask` is
@@ -291,9 +291,9 @@ def figures(text: str) -> set[float]:
 
 
 def result(answer: str) -> str:
-    """Returns the result of an answer: what is marked as such, else its last number, else "".
+    r"""Returns the result of an answer: what is marked as such, else its last number, else "".
 
-    >>> result("So 3 + 4 = 7.\\n#### 1,007"), result("It is \\\\boxed{x + 1}."), result("It is 12.")
+    >>> result("So 3 + 4 = 7.\n#### 1,007"), result("It is \\boxed{x + 1}."), result("It is 12.")
     ('#### 1007', 'boxed x + 1', '12')
     """
     marked = list(_RESULT.finditer(answer))
