@@ -99,30 +99,18 @@ def run(
     items = multiple_choice.read_items(data.items)
     requests = multiple_choice.requests(items, data.tokenizer.encode, held_out.tokenizer["bos_id"])
 
-    # ---------------------------------------------------------------- models
-    def engine(params: decoder.Params) -> Scorer:
-        size = evaluation.batch_tokens
-        return InferenceEngine(model, params, max_length=max_length, batch_tokens=size)
-
-    scorers: dict[str, Callable[[], Scorer]] = {
-        "untrained": lambda: engine(jax.jit(lambda: decoder.init(model, training.seed))()),
-        "unigram": lambda: unigram_baseline(mixture, training, evaluation.baseline_records),
-        "trained": lambda: engine(params),
-    }
-
     # ---------------------------------------------------------------- the work, part by part
     print(f"evaluation of step {step}: {', '.join(MODELS)}", flush=True)
+    scorers = _scorers(model, training, evaluation, params, mixture, max_length)
     parts = FinishedParts(run_dir / "evaluation.parts.json", fingerprint)
     losses: dict[str, list[DocumentLoss]] = {}
     scored: dict[str, list[ScoredItem]] = {}
-    for name in MODELS:
-        scorer = functools.cache(scorers[name])  # built only if one of its parts is missing
-        rows = parts.get(
-            f"{name} held-out", functools.partial(score_documents, name, scorer, held_out)
-        )
-        losses[name] = [DocumentLoss(*row) for row in rows]
-        rows = parts.get(f"{name} items", functools.partial(score_items, name, scorer, requests))
-        scored[name] = multiple_choice.assign(items, [Score(*row) for row in rows])
+    for name, scorer in scorers.items():
+        compute_losses = functools.partial(score_documents, name, scorer, held_out)
+        losses[name] = [DocumentLoss(*v) for v in parts.get(f"{name} held-out", compute_losses)]
+        compute_scores = functools.partial(score_items, name, scorer, requests)
+        scores = [Score(*values) for values in parts.get(f"{name} items", compute_scores)]
+        scored[name] = multiple_choice.assign(items, scores)
     weights = decoder.Weights.of(decoder.for_inference(model), params)
     completions = parts.get(
         "samples",
@@ -146,6 +134,33 @@ def run(
     parts.remove()
     print(summary(results), flush=True)
     return path
+
+
+def _scorers(
+    model: Model,
+    training: Training,
+    evaluation: Evaluation,
+    params: decoder.Params,
+    mixture: PackedDataset,
+    max_length: int,
+) -> dict[str, Callable[[], Scorer]]:
+    """Returns name -> function that builds the model on its first call, in the order of MODELS."""
+
+    def engine(params: decoder.Params) -> Scorer:
+        size = evaluation.batch_tokens
+        return InferenceEngine(model, params, max_length=max_length, batch_tokens=size)
+
+    def untrained() -> Scorer:
+        return engine(jax.jit(lambda: decoder.init(model, training.seed))())
+
+    def trained() -> Scorer:
+        return engine(params)
+
+    def unigrams() -> Scorer:
+        return unigram_baseline(mixture, training, evaluation.baseline_records)
+
+    builders = (untrained, unigrams, trained)
+    return {name: functools.cache(build) for name, build in zip(MODELS, builders, strict=True)}
 
 
 def _inputs(

@@ -36,7 +36,7 @@ from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
-from hare_jax.training.run_dir import open_run
+from hare_jax.training.run_dir import Run, open_run
 
 Values = dict[str, Any]  # JSON
 
@@ -63,15 +63,10 @@ def run(config: LeakageAudit, workdir: Path) -> dict[str, Path]:
     tokenizer = open_tokenizer(source.directory)
     params, step = checkpoint.restore_params(source.checkpoints, source.model, step=source.step)
     max_length = config.max_length or source.mixture["sequence_length"]
-    inputs = {
+    inputs = _inputs(config, source, files) | {
         "weights": digest_of_params(params),
-        "model": plain(source.model),
         "tokenizer": tokenizer.sha256,
-        "files": [of_set.sha256() for of_set in files],
-        "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
         "max_length": max_length,
-        "code": digest_of_code(__name__),
-        "jax": jax.__version__,
     }
     fingerprint = digest_of_json(inputs)
     name = Path(config.folder).resolve().name if config.folder else sets[0].name
@@ -119,6 +114,17 @@ def run(config: LeakageAudit, workdir: Path) -> dict[str, Path]:
     parts.remove()
     print(compare.table(results), flush=True)
     return written
+
+
+def _inputs(config: LeakageAudit, source: Run, files: Sequence[Files]) -> Values:
+    """Returns all that decides the numbers, besides the checkpoint."""
+    return {
+        "model": plain(source.model),
+        "files": [of_set.sha256() for of_set in files],
+        "config": {k: v for k, v in plain(config).items() if k not in ("checkpoint", "out")},
+        "code": digest_of_code(__name__),
+        "jax": jax.__version__,
+    }
 
 
 def check(config: LeakageAudit) -> None:

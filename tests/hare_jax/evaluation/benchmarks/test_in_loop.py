@@ -410,7 +410,9 @@ def test_it_needs_something_that_scores(
     training: Training, in_loop: InLoopConfig, mixture: Path, tmp_path: Path
 ) -> None:
     config = replace(training, in_loop=in_loop)
-    with pytest.raises(ValueError, match=r"every_steps=5, but train.run got no benchmarks: run it by main.py"):
+    with pytest.raises(
+        ValueError, match=r"every_steps=5, but train.run got no benchmarks: run it by main.py"
+    ):
         train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE)
 
 
