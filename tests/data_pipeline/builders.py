@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from unittest import mock
 
+from data_pipeline.config import Recipe
 from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import Failed, LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
@@ -23,6 +25,9 @@ from data_pipeline.storage.shards import (
     read_dropped,
     read_shard,
 )
+
+if TYPE_CHECKING:
+    from data_pipeline.pipeline import Curated
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +56,12 @@ class SerialEngine:
 
     workers = 1
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
     def run(
         self,
         function: Callable[[T], R],
@@ -76,6 +87,14 @@ def runner_at(root: Path, workers: int = 0) -> Iterator[Runner]:
             yield Runner(root, engine)
     else:
         yield Runner(root, SerialEngine())  # type: ignore[arg-type]
+
+
+def curate_serially(recipe: Recipe, root: Path) -> Curated:
+    """Runs a whole recipe in this process, whatever its engine and number of workers."""
+    from data_pipeline import pipeline  # worker processes that import this module need less
+
+    with mock.patch.object(pipeline, "engine_of", lambda _: SerialEngine()):
+        return pipeline.run(recipe, root)
 
 
 # ---- Shards and stages of documents

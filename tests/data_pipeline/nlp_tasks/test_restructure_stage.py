@@ -28,13 +28,13 @@ from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner
 from data_pipeline.nlp_tasks.restructure import schemas
 from data_pipeline.nlp_tasks.restructure_stage import restructure
-from data_pipeline.pipeline import run as run_recipe
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_dropped
 from data_pipeline.teacher.errors import TeacherError
 from data_pipeline.text import seeded_random
 from tests.builders import ROOT, write_jsonl
 from tests.data_pipeline.builders import (
+    curate_serially,
     dropped_by_id,
     dropped_documents,
     kept_documents,
@@ -327,8 +327,7 @@ def test_recipe_requests_tasks_from_clean_documents_by_topic_and_bakes_them(
     made.decontamination.held_out = False  # these documents have few words, all of them alike
     made.decontamination.benchmarks = [Benchmark("bench", str(bench), ("question",))]
     made.mixtures = {"all": {"D1": 1.0, "D3": 1.0}}
-    made.workers = 1
-    curated = run_recipe(made, tmp_path / "run")
+    curated = curate_serially(made, tmp_path / "run")
     found = {d.manifest["stage"]: d for d in curated.directories}
 
     prompts = kept_documents(found["restructuring_requests"])

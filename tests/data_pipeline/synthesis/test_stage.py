@@ -48,6 +48,7 @@ from data_pipeline.topics.stage import find_topics
 from data_pipeline.validate import validate
 from tests.builders import ROOT, write_jsonl
 from tests.data_pipeline.builders import (
+    curate_serially,
     dropped_by_id,
     kept_by_id,
     report_page,
@@ -220,7 +221,7 @@ def test_every_answer_is_accounted_for(
     nowhere = {"base_url": "http://127.0.0.1:9/v1", "api_key_variable": "NOT_SET"}
     config = replace(teacher, cache=str(root / "teacher"), concurrency=1, **nowhere)
     again = tmp_path / "again"
-    pipeline.run(recipe(folder, config), again)
+    curate_serially(recipe(folder, config), again)
     after = files(again)
     assert after.keys() == before.keys()
     assert [name for name in before if before[name] != after[name]] == []
@@ -363,14 +364,14 @@ def test_cached_replies_need_no_server(
     made = recipe(folder, server.config())
     made.nlp_tasks.enabled = False
     made.synthesis.documents = 20
-    pipeline.run(made, tmp_path / "run")
+    curate_serially(made, tmp_path / "run")
     made.synthesis.teacher.base_url = ""
     made.synthesis.teacher.cache = str(tmp_path / "run" / "teacher")
-    pipeline.run(made, tmp_path / "again")
+    curate_serially(made, tmp_path / "again")
     assert files(tmp_path / "again") == files(tmp_path / "run")
     made.synthesis.documents = 30
     with pytest.raises(ValueError, match=r"teacher\.base_url: got '', expected the address"):
-        pipeline.run(made, tmp_path / "more")
+        curate_serially(made, tmp_path / "more")
 
 
 PRIVATE = (
