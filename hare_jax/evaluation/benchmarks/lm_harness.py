@@ -91,16 +91,16 @@ def check(names: Sequence[str], options: BenchmarkOptions, max_length: int) -> N
     """
     version()
     benchmarks = [_lookup(name) for name in names]
+    if options.data:
+        _check_folder(Path(options.data).absolute(), benchmarks)
+    elif any(benchmark.dataset for benchmark in benchmarks) and not hub_is_reachable():
+        for benchmark in benchmarks:
+            if benchmark.dataset and not _is_cached(benchmark.dataset):
+                raise ValueError(_no_hub(benchmark))
     for name, benchmark in zip(names, benchmarks, strict=True):
         if benchmark.max_new_tokens >= max_length:
             others = ",".join(other for other in names if other != name)
             raise ValueError(_no_room(benchmark, benchmark.max_new_tokens, max_length, others))
-    if options.data:
-        _check_folder(Path(options.data).absolute(), benchmarks)
-    elif not hub_is_reachable():
-        for benchmark in benchmarks:
-            if benchmark.dataset and not _is_cached(benchmark.dataset):
-                raise ValueError(_no_hub(benchmark))
 
 
 @functools.cache
@@ -136,8 +136,8 @@ def _no_room(benchmark: BenchmarkTask, new_tokens: int, max_length: int, others:
 
 def _no_hub(benchmark: BenchmarkTask) -> str:
     return (
-        f"the data of {benchmark.title} is neither on this machine nor within reach (no answer from "
-        "the Hugging Face hub): write it with configs/benchmarks.py, and name that folder by "
+        f"the data of {benchmark.title} is not on this machine, and the Hugging Face hub does not "
+        "answer: write benchmark files with configs/benchmarks.py, and name their folder by "
         "--config.data=DIR (in training: --config.training.in_loop.data=DIR)"
     )
 

@@ -434,6 +434,60 @@ def test_completions_without_room_are_refused_before_any_request(tasks: Path) ->
         load(24)
 
 
+def test_what_cannot_be_evaluated_is_refused_before_the_checkpoint_is_read(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_load_subject", None)  # it must not get there
+    monkeypatch.setattr(lm_harness, "hub_is_reachable", lambda: False)
+    config = BenchmarkEvaluation(checkpoint=str(theirs))
+    message = r"data of MMLU is not on this machine, .* configs/benchmarks.py, .* --config.data=DIR"
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(config, tmp_path)
+    for name in lm_harness.BENCHMARKS.values():
+        (tmp_path / "data" / name.dataset).mkdir(parents=True, exist_ok=True)
+    config.data = str(tmp_path / "data")
+    config.max_length = 256
+    message = (
+        r"GSM8K generates completions of up to 256 tokens, .* --config.max_length=1024 .* or leave "
+        r"gsm8k out \(configs/evaluate.py:mmlu,arc_challenge,truthfulqa,winogrande,hellaswag\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(config, tmp_path)
+
+
+def test_a_hub_that_refuses_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib.error
+    import urllib.request
+    from email.message import Message
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    refusal = urllib.error.HTTPError("https://hub", 403, "Forbidden", Message(), None)
+    for error, expected in ((refusal, True), (urllib.error.URLError("no such host"), False)):
+
+        def fail(*arguments: Any, error: Exception = error, **named: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(urllib.request, "urlopen", fail)
+        lm_harness.hub_is_reachable.cache_clear()
+        assert lm_harness.hub_is_reachable() is expected
+    lm_harness.hub_is_reachable.cache_clear()
+
+
+def test_the_registry_has_the_length_of_completions() -> None:
+    """Of the tasks of the registry, only GSM8K generates, as many tokens as lm-eval's default."""
+    from lm_eval import tasks
+
+    from hare_jax.evaluation.benchmarks.engine_lm import DEFAULT_NEW_TOKENS
+    from hare_jax.evaluation.benchmarks.registry import BENCHMARKS
+
+    text = (Path(tasks.__file__).parent / "gsm8k" / "gsm8k.yaml").read_text("utf-8")
+    assert "output_type: generate_until" in text and "max_gen_toks" not in text
+    generating = {name: b.max_new_tokens for name, b in BENCHMARKS.items() if b.max_new_tokens}
+    assert generating == {"gsm8k": DEFAULT_NEW_TOKENS}
+
+
 def test_items_that_documents_hold_are_scored_apart(
     theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
