@@ -91,7 +91,7 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice(
 
     done = _run(command)
     assert done.returncode == 0, done.stderr
-    assert "hares, version 1: 11 of 12 items rewritten; 1 left out: 1 numbers" in done.stdout
+    assert "hares, version 1: 11 of 12 items paraphrased; 1 left out: 1 numbers" in done.stdout
     # 12 at first, then the copied one and the one with a lost number, the latter three times; what
     # was on its way or not yet written when the kill came may have been answered once more.
     answered = len(served.events("answered"))
@@ -99,8 +99,8 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice(
     told = _rows(tmp_path / "out/hares_rewritten_1.jsonl")
     assert len(told) == 11
     assert all(row["rewritten_answer"].endswith("#### 24") for row in told)
-    refused = _rows(tmp_path / "out/hares_refused.jsonl")
-    assert sorted(row["reason"] for row in refused) == ["copied", *["numbers"] * 3]
+    refused = _rows(tmp_path / "out/hares_rejected.jsonl")
+    assert sorted(row["reason"] for row in refused) == [*["numbers"] * 3, "overlap"]
 
     assert _run(command).returncode == 0
     assert len(served.events("answered")) == answered  # all of it is known
