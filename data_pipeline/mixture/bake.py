@@ -37,7 +37,7 @@ from data_pipeline.mixture.packing import Row, pack, padding_share
 from data_pipeline.mixture.tasks import import_tensorflow
 from data_pipeline.mixture.tokenizer import MixtureTokenizer, open_tokenizer
 from data_pipeline.mixture.weights import resolve_weights
-from data_pipeline.storage.atomic import FULL, KEPT, DiskFullError, atomic_files, write_text
+from data_pipeline.storage.atomic import DISK_FULL, KEPT, DiskFullError, atomic_files, write_text
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.object_store import storage_path
 from data_pipeline.text.ngrams import batches
@@ -330,8 +330,8 @@ def _atomic_record_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
         with atomic_files(paths) as temporary:
             yield temporary
     except Exception as error:
-        for code in FULL:
+        for code in DISK_FULL:
             if os.strerror(code) in str(error):
-                what = f"{os.strerror(code)}. {KEPT} It was writing"
+                what = f"{os.strerror(code)}. {KEPT} File"
                 raise DiskFullError(code, what, str(paths[0])) from error
         raise

@@ -1,0 +1,1 @@
+"""Documents, shards, compressed files, atomic writes and object stores."""

@@ -1,9 +1,8 @@
-"""Files that are written whole or not at all, here or in an object store, and what is said when the
-disk is full.
+"""Files that are written completely or not at all, locally or in an object store.
 
-What is written goes into a partial file on a local disk first. Under its own name it appears by a
-rename, after it was synced; or, where that name is an object's, by an upload. An upload needs no
-second name: an object is not there, or not changed, until all its bytes are.
+A file is written under a temporary name on a local disk. It appears under its own name by a rename,
+after it was synced, or by an upload if the name is that of an object. An upload needs no second
+name: an object appears, or changes, only when all its bytes have arrived.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ import numpy as np
 
 from data_pipeline.storage.object_store import ObjectStorePath, is_remote
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-KEPT = "Finished shards are kept: free some space and the same command goes on from here."
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+KEPT = "Finished shards are kept: free some space, and the same command continues from here."
 
 
 class DiskFullError(OSError):
-    """A file could not be written for want of space; `filename` is the file, `errno` the reason."""
+    """There was no space for a file. `filename` is the file, `errno` the reason."""
 
 
 @contextlib.contextmanager
 def explain_disk_full(path: Path) -> Iterator[None]:
-    """Turns the errors of a full disk into DiskFullError, which says what to do."""
+    """Converts the errors of a full disk into DiskFullError, which states what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
-        what = f"{error.strerror}. {KEPT} It was writing"
+        what = f"{error.strerror}. {KEPT} File"
         raise DiskFullError(error.errno, what, str(path)) from error
 
 
 def temporary_path(path: Path) -> Path:
-    """A local name of its own for what is to become `path`: `publish` it, and remove what is left.
+    """Returns a unique local name for a file that becomes `path` by `publish`.
 
-    Two workers may write one file (a cluster runs work twice): they must not mix their bytes.
+    Two workers may write one file (a cluster runs work twice); their bytes must not mix.
     """
     name = f".{path.name}.{uuid.uuid4().hex}.partial"
     if is_remote(path):
@@ -53,67 +52,72 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(name)
 
 
-def publish(partial: Path, path: Path) -> None:
-    """Makes a partial file, closed and synced, appear under its name; an uploaded one stays too."""
+def publish(temporary: Path, path: Path) -> None:
+    """Renames or uploads a closed and synced temporary file to its own name."""
     if is_remote(path):
-        cast(ObjectStorePath, path).upload(partial)
+        cast(ObjectStorePath, path).upload(temporary)
     else:
-        partial.replace(path)
+        temporary.replace(path)
 
 
 @contextlib.contextmanager
 def atomic_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Names for a library to write files to; on a clean exit they are synced and published, else
-    removed. What a killed process leaves matches ".*.partial" and is never read."""
-    partial = [temporary_path(path) for path in paths]
+    """Provides temporary names; a clean exit syncs and publishes the files, others remove them.
+
+    A killed process leaves files that match ".*.partial" and are never read.
+    """
+    temporary = [temporary_path(path) for path in paths]
     try:
-        yield partial
-        for file in partial:
+        yield temporary
+        for file in temporary:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        for file, path in zip(partial, paths, strict=True):
+        for file, path in zip(temporary, paths, strict=True):
             publish(file, path)
     finally:
-        for file in partial:
+        for file in temporary:
             file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _whole(path: Path, mode: str) -> Iterator[IO[Any]]:
+def _open_atomically(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """Opens a file that appears under its name only after it is complete."""
     encoding = None if "b" in mode else "utf-8"
     with (
         explain_disk_full(path),
-        atomic_files([path]) as (partial,),
-        partial.open(mode, encoding=encoding) as file,
+        atomic_files([path]) as (temporary,),
+        temporary.open(mode, encoding=encoding) as file,
     ):
         yield file
 
 
 def write_text(path: Path, text: str) -> None:
-    with _whole(path, "w") as file:
+    """Writes a text file atomically, in UTF-8."""
+    with _open_atomically(path, "w") as file:
         file.write(text)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with _whole(path, "wb") as file:
+    """Writes a file atomically."""
+    with _open_atomically(path, "wb") as file:
         file.write(content)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an .npz file, the same bytes for the same arrays."""
-    with _whole(path, "wb") as file:
+    """Writes an .npz file atomically; the same arrays give the same bytes."""
+    with _open_atomically(path, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file."""
+    """Returns the arrays of an .npz file."""
     with path.open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
 
 
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
-    """`path` itself where it is local, else a local copy of the object that is removed again."""
+    """Provides `path` itself if it is local, or a temporary local copy of the object."""
     if not is_remote(path):
         yield path
         return
@@ -124,7 +128,7 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 
 def list_names(folder: Path) -> set[str]:
-    """The names of the files in a folder, none where there is no folder: one listing for all."""
+    """Returns the names of the files in a folder, with one listing; empty if there is no folder."""
     if is_remote(folder):
         files = cast(ObjectStorePath, folder).walk_files()
         return {file.name for file in files if "/" not in file.name}
@@ -135,7 +139,7 @@ def list_names(folder: Path) -> set[str]:
 
 
 def remove_temporary_files(directory: Path) -> list[Path]:
-    """Removes what killed writers left in a local directory, and says what it was."""
+    """Removes temporary files of killed writers from a local directory, and returns their paths."""
     if is_remote(directory):
         return []
     left = sorted(directory.glob(".*.partial"))
@@ -145,7 +149,7 @@ def remove_temporary_files(directory: Path) -> list[Path]:
 
 
 def remove_files(folder: Path) -> None:
-    """Removes a folder that holds nothing but files, if it is there."""
+    """Removes a folder that contains only files, if it exists."""
     for name in list_names(folder):
         (folder / name).unlink(missing_ok=True)
     if not is_remote(folder) and folder.is_dir():

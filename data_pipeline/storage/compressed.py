@@ -1,7 +1,7 @@
 """Reads files as chunks and lines, plain or compressed.
 
-A .gz or .zst file is verified to its end: one that ends early raises an error, so that a partial copy
-is never taken for a complete file.
+A .gz or .zst file is verified to its end: one that ends early raises an error, so that a partial
+copy is never taken for a complete file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one record, and what a stage may answer about it."""
+"""A document, and the two other outcomes of a stage: dropped documents and bad input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Document:
-    """A text with its name and where it came from.
+    """A text with its id and origin.
 
     >>> Document("web/7", "Hares are fast.", "web", "web", {"file": "a.jsonl"}).source
     'web'
@@ -23,7 +23,10 @@ class Document:
 
 @dataclass(slots=True)
 class Dropped:
-    """A stage's "no": `reason` is a stable snake_case name, `evidence` says what was seen."""
+    """A document that a stage dropped.
+
+    `reason` is a stable snake_case identifier; `evidence` contains what the rule found.
+    """
 
     document: Document
     reason: str
@@ -32,7 +35,10 @@ class Dropped:
 
 @dataclass(slots=True)
 class BadInput:
-    """Input that never became a document: where it lies (byte offset) and its first bytes."""
+    """Input that could not be read as a document.
+
+    `file` and `offset` (bytes) locate it; `raw` contains its first bytes.
+    """
 
     reason: str
     file: str

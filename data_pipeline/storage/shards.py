@@ -1,8 +1,8 @@
-"""Shards on disk: `.jsonl.zst`, a document a line, written whole or not at all.
+"""Shards on disk: `.jsonl.zst`, one document per line, written completely or not at all.
 
 The same documents give the same bytes: keys in one order, one compression level, one thread. A
-shard exists under its name only when it is complete; while it is written it has a name of its own
-beside it, so that two writers of one shard (a cluster runs work twice) cannot mix their bytes.
+shard appears under its name only when it is complete; until then it has a unique temporary name, so
+that two writers of one shard (a cluster runs work twice) cannot mix their bytes.
 """
 
 from __future__ import annotations
@@ -24,66 +24,77 @@ from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.object_store import storage_path
 
 LEVEL = 3
-BLOCK_BYTES = 1 << 20  # lines gathered before they are compressed
+BLOCK_BYTES = 1 << 20  # of lines that are compressed together
 _ZSTD: dict[int, int] = {
     zstd.CompressionParameter.compression_level: LEVEL,
     zstd.CompressionParameter.checksum_flag: 1,
 }
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-# orjson writes dates too, which would be read as strings.
+# orjson also accepts dates, which would be read back as strings.
 _OPTIONS = (
     orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
-_LARGE = 2.0**63
+_LARGE = 2.0**63  # orjson reads integers beyond 64 bits as floats
 
 
 class TruncatedShardError(ValueError):
-    """A shard ends before its compressed frame does."""
+    """A shard ends inside its compressed frame."""
 
 
 class RowWriter:
-    """Writes JSON objects to `path`, one a line, compressed; the base of the two writers below.
+    """A writer of JSON objects, one per line, compressed; the base of the two writers below.
 
-    A context manager: a clean exit flushes, syncs and renames the file into place and then sets
-    `sha256` (of the compressed bytes); an exception removes what was written. `rows` counts lines.
-    Raises DiskFull, and ValueError for a row that is not JSON (NaN, a lone surrogate).
+    As a context manager: a clean exit flushes, syncs and renames the file and then sets `sha256`
+    (of the compressed bytes); an exception removes what was written. `rows` counts the lines.
     """
 
     def __init__(self, path: str | Path):
+        """Takes the path of the shard, local or in an object store."""
         self.path = storage_path(path)
         self.sha256 = ""
         self.rows = 0
 
     def __enter__(self) -> Self:
-        self._partial = temporary_path(self.path)
-        self._lines: list[bytes] = []
-        self._held = 0
+        """Opens the temporary file."""
+        self._temporary = temporary_path(self.path)
+        self._pending: list[bytes] = []
+        self._num_pending = 0
         self._hash = hashlib.sha256()
         self._zstd = zstd.ZstdCompressor(options=_ZSTD)
         with explain_disk_full(self.path):
-            self._file = self._partial.open("xb", buffering=0)  # closing must have nothing to flush
+            self._file = self._temporary.open(
+                "xb", buffering=0
+            )  # unbuffered: closing has nothing to flush
         return self
 
     def write_row(self, row: dict[str, Any]) -> None:
+        """Writes one object.
+
+        Raises:
+          ValueError: the row is not JSON (NaN, a lone surrogate).
+          DiskFullError: there is no space left.
+        """
         try:
-            line = _line(row)
-        except ValueError as error:  # UnicodeEncodeError is one
+            line = _encode_line(row)
+        except ValueError as error:  # includes UnicodeEncodeError
             name = row.get("id", f"row {self.rows}")
             raise ValueError(f"{self.path}: {name!r} cannot be written as JSON: {error}") from error
-        self._lines.append(line)
-        self._held += len(line)
+        self._pending.append(line)
+        self._num_pending += len(line)
         self.rows += 1
-        if self._held >= BLOCK_BYTES:
+        if self._num_pending >= BLOCK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._lines:  # an empty piece would change the header of an empty frame
+        """Compresses the pending lines."""
+        if not self._pending:  # an empty piece would change the header of an empty frame
             return
-        self._put(self._zstd.compress(b"".join(self._lines)))
-        self._lines, self._held = [], 0
+        self._write_compressed(self._zstd.compress(b"".join(self._pending)))
+        self._pending, self._num_pending = [], 0
 
-    def _put(self, compressed: bytes) -> None:
+    def _write_compressed(self, compressed: bytes) -> None:
+        """Writes compressed bytes and adds them to the hash."""
         self._hash.update(compressed)
         rest = memoryview(compressed)
         with explain_disk_full(self.path):
@@ -96,22 +107,23 @@ class RowWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Publishes the file, or removes it after an exception."""
         try:
             if kind is None:
                 self._flush()
-                self._put(self._zstd.flush())
+                self._write_compressed(self._zstd.flush())
                 with explain_disk_full(self.path):
                     os.fsync(self._file.fileno())
                 self._file.close()
-                publish(self._partial, self.path)
+                publish(self._temporary, self.path)
                 self.sha256 = self._hash.hexdigest()
         finally:
             self._file.close()
-            self._partial.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
 
 
 class ShardWriter(RowWriter):
-    r"""Writes documents; `documents` counts them, `bytes` their texts as UTF-8.
+    """A writer of documents; `documents` counts them, `bytes` their texts as UTF-8.
 
     One line of a shard, before compression:
 
@@ -119,23 +131,27 @@ class ShardWriter(RowWriter):
     """
 
     def __init__(self, path: str | Path):
+        """Takes the path of the shard."""
         super().__init__(path)
         self.bytes = 0
 
     @property
     def documents(self) -> int:
+        """The number of documents written."""
         return self.rows
 
     def write(self, document: Document) -> None:
+        """Writes one document; raises as `write_row`."""
         self.write_row(_row(document))
         text = document.text
         self.bytes += len(text) if text.isascii() else len(text.encode())
 
 
 class DroppedWriter(RowWriter):
-    """Writes what a stage dropped: {"stage","reason","evidence","id","text","source",...}."""
+    """A writer of dropped documents: {"stage","reason","evidence","id","text","source",...}."""
 
     def write(self, stage: str, dropped: Dropped) -> None:
+        """Writes one dropped document; raises as `write_row`."""
         why = {"stage": stage, "reason": dropped.reason, "evidence": dropped.evidence}
         self.write_row(why | _row(dropped.document))
 
@@ -143,7 +159,10 @@ class DroppedWriter(RowWriter):
 def read_shard(path: str | Path) -> Iterator[Document]:
     """Yields the documents that a ShardWriter wrote.
 
-    Raises TruncatedShardError, or ValueError with path and line, before anything damaged is passed on.
+    Raises:
+      TruncatedShardError: the file ends early.
+      ValueError: a line is not a document; the message names path and line. Earlier documents were
+        yielded.
     """
     for line, row in _numbered_rows(path):
         yield _document(row, path, line)
@@ -155,7 +174,7 @@ def read_dropped(path: str | Path) -> Iterator[tuple[str, Dropped]]:
         try:
             stage, reason, evidence = row.pop("stage"), row.pop("reason"), row.pop("evidence")
         except KeyError as error:
-            raise _damaged(path, line, f"it has no {error}") from None
+            raise _corrupt(path, line, f"missing key {error}") from None
         yield stage, Dropped(_document(row, path, line), reason, evidence)
 
 
@@ -166,7 +185,7 @@ def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def numbered(name: str, number: int, count: int) -> str:
-    """The name of the shard with this number among `count`; in the order of their numbers.
+    """Returns the name of a shard by its number among `count`; names sort as numbers do.
 
     >>> numbered("web", 7, count=20), numbered("web", 7, count=2_000_000)
     ('web-00007', 'web-0000007')
@@ -174,28 +193,28 @@ def numbered(name: str, number: int, count: int) -> str:
     return f"{name}-{number:0{max(5, len(str(count - 1)))}d}"
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    """As JSON in UTF-8, with the newline; raises ValueError or TypeError for what is not JSON."""
+def _encode_line(row: dict[str, Any]) -> bytes:
+    """Returns a row as a line of JSON; raises ValueError or TypeError."""
     try:
         line = orjson.dumps(row, option=_OPTIONS)
-        if b"null" not in line:  # NaN would be null
+        if b"null" not in line:  # orjson writes NaN as null
             return line
-    except orjson.JSONEncodeError:  # also for integers of more than 64 bits
+    except orjson.JSONEncodeError:  # also raised for integers of more than 64 bits
         pass
     return _encode(row).encode() + b"\n"
 
 
-def _parsed(line: bytes) -> Any:
-    """What `_line` wrote; raises ValueError."""
+def _parse_line(line: bytes) -> Any:
+    """Returns the row of a line that `_encode_line` wrote; raises ValueError."""
     try:
         value = orjson.loads(line)
-    except ValueError:  # also for what is nested deeply
+    except ValueError:  # also raised for deep nesting
         return json.loads(line)
     return json.loads(line) if _has_large_float(value) else value
 
 
 def _has_large_float(value: Any) -> bool:
-    """Which may have been an integer of more than 64 bits."""
+    """Returns whether a value contains a float that may have been an integer over 64 bits."""
     left = [value]
     while left:
         value = left.pop()
@@ -209,6 +228,7 @@ def _has_large_float(value: Any) -> bool:
 
 
 def _row(document: Document) -> dict[str, Any]:
+    """Returns a document as a row."""
     return {
         "id": document.id,
         "text": document.text,
@@ -219,35 +239,38 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def _document(row: dict[str, Any], path: str | Path, line: int) -> Document:
+    """Returns the document of a row; raises ValueError if it is not one."""
     try:
         document = Document(**row)
-    except TypeError as error:  # names the key that is missing or too many
-        raise _damaged(path, line, str(error)) from error
+    except TypeError as error:  # names the missing or unexpected key
+        raise _corrupt(path, line, str(error)) from error
     if not isinstance(document.id, str) or not isinstance(document.text, str):
-        raise _damaged(path, line, "id and text must be strings")
+        raise _corrupt(path, line, "id and text must be strings")
     return document
 
 
 def _numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, row) of a shard."""
     path = storage_path(path)
     number = 0
     try:
         for number, (_, line, _) in enumerate(split_lines(read_chunks(path)), start=1):
             try:
-                row = _parsed(line)
+                row = _parse_line(line)
             except ValueError as error:
-                raise _damaged(path, number, str(error)) from error
+                raise _corrupt(path, number, str(error)) from error
             if not isinstance(row, dict):
-                raise _damaged(path, number, f"expected an object, got {type(row).__name__}")
+                raise _corrupt(path, number, f"expected an object, got {type(row).__name__}")
             yield number, row
         if not number:
             with path.open("rb") as file:
                 if not file.read(1):
-                    what = "is empty, while a shard without documents is an empty frame"
+                    what = "is empty; expected at least an empty zstd frame"
                     raise TruncatedShardError(f"{path} {what}")
     except TruncatedInputError as error:
         raise TruncatedShardError(str(error)) from error
 
 
-def _damaged(path: str | Path, line: int, what: str) -> ValueError:
-    return ValueError(f"{path}, line {line}: {what}. The shard has to be made again.")
+def _corrupt(path: str | Path, line: int, what: str) -> ValueError:
+    """Returns the error for a line that is not a document."""
+    return ValueError(f"{path}, line {line}: {what}. Delete the shard and run again.")

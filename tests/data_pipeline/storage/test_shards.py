@@ -202,7 +202,7 @@ def test_dropped_documents_are_written_with_stage_and_reason(tmp_path):
     (row,) = shards.read_rows(path)
     assert " ".join(row) == "stage reason evidence id text source category meta"
     write(path)
-    with pytest.raises(ValueError, match="line 1: it has no 'stage'"):
+    with pytest.raises(ValueError, match="line 1: missing key 'stage'"):
         list(shards.read_dropped(path))
 
 
