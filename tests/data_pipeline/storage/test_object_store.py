@@ -304,7 +304,9 @@ def test_a_missing_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(object_store, "_file_system", missing)
-    with pytest.raises(ObjectStoreError, match=r"s3://b/a: Install s3fs.*pip install -e '\.\[remote\]'"):
+    with pytest.raises(
+        ObjectStoreError, match=r"s3://b/a: Install s3fs.*pip install -e '\.\[remote\]'"
+    ):
         storage_path("s3://b/a").exists()
 
 
