@@ -13,7 +13,7 @@ import pytest
 
 from tests.builders import read_jsonl, write_jsonl
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ITEMS = 12
 # Item 3 is copied by the first sample; of item 5 a number is never kept; the rest is well told.
 ANSWERS = """
@@ -112,7 +112,7 @@ def test_without_an_answer_the_job_says_why_in_a_line(
 ) -> None:
     done = _run(arguments(serve_teacher(), "--config.teacher.base_url="))
     assert done.returncode == 2
-    assert "teacher.base_url='': expected the address of an OpenAI-compatible" in done.stderr
+    assert "teacher.base_url: got '', expected the address of an OpenAI-compatible" in done.stderr
     done = _run(arguments(serve_teacher(), "--config.teacher.model=other"))
     assert done.returncode == 2
     assert "The model `other` does not exist" in done.stderr

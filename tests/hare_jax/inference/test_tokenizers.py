@@ -1,0 +1,130 @@
+"""Tokenizers give the ids of their libraries, whatever is cached."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hare_jax.inference.tokenizers import (
+    HuggingFaceTokenizer,
+    SentencePieceTokenizer,
+    open_tokenizer,
+)
+
+ROOT = Path(__file__).parents[3]
+TEXTS = st.text(st.sampled_from("ab \n\t\u00e9\u2581\U0001f407<s>the"), max_size=40)
+
+
+def train(folder: Path, **options: Any) -> Path:
+    settings_ = {
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "vocab_size": 400,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter((ROOT / "README.md").read_text("utf-8").splitlines()),
+        model_prefix=str(folder / "tokenizer"),
+        minloglevel=2,
+        **settings_ | options,
+    )
+    return folder / "tokenizer.model"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[SentencePieceTokenizer, Any]:
+    path = train(tmp_path_factory.mktemp("plain"))
+    tokenizer = SentencePieceTokenizer(path)
+    assert tokenizer._lines_are_independent
+    return tokenizer, sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_lines_apart_have_the_ids_of_the_text(
+    plain: tuple[SentencePieceTokenizer, Any], text: str
+) -> None:
+    tokenizer, processor = plain
+    assert tokenizer.encode(text) == processor.encode(text)
+    assert tokenizer.decode(processor.encode(text)) == processor.decode(processor.encode(text))
+
+
+def test_long_lines_and_special_ids(plain: tuple[SentencePieceTokenizer, Any]) -> None:
+    tokenizer, processor = plain
+    text = "the hare runs " * 200
+    assert tokenizer.encode(f"{text}\n{text}") == processor.encode(f"{text}\n{text}")
+    ids = processor.encode("the hare")
+    assert tokenizer.decode([1, *ids, 2]) == "the hare"
+    assert [tokenizer.special_token(i) for i in (1, 2)] == ["<s>", "</s>"]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (1, 2, 400)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "unigram"},
+        {"user_defined_symbols": ["\n\n"]},
+        {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True},
+        {"add_dummy_prefix": False},
+    ],
+    ids=str,
+)
+def test_other_models_encode_texts_as_a_whole(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = train(tmp_path, **options)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    tokenizer = SentencePieceTokenizer(path)
+    assert not tokenizer._lines_are_independent
+    for text in ("", "the hare\n\nruns", "\n\n\n the  hare \n"):
+        assert tokenizer.encode(text) == processor.encode(text)
+
+
+def test_the_mistral_model_gives_the_ids_that_data_was_baked_with() -> None:
+    from data_pipeline.mixture.tokenizer import MixtureTokenizer, mistral_model
+
+    ours, baked = SentencePieceTokenizer(mistral_model()), MixtureTokenizer()
+    assert ours._lines_are_independent and ours.sha256 == baked.sha256
+    text = (ROOT / "docs" / "data.md").read_text("utf-8")
+    assert ours.encode(text) == baked.encode(text)
+    assert ours.decode(ours.encode(text)) == text
+
+
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"tokenizer\.model: no such file; put the Sentence"
+    ):
+        open_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    with pytest.raises(ValueError, match=r"tokenizer\.model is not a SentencePiece model"):
+        open_tokenizer(tmp_path)
+    path = train(tmp_path, bos_id=-1)
+    with pytest.raises(ValueError, match="has begin and end ids -1 and 2; expected a model with"):
+        SentencePieceTokenizer(path)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json: no such file; expected a tok"):
+        HuggingFaceTokenizer(tmp_path)
+
+
+def test_an_imported_checkpoint_has_its_own_tokenizer(tmp_path: Path) -> None:
+    import tokenizers
+
+    train(tmp_path)
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "hare": 2, "?": 3}, unk_token="?")
+    )
+    folder = tmp_path / "huggingface"
+    folder.mkdir()
+    words.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ValueError, match="name no end-of-text token"):
+        open_tokenizer(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": [1, 3], "bos_token_id": 0}))
+    tokenizer = open_tokenizer(tmp_path)
+    assert tokenizer.path == folder / "tokenizer.json"
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (0, 1, 4)
+    assert tokenizer.encode("hare") == [2] and not tokenizer.adds_bos
+    assert tokenizer.special_token(0) == "<s>"
