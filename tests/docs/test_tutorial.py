@@ -138,7 +138,7 @@ PLACEHOLDERS = [
     (re.compile(r"\[(?:\d+:)?\d+:\d\d\]"), "[TIME]"),
     (re.compile(r"\b(?:reference|docs|code|web|law|math|nlp_tasks)/[^\s'\"]+"), "DOCUMENT"),
     # The reasons that occur, most frequent first, and the number of documents of each.
-    (re.compile(r"\b(dropped|changed): \w+ [\d,]+(?:, \w+ [\d,]+)*(?:, \.\.\.)?"), r"\1: REASONS"),
+    (re.compile(r"\b(dropped|changed): \w+ [\d,]+(?:, \w+ [\d,]+)*(?:, \.{3})?"), r"\1: REASONS"),
     (re.compile(r"[-+±]?\b\d[\d,]*(?:\.\d+)?(?:e-?\d+)?%?"), "N"),
     (re.compile(r"\bN [kMG]?B?\b"), "N"),  # a unit that follows from the number
     (re.compile(r"-{3,}"), "---"),  # the rule of a table, as long as its column is wide
