@@ -591,6 +591,22 @@ def test_python_of_pages_fits_the_configs() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_modules_that_the_changelog_names_exist() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    modules = text[text.index("#### Modules") : text.index("### Fixed")]
+    rows = re.findall(r"^\| (`.*`) \| (`.*`) \|$", modules, re.MULTILINE)
+    assert len(rows) > 100
+    for old, new in rows:
+        assert not _module_exists(old.strip("`")), f"{old} is listed as moved"
+        for name in re.findall(r"`([\w.]+)`", new):
+            assert _module_exists(name), f"{old} -> {name}"
+
+
+def _module_exists(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
 def test_modules_that_pages_name_print_help() -> None:
     """`python -m MODULE --help`; that of benchmarks is tested in tests/test_benchmarks.py."""
     texts = " ".join(command.text for command in COMMANDS)
