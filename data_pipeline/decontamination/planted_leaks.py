@@ -75,7 +75,7 @@ def measure_recall(
 
     Returns:
       {"results": [{"kind", "benchmark", "planted", "found", "recall", "generic"}],
-       "false_positives": {"documents", "found", "share", "examples": [evidence]}}
+      "false_positives": {"documents", "found", "share", "examples": [evidence]}}
 
       `generic` counts the missed questions without a distinctive n-gram: "What is a nop sled",
       "Which of the following is true?". They are found together with their answer.
