@@ -21,7 +21,7 @@ def check(topics: Topics, cache: Path, problems: Problems) -> None:
         return
     own = problems.at("topics")
     check_minimum(own, 0, topics, "count", "covered_documents")
-    names = ("most_topics", "sample_documents", "max_characters", "max_terms")
+    names = ("max_topics", "sample_documents", "max_characters", "max_terms")
     check_minimum(own, 1, topics, *names, "dimensions", "restarts")
     if topics.features is Features.EMBEDDINGS:
         check_teacher(topics.embedder, own.at("embedder"))

@@ -177,7 +177,7 @@ def fit(
 ) -> tuple[TopicModel, list[Topic]]:
     """Returns the model and the topics of a sample, the largest topic first.
 
-    There are `config.count` topics; if that is 0, sqrt(D / 2), at most `config.most_topics`. There
+    There are `config.count` topics; if that is 0, sqrt(D / 2), at most `config.max_topics`. There
     are never more topics than different vectors.
 
     Args:
@@ -201,7 +201,7 @@ def fit(
         )
         rows = np.flatnonzero(vectors_DE.any(axis=1))  # texts with a known term
         num_different = len(np.unique(np.round(vectors_DE[rows], DIGITS), axis=0))
-        count = config.count or min(config.most_topics, round((len(rows) / 2) ** 0.5))
+        count = config.count or min(config.max_topics, round((len(rows) / 2) ** 0.5))
         centroids_KE = spherical_k_means(
             vectors_DE[rows],
             max(min(count, num_different), min(1, num_different)),

@@ -105,7 +105,7 @@ def test_next_to_nothing_is_no_error(texts: list[str]) -> None:
 def test_the_number_of_topics_follows_the_rule() -> None:
     texts, _ = corpus(50)
     assert len(topics.fit(texts, Topics(dimensions=10))[1]) == 10  # sqrt(200 / 2)
-    assert len(topics.fit(texts, Topics(dimensions=10, most_topics=3))[1]) == 3
+    assert len(topics.fit(texts, Topics(dimensions=10, max_topics=3))[1]) == 3
     assert len(topics.fit(texts[:2] * 20, Topics(count=9, dimensions=10))[1]) == 2
 
 
