@@ -1,0 +1,1 @@
+"""Curation: from raw text to packed training data. Never imports JAX or hare_jax."""

@@ -54,7 +54,7 @@ class Problems:
         """Adds a message about the field `name`.
 
         Args:
-          name: field of this section; may have an index or a key: "weights['web']", or be one: "['web']".
+          name: field of this section, perhaps with a key: "weights['web']"; or an entry: "['web']".
           got: value of the field.
           expected: description of the values that are allowed.
           advice: sentence about what to do, if `expected` does not suffice.

@@ -1,11 +1,12 @@
-"""The recipe, top to bottom: which steps run, and on what.
+"""The recipe, top to bottom: the steps of curation and what each of them reads.
 
     read -> clean -> deduplicate -> hold out -> decontaminate
          -> topics -> synthesize -> deduplicate -> decontaminate
-         -> tasks -> decontaminate -> bake
+         -> NLP tasks -> decontaminate -> bake
 
-Each step is a file in steps/. A stage's directory is named by the hash of all that made it
-(manifest.py), so running again does only what a changed setting makes necessary.
+Each step is a folder of this package with a stage.py. A stage's directory is named by the hash of
+everything that determines its result (execution/manifest.py), so a second run computes only what a
+changed setting requires.
 """
 
 from __future__ import annotations
@@ -37,21 +38,26 @@ from data_pipeline.validate import validate
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """Where the data is: what main.py hands to training, evaluation and the report."""
+    """The results of curation, which training, evaluation and the report use."""
 
-    mixture: Path  # a baked directory: mixture.json, and what it lists
+    mixture: Path  # a baked directory: mixture.json and the files that it lists
     held_out: Path  # the same for the held-out documents
-    items: Path  # items.jsonl, multiple-choice items made from them
+    items: Path  # items.jsonl: multiple-choice items made from them
     prompts: list[dict[str, str]]  # {"source", "text"}: held-out documents to be continued
     directories: list[Directory]  # every stage, in order
 
 
 def run(recipe: Recipe, folder: Path) -> Curated:
-    """Runs every stage whose result is not there yet; says where the results are.
+    """Checks the recipe, runs every stage that is not finished, and returns the results.
 
-    They are written into `recipe.output`, or into `folder` where that is "".
+    Args:
+      recipe: the settings.
+      folder: where stages are written, unless `recipe.output` names a place, and where replies of
+        teachers are cached.
 
-    Raises ValueError or OSError, in words for the user, for input that cannot be used.
+    Raises:
+      ValueError: a setting or an input cannot be used; the message is meant for the user.
+      OSError: a file cannot be read or written.
     """
     replies = folder / "teacher"
     inputs = validate(recipe, replies)
@@ -66,10 +72,11 @@ def run(recipe: Recipe, folder: Path) -> Curated:
             current = remove_repeated_paragraphs(recipe, runner, current)
         candidates = draw(recipe, runner, current)
         held_out = hold_out(recipe, runner, candidates)
-        questions = make_items(recipe, runner, candidates, held_out)
-        protected = protect(recipe, runner, held_out, questions, candidates)
+        items = make_items(recipe, runner, candidates, held_out)
+        protected = protect(recipe, runner, held_out, items, candidates)
 
         def decontaminated(name: str, before: Directory) -> Directory:
+            """Runs one of the stages that decontaminate."""
             return decontaminate(name, recipe, runner, before, held_out, protected)
 
         documents = decontaminated("decontaminate", current)
@@ -80,29 +87,29 @@ def run(recipe: Recipe, folder: Path) -> Curated:
         if recipe.topics.enabled:
             topics = find_topics(recipe, runner, documents, replies)
             if recipe.synthesis.enabled:
-                made = synthesize(recipe, runner, documents, topics, replies)
+                synthetic = synthesize(recipe, runner, documents, topics, replies)
                 if recipe.dedup.enabled:
-                    made = deduplicate(recipe, runner, made, suffix="_synthetic")
-                training.append(decontaminated("decontaminate_synthetic", made))
+                    synthetic = deduplicate(recipe, runner, synthetic, suffix="_synthetic")
+                training.append(decontaminated("decontaminate_synthetic", synthetic))
         tasks = []
         if recipe.nlp_tasks.enabled:
-            made = write_tasks(recipe, runner, training)
-            tasks.append(decontaminated("decontaminate_tasks", made))
+            written = write_tasks(recipe, runner, training)
+            tasks.append(decontaminated("decontaminate_tasks", written))
         if recipe.restructuring.enabled:
-            made = restructure(recipe, runner, training, replies, topics)
-            tasks.append(decontaminated("decontaminate_restructured", made))
+            written = restructure(recipe, runner, training, replies, topics)
+            tasks.append(decontaminated("decontaminate_restructured", written))
         training += tasks
         return Curated(
             mixture=bake("bake", recipe, runner, training, recipe.mixtures),
             held_out=bake("bake_held_out", recipe, runner, [held_out], {}),
-            items=questions.file("items.jsonl").path,
+            items=items.file("items.jsonl").path,
             prompts=prompts(held_out),
             directories=runner.directories,
         )
 
 
 def engine_of(recipe: Recipe) -> ExecutionEngine:
-    """The engine that a recipe asks for."""
+    """Returns the execution engine of a recipe."""
     if recipe.engine is config.EngineKind.BEAM:
         from data_pipeline.execution.beam_engine import BeamEngine
 
@@ -111,7 +118,10 @@ def engine_of(recipe: Recipe) -> ExecutionEngine:
 
 
 def local(curated: Curated, folder: Path) -> Curated:
-    """What training and evaluation read, copied into `folder` where it lies in an object store."""
+    """Returns the results with the files for training and evaluation on this machine.
+
+    Files in an object store are downloaded into `folder`.
+    """
     return replace(
         curated,
         mixture=download_mixture(curated.mixture, folder),

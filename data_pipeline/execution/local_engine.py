@@ -1,7 +1,8 @@
-"""Runs one pure shard function over many shards, here: a pool of processes on this machine.
+"""Execution engines, and the local one: a pool of processes on this machine.
 
-A shard function takes a picklable task and returns its ledger after its files are written; it
-depends on nothing else. So any number of workers, in any order, writes the same bytes.
+An engine calls a shard function for each of many tasks. A shard function depends on its picklable
+task alone, writes files and returns a ledger. So any number of workers, in any order, writes the
+same bytes.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from typing import Protocol, Self, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 Kinds = tuple[type[Exception], ...]
-JOB = "job"  # a stage's folder for what an engine needs while it works, removed at the end
+JOB = "job"  # folder of a stage for an engine's own files, removed when the stage ends
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a task came to that raised an error of a kind that was to be collected."""
+    """The result of a task that raised an error of a kind that is collected."""
 
     error: Exception
 
 
 class ExecutionEngine(Protocol):
-    """Whatever runs a shard function over shards; a context manager. `workers`: 0 if unknown."""
+    """An engine that calls a shard function for many tasks; a context manager."""
 
-    workers: int
+    workers: int  # number of worker processes; 0 if unknown
 
     def run(
         self,
@@ -45,55 +46,61 @@ class ExecutionEngine(Protocol):
         max_parallel: int = 0,
         collect: Kinds = (),
     ) -> Iterator[tuple[T, R | Failed]]:
-        """Yields (task, result) in the order in which they finish.
+        """Yields (task, result) in the order in which tasks finish.
 
         Args:
-          function: module-level; called where the workers are.
-          at_once: so many tasks at most are worked on at the same time; 0: as the engine likes.
-          collect: errors of these kinds are yielded as `Failed` and the rest goes on. Any other
-            error stops the rest and is raised.
+          function: a module-level function, called in worker processes.
+          tasks: the arguments of its calls.
+          max_parallel: maximum number of concurrent calls; 0 leaves it to the engine.
+          collect: errors of these kinds are yielded as `Failed`, and the other tasks continue. Any
+            other error stops the other tasks and is raised.
         """
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        """Returns the engine."""
+        ...
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        """Ends the workers."""
+        ...
 
 
 def available_processors() -> int:
-    """Processors that this process may use (fewer than the machine has inside a container)."""
+    """Returns the number of processors that this process may use; fewer inside a container."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _start_worker(parent: int) -> None:
-    """Ctrl-C is the parent's to handle, and a worker whose parent was killed must not live on."""
+    """Leaves Ctrl-C to the parent process, and ends the worker if the parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def leave_with_parent() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 class LocalEngine:
-    """A context manager around a pool of worker processes, started at the first use.
+    """A pool of worker processes on this machine, started at the first use; a context manager.
 
     >>> with LocalEngine(workers=2) as engine:          # doctest: +SKIP
     ...     ledgers = dict(engine.run(clean_shard, tasks))
     """
 
     def __init__(self, workers: int = 0) -> None:
+        """Sets the number of worker processes; 0: one per processor."""
         if workers < 0:
-            raise ValueError(f"workers: got {workers}, expected 0 (one a processor) or more")
+            raise ValueError(f"workers: got {workers}, expected 0 (one per processor) or more")
         self.workers = workers or available_processors()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -105,7 +112,7 @@ class LocalEngine:
         max_parallel: int = 0,
         collect: Kinds = (),
     ) -> Iterator[tuple[T, R | Failed]]:
-        """Yields (task, result) as they finish; see `Engine.run`."""
+        """Yields (task, result) in the order in which tasks finish; see `ExecutionEngine.run`."""
         if not tasks:
             return
         if self._pool is None:
@@ -116,17 +123,19 @@ class LocalEngine:
                 initializer=_start_worker,
                 initargs=(os.getpid(),),
             )
-        waiting = iter(tasks)
+        pending = iter(tasks)
         running: dict[Future[R], T] = {}
         try:
             while True:
-                # Only so many are handed over at a time: a stage may have a million of them.
-                for task in islice(waiting, (max_parallel or 4 * self.workers) - len(running)):
+                # Only a few tasks are submitted at a time: a stage may have a million of them.
+                for task in islice(pending, (max_parallel or 4 * self.workers) - len(running)):
                     running[self._pool.submit(function, task)] = task
                 if not running:
                     return
                 done = wait(running, return_when=FIRST_COMPLETED).done
-                for future in [f for f in running if f in done]:  # of two errors, the first is told
+                for future in [
+                    f for f in running if f in done
+                ]:  # of two errors the first is raised
                     task = running.pop(future)
                     try:
                         result: R | Failed = future.result()
@@ -136,7 +145,7 @@ class LocalEngine:
         except BrokenProcessPool:
             self._pool = None
             raise RuntimeError(
-                "a worker process died, most likely killed for want of memory. Finished shards are "
+                "a worker process died, most likely because memory ran out. Finished shards are "
                 "kept: run the same command again, with fewer workers (--config.data.workers=1)."
             ) from None
         finally:
@@ -144,6 +153,7 @@ class LocalEngine:
                 future.cancel()
 
     def __enter__(self) -> LocalEngine:
+        """Returns the engine."""
         return self
 
     def __exit__(
@@ -152,6 +162,7 @@ class LocalEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Ends the workers; kills them if there was an exception."""
         if self._pool is not None:
             if kind is not None:
                 for process in list(getattr(self._pool, "_processes", {}).values()):

@@ -1,16 +1,16 @@
-"""What a directory of shards holds, and the proof of it: addresses, ledgers, manifests.
+"""Addresses, ledgers and manifests: the content of a stage's directory, and its proof.
 
-A stage's directory is named by the hash of all that made it: the stage's configuration, the source
-code and library versions behind it, and the addresses of its inputs. A changed setting therefore
-leads to another directory, and nothing is ever served from a stale one.
+A stage's directory is named by the hash of everything that determines its result: the stage's
+settings, its source code, library versions and the addresses of its inputs. A changed setting
+therefore leads to another directory, and a stale result is never used.
 
     data/clean-3f2a91c07b55/
-        shards/web-00000.jsonl.zst     what was kept
-        dropped/web-00000.jsonl.zst    what was not, with the reason
+        shards/web-00000.jsonl.zst     kept documents
+        dropped/web-00000.jsonl.zst    dropped documents with their reasons
         ledger/web-00000.json          counts and hashes of this shard, written after the shard
         manifest.json                  all ledgers, written last
 
-A shard without its ledger, or a directory without its manifest, is unfinished work.
+A shard without a ledger and a directory without a manifest are unfinished.
 """
 
 from __future__ import annotations
@@ -32,30 +32,31 @@ from data_pipeline.storage.atomic import list_names, local_copy, write_text
 from data_pipeline.storage.object_store import is_remote
 
 SCHEMA = 1
-REQUESTS_AT_ONCE = 32  # to an object store, when many small files are read
+MAX_CONCURRENT_REQUESTS = 32  # to an object store, for small files
 
 
 class CorruptStageError(ValueError):
-    """A file is not what its manifest says it is."""
+    """A file of a finished stage that is missing or differs from its manifest."""
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces. What is hashed is always this."""
+    """Returns the JSON text of a value that is hashed: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of a value's canonical JSON."""
+    """Returns the sha256 (hex) of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
+    """Returns the sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(config: Any) -> Any:
-    """A configuration as JSON values: dataclasses become objects, enums their values.
+    """Returns a configuration as JSON values: dataclasses become objects, enums their values.
 
     >>> plain({"tier": Tier.D1})            # doctest: +SKIP
     {'tier': 'D1'}
@@ -73,18 +74,19 @@ def plain(config: Any) -> Any:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the documents of one source in one shard. Bytes are UTF-8 bytes of text."""
+    """Counts of the documents of one source in one shard. Bytes are bytes of text in UTF-8."""
 
     tier: str = ""
     documents_in: int = 0
     bytes_in: int = 0
     kept: int = 0
     bytes_kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    bad: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # documents by reason
+    bad: Counter[str] = field(default_factory=Counter)  # rows that became no document, by reason
+    changed: Counter[str] = field(default_factory=Counter)  # changes by kind
 
     def add(self, other: Counts) -> None:
+        """Adds the counts of another shard of the same source."""
         self.tier = self.tier or other.tier
         for name in ("documents_in", "bytes_in", "kept", "bytes_kept"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -92,6 +94,7 @@ class Counts:
             getattr(self, name).update(getattr(other, name))
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the counts as JSON values."""
         return {
             f.name: dict(sorted(v.items())) if isinstance(v, Counter) else v
             for f in dataclasses.fields(self)
@@ -100,23 +103,25 @@ class Counts:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Counts:
+        """Returns the counts that `to_json` was called on."""
         counts = cls()
-        for name, got in value.items():
-            setattr(counts, name, Counter(got) if isinstance(got, dict) else got)
+        for name, count in value.items():
+            setattr(counts, name, Counter(count) if isinstance(count, dict) else count)
         return counts
 
 
 @dataclass(slots=True)
 class Ledger:
-    """One shard's account; `files` maps what it wrote, relative to the directory, to sha256."""
+    """The record of one finished shard."""
 
-    shard: str
-    inputs: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    sources: dict[str, Counts] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    shard: str  # name
+    inputs: dict[str, str] = field(default_factory=dict)  # name -> sha256 of the files it read
+    files: dict[str, str] = field(default_factory=dict)  # path in the directory -> sha256, written
+    sources: dict[str, Counts] = field(default_factory=dict)  # by name
+    extra: dict[str, Any] = field(default_factory=dict)  # JSON values of the stage's own
 
     def of(self, source: str, tier: str = "") -> Counts:
+        """Returns the counts of a source, which are created if they do not exist."""
         counts = self.sources.get(source)
         if counts is None:
             counts = self.sources[source] = Counts()
@@ -124,6 +129,7 @@ class Ledger:
         return counts
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the ledger as JSON values."""
         return {
             "shard": self.shard,
             "inputs": self.inputs,
@@ -134,10 +140,12 @@ class Ledger:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Ledger:
+        """Returns the ledger that `to_json` was called on."""
         sources = {name: Counts.from_json(v) for name, v in value["sources"].items()}
         return cls(value["shard"], value["inputs"], value["files"], sources, value["extra"])
 
     def write(self, directory: Path) -> None:
+        """Writes the ledger into a stage's directory, which makes the shard a finished one."""
         write_text(
             directory / "ledger" / f"{self.shard}.json", json.dumps(self.to_json(), indent=1)
         )
@@ -145,38 +153,38 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A file that a worker reads: its path, its name, and the sha256 that its manifest promises."""
+    """A file that a worker reads: its name, its path, and its sha256 according to the manifest."""
 
     name: str
     path: Path
     sha256: str
 
     def verify(self) -> None:
-        """Raises CorruptStageError if the bytes on disk are not the promised ones."""
+        """Raises CorruptStageError if the file is missing or its hash differs."""
         with self.verified():
             pass
 
     @contextlib.contextmanager
     def verified(self) -> Iterator[Path]:
-        """A local file with the promised bytes: the file itself, or a copy of an object.
+        """Yields a local path of the verified file: the file itself, or a copy of an object.
 
-        An object is fetched once, and what is read is what was checked. Raises as `verify`.
+        An object is downloaded once, so that the verified bytes are the ones that are read. Raises
+        as `verify`.
         """
         with contextlib.ExitStack() as stack:
             try:
                 path = stack.enter_context(local_copy(self.path))
-                got = file_sha256(path)
+                actual = file_sha256(path)
             except FileNotFoundError:
                 raise CorruptStageError(
                     f"{self.path} is missing: its manifest lists it with sha256 "
-                    f"{self.sha256[:12]}.... Delete {self.path.parent.parent} and run again to "
-                    f"make it anew."
+                    f"{self.sha256[:12]}.... Delete {self.path.parent.parent} and run again."
                 ) from None
-            if got != self.sha256:
+            if actual != self.sha256:
                 raise CorruptStageError(
-                    f"{self.path} has changed since it was written: got sha256 {got[:12]}..., its "
-                    f"manifest says {self.sha256[:12]}.... Delete {self.path.parent.parent} and "
-                    f"run again to make it anew."
+                    f"{self.path} has changed since it was written: got sha256 {actual[:12]}..., "
+                    f"expected {self.sha256[:12]}.... Delete {self.path.parent.parent} and run "
+                    f"again."
                 )
             yield path
 
@@ -190,6 +198,7 @@ class Directory:
 
     @property
     def address(self) -> str:
+        """The hash of everything that determines the stage's result."""
         return str(self.manifest["address"])
 
     @cached_property
@@ -201,10 +210,11 @@ class Directory:
         return {f: s for ledger in self._ledgers for f, s in ledger.files.items()}
 
     def ledgers(self) -> list[Ledger]:
+        """Returns the ledgers of all shards, in the order of the tasks."""
         return list(self._ledgers)
 
     def counts(self) -> dict[str, Counts]:
-        """Totals by source over all shards."""
+        """Returns the total counts of each source over all shards."""
         total = Ledger("all")
         for ledger in self._ledgers:
             for name, counts in ledger.sources.items():
@@ -212,11 +222,11 @@ class Directory:
         return total.sources
 
     def tiers(self) -> dict[str, str]:
-        """The tier of each source."""
+        """Returns the tier of each source."""
         return {name: counts.tier for name, counts in self.counts().items()}
 
     def files(self, folder: str = "shards") -> list[ShardFile]:
-        """The files under `folder`, in the order of the shards."""
+        """Returns the files in a folder of the directory, in the order of the shards."""
         return [
             ShardFile(ledger.shard, self.path / file, sha256)
             for ledger in self._ledgers
@@ -225,18 +235,20 @@ class Directory:
         ]
 
     def file(self, name: str) -> ShardFile:
-        """The one file of this name (relative to the directory)."""
+        """Returns the file of this relative path; raises CorruptStageError if there is none."""
         if name not in self._files:
-            some = ", ".join(sorted(self._files)[:20])
-            raise CorruptStageError(f"{self.path} has no file {name!r}: it lists {some}")
+            known = ", ".join(sorted(self._files)[:20])
+            raise CorruptStageError(
+                f"{self.path}: got {name!r}, expected one of its files: {known}"
+            )
         return ShardFile(name, self.path / name, self._files[name])
 
 
 def load(path: Path) -> Directory | None:
-    """The finished directory at `path`, or None where its manifest is not yet written.
+    """Returns the finished directory at `path`, or None if it has no manifest yet.
 
-    Raises CorruptStageError where the manifest is unreadable, of another schema, or lists a file that
-    is not there.
+    Raises CorruptStageError if the manifest is unreadable, of another schema, or lists a file that
+    is missing.
     """
     file = path / "manifest.json"
     if not file.exists():
@@ -245,24 +257,24 @@ def load(path: Path) -> Directory | None:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorruptStageError(
-            f"{file} is no JSON ({error}). Delete {path} and run again."
+            f"{file} is not JSON ({error}). Delete {path} and run again."
         ) from None
     if manifest.get("schema") != SCHEMA:
         raise CorruptStageError(
-            f"{file} has schema {manifest.get('schema')!r}, this version writes {SCHEMA}. "
+            f"{file} has schema {manifest.get('schema')!r}, expected {SCHEMA}. "
             f"Delete {path} and run again."
         )
     directory = Directory(path, manifest)
-    there = _Listings(path)
+    existing = _Listings(path)
     for ledger in directory.ledgers():
         for name, sha256 in ledger.files.items():
-            if name not in there:
+            if name not in existing:
                 ShardFile(name, path / name, sha256).verify()
     return directory
 
 
 class _Listings:
-    """Which files lie below a directory, from one listing a folder instead of a request a file."""
+    """The files below a directory, from one listing per folder instead of one request per file."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -276,30 +288,31 @@ class _Listings:
 
 
 def finished_ledgers(path: Path, shards: Iterable[str]) -> dict[str, Ledger]:
-    """Of these shards, the ledgers that an interrupted run had finished, and whose files are whole.
+    """Returns, by shard, the ledgers of an interrupted run whose files are complete.
 
-    A local file is whole if its hash says so. An object is whole if it is there, as its upload
-    was all or nothing; whoever reads it checks the hash.
+    A local file is complete if its hash is right. An object is complete if it exists, since uploads
+    are atomic; its hash is verified by those who read it.
     """
-    there = _Listings(path)
-    begun = [shard for shard in shards if f"ledger/{shard}.json" in there]
+    existing = _Listings(path)
+    started = [shard for shard in shards if f"ledger/{shard}.json" in existing]
     return {
         shard: ledger
-        for shard, ledger in read_ledgers(path, begun).items()
-        if all(name in there for name in ledger.files)
+        for shard, ledger in read_ledgers(path, started).items()
+        if all(name in existing for name in ledger.files)
         and (is_remote(path) or _verifies(path, ledger))
     }
 
 
 def read_ledgers(path: Path, shards: Sequence[str]) -> dict[str, Ledger]:
-    """The ledgers of those shards that have a readable one."""
-    workers = REQUESTS_AT_ONCE if is_remote(path) else 1
+    """Returns the ledgers of those shards that have a readable one."""
+    workers = MAX_CONCURRENT_REQUESTS if is_remote(path) else 1
     with ThreadPoolExecutor(workers) as pool:
         ledgers = pool.map(lambda shard: _read_ledger(path, shard), shards)
         return {s: ledger for s, ledger in zip(shards, ledgers, strict=True) if ledger is not None}
 
 
 def _verifies(path: Path, ledger: Ledger) -> bool:
+    """Returns whether all files of a ledger have their hashes."""
     try:
         for name, sha256 in ledger.files.items():
             ShardFile(name, path / name, sha256).verify()
@@ -309,7 +322,7 @@ def _verifies(path: Path, ledger: Ledger) -> bool:
 
 
 def _read_ledger(path: Path, shard: str) -> Ledger | None:
-    """A damaged leftover is made again, not trusted."""
+    """Returns a ledger; None if it is missing or damaged, so that its shard is made again."""
     try:
         text = (path / "ledger" / f"{shard}.json").read_text(encoding="utf-8")
         return Ledger.from_json(json.loads(text))

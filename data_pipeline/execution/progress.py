@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar in a terminal, a plain line every few seconds elsewhere."""
+"""The progress of long work: a live bar in a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PLAIN_EVERY = 5.0  # seconds between two plain lines
 
 
 def human_bytes(count: float) -> str:
-    """
+    """Returns a number of bytes for people.
+
     >>> human_bytes(12_345_678)
     '12.3 MB'
     """
@@ -32,7 +33,8 @@ def human_bytes(count: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """
+    """Returns a duration for people.
+
     >>> human_time(75)
     '1:15'
     """
@@ -42,13 +44,13 @@ def human_time(seconds: float) -> str:
 
 
 def _rate(done: float, seconds: float) -> str:
-    """Bytes a second, and nothing for the few tasks whose size says nothing."""
+    """Returns bytes per second, or "" if the sizes of the tasks are not bytes."""
     return f"{human_bytes(done / max(seconds, 1e-9))}/s, " if done >= 1000 else ""
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(bytes)`; `total` is the number of bytes that the work will read."""
+    """Yields a function `advance(bytes)`; `total` is the bytes that the work will read."""
     started = time.monotonic()
     if console.is_terminal:
         columns = (

@@ -1,8 +1,8 @@
-"""Stages over all documents whose workers hold a part each: tasks and files of a global step.
+"""Tasks of a shuffle: a decision over all documents, divided among workers by a hash.
 
-A worker of such a stage reads its part of the files of all shards, or writes a part for every
-partition (parts.py). Shards lie in as many classes as there are partitions, by their number, so
-that a worker which writes for all shards writes one part for each class and not for each shard.
+A worker reads its partition of the files of all shards, or writes a file with a part for every
+partition (shuffle_file.py). Results for shards are written by class: shard k is in class
+k mod P for P partitions. So a worker writes P parts, however many shards there are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class PartitionedTask(Task[SettingsT_co, SideT_co]):
 
 
 def text_bytes_of(directory: Directory) -> int:
-    """Bytes of UTF-8."""
+    """Returns the bytes of all texts in UTF-8."""
     return sum(counts.bytes_kept for counts in directory.counts().values())
 
 
@@ -101,13 +101,25 @@ def one_task_per_partition(
 
 
 def read_partition(files: Iterable[ShardFile], part: int) -> Iterator[tuple[int, Arrays | None]]:
-    """(number of the file, its part) for each file, in their order."""
+    """Yields (number of the file, its arrays in partition `part`) for each file, in their order.
+
+    The arrays are None if the partition of a file is empty.
+    """
     for number, file in enumerate(files):
         yield number, unpack_arrays(read_shuffle_partition(file.path, part))
 
 
 def write_shuffle_output(task: AnyTask, parts: Sequence[bytes], **extra: Any) -> Ledger:
-    """Writes a task's file of parts, and then its ledger."""
+    """Writes the shuffle file of a task, then its ledger.
+
+    Args:
+      task: the task.
+      parts: the content of each partition.
+      **extra: numbers for the ledger.
+
+    Returns:
+      The ledger.
+    """
     ledger = new_ledger(task)
     name = f"shards/{task.shard}.parts"
     ledger.files[name] = write_shuffle_file(task.out / name, parts)

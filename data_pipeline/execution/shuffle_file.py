@@ -1,16 +1,16 @@
-"""One file that many workers read a part of each: how rows find their partition in a global step.
+"""The file format of a shuffle: one file per shard with one part for each partition.
 
-Every shard writes one such file, and the worker of partition p reads part p of all of them, and no
-more. So nobody holds everything, and there is one file a shard and not one a shard and partition.
+The worker of partition p reads part p of the files of all shards and nothing else. So no worker
+holds all rows, and each shard writes one file rather than one per partition.
 
     8 bytes      magic and version
-    8 (P + 2)    P, then where each of the P parts begins, and where the last one ends
+    8 (P + 2)    P, then the offset at which each of the P parts begins, and that of the end
     each part    its sha256 (32 bytes), then its bytes
 
-The hash of the whole file stands in the ledger, as always. A reader of one part checks that part.
+The ledger has the hash of the whole file. A reader of one part verifies that part.
 
->>> write_shuffle_file(path, [b"for the first worker", b"", b"for the third"])     # doctest: +SKIP
->>> read_shuffle_partition(path, 2)                                                      # doctest: +SKIP
+>>> write_shuffle_file(path, [b"for the first worker", b"", b"for the third"])  # doctest: +SKIP
+>>> read_shuffle_partition(path, 2)                                             # doctest: +SKIP
 b'for the third'
 """
 
@@ -30,8 +30,8 @@ from data_pipeline.storage.atomic import write_bytes
 MAGIC = b"hareprt1"
 _SHA256 = 32
 
-PARTITION_BYTES = 256 << 20  # of text, where the configuration leaves the number of partitions open
-MAX_PARTITIONS = 1024  # then; a shard's file has a part for each, which should not become tiny
+PARTITION_BYTES = 256 << 20  # bytes of text per partition, if the configuration gives no number
+MAX_PARTITIONS = 1024  # in that case; with more, the parts of a shard's file would become tiny
 
 Arrays = dict[str, NDArray]
 U64 = NDArray[np.uint64]
@@ -39,7 +39,7 @@ I64 = NDArray[np.int64]
 
 
 def write_shuffle_file(path: Path, parts: Sequence[bytes]) -> str:
-    """Writes the file whole or not at all; returns the sha256 (hex) of all its bytes."""
+    """Writes a shuffle file atomically; returns the sha256 (hex) of all its bytes."""
     sizes = [_SHA256 + len(part) for part in parts]
     begin = len(MAGIC) + 8 * (len(parts) + 2)
     offsets = np.cumsum([begin, *sizes], dtype="<u8")
@@ -53,22 +53,22 @@ def write_shuffle_file(path: Path, parts: Sequence[bytes]) -> str:
 
 
 def read_shuffle_partition(path: Path, part: int) -> bytes:
-    """The bytes of one part; the rest of the file is not read.
+    """Returns the bytes of one part; the rest of the file is not read.
 
-    Raises CorruptStageError for a file that is missing, cut, or not what was written.
+    Raises CorruptStageError for a file that is missing, truncated or changed.
     """
     try:
         with path.open("rb") as file:
             head = file.read(len(MAGIC) + 8)
             if len(head) < len(MAGIC) + 8 or not head.startswith(MAGIC):
-                raise _damaged(path, "it does not begin as a file of parts does")
+                raise _damaged(path, "it does not begin like a shuffle file")
             parts = int.from_bytes(head[len(MAGIC) :], "little")
             if not 0 <= part < parts:
-                raise _damaged(path, f"it has {parts} parts, and part {part} was asked for")
+                raise _damaged(path, f"got part {part}, expected one of its {parts} parts")
             file.seek(8 * part, io.SEEK_CUR)
             begin, end = np.frombuffer(file.read(16).ljust(16, b"\0"), "<u8").tolist()
             if not begin + _SHA256 <= end <= file.seek(0, io.SEEK_END):
-                raise _damaged(path, f"part {part} is cut")
+                raise _damaged(path, f"part {part} is truncated")
             file.seek(begin)
             content = file.read(end - begin)
     except FileNotFoundError:
@@ -80,13 +80,11 @@ def read_shuffle_partition(path: Path, part: int) -> bytes:
 
 
 def _damaged(path: Path, what: str) -> CorruptStageError:
-    return CorruptStageError(
-        f"{path}: {what}. Delete {path.parent.parent} and run again to make it anew."
-    )
+    return CorruptStageError(f"{path}: {what}. Delete {path.parent.parent} and run again.")
 
 
 def pack_arrays(arrays: Arrays) -> bytes:
-    """Arrays by name as bytes, the same for the same arrays; b"" where all of them are empty."""
+    """Returns arrays by name as bytes, equal for equal arrays; b"" if all of them are empty."""
     if not any(len(array) for array in arrays.values()):
         return b""
     buffer = io.BytesIO()
@@ -95,30 +93,43 @@ def pack_arrays(arrays: Arrays) -> bytes:
 
 
 def unpack_arrays(content: bytes) -> Arrays | None:
-    """What `pack` was given; None where all of it was empty."""
+    """Returns the arrays that `pack_arrays` was given; None if all of them were empty."""
     if not content:
         return None
     with np.load(io.BytesIO(content)) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
-def num_partitions(asked: int, text_bytes: int) -> int:
-    """As many as asked for; 0 asks for one for each 256 MiB of text, at most 1024.
+def num_partitions(requested: int, text_bytes: int) -> int:
+    """Returns the requested number of partitions; for 0, one per 256 MiB of text, at most 1024.
 
     >>> num_partitions(0, 3 << 30), num_partitions(7, 3 << 30), num_partitions(0, 0)
     (12, 7, 1)
     """
-    return asked or min(max(1, -(-text_bytes // PARTITION_BYTES)), MAX_PARTITIONS)
+    return requested or min(max(1, -(-text_bytes // PARTITION_BYTES)), MAX_PARTITIONS)
 
 
 def partition_of(keys: U64, partitions: int) -> I64:
-    """Which partition each key belongs to: any keys, evenly."""
+    """Returns int64 [N]: the partition of each key.
+
+    Keys are mixed first, so that any keys spread evenly. The constant is 2^64 divided by the golden
+    ratio (Knuth's multiplicative hashing).
+    """
     mixed = (keys ^ (keys >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64)
 
 
 def split_by_partition(part_N: I64, partitions: int, *arrays: NDArray) -> list[tuple[NDArray, ...]]:
-    """The rows of the arrays by partition, in their order."""
+    """Returns the rows of each partition in their order.
+
+    Args:
+      part_N: the partition of each row.
+      partitions: the number of partitions, P.
+      *arrays: arrays with N rows.
+
+    Returns:
+      P tuples, each with the rows of every array that are in the partition.
+    """
     if partitions == 1:
         return [arrays]
     order = np.argsort(part_N, kind="stable")

@@ -1,4 +1,4 @@
-"""Silence for libraries that write to standard error before any setting of theirs is read."""
+"""Silence for libraries that write to standard error before they read any of their settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Sends standard error nowhere; Python exceptions pass, with all that they say."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discards everything written to standard error inside the context; exceptions pass."""
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(null)
+        os.close(saved)

@@ -81,7 +81,7 @@ def test_a_missing_file_is_refused_at_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is no JSON"), ('{"schema": 99}', "has schema 99")]
+    ("text", "said"), [("{", "is not JSON"), ('{"schema": 99}', "has schema 99")]
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
