@@ -107,5 +107,5 @@ def test_file_asks_for_a_known_name(tmp_path: Path) -> None:
     assert directory.file("shards/a.txt") == ShardFile(
         "shards/a.txt", tmp_path / "d/shards/a.txt", directory.files()[0].sha256
     )
-    with pytest.raises(CorruptStageError, match=r"has no file 'b'"):
+    with pytest.raises(CorruptStageError, match=r"got 'b', expected one of its files"):
         directory.file("b")
