@@ -215,7 +215,7 @@ def test_the_documented_flags_are_beams_own() -> None:
         options._add_argparse_args(parser)
         known |= set(parser._option_string_actions)
     text = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
-    section = text.partition("## The flags")[2].partition("## What happens")[0]
+    section = text.partition("## Beam options")[2].partition("## Execution")[0]
     flags = set(re.findall(r"--[a-z_]+", section)) - {"--worker_pool"}  # the image's own
     assert len(flags) > 20
     assert flags <= known
