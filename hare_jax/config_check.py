@@ -58,7 +58,7 @@ class FieldRange(NamedTuple):
     def __str__(self) -> str:
         """Returns a description for error messages.
 
-        >>> str(Interval(0)), str(Interval(0, 1, has_low=False)), str(Interval())
+        >>> str(FieldRange(0)), str(FieldRange(0, 1, has_low=False)), str(FieldRange())
         ('0 or more', 'above 0 and at most 1', 'any finite number')
         """
         parts = []

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,9 @@ BAD = [
     ("synthesis.source", "a", "*mixtures['all']: got 'synthetic_web', expected a source or tier"),
     ("restructuring.kinds", ("title", "riddle"), "got 'riddle', expected a kind of task (quest"),
     ("restructuring.kinds", (), "got (), expected at least one of question_answering"),
+    ("nlp_tasks.source", "", "got '', expected a name without '/'"),
+    ("restructuring.source", "a/b", "got 'a/b', expected a name without '/'"),
+    ("restructuring.teacher.base_url", "", "got '', expected a server"),
     ("restructuring.per_passage", 0, "got 0, expected 1 or more"),
     ("restructuring.max_tokens", -5, "got -5, expected 1 or more"),
     ("restructuring.max_words", 8, "*min_words: got 60, expected at most config.data.restructur"),
@@ -235,7 +239,7 @@ BAD = [
     # execution and storage
     ("workers", -1, "got -1, expected 0 or more"),
     ("engine", EngineKind.BEAM, "*beam_options: got (), expected Beam's own flags"),
-    ("output", "ftp://a/b", "*got an address of kind ftp://"),
+    ("output", "ftp://a/b", "*got the scheme ftp://"),
 ]
 
 
@@ -311,6 +315,24 @@ def test_bad_combinations_are_refused_before_any_work(
     recipe = good_recipe(folder)
     change(recipe, folder)
     assert message in refusal(recipe, tmp_path / "run")
+
+
+def test_missing_benchmarks_make_one_message(folder: Path, tmp_path: Path) -> None:
+    recipe = good_recipe(folder)
+    recipe.decontamination.benchmarks = [Benchmark("mmlu", "a"), Benchmark("gsm8k", "b")]
+    first, *lines = refusal(recipe, tmp_path / "run").splitlines()
+    assert first.startswith("config.data.decontamination.benchmarks: 2 of 2 benchmarks are missing")
+    assert [line.split(":")[0] for line in lines] == ["  benchmark 'mmlu'", "  benchmark 'gsm8k'"]
+
+
+def test_a_missing_engine_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = good_recipe(folder)
+    recipe.engine, recipe.beam_options = EngineKind.BEAM, ("--runner=DirectRunner",)
+    validate(recipe, tmp_path / "teacher")
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    assert "config.data.engine: got" in refusal(recipe, tmp_path / "run")
 
 
 def test_several_errors_are_listed_at_once(folder: Path, tmp_path: Path) -> None:

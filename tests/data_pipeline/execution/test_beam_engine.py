@@ -168,7 +168,10 @@ def test_workers_with_other_code_are_refused(
     )
     with (
         BeamEngine(ALONE) as engine,
-        pytest.raises(RuntimeError, match=r"numpy: got .* on a worker, expected .* as where the run was started"),
+        pytest.raises(
+            RuntimeError,
+            match=r"numpy: got .* on a worker, expected .* as where the run was started",
+        ),
     ):
         list(engine.run(write_name, tasks(tmp_path, "a")))
 
