@@ -133,3 +133,86 @@ def cycles(package: str) -> list[str]:
 @pytest.mark.parametrize("package", ["hare_jax", "data_pipeline", "configs"])
 def test_no_circles(package: str) -> None:
     assert cycles(package) == []
+
+
+# The layers of each package, the lowest first. A folder imports from layers below its own only, so
+# there are no circles between folders. Modules directly in a package count as folders.
+LAYERS = {
+    "data_pipeline": [
+        {"config", "config_problems"},
+        {"storage"},
+        {"execution", "text"},
+        {"cleaning", "deduplication", "held_out", "mixture", "reading", "teacher"},
+        {"decontamination", "synthesis", "topics"},
+        {"nlp_tasks", "report"},
+        {"validate"},
+        {"pipeline"},
+    ],
+    "hare_jax": [
+        {"config", "files", "progress"},
+        {"config_check", "data", "model"},
+        {"runtime", "tracking"},
+        {"training"},
+        {"aot", "inference"},
+        {"evaluation", "interop"},  # the files of evaluation that its folders share
+        {"evaluation.benchmarks", "evaluation.held_out", "evaluation.leakage"},
+    ],
+}
+
+
+def folder_of(module: str) -> str:
+    """Returns the folder of a module below its package.
+
+    >>> folder_of("data_pipeline.storage.shards"), folder_of("hare_jax.config.Model")
+    ('storage', 'config')
+    >>> folder_of("hare_jax.evaluation.leakage.audit"), folder_of("hare_jax.evaluation.resumable")
+    ('evaluation.leakage', 'evaluation')
+    """
+    package, *parts = module.split(".")
+    is_folder = len(parts) > 1 and (ROOT / package / parts[0] / parts[1]).is_dir()
+    return ".".join(parts[:2]) if parts[0] == "evaluation" and is_folder else parts[0]
+
+
+def imports_between_folders(package: str) -> set[tuple[str, str, str]]:
+    """Returns (folder, folder that it imports from, module that does so)."""
+    found = set()
+    for path in (ROOT / package).rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name == package:
+            continue
+        for module, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            if module.startswith(f"{package}.") and folder_of(module) != folder_of(name):
+                found.add((folder_of(name), folder_of(module), name))
+    return found
+
+
+def upward_imports(package: str, edges: set[tuple[str, str, str]]) -> list[str]:
+    """Returns a message for each import that does not lead to a lower layer."""
+    layer = {folder: k for k, folders in enumerate(LAYERS[package]) for folder in folders}
+    return [
+        f"{module}: {folder} must not import from {other}"
+        for folder, other, module in sorted(edges)
+        if layer[other] >= layer[folder]
+    ]
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_lead_to_lower_layers(package: str) -> None:
+    edges = imports_between_folders(package)
+    assert upward_imports(package, edges) == []
+    folders = {folder for edge in edges for folder in edge[:2]}
+    declared = [folder for folders in LAYERS[package] for folder in folders]
+    assert sorted(declared) == sorted(folders)  # each in one layer, and none that is gone
+
+
+@pytest.mark.parametrize(
+    ("package", "edge"),
+    [
+        ("data_pipeline", ("storage", "execution", "x")),
+        ("data_pipeline", ("cleaning", "deduplication", "x")),
+        ("hare_jax", ("model", "training", "x")),
+        ("hare_jax", ("evaluation", "evaluation.leakage", "x")),
+    ],
+)
+def test_the_layers_see_an_upward_import(package: str, edge: tuple[str, str, str]) -> None:
+    assert len(upward_imports(package, imports_between_folders(package) | {edge})) == 1
