@@ -125,7 +125,7 @@ def counts(cleaned: Directory) -> None:
 
 
 def speed(before: Directory, config: Cleaning) -> None:
-    """Prints the rate of the rules in MB per CPU second, for the first documents of each category."""
+    """Prints MB per CPU second of the rules, on the first documents of each category."""
     taken: dict[str, list[Document]] = defaultdict(list)
     size: Counter[str] = Counter()
     for document in documents(before):

@@ -175,10 +175,10 @@ def measure(dataset: packed_dataset.PackedDataset, options: argparse.Namespace) 
         for name, make in runs.items():
             found[name].append(timed(make, options.steps))
     print(
-        f"{len(dataset.sources)} sources, {options.batch} rows of {dataset.sequence_length} tokens a "
-        f"step, best of {options.repeats} times {options.steps} steps\n"
-        "tokens/s a core = rows x sequence x steps / CPU seconds of all threads\n"
-        f"  {'':<28} {'tokens/s a core':>16} {'tokens/s':>14}"
+        f"{len(dataset.sources)} sources, {options.batch} rows of {dataset.sequence_length} tokens "
+        f"per step, best of {options.repeats} times {options.steps} steps\n"
+        "tokens/s per core = rows x sequence x steps / CPU seconds of all threads\n"
+        f"  {'':<28} {'tokens/s per core':>17} {'tokens/s':>14}"
     )
     for name, times in found.items():
         cpu, wall = min(t[1] for t in times), min(t[0] for t in times)

@@ -1,6 +1,7 @@
 """Validates the leakage audit with three small models, in minutes on a CPU.
 
-    nice python -m benchmarks.leakage_audit --benchmarks DIR --paraphrased DIR --corpus DIR --out DIR
+    nice python -m benchmarks.leakage_audit --benchmarks DIR --paraphrased DIR --corpus DIR \
+        --out DIR
 
 The same model is trained three times on the same text: with GSM8K's test items planted in it,
 without them, and on what decontamination keeps of the planted text. Each model is audited for

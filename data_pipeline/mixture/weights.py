@@ -81,7 +81,7 @@ def resolve_weights(
 
     Raises:
       ValueError: a source has a weight but no tokens; a name is neither a source nor the tier of
-        one; a mixture names a tier and each of its sources; nothing is left of a mixture; a weight is
+        one; a mixture names a tier and each of its sources; nothing is left of it; a weight is
         not a finite number >= 0.
     """
     problems = Problems("mixtures")
@@ -181,7 +181,7 @@ def table(
       budgets: mixture -> tokens taken from it; without a budget there is no column of epochs.
 
     >>> web = {"name": "web", "tier": "D1", "tokens": 2_000_000}
-    >>> print(*table({"stage1": {"web": 1.0}}, [web], {"stage1": 5e6}), sep="\\n")
+    >>> print(*table({"stage1": {"web": 1.0}}, [web], {"stage1": 5e6}), sep=chr(10))
     stage1, 5.00 M tokens    tier     tokens    share  epochs
       web                    D1       2.00 M  100.00%    2.50
     """

@@ -25,8 +25,8 @@ def base_url(config: TeacherConfig) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise ValueError(
-            f"teacher.base_url: got {config.base_url!r}, expected the address of an OpenAI-compatible "
-            "server as far as /v1, for example http://127.0.0.1:8000/v1"
+            f"teacher.base_url: got {config.base_url!r}, expected the address of an "
+            "OpenAI-compatible server as far as /v1, for example http://127.0.0.1:8000/v1"
         )
     return config.base_url.rstrip("/")
 

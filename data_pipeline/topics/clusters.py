@@ -1,8 +1,8 @@
 """Truncated SVD and spherical k-means by scikit-learn, deterministic: the numbers behind topics.
 
 scikit-learn is imported only to fit a model, because its import takes a CPU second; the topic of a
-document needs numpy only. Call the functions that fit within `threadpool_limits(1)`, entered after the
-import, so that sums are equal on any number of cores.
+document needs numpy only. Call the functions that fit within `threadpool_limits(1)`, entered after
+the import, so that sums are equal on any number of cores.
 
 Shape letters: D vectors (documents), V terms, E dimensions, K clusters.
 """
@@ -61,8 +61,8 @@ def leading_axes(matrix_DV: Sparse, axes: int, seed: int) -> F64:
 def spherical_k_means(vectors_DE: F64, clusters: int, *, restarts: int, seed: int) -> F64:
     """Returns the unit centroids of the best of some runs of k-means on the sphere.
 
-    Lloyd's algorithm on unit vectors, whose squared distance is 2 - 2 cos, with initial centroids by
-    greedy k-means++. The best run has the smallest sum of squared distances.
+    Lloyd's algorithm on unit vectors, whose squared distance is 2 - 2 cos, with initial centroids
+    by greedy k-means++. The best run has the smallest sum of squared distances.
 
     Args:
       vectors_DE: unit vectors.

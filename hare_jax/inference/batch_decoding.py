@@ -132,7 +132,7 @@ def _prefill(
 def _decode_block(
     weights: decoder.Weights, state: DecodeState, sampler: Sampler
 ) -> tuple[Array, DecodeState]:
-    """Returns TOKENS_PER_SYNC more tokens of each row, int32 [TOKENS_PER_SYNC, B], and the state."""
+    """Returns more tokens of each row, int32 [TOKENS_PER_SYNC, B], and the state."""
     model = decoder.merge(weights)
 
     def step(state: DecodeState, _: None) -> tuple[DecodeState, Array]:

@@ -6,8 +6,8 @@
 
 A score depends neither on the batch nor on other requests, although common prefixes of requests are
 read once (prefix_tree.py). Rows are distributed over the devices, each of which holds all
-parameters. The output head is applied only to the positions that are scored. Log-softmax is computed
-in float32. One program is compiled for each row length.
+parameters. The output head is applied only to the positions that are scored. Log-softmax is
+computed in float32. One program is compiled for each row length.
 
 Shape legend: B rows, T tokens of a row, D model width, V vocabulary, P devices, N scored positions
 of a device, W positions of one chunk of the head.

@@ -139,7 +139,7 @@ def _continue(
     eos_id: Array,
     sampler: Sampler,
 ) -> Array:
-    """Returns new tokens, int32 [B, N]; after the first `eos_id` of a row there is only `eos_id`."""
+    """Returns new tokens, int32 [B, N]; after the first `eos_id` of a row all are `eos_id`."""
     model = merge(weights)
     B, P = tokens_BP.shape
 

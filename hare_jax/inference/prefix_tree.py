@@ -1,8 +1,8 @@
 """Prefix trees of requests: a prefix that several requests share is read once.
 
 The choices of an item share its context, and the items of a subject share their few-shot examples.
-Inputs in lexicographic order are a tree walked depth first. Written in that order, a token sees those
-tokens before it whose subtree is not finished yet, which takes one number per token:
+Inputs in lexicographic order are a tree walked depth first. Written in that order, a token sees
+those tokens before it whose subtree is not finished yet, which takes one number per token:
 
     requests   0: [1 5 6] -> [7 8]    1: [1 5 6] -> [9 3]    2: [1 2] -> [4]
 
@@ -73,7 +73,7 @@ class PackedTrees(NamedTuple):
 
 
 def trees(requests: Sequence[ScoreRequest]) -> list[Tree]:
-    """Returns trees that together contain the inputs of all requests; contexts must not be empty."""
+    """Returns trees that contain the inputs of all requests; contexts must not be empty."""
     inputs = [np.array([*c, *t[:-1]], np.uint32) for c, t in requests]
     # Big-endian bytes compare like the sequences of token ids.
     keys = [tokens.astype(">u4").tobytes() for tokens in inputs]

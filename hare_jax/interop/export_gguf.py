@@ -150,8 +150,8 @@ def pad(pieces: Vocabulary, vocab_size: int) -> Vocabulary:
     missing = vocab_size - len(pieces.pieces)
     if missing < 0:
         raise ValueError(
-            f"{pieces.path} has {len(pieces.pieces)} pieces, the model vocab_size={vocab_size}; put "
-            "the tokenizer that the model was trained with there"
+            f"{pieces.path} has {len(pieces.pieces)} pieces, the model vocab_size={vocab_size}; "
+            "expected the tokenizer that the model was trained with"
         )
     return replace(
         pieces,

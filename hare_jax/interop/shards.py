@@ -2,7 +2,8 @@
 
 A file is the length of its header (8 bytes), a JSON header with dtypes, shapes and byte ranges, and
 the bytes of the tensors. The header follows from the shapes alone, so tensors can be written one
-after another. The safetensors library itself writes a file only from tensors that are all in memory.
+after another. The safetensors library itself writes a file only from tensors that are all in
+memory.
 """
 
 from __future__ import annotations

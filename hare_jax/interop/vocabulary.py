@@ -91,7 +91,7 @@ def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Returns the content of tokenizer.json: the ids of SentencePiece, with <s> before the first."""
+    """Returns the content of tokenizer.json: the ids of SentencePiece, after <s>."""
     v = vocabulary
     special = [
         i for i, kind in enumerate(v.kinds) if kind in (PieceKind.UNKNOWN, PieceKind.CONTROL)

@@ -160,7 +160,10 @@ def test_every_number_has_a_range() -> None:
 
 
 def test_the_check_loads_no_jax() -> None:
-    code = "import sys, hare_jax.config_check, hare_jax.runtime.device_count; print('jax' in sys.modules)"
+    code = (
+        "import sys, hare_jax.config_check, hare_jax.runtime.device_count\n"
+        "print('jax' in sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -13,8 +13,8 @@ score of the contaminated items shows what the model would have gained from them
 
 Items are named BENCHMARK/SPLIT/ROW, where rows of the benchmark's own file are counted from 0. The
 rows that configs/benchmarks.py writes carry these names, and its layout.json lists the source files
-with their sha256. A score is split only if decontamination has indexed the very same file; otherwise
-the names would not identify the items.
+with their sha256. A score is split only if decontamination has indexed the very same file;
+otherwise the names would not identify the items.
 """
 
 from __future__ import annotations

@@ -120,17 +120,17 @@ def hub_is_reachable() -> bool:
 
 
 def _lookup(name: str) -> BenchmarkTask:
-    """Returns the benchmark `name`, or any task of lm-eval with its own examples and first score."""
+    """Returns the benchmark `name`, or a task of lm-eval with its own examples and first score."""
     return BENCHMARKS.get(name) or BenchmarkTask(name, name, "", -1, "", "")
 
 
 def _no_room(benchmark: BenchmarkTask, new_tokens: int, max_length: int, others: str) -> str:
     without = f" (configs/evaluate.py:{others})" if others else ""
     return (
-        f"{benchmark.title} generates completions of up to {new_tokens} tokens, but the model reads "
-        f"at most {max_length} (max_length, else the length of its training rows); give "
-        f"--config.max_length={4 * new_tokens} (in training: --config.training.in_loop.max_length), "
-        f"or leave {benchmark.task} out{without}"
+        f"{benchmark.title} generates completions of up to {new_tokens} tokens, but the model "
+        f"reads at most {max_length} (max_length, else the length of its training rows). Give "
+        f"--config.max_length={4 * new_tokens} (in training: "
+        f"--config.training.in_loop.max_length), or leave {benchmark.task} out{without}"
     )
 
 

@@ -133,7 +133,7 @@ def _stem(path: Path) -> str:
 
 
 def _mmlu_files(folder: Path) -> dict[str, Path]:
-    """Returns the files of MMLU, whose examples are the split dev, not a training or validation one."""
+    """Returns the files of MMLU, whose few-shot examples are the split dev."""
     files = {
         ("dev" if p.name.startswith("dev") else split): p for split, p in _files(folder).items()
     }

@@ -1,7 +1,8 @@
 """Differences between two versions of lm-evaluation-harness on the same tasks.
 
 `current` is the installed version. `leaderboard_v1` is the one that the first version of the Open
-LLM Leaderboard ran (commit b281b0921b, June 2023). The paper and most model cards report its scores:
+LLM Leaderboard ran (commit b281b0921b, June 2023). The paper and most model cards report its
+scores:
 
 - no BOS before a text, and EOS in place of an empty context;
 - few-shot examples are drawn by one Random(42), after it has shuffled the documents;

@@ -1,8 +1,8 @@
 """The responses of a model, written to disk as they arrive: a killed evaluation continues.
 
 One file belongs to one model, with one line per response. Its name is a fingerprint of all that
-decides responses (weights, tokenizer, code), so that no other model is ever served from it. A key is
-a hash of the token ids of the request.
+decides responses (weights, tokenizer, code), so that no other model is ever served from it. A key
+is a hash of the token ids of the request.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def bits_per_byte(gold: Sequence[tuple[str, float]]) -> dict[str, Any]:
 
     `gold`: the text of each right answer and its log-likelihood in nats.
 
-    The standard error is that of a ratio of means: with b_i bits and s_i bytes of answer i of n, and
-    r = sum b_i / sum s_i, it is the deviation of b_i - r s_i, divided by sqrt(n) * mean(s_i).
+    The standard error is that of a ratio of means: with b_i bits and s_i bytes of answer i of n,
+    and r = sum b_i / sum s_i, it is the deviation of b_i - r s_i, divided by sqrt(n) * mean(s_i).
     """
     size = np.array([max(1, len(text.encode())) for text, _ in gold], np.float64)
     bits = np.array([-log_likelihood / math.log(2) for _, log_likelihood in gold])
@@ -85,7 +85,7 @@ def bits_per_byte(gold: Sequence[tuple[str, float]]) -> dict[str, Any]:
 
 
 def six_average(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Returns the leaderboard's average of its six benchmarks, or None if one of them is missing."""
+    """Returns the leaderboard's average of its six benchmarks; None if one is missing."""
     if not all(name in scores for name in SIX):
         return None
     return combine([scores[name] for name in SIX], by_items=False)

@@ -94,7 +94,7 @@ def requests(batch: Batch) -> Iterator[ScoreRequest]:
         batch["segment_ids_BT"],
         strict=True,
     ):
-        # Targets per segment id; id 0 is padding. The mask leaves out the target after each segment.
+        # Targets per segment id; id 0 is padding. The mask excludes the target after each segment.
         predicted = np.bincount(segment_ids_T, weights=mask_T).astype(int)
         # Segment ids rise within a row and are 0 in the padding behind, so a rise begins a segment.
         starts = np.flatnonzero(np.diff(segment_ids_T, prepend=0) > 0)

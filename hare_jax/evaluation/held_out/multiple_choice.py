@@ -3,8 +3,8 @@
     {"id": "docs/7#0", "task": "cloze", "source": "docs", "context": "The hare is",
      "choices": [" fast.", " a stone."], "answer": 0}
 
-becomes the requests "The hare is" -> " fast." and "The hare is" -> " a stone.", and the same choices
-without the context. The prediction is the choice with
+becomes the requests "The hare is" -> " fast." and "The hare is" -> " a stone.", and the same
+choices without the context. The prediction is the choice with
 
     accuracy               the greatest log-likelihood
     accuracy_norm          the greatest log-likelihood per byte, which does not favor short choices

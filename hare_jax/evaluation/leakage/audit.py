@@ -9,9 +9,9 @@ last, to `config.out` or else to leakage/NAME in the run's folder:
     leakage.svg               the excess of each set with its interval
     paraphrased/NAME.jsonl    the paraphrases of a set that were made by rules
 
-The fingerprint covers all that decides the numbers: weights, files, config and code. If leakage.json
-has the same one, nothing is computed again. An audit that was killed continues after its last
-finished set.
+The fingerprint covers all that decides the numbers: weights, files, config and code. If
+leakage.json has the same one, nothing is computed again. An audit that was killed continues after
+its last finished set.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def svg(results: Mapping[str, Any]) -> str:
 
 
 def bar(color: str, interval: Mapping[str, float], text: str) -> Bar:
-    """Returns a bar of an interval {"value", "low", "high"}, in shares; `text` follows its value."""
+    """Returns a bar of an interval {"value", "low", "high"} in shares; `text` is its label."""
     value = interval["value"]
     return Bar(
         color, value, interval["low"], interval["high"], f"{100 * value:+.1f} {text}".strip()

@@ -1,7 +1,7 @@
 """The items of a benchmark and their paraphrases, read from JSON Lines files.
 
-A line of a file, plain or .gz, is an item: the files of GAIR-NLP/benbench as they are, or any others
-by the names of their fields. Names of files and fields in benbench say "rewritten":
+A line of a file, plain or .gz, is an item: the files of GAIR-NLP/benbench as they are, or any
+others by the names of their fields. Names of files and fields in benbench say "rewritten":
 
     test_original.jsonl       {"question": "Ann and Bo have 3 pens ...", "answer": "... #### 3"}
     test_rewritten_1.jsonl    {"question": "Ann and Bo have 3 pens ...", "answer": "... #### 3",

@@ -1,8 +1,8 @@
 r"""Paraphrases by a teacher: the requests, and the checks of its replies.
 
-Both an open question and its worked answer are paraphrased. Choices, and answers of a few words, are
-kept word for word, with the choices in another order, so that the right answer stays right whatever
-the teacher writes. A reply is rejected for one of these reasons:
+Both an open question and its worked answer are paraphrased. Choices, and answers of a few words,
+are kept word for word, with the choices in another order, so that the right answer stays right
+whatever the teacher writes. A reply is rejected for one of these reasons:
 
     no_answer               the teacher gave no reply
     no_object, wrong_fields it is not one JSON object with the requested fields

@@ -50,7 +50,8 @@ def test_decodes_to_the_same_text(tokenizer: MixtureTokenizer, text: str) -> Non
 
 def test_does_not_import_mistral_common() -> None:
     program = (
-        "import sys; from data_pipeline.mixture.tokenizer import MixtureTokenizer; MixtureTokenizer()\n"
+        "import sys\nfrom data_pipeline.mixture.tokenizer import MixtureTokenizer\n"
+        "MixtureTokenizer()\n"
         "print(sorted({'mistral_common', 'tensorflow', 'jax'} & set(sys.modules)))"
     )
     got = subprocess.run(

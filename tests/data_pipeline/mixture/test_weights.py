@@ -73,7 +73,7 @@ def test_missing_sources_leave_the_proportions_of_the_others() -> None:
     [
         (
             {"wiki": 1},
-            r"mixture 'm' names 'wiki'; expected one of the sources \['code', 'qa', 'web'\] or the tiers",
+            r"mixture 'm' names 'wiki'; expected one of the sources \['code', 'qa', 'web'\]",
         ),
         ({"D2": 1}, "mixture 'm' names 'D2'"),
         ({"D3": 1, "qa": 1}, r"mixture 'm' names tier 'D3' and also each of its sources \['qa'\]"),
