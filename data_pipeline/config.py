@@ -74,7 +74,7 @@ class Source:
 
 @dataclass(slots=True)
 class Reading:
-    """How raw input is divided into shards, and how much of it may be bad."""
+    """The division of raw input into shards, and the share of it that may be bad."""
 
     # Raw bytes per shard, at least 1: small files are combined, large .jsonl and .parquet are cut.
     shard_bytes: int = 4 << 20
@@ -260,7 +260,7 @@ class NlpTasks:
 
 
 class Structure(enum.Enum):
-    """How a teacher's server is asked for JSON if a request has a schema; servers differ."""
+    """The way in which JSON is requested of a server if there is a schema; servers differ."""
 
     NONE = "none"  # by the prompt alone
     JSON_OBJECT = "json_object"  # any JSON object
@@ -550,7 +550,7 @@ class Restructuring:
 
 @dataclass(slots=True)
 class Baking:
-    """How documents become packed token rows."""
+    """The packing of documents into token rows."""
 
     sequence_length: int = 2048  # tokens of a row
     tokenizer: str = ""  # path of a SentencePiece model; "": the Mistral tokenizer of 32k pieces

@@ -76,7 +76,14 @@ class Problems:
 
 
 def check_minimum(problems: Problems, minimum: float, section: object, *names: str) -> None:
-    """Checks that the fields `names` of `section` are at least `minimum`."""
+    """Checks that fields are at least `minimum`.
+
+    Args:
+      problems: receives a message for each field that is not.
+      minimum: the smallest value that is allowed.
+      section: the object with the fields.
+      *names: names of the fields.
+    """
     for name in names:
         value = getattr(section, name)
         if math.isfinite(value) and value < minimum:
@@ -84,7 +91,14 @@ def check_minimum(problems: Problems, minimum: float, section: object, *names: s
 
 
 def check_above(problems: Problems, limit: float, section: object, *names: str) -> None:
-    """Checks that the fields `names` of `section` are above `limit`."""
+    """Checks that fields are above `limit`.
+
+    Args:
+      problems: receives a message for each field that is not.
+      limit: the largest value that is not allowed.
+      section: the object with the fields.
+      *names: names of the fields.
+    """
     for name in names:
         value = getattr(section, name)
         if math.isfinite(value) and value <= limit:
@@ -111,7 +125,14 @@ def check_share(
 
 
 def check_order(problems: Problems, section: object, low: str, high: str) -> None:
-    """Checks that the field `low` of `section` is not above the field `high`."""
+    """Checks that one field is not above another.
+
+    Args:
+      problems: receives a message about the field `low`.
+      section: the object with the fields.
+      low: name of the field with the smaller value.
+      high: name of the field with the larger value.
+    """
     least, greatest = getattr(section, low), getattr(section, high)
     if least > greatest:
         problems.add(low, least, f"at most {problems.path}.{high}, which is {greatest!r}")

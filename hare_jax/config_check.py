@@ -48,7 +48,7 @@ class FieldRange(NamedTuple):
     has_high: bool = True
 
     def __contains__(self, value: object) -> bool:
-        """Returns whether a number lies in the interval; NaN and infinities never do."""
+        """Returns whether a number is in the range; NaN and infinities never are."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         above = value > self.low or (self.has_low and value == self.low)

@@ -24,7 +24,13 @@ from data_pipeline.config_problems import (
 
 
 def check(cleaning: Cleaning, repeated_lines: RepeatedLines, problems: Problems) -> None:
-    """Checks both sections; `problems` is that of the recipe."""
+    """Checks both sections.
+
+    Args:
+      cleaning: the rules per document, and the published rule sets.
+      repeated_lines: removal of boilerplate lines.
+      problems: of the recipe.
+    """
     _check_cleaning(cleaning, problems.at("cleaning"))
     if repeated_lines.enabled:
         lines = problems.at("repeated_lines")

@@ -11,7 +11,13 @@ MAX_SEED = 2**32 - 1  # of numpy's legacy generator, which datasketch uses
 def check(
     dedup: Deduplication, repeated_paragraphs: RepeatedParagraphs, problems: Problems
 ) -> None:
-    """Checks both sections; `problems` is that of the recipe."""
+    """Checks both sections.
+
+    Args:
+      dedup: removal of duplicate documents.
+      repeated_paragraphs: removal of repeated paragraphs.
+      problems: of the recipe.
+    """
     if dedup.enabled:
         _check_dedup(dedup, problems.at("dedup"))
     if repeated_paragraphs.enabled:

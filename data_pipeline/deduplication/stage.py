@@ -66,64 +66,32 @@ def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str =
       runner: runs the stages.
       before: the documents.
       suffix: is appended to the names of the stages if a recipe deduplicates more than once.
-
-    Raises:
-      ValueError: a setting is out of range.
     """
     config = recipe.dedup
     sources = tuple(before.counts())  # in the order in which they were read: the recipe's
     partitions = num_partitions(config.partitions, text_bytes_of(before))
     shards = one_numbered_task_per_shard(before, config, partitions)
-    signatures = runner.run(
-        StageSpec(f"signatures{suffix}", sign_shard, shards, config=config, inputs=[before])
-    )
-    links = runner.run(
-        StageSpec(
-            f"links{suffix}",
-            find_links,
-            one_task_per_partition(signatures, config, partitions),
-            config=config,
-            inputs=[signatures],
-        )
+    signatures = runner.run(StageSpec(f"signatures{suffix}", sign_shard, shards, config, [before]))
+    by_key = one_task_per_partition(signatures, config, partitions)
+    links = runner.run(StageSpec(f"links{suffix}", find_links, by_key, config, [signatures]))
+    all_links = PartitionedTask(
+        "all", config, tuple(links.files()), partitions=partitions, number=0
     )
     connected = runner.run(
-        StageSpec(
-            f"groups{suffix}",
-            connect_groups,
-            [PartitionedTask("all", config, tuple(links.files()), partitions=partitions, number=0)],
-            config=config,
-            inputs=[links],
-        )
+        StageSpec(f"groups{suffix}", connect_groups, [all_links], config, [links])
     )
     (groups,) = connected.files()
+    in_groups = [task.with_side(groups) for task in shards]
     members = runner.run(
-        StageSpec(
-            f"members{suffix}",
-            gather_members,
-            [task.with_side(groups) for task in shards],
-            config=config,
-            inputs=[before, connected],
-        )
+        StageSpec(f"members{suffix}", gather_members, in_groups, config, [before, connected])
     )
+    by_group = one_task_per_partition(members, DecisionSettings(config, sources), partitions)
     duplicates = runner.run(
-        StageSpec(
-            f"duplicates{suffix}",
-            find_duplicates,
-            one_task_per_partition(members, DecisionSettings(config, sources), partitions),
-            config=config,
-            inputs=[members],
-            extra=sources,
-        )
+        StageSpec(f"duplicates{suffix}", find_duplicates, by_group, config, [members], sources)
     )
-    decisions = tuple(duplicates.files())
+    decided = [task.with_side(tuple(duplicates.files())) for task in shards]
     return runner.run(
-        StageSpec(
-            f"deduplicate{suffix}",
-            deduplicate_shard,
-            [task.with_side(decisions) for task in shards],
-            config=config,
-            inputs=[before, duplicates],
-        )
+        StageSpec(f"deduplicate{suffix}", deduplicate_shard, decided, config, [before, duplicates])
     )
 
 

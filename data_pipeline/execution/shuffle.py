@@ -70,7 +70,13 @@ def text_bytes_of(directory: Directory) -> int:
 def one_numbered_task_per_shard(
     before: Directory, settings: SettingsT, partitions: int
 ) -> list[PartitionedTask[SettingsT, None]]:
-    """Returns one task for each shard of documents in `before`, with the shard's number."""
+    """Returns one task for each shard of documents, with the shard's number.
+
+    Args:
+      before: a directory of shards of documents.
+      settings: the settings of each task.
+      partitions: number of partitions of the shuffle.
+    """
     return [
         PartitionedTask(
             task.shard,
@@ -89,9 +95,14 @@ def one_numbered_task_per_shard(
 def one_task_per_partition(
     before: Directory, settings: SettingsT, partitions: int
 ) -> list[PartitionedTask[SettingsT, tuple[ShardFile, ...]]]:
-    """Returns one task for each partition, which reads its part of every file of `before`.
+    """Returns one task for each partition, which reads its part of every file.
 
-    The files are not `inputs`, whose hashes each ledger would repeat: a reader checks its part.
+    The files are not `inputs`, whose hashes each ledger would repeat: a reader verifies its part.
+
+    Args:
+      before: a directory of shuffle files.
+      settings: the settings of each task.
+      partitions: number of partitions of the shuffle.
     """
     files = tuple(before.files())
     return [
