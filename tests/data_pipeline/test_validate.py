@@ -275,6 +275,16 @@ def test_bad_settings_are_refused_before_any_work(
             "config.data.sources: two sources have one name",
         ),
         (
+            lambda recipe, folder: recipe.sources.append(Source("other", path=str(Path(__file__)))),
+            "test_validate.py is not",
+        ),
+        (
+            lambda recipe, folder: recipe.sources.extend(
+                [Source("a", path=str(folder / "a")), Source("b", path=str(folder / "b"))]
+            ),
+            "config.data.sources: 2 of 3 sources are missing. Get them, or continue with",
+        ),
+        (
             lambda recipe, folder: recipe.sources.append(
                 Source("data", path="x", reader=Reader.TFDS, split="")
             ),
