@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from data_pipeline.config import TeacherConfig
@@ -19,6 +20,10 @@ def check_teacher(teacher: TeacherConfig, problems: Problems) -> None:
     """
     if not teacher.model:
         problems.add("model", teacher.model, "the model's name on its server")
+    try:
+        json.dumps(teacher.extra_body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        problems.add("extra_body", teacher.extra_body, "values that JSON has", str(error))
     check_minimum(problems, 1, teacher, "concurrency")
     check_minimum(
         problems,

@@ -207,6 +207,7 @@ BAD = [
     ("synthesis.teacher.base_url", "http://a?k=v", "got 'http://a?k=v', expected the address"),
     ("synthesis.teacher.api_key_variable", "NO_SUCH_KEY", "got 'NO_SUCH_KEY', which is not set"),
     ("synthesis.teacher.top_p", 0.0, "got 0.0, expected a number above 0"),
+    ("synthesis.teacher.extra_body", {"stop": {1, 2}}, "got {'stop': {1, 2}}, expected values"),
     ("synthesis.teacher.max_cost", 1.0, "got 1.0, expected prices"),
     ("synthesis.teacher.stall_timeout_s", 0.0, "got 0.0, expected a number above 0"),
     ("synthesis.output_filters.max_copied", 30, "got 30, expected a number from 0 to 1"),
