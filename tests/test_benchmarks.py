@@ -12,6 +12,8 @@ import pytest
 
 from tests.builders import write_jsonl
 
+pytestmark = pytest.mark.slow
+
 RunBenchmark = Callable[[str, list[str]], str]
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"

@@ -12,6 +12,8 @@ from data_pipeline.config import Reader, Recipe, Synthesis, Tier
 from data_pipeline.mixture.weights import resolve_weights
 from data_pipeline.validate import validate
 
+pytestmark = pytest.mark.slow
+
 # Table 3 of arXiv 2406.11410, by its names.
 TABLE_3 = {
     "RedPajama C4": ("c4", 11),

@@ -12,6 +12,8 @@ import pytest
 
 from hare_jax.model.decoder import flops_per_token, num_params
 
+pytestmark = pytest.mark.slow
+
 RunBenchmark = Callable[[str, list[str]], str]
 
 

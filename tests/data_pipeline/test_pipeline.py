@@ -25,6 +25,8 @@ from tests.data_pipeline.builders import (
     runner_at,
 )
 
+pytestmark = pytest.mark.slow
+
 SYLLABLES = ["ba", "co", "di", "fu", "ga", "he", "ki", "lo", "mu", "ne", "po", "ra", "si", "tu"]
 
 

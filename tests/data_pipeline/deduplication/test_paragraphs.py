@@ -164,6 +164,7 @@ def run(root: Path, documents: list[Document], partitions: int, workers: int = 0
         return remove_repeated_paragraphs(recipe, runner, read)
 
 
+@pytest.mark.slow
 def test_the_step_takes_out_what_the_functions_find(tmp_path: Path) -> None:
     documents = corpus()
     code = [Document(f"code/{k}", f"{NOTICE}\n\n{NOTICE}", "code", "code") for k in range(4)]

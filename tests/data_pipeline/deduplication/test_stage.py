@@ -69,6 +69,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Directory:
     return run(tmp_path_factory.mktemp("single"), partitions=1)
 
 
+@pytest.mark.slow
 def test_partitions_and_workers_do_not_change_a_byte(single: Directory, tmp_path: Path) -> None:
     many = run(tmp_path, partitions=7, workers=3)
     assert document_files(many) == document_files(single)

@@ -144,6 +144,7 @@ def test_what_is_there_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "served from cache" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_whatever_determines_the_result_leads_elsewhere(tmp_path: Path) -> None:
     (base,) = run(tmp_path).directories
     others = [

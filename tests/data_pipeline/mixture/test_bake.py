@@ -69,6 +69,7 @@ def read_rows(directory: Path, part: bake.BakedPart) -> Iterator[tuple[list[int]
             yield tokens[end - length : end].tolist(), name, offset, length
 
 
+@pytest.mark.slow
 def test_spans_lead_back_to_the_tokens_of_the_documents(baked: tuple[Path, bake.BakedPart]) -> None:
     tokenizer = MixtureTokenizer()
     whole = {d.id: [1, *tokenizer.encode(d.text), 2] for d in documents()}
@@ -175,6 +176,7 @@ def test_refuses_a_wrong_tokenizer(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_kill_leave_nothing_that_looks_done(
     baked: tuple[Path, bake.BakedPart], tmp_path: Path
 ) -> None:

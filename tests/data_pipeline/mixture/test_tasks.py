@@ -106,6 +106,7 @@ def test_baked_rows_hold_the_examples(baked: Path, defined: tuple[dict[str, Any]
     assert seen == {name: len(tokens) for name, tokens in examples_by_id.items()}
 
 
+@pytest.mark.slow
 def test_rates_are_honoured(defined: tuple[dict[str, Any], dict[str, Any]]) -> None:
     mixture = defined[1]["stage2"]
     assert mixture.name == "hare_stage2"
@@ -120,6 +121,7 @@ def test_rates_are_honoured(defined: tuple[dict[str, Any], dict[str, Any]]) -> N
         assert counts[source] / 2000 == pytest.approx(share, abs=0.034)
 
 
+@pytest.mark.slow
 def test_any_seqio_user_can_load_it_by_name(baked: Path) -> None:
     """In a process of its own, which also must end by itself and say nothing."""
     program = f"""

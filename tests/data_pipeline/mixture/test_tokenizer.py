@@ -89,6 +89,7 @@ def whole(model: bytes, text: str) -> list[int]:
     return processor.encode(text)
 
 
+@pytest.mark.slow
 def test_ids_of_a_text_are_those_of_its_lines(tokenizer: MixtureTokenizer) -> None:
     rng = random.Random(2)
     lines = [

@@ -44,6 +44,8 @@ from tests.data_pipeline.builders import (
 )
 from tests.data_pipeline.nlp_tasks import restructuring_answers as answers
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = str(Path(answers.__file__))
 STAGES = ("restructuring_requests", "restructure", "restructured_tasks")
 NOUNS = "river hunter meadow village forest farmer garden winter market bridge harvest evening"

@@ -304,6 +304,7 @@ def test_tasks_are_the_same_in_another_process(tasks: list[Document]) -> None:
         assert python_output(script, hash_seed=seed) == f"{[repr(task) for task in tasks]}\n"
 
 
+@pytest.mark.slow
 def test_stage_drops_tasks_with_too_many_tokens_and_counts_kinds(tmp_path: Path) -> None:
     recipe = Recipe(nlp_tasks=NlpTasks(max_tokens=90))
     with runner_at(tmp_path) as runner:

@@ -149,6 +149,7 @@ def test_a_truncated_parquet_file_is_not_split(tmp_path: Path) -> None:
     assert shard.piece is None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_listing_of_very_many_shards_is_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

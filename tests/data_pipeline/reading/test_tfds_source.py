@@ -115,6 +115,7 @@ def texts(source: Source) -> list[str]:
 EVERY = sorted(example(i)["text"] for i in range(ROWS))
 
 
+@pytest.mark.slow
 def test_every_document_is_read_once_for_any_shard_size(source: Source) -> None:
     assert texts(source) == EVERY
     assert len(list_shards(source, Reading())) == 1

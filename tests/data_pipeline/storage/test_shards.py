@@ -283,6 +283,7 @@ def test_numbers_of_any_size_and_deep_lists_are_read_as_they_were(tmp_path, valu
         assert repr(document.meta) == repr({"value": value})
 
 
+@pytest.mark.slow
 def test_keys_that_are_no_strings_become_strings_as_json_has_it(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     write(path, [Document("a", "t", "s", "c", {"counts": {1: 2, False: 3, None: 4}})])

@@ -58,6 +58,8 @@ from tests.data_pipeline.builders import (
 )
 from tests.data_pipeline.synthesis import synthetic_answers as answers
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = str(answers.__file__)
 
 

@@ -219,6 +219,7 @@ def test_diversity() -> None:
 # ---- the step
 
 
+@pytest.mark.slow
 def test_shards_and_workers_do_not_change_a_topic(tmp_path: Path) -> None:
     texts, _ = corpus()
     rows = [{"id": str(k), "text": t} for k, t in enumerate(texts)]
@@ -244,6 +245,7 @@ def test_shards_and_workers_do_not_change_a_topic(tmp_path: Path) -> None:
     assert {r["characters"] for r in one.values()} == {len(t) for t in texts}
 
 
+@pytest.mark.slow
 def test_the_sample_is_by_source_and_by_hash(tmp_path: Path) -> None:
     for source, number in (("web", 400), ("law", 20)):
         rows = [{"id": str(k), "text": text("sea", k, 20)} for k in range(number)]

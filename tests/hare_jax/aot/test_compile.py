@@ -33,6 +33,7 @@ def training(**changes: object) -> Training:
     return Training(**(values | changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_program_for_eight_devices(
     model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def test_counts_are_exact_after_a_trillion_tokens() -> None:
     assert np.abs(got - rows * np.array([0.5, 0.25, 0.25])).max() <= 3
 
 
+@pytest.mark.slow
 def test_no_record_twice_before_every_record_once_across_stages() -> None:
     for seed in range(5):
         order = _order(seed=seed)

@@ -16,6 +16,8 @@ from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.evaluation import trace
 from hare_jax.training.run_dir import write_config
 
+pytestmark = pytest.mark.slow
+
 B, T = 8, 16
 
 

@@ -18,6 +18,8 @@ from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.inference.sampling import Sampling
 from hare_jax.model import decoder
 
+pytestmark = pytest.mark.slow
+
 EOS = 2
 
 

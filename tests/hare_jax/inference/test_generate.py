@@ -12,6 +12,8 @@ from hare_jax.inference.generate import generate, stream
 from hare_jax.inference.sampling import Sampling, keep_most_probable
 from hare_jax.model import decoder
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[1, 7, 8, 9], [1], [1, 30, 31, 32, 33, 34]]
 NO_EOS = 64  # no token has this id
 

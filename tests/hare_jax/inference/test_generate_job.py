@@ -57,6 +57,7 @@ def run(byte_model: Model, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained_in", DType)
 def test_shows_what_generate_has(
     run: Path,
@@ -98,6 +99,7 @@ def test_a_character_is_shown_when_it_is_whole() -> None:
     assert "".join(generate_job.decode_stream([], half, tokenizer.decode)) == "a\ufffd"
 
 
+@pytest.mark.slow
 def test_matrices_are_read_as_they_are_multiplied(byte_model: Model) -> None:
     model = replace(byte_model, compute_dtype=DType.BFLOAT16)
     params = jax.tree.map(jax.numpy.asarray, random_params(model))

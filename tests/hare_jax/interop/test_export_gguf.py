@@ -22,6 +22,8 @@ from hare_jax.interop.names import tensors
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 gguf = pytest.importorskip("gguf")
 sentencepiece = pytest.importorskip("sentencepiece")
 ROOT = Path(__file__).parents[3]

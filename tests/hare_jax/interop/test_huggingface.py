@@ -21,6 +21,8 @@ from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
 
+pytestmark = pytest.mark.slow
+
 MISTRAL, LLAMA = Architecture.MISTRAL, Architecture.LLAMA
 PROMPTS = [[1, 7, 8, 9, 30, 31], [1, 50, 40]]
 

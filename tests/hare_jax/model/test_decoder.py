@@ -13,6 +13,8 @@ from hare_jax.config import AttentionKernel, DType, Model, Remat
 from hare_jax.model import decoder
 from hare_jax.model.kernels import splash
 
+pytestmark = pytest.mark.slow
+
 KERNELS = [AttentionKernel.XLA, AttentionKernel.SPLASH]  # the second interpreted
 
 

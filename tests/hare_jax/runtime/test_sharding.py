@@ -30,6 +30,8 @@ from hare_jax.model import decoder
 from hare_jax.runtime import sharding
 from hare_jax.training import optim, train
 
+pytestmark = pytest.mark.slow
+
 B, T, STEPS = 8, 16, 4
 EVERY_MESH = [
     (data, fsdp, devices // data // fsdp)

@@ -37,6 +37,8 @@ from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.run_dir import run_name
 from tests.builders import read_jsonl
 
+pytestmark = pytest.mark.slow
+
 B, T, STEPS = 8, 16, 12
 MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
 TRAINING = Training(

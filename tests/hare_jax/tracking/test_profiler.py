@@ -14,6 +14,8 @@ from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import train
 from hare_jax.training.run_dir import run_name
 
+pytestmark = pytest.mark.slow
+
 
 def _traced_steps(run_dir: Path) -> list[int]:
     """The steps that the traces below `run_dir` hold, as the trace viewer shows them."""

@@ -19,6 +19,8 @@ from hare_jax.training import checkpoint, optim, train
 from hare_jax.training.checkpoint import Checkpoints, CorruptCheckpointError, State, restore_params
 from hare_jax.training.faults import LossHistory
 
+pytestmark = pytest.mark.slow
+
 KEEP = Checkpointing(keep=2)
 SMALL = Model(
     vocab_size=64, num_layers=1, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=24

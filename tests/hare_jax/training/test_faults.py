@@ -41,6 +41,8 @@ from hare_jax.training.faults import (
 )
 from hare_jax.training.step import _select
 
+pytestmark = pytest.mark.slow
+
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
 GOOD, NOT_FINITE, SPIKE = StepVerdict.GOOD, StepVerdict.NOT_FINITE, StepVerdict.SPIKE

@@ -29,6 +29,8 @@ from hare_jax.tracking.metrics import TIMED
 from hare_jax.training.checkpoint import restore_params
 from tests.builders import read_jsonl, write_jsonl
 
+pytestmark = pytest.mark.slow
+
 B, T = 8, 16
 PLACES = {  # where -> the checkpoints of training that are there then
     "during_a_step": ["4"],

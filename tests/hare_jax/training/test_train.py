@@ -33,6 +33,8 @@ from hare_jax.training import checkpoint, train
 from hare_jax.training.checkpoint import CheckpointSaveError, restore_params
 from hare_jax.training.faults import NonFiniteError
 
+pytestmark = pytest.mark.slow
+
 B, T = 8, 16
 ONE_DEVICE = jax.devices()[:1]
 

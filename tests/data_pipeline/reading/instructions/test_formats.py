@@ -329,6 +329,7 @@ def test_the_survey_accounts_for_every_row(tmp_path, capsys):
     assert "| Question: Why?" in printed
 
 
+@pytest.mark.slow
 def test_any_value_under_any_key_is_survived():
     """No row raises: what a file holds is not known beforehand."""
     keys = sorted({key for _, row, _ in ROWS for key in row})

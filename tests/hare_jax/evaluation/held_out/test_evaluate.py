@@ -26,6 +26,8 @@ from hare_jax.training.state import State
 from tests.builders import write_jsonl
 from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
+pytestmark = pytest.mark.slow
+
 BOS = 1
 
 

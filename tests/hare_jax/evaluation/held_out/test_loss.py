@@ -40,6 +40,7 @@ def documents(directory: Path) -> dict[str, list[list[int]]]:
     return found
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_each_document_alone(
     bake: Callable[..., Path], scorer: InferenceEngine
 ) -> None:

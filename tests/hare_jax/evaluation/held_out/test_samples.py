@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import pytest
 
 from hare_jax.config import Evaluation, Model
 from hare_jax.evaluation.held_out import samples
@@ -28,6 +29,7 @@ def prompts(*names: str) -> list[dict[str, str]]:
     return [{"source": name[0], "text": name} for name in names]
 
 
+@pytest.mark.slow
 def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
     params = jax.tree.map(lambda x: 3 * x, decoder.init(model, 0))
     given = prompts("website", "code")

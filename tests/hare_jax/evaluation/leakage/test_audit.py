@@ -38,6 +38,8 @@ from hare_jax.training import train
 from tests.builders import read_jsonl, write_jsonl
 from tests.hare_jax.conftest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 BOS, EOS = 1, 2
 ROW = 64  # tokens of a baked row, the last one only a target
 ITEMS = 30

@@ -90,6 +90,7 @@ def _generated_hits(
     return [hits[k : k + 5] for k in range(0, len(hits), 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LeakageDefinition)
 def test_one_forward_pass_hits_where_greedy_decoding_does(
     model: Model, kind: LeakageDefinition
@@ -145,6 +146,7 @@ def test_places_are_those_of_the_definition() -> None:
     ]  # what lies beyond is not read
 
 
+@pytest.mark.slow
 def test_loss_is_that_of_the_whole_text(model: Model) -> None:
     params = _params(model, 0)
     definition = Definition(LeakageDefinition.IDS, 5, 5, LENGTH)

@@ -100,6 +100,7 @@ def from_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "dot_product_attention", _flat_memory_attention)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "max_segments"), [(None, 4), (3, 4), (1, 9)])
 def test_flat_memory_attention_equals_the_plain_kernel(
     window: int | None, max_segments: int, from_flat_memory: None

@@ -64,6 +64,7 @@ def _assert_near(got: tuple[jax.Array, ...], want: tuple[jax.Array, ...], packed
         np.testing.assert_allclose(np.asarray(a)[told], np.asarray(b)[told], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "packed"), [(17, True), (None, False)])
 def test_equals_the_plain_kernel(window: int | None, packed: bool) -> None:
     """Gradients too; what padding attends to is nobody's concern, so its gradient is zero here."""
@@ -74,6 +75,7 @@ def test_equals_the_plain_kernel(window: int | None, packed: bool) -> None:
     _assert_near(_splash(window, packed, *arrays), _plain(window, packed, *arrays), packed)
 
 
+@pytest.mark.slow
 def test_rows_and_heads_stay_on_their_devices() -> None:
     q, k, v, gradient = _inputs()
     gradient *= (_rows()[0] > 0)[:, :, None, None]
