@@ -69,6 +69,6 @@ def _imports(source: bytes) -> list[str]:
             for alias in node.names:
                 # `from hare_jax.model import decoder` imports a module, or a name of a module.
                 submodule = f"{node.module}.{alias.name}"
-                ours = node.module.split(".")[0] == _PACKAGE
-                found.add(submodule if ours and _file(submodule).exists() else node.module)
+                is_local = node.module.split(".")[0] == _PACKAGE
+                found.add(submodule if is_local and _file(submodule).exists() else node.module)
     return sorted(name for name in found if name.split(".")[0] == _PACKAGE)
