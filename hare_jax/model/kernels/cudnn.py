@@ -46,7 +46,7 @@ def refusal(request: AttentionRequest) -> str | None:
             f"{request.head_dim}"
         )
     if request.packed and not hopper:
-        return "supports the segments of packed rows on Hopper GPUs and later, got an older GPU"
+        return "supports the segments of packed rows from Hopper on, got an older GPU"
     if not request.shares:
         return "needs rows and key-value heads that the mesh divides evenly"
     return None
