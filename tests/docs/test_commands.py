@@ -309,7 +309,8 @@ def applied(rule: Rule, command: str, world: dict[str, str]) -> list[str]:
     words = shlex.split(command)
     for old in sorted(rule.replace, key=len, reverse=True):
         new = rule.replace[old].format(**world)
-        pattern = re.compile(rf"(?<![A-Za-z_]){re.escape(old)}(?![A-Za-z_])")
+        before = r"(?<![A-Za-z_])" if old[0].isalpha() else ""
+        pattern = re.compile(rf"{before}{re.escape(old)}(?![A-Za-z_])")
         words = [new.join(pattern.split(word)) for word in words]
     return [w for w in words if w] + [setting.format(**world) for setting in rule.settings]
 
@@ -667,6 +668,8 @@ def write_inputs(folder: Path) -> dict[str, str]:
             for k in range(8)
         ]
         write_rows(paths["benchmarks"] / "arc_easy" / f"{split}.jsonl", questions)
+        for name in ("arc_easy", "arc_challenge"):
+            write_rows(paths["papers_sources"] / "benchmarks" / name / f"{split}.jsonl", questions)
     yes_or_no = [
         {"question": "is it so", "passage": prose(f"boolq {k}", 3), "label": k % 2, "idx": k}
         for k in range(8)
@@ -681,6 +684,17 @@ def write_inputs(folder: Path) -> dict[str, str]:
         for k in range(24)
     ]
     write_rows(paths["items"] / "gsm8k_original.jsonl", pairs)
+    sentence, choices = prose("an item", 1), ["seven", "ten", "two", "none"]
+    answers = {"choices": choices, "labels": [1, 0, 0, 0]}
+    rows_of_others: dict[str, dict[str, Any]] = {
+        "gsm8k": pairs[0],
+        "mmlu": {"question": sentence, "subject": "history", "choices": choices, "answer": 0},
+        "truthfulqa": {"question": sentence, "mc1_targets": answers, "mc2_targets": answers},
+        "winogrande": {"sentence": f"{sentence} _ was it.", "option1": "He", "option2": "She"},
+        "hellaswag": {"ctx": sentence, "endings": choices, "label": 1},
+    }
+    for name, row in rows_of_others.items():
+        write_rows(paths["papers_sources"] / "benchmarks" / name / "test.jsonl", [row])
     paraphrases = [
         row
         | {"rewritten_question": f"How many? {row['question']}", "rewritten_answer": row["answer"]}
@@ -784,7 +798,6 @@ def test_the_papers_recipe_runs_on_what_is_there(world: World) -> None:
         [
             *command,
             "--workdir=runs/hare",
-            "--config.data.decontamination.enabled=False",
             "--config.data.workers=1",
         ]
     )
