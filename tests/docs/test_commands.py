@@ -147,6 +147,7 @@ HELD = {
         "scripts on small data; options are checked by test_benchmarks_have_the_options"
     ),
     r"python (peers|torch_trainer)\.py .*": "started by benchmarks/curation.py and train_speed.py",
+    r"python tests/docs/test_tutorial\.py": "rewrites a page; test_tutorial.py runs the same",
     r"python -m timeit .*": "measures a speed; nothing of the project takes part",
     r"python -m data_pipeline\.mixture\.download (gs|s3)://.*": (
         "needs a bucket; tests/data_pipeline/mixture has one on loopback"
