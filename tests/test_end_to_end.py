@@ -167,7 +167,7 @@ def test_a_changed_setting_rebuilds_what_depends_on_it(finished: Path, tmp_path:
 def test_killed_again_and_again_it_ends_with_the_same_numbers(
     finished: Path, tmp_path: Path
 ) -> None:
-    """kill -9 and Ctrl-C while it reads, cleans, bakes, trains and evaluates."""
+    """Interrupts a run (kill -9, Ctrl-C) while it reads, cleans, bakes, trains and evaluates."""
     workdir = tmp_path / "killed"
     moments = [
         ("data/read-*/ledger/*", signal.SIGKILL),

@@ -177,8 +177,10 @@ def document_files(stage: Directory) -> dict[str, bytes]:
 
 
 def result_files(root: Path, without: Sequence[str] = ("timing.json",)) -> dict[str, bytes]:
-    """Returns the bytes of all files below `root`, by relative path; `without`: names of files or
-    of folders that are no part of the result."""
+    """Returns the bytes of all files below `root`, by relative path.
+
+    `without`: names of files or of folders that are no part of the result.
+    """
     paths = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
     return {
         name.as_posix(): path.read_bytes()

@@ -1,5 +1,7 @@
-"""A teacher (teacher_server.py, which fails as it is told) and servers of S3 and of Google Cloud
-Storage, in processes of their own."""
+"""Servers in processes of their own: a teacher, S3, and Google Cloud Storage.
+
+The teacher (teacher_server.py) fails where its settings ask for it.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ def teachers() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def serve_teacher(tmp_path: Path, teachers: subprocess.Popen[str]) -> Callable[..., Served]:
-    """serve_teacher(fault_rate=0.3, ...) -> Served; the arguments are teacher_server.Settings."""
+    """Returns a function that starts a teacher; its arguments are teacher_server.Settings."""
     number = itertools.count(1)
 
     def serve(**settings: Any) -> Served:

@@ -32,7 +32,7 @@ def answer(body):
 
 @pytest.fixture
 def arguments(tmp_path: Path, serve_teacher: Callable[..., Any]) -> Callable[..., list[str]]:
-    """arguments(served, ...) -> the command."""
+    """Returns a function from a teacher and flags to the command."""
     rows = [
         {
             "question": f"48 hares lived in box {100 + k}. At dusk half of them left. How many?",

@@ -1,5 +1,7 @@
-"""One recipe, one result: on every engine, with any number of workers, into files or objects, and
-after whatever was killed on the way."""
+"""One recipe gives one result, on every engine and with any number of workers.
+
+Also in files or in objects, and after processes were killed.
+"""
 
 from __future__ import annotations
 

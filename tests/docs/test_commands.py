@@ -371,7 +371,7 @@ Parse = Callable[[list[str]], tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def parse() -> Iterator[Parse]:
-    """parse(arguments of main.py) -> (exit status, what is printed); nothing is run."""
+    """Yields a function from arguments of main.py to exit status and output; nothing is run."""
     with subprocess.Popen(
         [sys.executable, "-c", PARSER],
         cwd=ROOT,

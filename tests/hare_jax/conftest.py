@@ -176,7 +176,7 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="session")
 def bake_at() -> Callable[..., Path]:
-    """bake_at(parent, records={"web": 40, "code": 25}, ...) -> the directory of a baked mixture."""
+    """Returns a function that bakes a mixture below a folder, from numbers of records by source."""
 
     def write(
         parent: Path,

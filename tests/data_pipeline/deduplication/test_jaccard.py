@@ -28,8 +28,10 @@ def all_pairs(sets: list[U64], threshold: float) -> list[int]:
 
 
 def templated(seed: int, number: int, threshold: float) -> list[U64]:
-    """Pages of some templates, which are more or less of a page, so that pairs lie on both sides of
-    the threshold; and copies of some with a few changes."""
+    """Returns pages of a few templates, and copies of some with a few changes.
+
+    The template is more or less of a page, so that pairs lie on both sides of the threshold.
+    """
     rng = random.Random(seed)
     sets = []
     for page in range(number):

@@ -49,7 +49,7 @@ def corpus(seed: int = 0) -> list[Document]:
 
 
 def find(shards: Sequence[Sequence[Document | None]], partitions: int = 1) -> dict[str, list[int]]:
-    """id -> places of the paragraphs that are taken out."""
+    """Returns the positions of the paragraphs that are removed, by id of the document."""
     parts = [
         paragraphs.collect_paragraphs(shard, SOURCES, CONFIG).by_partition(partitions)
         for shard in shards
@@ -186,7 +186,7 @@ def test_the_step_takes_out_what_the_functions_find(tmp_path: Path) -> None:
         assert set(counts[name].dropped) == {"repeated_paragraphs"}
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     pass
 
 
@@ -195,15 +195,15 @@ def test_the_recipe_has_the_step_after_deduplication_if_asked_for(
     enabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def instead(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
-        raise Reached(before.path.name)
+        raise ReachedError(before.path.name)
 
     def next_step(*ignored: object) -> Directory:
-        raise Reached("draw")
+        raise ReachedError("draw")
 
     monkeypatch.setattr(pipeline, "remove_repeated_paragraphs", instead)
     monkeypatch.setattr(pipeline, "draw", next_step)
     (tmp_path / "books.txt").write_text(own(1))
     recipe = Recipe(sources=[Source(path=str(tmp_path / "books.txt"))], workers=1)
     recipe.repeated_paragraphs.enabled = enabled
-    with pytest.raises(Reached, match=r"^deduplicate-" if enabled else "^draw$"):
+    with pytest.raises(ReachedError, match=r"^deduplicate-" if enabled else "^draw$"):
         pipeline.run(recipe, tmp_path / "run")

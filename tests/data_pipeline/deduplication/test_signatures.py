@@ -106,7 +106,7 @@ def decide(
 
 
 def outcome(answers: list[list[Document | Dropped]]) -> dict[str, tuple[str, object]]:
-    """id -> what became of it."""
+    """Returns what became of each document, by id."""
     return {
         (a.document if isinstance(a, Dropped) else a).id: (
             (a.reason, tuple(a.evidence.items())) if isinstance(a, Dropped) else ("kept", "")
@@ -117,7 +117,7 @@ def outcome(answers: list[list[Document | Dropped]]) -> dict[str, tuple[str, obj
 
 
 def survivors_of(answers: list[list[Document | Dropped]]) -> dict[str, str]:
-    """id -> id of the document that survives for it."""
+    """Returns the id of the document that survives for each dropped one, by id."""
     return {
         (a.document.id if isinstance(a, Dropped) else a.id): (
             a.evidence["kept"] if isinstance(a, Dropped) else a.id
@@ -409,7 +409,7 @@ def test_equal_characters_in_other_words_are_not_copies() -> None:
 
 
 def brute_force(documents: Sequence[Document], order: Sequence[str]) -> dict[str, str]:
-    """id -> id of its survivor, over all pairs: connected if they share a band and are similar.
+    """Returns survivors by id, over all pairs: connected if they share a band and are similar.
 
     With one row a band and as many bands as permutations, similar pairs that share no band are out
     of the question.

@@ -124,7 +124,7 @@ def test_negative_workers_are_refused() -> None:
 
 
 def test_workers_leave_with_a_killed_parent(tmp_path: Path) -> None:
-    """kill -9 of the parent leaves no process behind that would write into the next run."""
+    """Killing the parent (kill -9) leaves no process behind that would write into the next run."""
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, pathlib, sys, time\n"

@@ -235,8 +235,10 @@ def test_a_dataset_that_changed_has_another_fingerprint(source: Source, tmp_path
 def test_the_commit_is_part_of_the_fingerprint(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a hub id the library gives the commit as the builder's hash; no hub is needed to see it
-    arrive in the fingerprint, nor that `revision` is asked for."""
+    """The library gives the commit of a hub id as the builder's hash.
+
+    No hub is needed to see that it is in the fingerprint and that `revision` is passed on.
+    """
     asked: list[str | None] = []
     load = datasets.load_dataset_builder
 

@@ -1,5 +1,7 @@
-"""Objects behave as files do, against servers of S3 and of Google Cloud Storage: whole or not at
-all, errors in words."""
+"""Objects behave like files: written whole or not at all, with plain errors.
+
+Against servers of S3 and of Google Cloud Storage.
+"""
 
 from __future__ import annotations
 
@@ -315,13 +317,13 @@ def test_whatever_a_client_raises_becomes_an_error_of_files(
 ) -> None:
     """Errors of clients are of no common kind, and some cannot be sent to another process."""
 
-    class Odd(Exception):
+    class OddError(Exception):
         def __init__(self, a: int, b: int):
             super().__init__("no credentials")
 
     class Store:
         def exists(self, path: str) -> bool:
-            raise Odd(1, 2)
+            raise OddError(1, 2)
 
         def put_file(self, local: str, path: str) -> None:
             raise PermissionError("Access Denied")
@@ -329,7 +331,7 @@ def test_whatever_a_client_raises_becomes_an_error_of_files(
     monkeypatch.setattr(object_store, "_file_system", lambda scheme: Store())
     path = storage_path("gs://b/a")
     with pytest.raises(
-        ObjectStoreError, match=r"gs://b/a: .*Odd: no credentials.*Check the"
+        ObjectStoreError, match=r"gs://b/a: .*OddError: no credentials.*Check the"
     ) as error:
         path.exists()
     assert isinstance(pickle.loads(pickle.dumps(error.value)), OSError)

@@ -133,8 +133,10 @@ def test_every_answer_is_accounted_for(
     serve_teacher: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From raw text to what is baked: nothing lost, nothing doubled, every fault of an answer
-    seen, the same bytes again, and nothing asked twice."""
+    """From raw text to the baked mixture, nothing is lost, duplicated or requested twice.
+
+    Every fault of a reply is detected, and a second run writes the same bytes.
+    """
     baked: dict[str, Sequence[Directory]] = {}
 
     def bake(
@@ -257,8 +259,11 @@ def test_requests_without_a_reply_are_dropped_with_a_reason(
 def test_shard_with_too_few_replies_fails_and_the_same_command_requests_the_rest(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
-    """Each prompt fails once at most, so the second run has all answers: the bytes of a run that
-    nothing failed for. A share of the same size that is allowed goes on without them."""
+    """Each prompt fails at most once, so the second run has all replies.
+
+    It writes the bytes of a run without failures. A run that allows a share of failures of the
+    same size continues without these replies.
+    """
     server = serve_teacher(answers=ANSWERS, fault_rate=0.3, faults={"500": 1}, most_faults=1)
     config = server.config(max_retries=0, concurrency=1, max_unanswered=0.05)
     made = recipe(folder, config)
@@ -487,8 +492,10 @@ for file in load(folder).files():
 def test_killed_run_requests_only_the_rest(
     folder: Path, tmp_path: Path, serve_teacher: Callable[..., Any]
 ) -> None:
-    """kill -9 in the middle; what was answered before is not asked again, and the answers are
-    those of a run that nobody killed."""
+    """After kill -9, earlier requests are not sent again.
+
+    The replies are those of an uninterrupted run.
+    """
     server = serve_teacher(answers=ANSWERS, delay_s=0.02)
     config = server.config(concurrency=2)
     done, _ = without_baking(recipe(folder, config), tmp_path / "run", tmp_path / "whole")

@@ -117,7 +117,7 @@ class Served:
             return json.load(response)
 
     def logprobs(self, tokens: list[int]) -> np.ndarray | None:
-        """log p of every next token, [V].
+        """Returns log p of every next token, [V].
 
         None where the most probable one is a byte: the server waits for the whole character.
         """

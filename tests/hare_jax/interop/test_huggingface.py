@@ -40,7 +40,7 @@ def random_params(model: Model) -> decoder.Params:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """write_run(model) -> the folder of a run with one checkpoint of random parameters."""
+    """Returns a function from a model to a run with one checkpoint of random parameters."""
 
     def write(model: Model, length: int = 128, tokenizer: bytes | None = None) -> Path:
         folder = tmp_path / "a run"

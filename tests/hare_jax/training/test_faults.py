@@ -280,7 +280,7 @@ def training() -> Training:
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], None]:
-    """spoil({6: 3.0}): step 6, from 0, has three times its loss."""
+    """Returns a function that scales losses by step from 0: {6: 3.0} triples that of step 6."""
     make_step, loss_by_source = train.make_step, step_module.loss_by_source
 
     def of_one(per_example_B: Any, mask_BT: Any, *others: Any) -> Any:

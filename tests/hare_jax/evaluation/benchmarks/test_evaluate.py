@@ -1,5 +1,7 @@
-"""Benchmarks end to end: tasks of lm-evaluation-harness on tiny data, with its own Hugging Face
-backend as the oracle; what is written, served again, and gone on with after a kill."""
+"""Benchmarks end to end: tasks of lm-evaluation-harness on tiny data.
+
+Its own Hugging Face backend is the oracle. Results are written, cached, and resumed after a kill.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Benchmarks inside a run: what configs/evaluate.py says of its checkpoints, and nothing of the run
-is another for it."""
+"""In-loop benchmarks equal those of configs/evaluate.py and change nothing in the run."""
 
 from __future__ import annotations
 
@@ -155,7 +154,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def run(training: Training, in_loop: InLoopConfig, mixture: Path) -> Run:
-    """run(directory, devices, every_steps=5, ...) trains there, looked at as said."""
+    """Returns a function that trains in a folder, with the given in-loop evaluation."""
 
     def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
         config = replace(training, in_loop=replace(in_loop, **looks))

@@ -244,7 +244,7 @@ def corpora(benchmarks: dict[str, list[dict[str, str]]]) -> dict[str, list[str]]
 def trained(
     tmp_path_factory: pytest.TempPathFactory, corpora: dict[str, list[str]]
 ) -> Callable[[str], Path]:
-    """corpus name -> the run trained on it; each once."""
+    """Returns a function from the name of a corpus to the run trained on it, once."""
     root = tmp_path_factory.mktemp("runs")
 
     def run(name: str) -> Path:

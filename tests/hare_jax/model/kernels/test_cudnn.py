@@ -62,8 +62,11 @@ def test_spans_equal_a_walk_along_the_row(max_segments: int) -> None:
 
 
 def _flat_memory_attention(q: jax.Array, k: jax.Array, v: jax.Array, **asked: Any) -> np.ndarray:
-    """What cuDNN is documented to do with a packed layout: segment i is `lengths[i]` tokens that
-    lie in memory from element `offsets[i]` on; whatever lies between segments is not written."""
+    """Computes what cuDNN is documented to compute for a packed layout.
+
+    Segment i is `lengths[i]` tokens that lie in memory from element `offsets[i]` on. Elements
+    between segments are not written.
+    """
     assert asked["mask_type"] is fused.MaskType.PADDING_CAUSAL
     assert asked["qkv_layout"] == "BTNH"
     heads, kv_heads = q.shape[2], k.shape[2]
