@@ -112,7 +112,7 @@ def test_the_search_is_right_and_short(
 
     expected = max((n for n in range(1, 1000) if size(n) <= limit), default=0)
     found = compile.largest_below(measure, limit, {} if start is None else {start: size(start)})
-    assert len(asked) == len(set(asked)) <= compile.MOST_COMPILATIONS + 1
+    assert len(asked) == len(set(asked)) <= compile.MAX_COMPILATIONS + 1
     if bend or expected == 999:  # what a line says of a curve or a cliff: near, never too many
         assert expected * 0.8 - 1 <= found <= expected
     else:

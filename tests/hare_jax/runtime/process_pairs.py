@@ -180,7 +180,7 @@ def main(settings_path: str, directory: str) -> None:
     for process in (0, 1):
         Path(f"own-{process}").mkdir()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    distributed.SEEN_WITHIN = 1
+    distributed.MAX_VISIBLE_SECONDS = 1
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_compilation_cache_dir", settings["compiled"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -25,6 +25,7 @@ from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
 from hare_jax.evaluation.held_out import evaluate
 from hare_jax.training import train
+from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
 COMPILE_STEP = train.compile_step
 EVALUATED = ("whole", "during_evaluation")  # the other runs end with training
@@ -146,13 +147,14 @@ class Run:
             s["model"],
             s["training"],
             s["evaluation"],
-            run_dir=self.directory,
-            mixture_dir=s["mixture"],
-            held_out_dir=s["held_out"],
-            items_path=s["items"],
-            encode=self.encode,
-            decode=self.decode,
-            prompts=[{"source": "web", "text": "the hare"}],
+            self.directory,
+            evaluate.HeldOutData(
+                mixture=s["mixture"],
+                held_out=s["held_out"],
+                items=s["items"],
+                prompts=[{"source": "web", "text": "the hare"}],
+                tokenizer=FunctionTokenizer(self.encode, self.decode),
+            ),
         )
 
     def recorded(self, compile_step: Callable) -> Callable:
