@@ -140,7 +140,7 @@ PLACEHOLDERS = [
     # The reasons that occur, most frequent first, and the number of documents of each.
     (re.compile(r"\b(dropped|changed): \w+ [\d,]+(?:, \w+ [\d,]+)*(?:, \.{3})?"), r"\1: REASONS"),
     (re.compile(r"[-+±]?\b\d[\d,]*(?:\.\d+)?(?:e-?\d+)?%?"), "N"),
-    (re.compile(r"\bN [kMG]?B?\b"), "N"),  # a unit that follows from the number
+    (re.compile(r"\bN (?:[kMG]B?|B)\b"), "N"),  # a unit that follows from the number
     (re.compile(r"-{3,}"), "---"),  # the rule of a table, as long as its column is wide
     (re.compile(r"[ \t]+"), " "),
 ]
