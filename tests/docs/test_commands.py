@@ -167,11 +167,11 @@ SMALL_DATA = (
 )
 SMALL_MODEL = (
     "--config.model.num_layers=1",
-    "--config.model.d_model=16",
+    "--config.model.d_model=32",
     "--config.model.num_heads=2",
     "--config.model.num_kv_heads=1",
-    "--config.model.head_dim=8",
-    "--config.model.d_ff=16",
+    "--config.model.head_dim=16",
+    "--config.model.d_ff=32",
 )
 SMALL_TRAINING = (
     "--config.training.stages[0].tokens=5120",
@@ -287,6 +287,7 @@ RULES = [
             "runs/real/training-HASH": "{run}",
             "RUN_DIR": "{run}",
             "step=500": "step=2",
+            "last_step=1234": "last_step=2",
             "step=1234": "step=2",
             "step=1200": "step=1",
         },
