@@ -87,6 +87,28 @@ def detector(expected: str = "") -> Callable[[str], tuple[str, float] | None]:
     return detect
 
 
+def foreign_language_rule(
+    expected: str, min_score: float
+) -> Callable[[str], dict[str, str | float] | None]:
+    """Returns a rule that finds texts in another language.
+
+    The rule returns {"language", "score"} of such a text, and None of others.
+
+    Args:
+      expected: the language of texts to keep (ISO 639-1).
+      min_score: the probability in [0, 1] from which another language counts.
+    """
+    detect = detector(expected)
+
+    def foreign_language(text: str) -> dict[str, str | float] | None:
+        language, score = detect(text) or (expected, 1.0)
+        if language == expected or score < min_score:
+            return None
+        return {"language": language, "score": round(score, 3)}
+
+    return foreign_language
+
+
 @cache
 def _model() -> Any:
     """Loads the model."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from data_pipeline.cleaning import completeness, published_rule_sets, quality
-from data_pipeline.cleaning.language import detector
+from data_pipeline.cleaning.language import foreign_language_rule
 from data_pipeline.cleaning.links import remove_links
 from data_pipeline.cleaning.normalize import normalize, tidy_whitespace
 from data_pipeline.cleaning.personal_information import replace_personal_information
@@ -94,17 +94,7 @@ def _edit(document: Document, profile: CleaningProfile, config: Cleaning) -> Doc
 
 def _rules(config: Cleaning) -> list[Rule]:
     """Returns the rules in the order in which they are applied, fast ones first."""
-    detect = detector(config.language)
-
-    def foreign_language(text: Text) -> Evidence | None:
-        detected = detect(text.text)
-        if detected is None:
-            return None
-        language, score = detected
-        if language == config.language or score < config.min_foreign_score:
-            return None
-        return {"language": language, "score": round(score, 3)}
-
+    foreign_language = foreign_language_rule(config.language, config.min_foreign_score)
     unfinished: list[Rule] = [
         ("truncated_list", _TEXT, completeness.truncated_list),
         ("open_fence", _TEXT, completeness.open_fence),
@@ -120,7 +110,7 @@ def _rules(config: Cleaning) -> list[Rule]:
         ),
         ("empty", _ALL, lambda t: quality.too_few_words(t, 1)),
         ("too_long", _ALL, lambda t: quality.too_many_words(t, config.max_words)),
-        ("language", _ALL - _CODE, foreign_language),
+        ("language", _ALL - _CODE, lambda t: foreign_language(t.text)),
         ("cut_off", _PROSE, quality.cut_off),
         ("symbols", _PROSE, lambda t: quality.symbols(t, config.max_symbol_to_word)),
         (

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_pipeline.cleaning import quality
-from data_pipeline.cleaning.language import detector
+from data_pipeline.cleaning.language import foreign_language_rule
 from data_pipeline.cleaning.quality import Evidence
 from data_pipeline.config import OutputFilters
 from data_pipeline.storage.document import Document, Dropped
@@ -117,16 +117,7 @@ def build(config: OutputFilters) -> OutputFilter:
     It returns the document to keep, whose `meta["repaired"]` lists what was removed from it, or
     the dropped document with the text to which the rules were applied.
     """
-    detect = detector(config.language)
-
-    def foreign_language(text: str) -> Evidence | None:
-        detected = detect(text)
-        if detected is None:
-            return None
-        language, score = detected
-        if language == config.language or score < config.min_foreign_score:
-            return None
-        return {"language": language, "score": round(score, 3)}
+    foreign_language = foreign_language_rule(config.language, config.min_foreign_score)
 
     def failures(text: str, prompt: PromptContext) -> Iterator[tuple[str, Evidence | None]]:
         """Yields (reason, evidence or None) of each rule, fast rules first."""
