@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.corpus import megabytes_of
 from data_pipeline.cleaning.repeated_lines_stage import find_repeated_lines
@@ -38,7 +37,7 @@ SHARD_BYTES = 2 << 20
 TOGETHER = ("clean", "deduplicate", "decontaminate")
 
 
-class Metered:
+class Metered(ExecutionEngine):
     """An engine that works in this process and sums CPU seconds by function."""
 
     workers = 1
@@ -57,18 +56,6 @@ class Metered:
             seconds = time.process_time() - begin
             self.seconds[function.__name__] = self.seconds.get(function.__name__, 0.0) + seconds
             yield task, made
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Does nothing."""
 
 
 @dataclass(slots=True)

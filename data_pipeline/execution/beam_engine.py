@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from data_pipeline.execution.code_version import code_version
-from data_pipeline.execution.local_engine import JOB, Failed, Kinds
+from data_pipeline.execution.local_engine import JOB, ExecutionEngine, Failed, Kinds
 from data_pipeline.execution.manifest import read_ledgers
 from data_pipeline.storage.atomic import list_names, remove_files, write_bytes, write_text
 
@@ -46,7 +45,7 @@ class WorkerError(Exception):
     """The traceback of a worker's error, as the worker printed it."""
 
 
-class BeamEngine:
+class BeamEngine(ExecutionEngine):
     """An engine that runs one Beam job for each stage.
 
     `run` raises RuntimeError if Beam is not installed.
@@ -138,18 +137,6 @@ class BeamEngine:
         except Exception as error:  # every Beam runner has its own errors
             return error
         return None
-
-    def __enter__(self) -> Self:
-        """Returns the engine."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Does nothing: nothing is kept between stages."""
 
 
 def _with_key(max_parallel: int, number: int) -> tuple[int, int]:

@@ -34,7 +34,10 @@ class Failed:
 
 
 class ExecutionEngine(Protocol):
-    """An engine that calls a shard function for many tasks; a context manager."""
+    """An engine that calls a shard function for many tasks; a context manager.
+
+    An engine that keeps workers between two calls of `run` ends them in `__exit__`.
+    """
 
     workers: int  # number of worker processes; 0 if unknown
 
@@ -59,7 +62,7 @@ class ExecutionEngine(Protocol):
 
     def __enter__(self) -> Self:
         """Returns the engine."""
-        ...
+        return self
 
     def __exit__(
         self,
@@ -67,8 +70,8 @@ class ExecutionEngine(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the workers."""
-        ...
+        """Does nothing: by default nothing is kept between stages."""
+        return
 
 
 def available_processors() -> int:
@@ -90,7 +93,7 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-class LocalEngine:
+class LocalEngine(ExecutionEngine):
     """A pool of worker processes on this machine, started at the first use; a context manager.
 
     >>> with LocalEngine(workers=2) as engine:          # doctest: +SKIP
@@ -133,9 +136,8 @@ class LocalEngine:
                 if not running:
                     return
                 done = wait(running, return_when=FIRST_COMPLETED).done
-                for future in [
-                    f for f in running if f in done
-                ]:  # of two errors the first is raised
+                # In the order of submission, so that of two errors the first is raised.
+                for future in [future for future in running if future in done]:
                     task = running.pop(future)
                     try:
                         result: R | Failed = future.result()
@@ -151,10 +153,6 @@ class LocalEngine:
         finally:
             for future in running:
                 future.cancel()
-
-    def __enter__(self) -> LocalEngine:
-        """Returns the engine."""
-        return self
 
     def __exit__(
         self,

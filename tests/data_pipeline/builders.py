@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 from data_pipeline.config import Recipe
 from data_pipeline.execution import manifest
-from data_pipeline.execution.local_engine import Failed, LocalEngine
+from data_pipeline.execution.local_engine import ExecutionEngine, Failed, LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
@@ -51,16 +51,10 @@ def nonsense_sentences(number: int, seed: int = 0) -> str:
 # ---- Runners
 
 
-class SerialEngine:
+class SerialEngine(ExecutionEngine):
     """Runs shards in this process, one after another; workers are not what the test is about."""
 
     workers = 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def run(
         self,
@@ -86,7 +80,7 @@ def runner_at(root: Path, workers: int = 0) -> Iterator[Runner]:
         with LocalEngine(workers) as engine:
             yield Runner(root, engine)
     else:
-        yield Runner(root, SerialEngine())  # type: ignore[arg-type]
+        yield Runner(root, SerialEngine())
 
 
 def curate_serially(recipe: Recipe, root: Path) -> Curated:
