@@ -7,7 +7,7 @@ takes seconds). Its special ids are 0 <unk>, 1 <s>, 2 </s>; it has no padding id
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from importlib import util
 from pathlib import Path
@@ -19,8 +19,6 @@ import sentencepiece
 from data_pipeline.mixture.word_boundaries import to_bytes, word_begins
 
 MISTRAL_MODEL = "data/tokenizer.model.v1"
-MAX_CACHED_LINES = 4096
-MAX_CACHED_CHARACTERS = 1000  # of one line
 
 
 class MixtureTokenizer:
@@ -66,19 +64,8 @@ class MixtureTokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text.
-
-        If the vocabulary splits at words, the ids of recent lines are cached: the prompts of a
-        benchmark share most of their lines.
-        """
-        if not text or not self.splits_at_words:
-            return self._processor.encode(text)
-        first, *others = text.split("\n")
-        ids = list(self._ids_of_line(" " + first))
-        for line in others:
-            ids += self._newline
-            ids += self._ids_of_line(line)
-        return ids
+        """Returns the ids of a text."""
+        return self._processor.encode(text)
 
     def encode_inside(self, words: list[str]) -> list[list[int]]:
         """Returns the ids of parts of a text, without the space added before a whole text."""
@@ -132,16 +119,6 @@ class MixtureTokenizer:
         processor = sentencepiece.SentencePieceProcessor()
         processor.LoadFromSerializedProto(proto.SerializeToString())
         return processor
-
-    @cached_property
-    def _newline(self) -> list[int]:
-        return self._inside.encode("\n")
-
-    @cached_property
-    def _ids_of_line(self) -> Callable[[str], list[int]]:
-        encode = self._inside.encode
-        cached = lru_cache(MAX_CACHED_LINES)(encode)
-        return lambda line: cached(line) if len(line) <= MAX_CACHED_CHARACTERS else encode(line)
 
     def _proto(self) -> Any:
         from sentencepiece import sentencepiece_model_pb2

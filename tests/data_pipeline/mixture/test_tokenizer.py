@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import sentencepiece
 
 from data_pipeline.mixture.tokenizer import (
-    MAX_CACHED_CHARACTERS,
     MixtureTokenizer,
     mistral_model,
     open_tokenizer,
 )
-from tests.data_pipeline.mixture.tokenization_samples import PARTS, TEXTS, changed_model
+from tests.data_pipeline.mixture.tokenization_samples import TEXTS, changed_model
 
 
 @pytest.fixture(scope="module")
@@ -76,43 +73,6 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 def test_refuses_a_model_without_a_begin_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got BOS id -1 and EOS id 2"):
         MixtureTokenizer(changed_model(tmp_path, {1: "<start>"}))
-
-
-def random_text(rng: random.Random) -> str:
-    return "".join(rng.choice(TEXTS if rng.random() < 0.1 else PARTS) for _ in range(40))
-
-
-def whole(model: bytes, text: str) -> list[int]:
-    """What SentencePiece itself says."""
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model)
-    return processor.encode(text)
-
-
-@pytest.mark.slow
-def test_ids_of_a_text_are_those_of_its_lines(tokenizer: MixtureTokenizer) -> None:
-    rng = random.Random(2)
-    lines = [
-        "",
-        " ",
-        "Hares run.",
-        "  indented",
-        "\u2581",
-        "7",
-        "é",
-        "\tx",
-        "a" * MAX_CACHED_CHARACTERS + " b",
-    ]
-    texts = [*TEXTS, "\n", "\n\na", "a\n", *(random_text(rng) for _ in range(100))]
-    texts += ["\n".join(rng.choices(lines, k=rng.randint(1, 9))) for _ in range(200)]
-    for text in texts * 2:  # the second time from what is kept
-        assert tokenizer.encode(text) == whole(tokenizer.model, text)
-
-
-def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
-    tokenizer = MixtureTokenizer(changed_model(tmp_path, {5000: "\ne"}))
-    assert 5000 in tokenizer.encode("a\ne")
-    assert tokenizer.encode("a\ne") == whole(tokenizer.model, "a\ne")
 
 
 def test_the_mistral_vocabulary_splits_at_words(tokenizer: MixtureTokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline.mixture.tokenizer import MixtureTokenizer, mistral_model
 from hare_jax.inference.tokenizers import (
+    CACHED_LINE_LENGTH,
     HuggingFaceTokenizer,
     SentencePieceTokenizer,
     open_tokenizer,
 )
+from tests.data_pipeline.mixture import tokenization_samples
 
 ROOT = Path(__file__).parents[3]
 TEXTS = st.text(st.sampled_from("ab \n\t\u00e9\u2581\U0001f407<s>the"), max_size=40)
@@ -86,13 +90,47 @@ def test_other_models_encode_texts_as_a_whole(tmp_path: Path, options: dict[str,
 
 
 def test_the_mistral_model_gives_the_ids_that_data_was_baked_with() -> None:
-    from data_pipeline.mixture.tokenizer import MixtureTokenizer, mistral_model
-
     ours, baked = SentencePieceTokenizer(mistral_model()), MixtureTokenizer()
     assert ours._lines_are_independent and ours.sha256 == baked.sha256
     text = (ROOT / "docs" / "data.md").read_text("utf-8")
     assert ours.encode(text) == baked.encode(text)
     assert ours.decode(ours.encode(text)) == text
+
+
+def random_text(rng: random.Random) -> str:
+    choices = tokenization_samples.TEXTS if rng.random() < 0.1 else tokenization_samples.PARTS
+    return rng.choice(choices)
+
+
+@pytest.mark.slow
+def test_ids_of_a_text_are_those_of_its_lines() -> None:
+    rng = random.Random(2)
+    lines = [
+        "",
+        " ",
+        "Hares run.",
+        "  indented",
+        "\u2581",
+        "7",
+        "é",
+        "\tx",
+        "a" * CACHED_LINE_LENGTH + " b",
+    ]
+    texts = [*tokenization_samples.TEXTS, "\n", "\n\na", "a\n"]
+    texts += ["".join(random_text(rng) for _ in range(40)) for _ in range(100)]
+    texts += ["\n".join(rng.choices(lines, k=rng.randint(1, 9))) for _ in range(200)]
+    tokenizer = SentencePieceTokenizer(mistral_model())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
+    for text in texts * 2:  # the second time from the cache
+        assert tokenizer.encode(text) == processor.encode(text)
+
+
+def test_a_piece_across_lines_is_found(tmp_path: Path) -> None:
+    path = tokenization_samples.changed_model(tmp_path, {5000: "\ne"})
+    tokenizer = SentencePieceTokenizer(path)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert 5000 in tokenizer.encode("a\ne")
+    assert tokenizer.encode("a\ne") == processor.encode("a\ne")
 
 
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
