@@ -169,7 +169,7 @@ def measure(dataset: packed_dataset.PackedDataset, options: argparse.Namespace) 
     def in_this_thread() -> Iterator[Batch]:
         return (dataset.batch(order.records_of_step(step)) for step in range(order.steps))
 
-    runs = {"input.batches, as training": as_training, "in this thread": in_this_thread}
+    runs = {"packed_dataset.batches": as_training, "in this thread": in_this_thread}
     found: dict[str, list[tuple[float, float, np.ndarray]]] = {name: [] for name in runs}
     for _ in range(options.repeats):
         for name, make in runs.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def imports(tree: ast.AST) -> list[tuple[str, int]]:
             # `from data_pipeline import config` imports data_pipeline.config.
             found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
     return found
+
+
+@cache
+def imported_modules(path: Path) -> list[str]:
+    """The modules that a file imports."""
+    return [module for module, _ in imports(ast.parse(path.read_text(encoding="utf-8")))]
 
 
 def broken_rules(file: str, source: str) -> list[str]:
@@ -110,7 +117,7 @@ def cycles(package: str) -> list[str]:
     graph: dict[str, set[str]] = {}
     for path in (ROOT / package).rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        modules = {m for m, _ in imports(ast.parse(path.read_text(encoding="utf-8")))}
+        modules = set(imported_modules(path))
         graph[name] = modules | {m.rpartition(".")[0] for m in modules}
     state: dict[str, int] = {}
     found = []
@@ -180,7 +187,7 @@ def imports_between_folders(package: str) -> set[tuple[str, str, str]]:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if name == package:
             continue
-        for module, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for module in imported_modules(path):
             if module.startswith(f"{package}.") and folder_of(module) != folder_of(name):
                 found.add((folder_of(name), folder_of(module), name))
     return found

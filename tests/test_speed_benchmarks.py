@@ -73,9 +73,9 @@ def test_input_speed(run_benchmark: RunBenchmark) -> None:
         "input_speed",
         [*small, "--batch", "12", "--steps", "4", "--repeats", "2", "--threads", "2"],
     )
-    assert "3 sources, 12 rows of 128 tokens a step, best of 2 times 4 steps" in out
+    assert "3 sources, 12 rows of 128 tokens per step, best of 2 times 4 steps" in out
     assert "rows x sequence x steps / CPU seconds" in out
-    rates = re.findall(r"^  (input.batches, as training|in this thread) +([\d,]+)", out, re.M)
+    rates = re.findall(r"^  (packed_dataset.batches|in this thread) +([\d,]+)", out, re.M)
     assert len(rates) == 2 and all(int(rate.replace(",", "")) > 0 for _, rate in rates)
     # Weights 1, 2, 3: the 48 rows after the first step are dealt out so.
     assert "rows of each source: 16.7% 33.3% 50.0%" in out

@@ -9,6 +9,7 @@ Shape letters: N bytes or ids, W words of all texts, D texts, K cached words, T 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -30,6 +31,8 @@ _PADDING = b" " * 8  # lets the hash read 8 bytes at the start of every word
 class Encoder:
     """Encodes like its tokenizer, and caches words: use one instance for many batches.
 
+    Threads may share an instance (Beam runs several tasks in one process): they take turns.
+
     >>> ids, lengths = Encoder(MixtureTokenizer()).encode(["Hares are fast.", "", "Hares"])
     >>> ids.tolist(), lengths.tolist()
     ([1, 382, 4585, 460, 4102, 28723, 2, 1, 2, 1, 382, 4585, 2], [7, 2, 4])
@@ -38,6 +41,7 @@ class Encoder:
     def __init__(self, tokenizer: MixtureTokenizer) -> None:
         """Starts with an empty cache."""
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()
         self._clear()
 
     def _clear(self) -> None:
@@ -56,6 +60,11 @@ class Encoder:
         Raises:
           UnicodeEncodeError: a text has lone surrogates.
         """
+        with self._lock:
+            return self._encode(texts)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[I32, I64]:
+        """Encodes while no other thread changes the cache."""
         try:
             word_W, offsets_D = self._words(texts)
         except BaseException:

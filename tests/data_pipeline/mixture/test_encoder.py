@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,19 @@ def test_a_vocabulary_with_pieces_across_words(tmp_path: Path) -> None:
 def test_a_lone_surrogate_is_refused(tokenizer: MixtureTokenizer) -> None:
     with pytest.raises(UnicodeEncodeError):
         Encoder(tokenizer).encode(["fine", "\ud800"])
+
+
+def test_threads_may_share_an_encoder(tokenizer: MixtureTokenizer) -> None:
+    """Beam runs several tasks of a stage in threads of one process."""
+    rng = random.Random(5)
+    batches = [["".join(rng.choices(PIECES, k=200)) for _ in range(4)] for _ in range(40)]
+    expected = [split(*Encoder(tokenizer).encode(texts)) for texts in batches]
+    shared = Encoder(tokenizer)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda texts: split(*shared.encode(texts)), batches))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == expected
