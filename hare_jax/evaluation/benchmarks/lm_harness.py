@@ -31,6 +31,8 @@ from hare_jax.inference.tokenizers import Tokenizer
 
 SEEDS = {"random": 0, "numpy": 1234, "fewshot": 1234}  # defaults of lm-eval's command line
 HUB_TIMEOUT = 5.0  # seconds
+# What a task's file gets in place of its own fields, so that it reads no examples.
+NO_EXAMPLES = {"fewshot_split": None, "fewshot_config": {"samples": []}}
 
 
 @dataclass(slots=True)
@@ -177,8 +179,8 @@ def load(names: Sequence[str], options: BenchmarkOptions) -> list[LoadedBenchmar
 
     Raises:
       FileNotFoundError: the data is not in its folder.
-      ValueError: a name is unknown, data cannot be read, or `max_length` leaves no room for a
-        completion.
+      ValueError: a name is unknown, data cannot be read or lacks a split, or `max_length` leaves no
+        room for a completion.
     """
     version()
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar shows all requests
@@ -197,9 +199,9 @@ def load(names: Sequence[str], options: BenchmarkOptions) -> list[LoadedBenchmar
     with _dataset_source(data):
         manager = _task_manager(list(benchmarks.values()), options.task_folders)
         for name, benchmark in benchmarks.items():
-            found = _load(manager, benchmark, data)
             use_own = options.shots < 0 or benchmark.shots == 0
             shots = benchmark.shots if use_own else options.shots
+            found = _load(manager, benchmark, shots, data)
             for task in found["tasks"].values():
                 _prepare(task, benchmark, shots, options.protocol)
                 if options.max_length:
@@ -235,15 +237,28 @@ def _task_manager(benchmarks: Sequence[BenchmarkTask], task_folders: Sequence[st
     return manager
 
 
-def _load(manager: Any, benchmark: BenchmarkTask, data: Path | None) -> dict[str, Any]:
-    """Loads the tasks of a benchmark; returns {"tasks": {...}, "groups": {...}}."""
+def _load(manager: Any, benchmark: BenchmarkTask, shots: int, data: Path | None) -> dict[str, Any]:
+    """Loads the tasks of a benchmark; returns {"tasks": {...}, "groups": {...}}.
+
+    Without examples (`shots` is 0) their split need not exist: the task is told to read none.
+    """
     if benchmark.task not in manager.all_tasks:
         raise ValueError(
             f"unknown benchmark {benchmark.task!r}: expected one of {', '.join(BENCHMARKS)}, a task"
             " of lm-evaluation-harness, or one whose file is in task_folders"
         )
+    index = manager.task_index
+    overrides = NO_EXAMPLES if shots == 0 else None
     try:
-        return manager.load([benchmark.task])
+        built = manager._factory.build(index[benchmark.task], overrides=overrides, registry=index)
+        return manager.load(built if isinstance(built, list) else [built])
+    except KeyError as error:
+        raise ValueError(
+            f"the data of {benchmark.title} has no split or field {error}, which its task in "
+            "lm-evaluation-harness reads: put the file of the split into the source, and write the "
+            "folder again with configs/benchmarks.py; if only the examples are missing, give "
+            "--config.shots=0"
+        ) from error
     except (ConnectionError, OSError, ValueError) as error:
         if data is None and not hub_is_reachable():
             raise ValueError(_no_hub(benchmark)) from error

@@ -46,8 +46,10 @@ def run(config: OfflineBenchmarkData, workdir: Path) -> dict[str, Path]:
       workdir: not used.
 
     Raises:
-      FileNotFoundError: the source has no benchmark, or a benchmark has no file to evaluate.
-      ValueError: a row is not one of its benchmark, or the output folder is not empty.
+      FileNotFoundError: the source has no benchmark, or a benchmark has no file to evaluate, or
+        none with the examples that it needs.
+      ValueError: a file has no rows, a row is not one of its benchmark, or the output folder is not
+        empty.
     """
     del workdir
     if not config.source or not config.out:
@@ -91,13 +93,19 @@ def _convert(name: str, folder: Path, out: Path) -> dict[str, Any]:
         notes.append(f"train is {kind}")
     if benchmark.shots and "train" not in rows and name != "mmlu":
         # Without few-shot examples it would be another benchmark.
+        if len(rows.get("validation", ())) <= EXAMPLE_ROWS:
+            raise FileNotFoundError(
+                f"{folder}: no training file, from which {benchmark.title} takes its examples, and "
+                f"no validation file with more than {EXAMPLE_ROWS} rows to take them from; add "
+                f"train{{{','.join(SUFFIXES)}}}"
+            )
         rows["train"] = rows["validation"][-EXAMPLE_ROWS:]
         rows["validation"] = rows["validation"][:-EXAMPLE_ROWS]
         notes.append(
             f"no training file: the last {EXAMPLE_ROWS} rows of validation are the examples, and "
             "are not evaluated"
         )
-    if name == "hellaswag" and not all("ind" in row for row in rows["validation"]):
+    if name == "hellaswag" and not all("ind" in row for row in rows.get("validation", ())):
         notes.append("contexts without ctx_a and ctx_b, which a rule has split")
     for split, of_split in rows.items():
         for subset, of_subset in _by_subset(name, of_split).items():
@@ -124,6 +132,8 @@ def _read_rows(name: str, path: Path) -> list[Row]:
                 f"or as the hub has it ({type(error).__name__}: {error}); its fields are "
                 f"{sorted(row)}"
             ) from error
+    if not rows:
+        raise ValueError(f"{path}: no rows; give one with the rows of the split, or remove it")
     return rows
 
 

@@ -404,6 +404,71 @@ def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path:
         offline_data.run(OfflineBenchmarkData(str(source), str(out)), tmp_path)
 
 
+def test_without_examples_only_the_evaluated_split_is_needed(theirs: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    publish(source)
+    shutil.rmtree(source / "arc_challenge")  # it has 25 examples
+    (source / "arc_easy" / "train.jsonl").unlink()
+    data = tmp_path / "data"
+    offline_data.run(OfflineBenchmarkData(str(source), str(data)), tmp_path)
+    assert offline_data.read_layout(data)["arc_easy"]["rows"] == {"test": 8}
+    config = BenchmarkEvaluation(
+        checkpoint=str(theirs), benchmarks=("arc_easy",), data=str(data), max_length=MAX_LENGTH
+    )
+    result = json.loads(evaluate.run(config, tmp_path / "work")["scores"].read_text("utf-8"))
+    assert result["benchmarks"]["arc_easy"]["shots"] == 0
+    assert result["benchmarks"]["arc_easy"]["score"]["items"] == 8
+    # The requests are those of the folder that has the other splits too.
+    publish(other := tmp_path / "complete")
+    complete = tmp_path / "complete data"
+    offline_data.run(OfflineBenchmarkData(str(other), str(complete)), tmp_path)
+    config.data = str(complete)
+    same = json.loads(evaluate.run(config, tmp_path / "work")["scores"].read_text("utf-8"))
+    assert same["benchmarks"]["arc_easy"]["metrics"] == result["benchmarks"]["arc_easy"]["metrics"]
+
+
+def test_a_missing_split_is_named(theirs: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    publish(source)
+    (source / "arc_easy" / "test.jsonl").rename(source / "arc_easy" / "validation.jsonl")
+    data = tmp_path / "data"
+    offline_data.run(OfflineBenchmarkData(str(source), str(data)), tmp_path)
+    (data / "allenai" / "ai2_arc" / "ARC-Challenge" / "train.jsonl").unlink()
+    readme = data / "allenai" / "ai2_arc" / "README.md"
+    lines = "  - split: train\n    path: ARC-Challenge/train.jsonl\n"
+    readme.write_text(readme.read_text("utf-8").replace(lines, ""), encoding="utf-8")
+    for name, split, shots in (
+        ("arc_easy", "test", -1),
+        ("arc_challenge", "train", -1),
+        ("arc_challenge", "train", 2),
+    ):
+        config = BenchmarkEvaluation(
+            checkpoint=str(theirs), benchmarks=(name,), data=str(data), shots=shots
+        )
+        with pytest.raises(ValueError, match=f"has no split or field '{split}', .*shots=0"):
+            evaluate.run(config, tmp_path / "work")
+    config.shots = 0
+    result = json.loads(evaluate.run(config, tmp_path / "work")["scores"].read_text("utf-8"))
+    assert result["benchmarks"]["arc_challenge"]["shots"] == 0
+
+
+def test_a_source_without_examples_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    config = OfflineBenchmarkData(str(source), str(tmp_path / "out"))
+    publish(source)
+    (source / "arc_challenge" / "train.jsonl").unlink()
+    message = "arc_challenge: no training file, .* more than 100 rows .*; add train{.jsonl,"
+    with pytest.raises(FileNotFoundError, match=message):
+        offline_data.run(config, tmp_path)
+    test = source / "arc_challenge" / "test.jsonl"
+    shutil.copyfile(test, source / "arc_challenge" / "validation.jsonl")  # too few rows
+    with pytest.raises(FileNotFoundError, match=message):
+        offline_data.run(config, tmp_path)
+    test.write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"arc_challenge/test.jsonl: no rows; "):
+        offline_data.run(config, tmp_path)
+
+
 def test_a_template_is_compiled_once(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval import utils
 
