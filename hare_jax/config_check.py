@@ -223,9 +223,16 @@ def _of_training(training: Training) -> Iterator[str]:
                 where = f"config.training.stages[{number}].weights[{name!r}]"
                 yield _problem(where, weight, "a weight of 0 or more")
     faults = training.faults
-    if faults.spike is not OnFault.IGNORE and faults.spike_warmup > faults.spike_window:
+    if faults.not_finite is OnFault.IGNORE:
+        expected = "'stop' or 'skip': a step with a non-finite loss cannot be learned from"
+        yield _problem("config.training.faults.not_finite", faults.not_finite.value, expected)
+    if faults.spike_warmup > faults.spike_window:
         expected = f"at most spike_window, which is {faults.spike_window}"
         yield _problem("config.training.faults.spike_warmup", faults.spike_warmup, expected)
+    saves = training.checkpointing
+    if saves.keep_every % saves.every_steps:
+        expected = f"0 or a multiple of every_steps, which is {saves.every_steps}"
+        yield _problem("config.training.checkpointing.keep_every", saves.keep_every, expected)
     profile = training.profile
     if (profile.first_step or profile.last_step) and not (
         1 <= profile.first_step <= profile.last_step

@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from configs import jobs
+from configs import jobs, quickstart
+from hare_jax.config import OnFault
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -43,6 +44,21 @@ def test_each_page_returns_the_config_of_a_job(page: str) -> None:
 def test_another_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the config returns dict; expected Experiment, or"):
         jobs.run({}, tmp_path)
+
+
+def test_settings_of_training_are_refused_before_curation(tmp_path: Path) -> None:
+    config = quickstart.get_config()
+    config.training.faults.not_finite = OnFault.IGNORE
+    config.training.faults.spike_window = 8
+    config.training.checkpointing.keep_every = config.training.checkpointing.every_steps + 1
+    with pytest.raises(ValueError, match="3 settings cannot be used") as error:
+        jobs.run(config, tmp_path)
+    assert [line.split(":")[0] for line in str(error.value).splitlines()[1:]] == [
+        "  config.training.faults.not_finite",
+        "  config.training.faults.spike_warmup",
+        "  config.training.checkpointing.keep_every",
+    ]
+    assert not any(tmp_path.iterdir())
 
 
 def test_each_library_of_an_extra_is_known() -> None:
