@@ -111,10 +111,10 @@ def check_files(benchmark: Benchmark) -> None:
     layout = _layout(benchmark)
     for path in files(benchmark):
         next(_read_file(benchmark, path, layout), None)
-    for name in benchmark.paraphrases:
-        if not Path(name).is_file():
-            raise ValueError(f"benchmark {benchmark.name!r}, paraphrases: {name} is not a file")
-        next(_read_file(benchmark, Path(name), _paraphrase_layout(layout)), None)
+    for path in map(storage_path, benchmark.paraphrases):
+        if not path.is_file():
+            raise ValueError(f"benchmark {benchmark.name!r}, paraphrases: {path} is not a file")
+        next(_read_file(benchmark, path, _paraphrase_layout(layout)), None)
 
 
 def read_paraphrases(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
@@ -124,8 +124,8 @@ def read_paraphrases(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     each NAME, as in the files of BenBench. Raises as `read_items`.
     """
     layout = _paraphrase_layout(_layout(benchmark))
-    for name in benchmark.paraphrases:
-        yield from _read_file(benchmark, Path(name), layout)
+    for path in map(storage_path, benchmark.paraphrases):
+        yield from _read_file(benchmark, path, layout)
 
 
 def _paraphrase_layout(layout: Callable[[Row], Parts]) -> Callable[[Row], Parts]:
@@ -201,8 +201,9 @@ def find_benchmarks(folder: str) -> list[Benchmark]:
 
 def _paraphrase_files(path: Path) -> tuple[str, ...]:
     """Returns the paraphrase files of the benchmark in a folder, by name."""
-    files_of_folder = (path / PARAPHRASES).glob("*")
-    return tuple(sorted(str(file) for file in files_of_folder if file.name.endswith(_SUFFIXES)))
+    folder = path / PARAPHRASES
+    names = list_names(folder) if folder.is_dir() else ()
+    return tuple(str(folder / name) for name in sorted(names) if name.endswith(_SUFFIXES))
 
 
 def unprotected(protected: Sequence[Benchmark]) -> list[str]:
@@ -216,7 +217,7 @@ def fingerprint(benchmark: Benchmark) -> list[str]:
 
     ["test.jsonl.gz 9f3c...", ...]
     """
-    paths = [*files(benchmark), *map(Path, benchmark.paraphrases)]
+    paths = [*files(benchmark), *map(storage_path, benchmark.paraphrases)]
     return [f"{path.name} {file_sha256(path)}" for path in paths]
 
 
@@ -224,6 +225,7 @@ def fingerprint(benchmark: Benchmark) -> list[str]:
 # have no rows, since a run may hold out nothing.
 OWN_BENCHMARKS = ("held_out_items", "held_out_documents")
 
+_BATCH_ROWS = 1024  # of a Parquet file, read at a time
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
@@ -234,7 +236,8 @@ def _rows(path: Path) -> Iterator[Row]:
 
         try:
             with path.open("rb") as file:
-                yield from parquet.read_table(file).to_pylist()
+                for batch in parquet.ParquetFile(file).iter_batches(_BATCH_ROWS):
+                    yield from batch.to_pylist()
         except OSError as error:  # ArrowInvalid is a ValueError with a clear message
             raise ValueError(f"{path} cannot be read to its end: {error}") from error
         return

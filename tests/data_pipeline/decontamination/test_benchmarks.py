@@ -24,6 +24,7 @@ from data_pipeline.decontamination.benchmarks import (
     read_paraphrases,
     unprotected,
 )
+from data_pipeline.storage.atomic import write_text
 
 CHOICES = ["a hare", "a fox", "an owl", "a mole"]
 LABELLED = [{"text": t, "label": label} for t, label in zip(CHOICES, "ABCD", strict=True)]
@@ -365,6 +366,25 @@ def test_paraphrases_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -
     assert len(before) == 3
     write(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [told])
     assert fingerprint(benchmark) != before
+
+
+def test_benchmarks_in_an_object_store_are_read_like_files(bucket: Path) -> None:
+    row = {"question": "How many hares?", "answer": "Four.\n#### 4"}
+    told = {"question": "What number of hares?", "answer": "It is four.\n#### 4"}
+    write_text(bucket / "gsm8k" / "test.jsonl", json.dumps(row))
+    write_text(bucket / "gsm8k" / "paraphrases" / "a.jsonl", json.dumps(told))
+    paraphrases = (f"{bucket}/gsm8k/paraphrases/a.jsonl",)
+    (benchmark,) = find_benchmarks(str(bucket))
+    assert benchmark == Benchmark("gsm8k", f"{bucket}/gsm8k", paraphrases=paraphrases)
+    check_files(benchmark)
+    assert [item.id for item in read_items(benchmark)] == ["gsm8k/test/0"]
+    assert [item.id for item in read_paraphrases(benchmark)] == ["gsm8k/a/0"]
+    before = fingerprint(benchmark)
+    assert [line.split()[0] for line in before] == ["test.jsonl", "a.jsonl"]
+    write_text(bucket / "gsm8k" / "paraphrases" / "a.jsonl", json.dumps(row))
+    after = fingerprint(benchmark)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_missing_paraphrases_are_an_error(tmp_path: Path) -> None:
