@@ -15,13 +15,15 @@ def base_url(config: TeacherConfig) -> str:
     """Returns the server's address without a slash at its end.
 
     Raises:
-      ValueError: it is not the address of a server, or contains a password.
+      ValueError: it is not the address of a server, or contains a password; the message begins with
+        the field, "teacher.base_url".
     """
     parts = urlsplit(config.base_url)
     if "@" in parts.netloc:
         raise ValueError(
-            "teacher.base_url contains a user name or password, which logs would show. Name an "
-            "environment variable with the key in teacher.api_key_variable instead."
+            "teacher.base_url: got an address with a user name or password, which logs would show, "
+            "expected one without. Name an environment variable with the key in "
+            "teacher.api_key_variable instead."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise ValueError(
@@ -35,7 +37,8 @@ def api_key(config: TeacherConfig) -> str:
     """Returns the key, "" if none is sent.
 
     Raises:
-      ValueError: the environment variable is not set, or contains no valid key.
+      ValueError: the environment variable is not set, or contains no valid key; the message begins
+        with the field, "teacher.api_key_variable".
     """
     variable = config.api_key_variable
     if not variable:
@@ -48,8 +51,9 @@ def api_key(config: TeacherConfig) -> str:
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError(
-            f"the environment variable {variable} contains characters that are not valid in a key: "
-            "expected printable ASCII without spaces"
+            f"teacher.api_key_variable: got {variable!r}, an environment variable whose value is "
+            "not a valid key, expected printable ASCII without spaces. Set the variable to the key "
+            "alone."
         )
     return key
 

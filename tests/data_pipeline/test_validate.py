@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import subprocess
@@ -39,9 +40,11 @@ from data_pipeline.config import (
     Tier,
     Topics,
 )
+from data_pipeline.storage.atomic import write_text
 from data_pipeline.validate import validate
 
 ROOT = Path(__file__).parents[2]
+MMLU_ROW = {"question": "Who runs?", "choices": ["a hare", "a mole"], "answer": 0}
 
 
 @pytest.fixture
@@ -326,6 +329,39 @@ def test_bad_combinations_are_refused_before_any_work(
     recipe = good_recipe(folder)
     change(recipe, folder)
     assert message in refusal(recipe, tmp_path / "run")
+
+
+def test_an_invalid_key_is_refused_by_the_name_of_its_field(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "two words")
+    recipe = good_recipe(folder)
+    recipe.synthesis.teacher.api_key_variable = "SOME_KEY"
+    assert refusal(recipe, tmp_path / "run") == (
+        "config.data.synthesis.teacher.api_key_variable: got 'SOME_KEY', an environment variable "
+        "whose value is not a valid key, expected printable ASCII without spaces. Set the variable "
+        "to the key alone."
+    )
+
+
+def test_benchmarks_in_an_object_store_are_checked(
+    folder: Path, tmp_path: Path, bucket: Path
+) -> None:
+    """Those of `folder` and their paraphrases, and paraphrases that are named."""
+    benchmarks = bucket / "benchmarks"
+    paraphrase = benchmarks / "gsm8k" / "paraphrases" / "a.jsonl"
+    row = (folder / "gsm8k.jsonl").read_text()
+    write_text(benchmarks / "gsm8k" / "test.jsonl", row)
+    write_text(paraphrase, row)
+    write_text(benchmarks / "mmlu.jsonl", json.dumps(MMLU_ROW))
+    recipe = good_recipe(folder)
+    recipe.decontamination.folder = str(benchmarks)
+    recipe.decontamination.benchmarks[0].paraphrases = (str(paraphrase),)
+    assert len(validate(recipe, tmp_path / "teacher")) == 1
+    write_text(paraphrase, "{}\n")
+    message = refusal(recipe, tmp_path / "run")
+    assert f"benchmarks[0]: {paraphrase}, row 0: not an item of 'gsm8k'" in message
+    assert f"folder: {paraphrase}, row 0: not an item of 'gsm8k'" in message
 
 
 def test_missing_benchmarks_make_one_message(folder: Path, tmp_path: Path) -> None:
