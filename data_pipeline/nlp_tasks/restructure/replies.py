@@ -27,23 +27,21 @@ _MAX_DEPTH = 50
 def objects(text: str) -> list[dict[str, Any]]:
     """Returns the outermost JSON objects of a text in order, without repetitions."""
     values: list[dict[str, Any]] = []
-    for candidate in _braced(_REASONING.sub("", text)):
-        value = _load(candidate)
-        if value is not None and value not in values:
+    for value in _outermost(_REASONING.sub("", text)):
+        if value not in values:
             values.append(value)
     return values
 
 
-def _braced(text: str) -> Iterator[str]:
-    """Yields the outermost substrings in braces that are valid JSON objects."""
+def _outermost(text: str) -> Iterator[dict[str, Any]]:
+    """Yields the objects of the outermost substrings in braces that are valid JSON objects."""
     start = text.find("{")
     while start >= 0:
         end = _end_of(text, start)
-        if end is not None and _load(text[start:end]) is not None:
-            yield text[start:end]
-            start = text.find("{", end)
-        else:
-            start = text.find("{", start + 1)
+        value = None if end is None else _load(text[start:end])
+        if value is not None:
+            yield value
+        start = text.find("{", start + 1 if value is None else end)
 
 
 def _end_of(text: str, start: int) -> int | None:
