@@ -138,6 +138,19 @@ def check_order(problems: Problems, section: object, low: str, high: str) -> Non
         problems.add(low, least, f"at most {problems.path}.{high}, which is {greatest!r}")
 
 
+def check_source_name(problems: Problems, section: object, name: str) -> None:
+    """Checks that a field is a name for a source: not empty, and without "/".
+
+    Args:
+      problems: receives a message about the field.
+      section: the object with the field.
+      name: name of the field.
+    """
+    source = getattr(section, name)
+    if not source or "/" in source:
+        problems.add(name, source, "a name without '/'")
+
+
 def check_known(
     problems: Problems,
     name: str,

@@ -19,6 +19,7 @@ import data_pipeline.topics.check as topics
 from data_pipeline.config import Recipe, Source, Tier
 from data_pipeline.config_problems import Problems, check_types
 from data_pipeline.reading.input_shards import InputShard
+from data_pipeline.synthesis.seeds_stage import source_of
 
 
 def validate(
@@ -63,7 +64,7 @@ def _made_sources(recipe: Recipe) -> list[tuple[str, str, Tier]]:
     made = []
     if recipe.synthesis.enabled:
         made += [
-            (f"{recipe.synthesis.source}_{category}", "synthesis.source", Tier.D2)
+            (source_of(recipe.synthesis, category), "synthesis.source", Tier.D2)
             for category in recipe.synthesis.weights
         ]
     if recipe.nlp_tasks.enabled:

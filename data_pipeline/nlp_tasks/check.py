@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipeline.config import NlpTasks, Restructuring
-from data_pipeline.config_problems import Problems, check_known, check_minimum, check_order
+from data_pipeline.config_problems import (
+    Problems,
+    check_known,
+    check_minimum,
+    check_order,
+    check_source_name,
+)
 from data_pipeline.nlp_tasks.from_structure import KINDS
 from data_pipeline.nlp_tasks.restructure.prompts import WORDINGS
-from data_pipeline.teacher.check import check_server, check_teacher
+from data_pipeline.teacher.check import check_reachable_teacher
 
 
 def check(
@@ -24,23 +30,17 @@ def check(
     """
     if nlp_tasks.enabled:
         own = problems.at("nlp_tasks")
-        _check_source(nlp_tasks.source, own)
+        check_source_name(own, nlp_tasks, "source")
         check_known(own, "kinds", nlp_tasks.kinds, KINDS, "kind of task")
         check_minimum(own, 1, nlp_tasks, "per_document", "max_words", "max_tokens")
     if restructuring.enabled:
         own = problems.at("restructuring")
-        _check_source(restructuring.source, own)
+        check_source_name(own, restructuring, "source")
         check_known(own, "kinds", restructuring.kinds, WORDINGS, "kind of task")
         if not restructuring.kinds:
             own.add("kinds", restructuring.kinds, f"at least one of {', '.join(WORDINGS)}")
         counts = ("per_document", "per_passage", "min_words", "answer_tokens", "max_tokens")
         check_minimum(own, 1, restructuring, *counts)
         check_order(own, restructuring, "min_words", "max_words")
-        check_teacher(restructuring.teacher, own.at("teacher"))
-        advice = f"To do without: {own.path}.enabled=False"
-        check_server(restructuring.teacher, cache, own.at("teacher"), advice)
-
-
-def _check_source(name: str, problems: Problems) -> None:
-    if not name or "/" in name:
-        problems.add("source", name, "a name without '/'")
+        without = f"{own.path}.enabled=False"
+        check_reachable_teacher(restructuring.teacher, cache, own.at("teacher"), without)

@@ -12,9 +12,10 @@ from data_pipeline.config_problems import (
     check_minimum,
     check_order,
     check_share,
+    check_source_name,
 )
 from data_pipeline.synthesis.prompt_texts import CATEGORIES
-from data_pipeline.teacher.check import check_server, check_teacher
+from data_pipeline.teacher.check import check_reachable_teacher
 
 
 def check(synthesis: Synthesis, has_topics: bool, cache: Path, problems: Problems) -> None:
@@ -36,8 +37,7 @@ def check(synthesis: Synthesis, has_topics: bool, cache: Path, problems: Problem
             "True: synthesis spreads its passages over topics",
             f"To do without synthesis: {own.path}.enabled=False",
         )
-    if not synthesis.source or "/" in synthesis.source:
-        own.add("source", synthesis.source, "a name without '/'")
+    check_source_name(own, synthesis, "source")
     what = "category that has prompts"
     check_known(own, "weights", synthesis.weights, CATEGORIES, what)
     check_known(own, "categories", sorted(set(synthesis.categories.values())), CATEGORIES, what)
@@ -49,9 +49,8 @@ def check(synthesis: Synthesis, has_topics: bool, cache: Path, problems: Problem
     check_minimum(own, 1, synthesis, *counts)
     check_order(own, synthesis, "min_passage_words", "max_passage_words")
     _check_filters(synthesis.output_filters, own.at("output_filters"))
-    check_teacher(synthesis.teacher, own.at("teacher"))
-    advice = f"To do without: {own.path}.enabled=False"
-    check_server(synthesis.teacher, cache, own.at("teacher"), advice)
+    without = f"{own.path}.enabled=False"
+    check_reachable_teacher(synthesis.teacher, cache, own.at("teacher"), without)
 
 
 def _check_filters(filters: OutputFilters, problems: Problems) -> None:

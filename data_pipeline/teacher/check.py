@@ -52,8 +52,10 @@ def check_teacher(teacher: TeacherConfig, problems: Problems) -> None:
         )
 
 
-def check_server(teacher: TeacherConfig, cache: Path, problems: Problems, advice: str) -> None:
-    """Checks that there is a server to send requests to, or a cache of replies.
+def check_reachable_teacher(
+    teacher: TeacherConfig, cache: Path, problems: Problems, without: str
+) -> None:
+    """Checks a teacher as `check_teacher`, and that it has a server or a cache of replies.
 
     Whether the cached replies suffice is not known before the first request that they lack.
 
@@ -61,8 +63,9 @@ def check_server(teacher: TeacherConfig, cache: Path, problems: Problems, advice
       teacher: the configuration.
       cache: folder of the replies, unless `teacher.cache` names one.
       problems: of this teacher.
-      advice: sentence that names the setting with which a run needs no such server.
+      without: the setting with which a run needs no teacher: "config.data.synthesis.enabled=False".
     """
+    check_teacher(teacher, problems)
     folder = Path(teacher.cache) if teacher.cache else cache
     has_replies = (folder / FILE).exists()
     if teacher.base_url:
@@ -78,5 +81,5 @@ def check_server(teacher: TeacherConfig, cache: Path, problems: Problems, advice
             teacher.base_url,
             f"a server, for example http://127.0.0.1:8000/v1, since {folder} has no replies of an "
             f"earlier run ({FILE})",
-            f"{problems.path}.cache names another folder of replies. {advice}",
+            f"{problems.path}.cache names another folder of replies. To do without: {without}",
         )

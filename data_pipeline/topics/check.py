@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.config import Features, Topics
 from data_pipeline.config_problems import Problems, check_minimum
-from data_pipeline.teacher.check import check_server, check_teacher
+from data_pipeline.teacher.check import check_reachable_teacher
 
 
 def check(topics: Topics, cache: Path, problems: Problems) -> None:
@@ -24,6 +24,5 @@ def check(topics: Topics, cache: Path, problems: Problems) -> None:
     names = ("max_topics", "sample_documents", "max_characters", "max_terms")
     check_minimum(own, 1, topics, *names, "dimensions", "restarts")
     if topics.features is Features.EMBEDDINGS:
-        check_teacher(topics.embedder, own.at("embedder"))
-        advice = f"To do without: {own.path}.features=TERMS"
-        check_server(topics.embedder, cache, own.at("embedder"), advice)
+        without = f"{own.path}.features=TERMS"
+        check_reachable_teacher(topics.embedder, cache, own.at("embedder"), without)
