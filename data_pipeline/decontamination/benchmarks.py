@@ -223,7 +223,8 @@ def fingerprint(benchmark: Benchmark) -> list[str]:
 
 # Benchmarks that this pipeline makes itself. Their files are verified by their manifests, and may
 # have no rows, since a run may hold out nothing.
-OWN_BENCHMARKS = ("held_out_items", "held_out_documents")
+HELD_OUT_ITEMS, HELD_OUT_DOCUMENTS = "held_out_items", "held_out_documents"
+OWN_BENCHMARKS = (HELD_OUT_ITEMS, HELD_OUT_DOCUMENTS)
 
 _BATCH_ROWS = 1024  # of a Parquet file, read at a time
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -437,6 +438,6 @@ LAYOUTS: dict[str, Callable[[Row], Parts]] = {
     "math": _math,
     "bbh": _bbh,
     "socialiqa": _socialiqa,
-    "held_out_items": _held_out_items,
-    "held_out_documents": _held_out_documents,
+    HELD_OUT_ITEMS: _held_out_items,
+    HELD_OUT_DOCUMENTS: _held_out_documents,
 }

@@ -28,6 +28,7 @@ from data_pipeline.decontamination import rules
 from data_pipeline.decontamination.benchmarks import WHOLE_ITEM_PARTS, BenchmarkItem, is_option
 from data_pipeline.decontamination.index import NgramIndex
 from data_pipeline.decontamination.paraphrases import ParaphraseIndex
+from data_pipeline.execution.shard_output import Decide
 from data_pipeline.storage.document import Document, Dropped
 
 MAX_ITEMS = 100  # of one benchmark
@@ -37,7 +38,6 @@ MAX_EXAMPLES = 20  # of false positives
 
 # (whole item, its question, words of clean text, random numbers) -> the document of the leak
 LeakForm = Callable[[str, str, Sequence[str], random.Random], str]
-Decide = Callable[[Sequence[Document]], list[Document | Dropped]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ def _seeds_of_parts(parts: Words, is_aligned_K: NDArray[np.bool_]) -> tuple[U64,
     part_W = np.repeat(np.arange(len(is_aligned_K)), np.diff(parts.offsets_D))
     columns: list[tuple[U64, I64, I64]] = []
     for number, pattern in enumerate(_PATTERNS):
-        start, hashes = _gapped_seeds(parts.hashes_W, number)
+        hashes = _gapped_seeds(parts.hashes_W, number)
+        start = np.arange(len(hashes))
         part = part_W[start]
         bits = sum(bits_W[start + step] for step in pattern)
         ends_in_part = part_W[start + pattern[-1]] == part
@@ -183,10 +184,10 @@ def _select(texts: Words, rows: I64) -> Words:
     return Words(texts.hashes_W[at], offsets)
 
 
-def _gapped_seeds(hashes_W: U64, number: int) -> tuple[I64, U64]:
-    """Returns (start, hash) of a pattern at every word that has enough words after it.
+def _gapped_seeds(hashes_W: U64, number: int) -> U64:
+    """Returns the hash of a pattern at every word that has enough words after it.
 
-    The hash is mix(number + 1 + sum_i w_i * odd_i mod 2^64), so that the same words under two
+    It is mix(number + 1 + sum_i w_i * odd_i mod 2^64), so that the same words under two
     patterns have different hashes.
     """
     pattern: Sequence[int] = _PATTERNS[number]
@@ -197,7 +198,7 @@ def _gapped_seeds(hashes_W: U64, number: int) -> tuple[I64, U64]:
     # Shift and multiply: the upper bits, by which tables find a hash, depend on all others.
     x ^= x >> np.uint64(29)
     x *= _ODD_MULTIPLIERS[0]
-    return np.arange(num), x ^ (x >> np.uint64(32))
+    return x ^ (x >> np.uint64(32))
 
 
 def _candidates(
@@ -211,7 +212,7 @@ def _candidates(
     document_W = np.repeat(np.arange(len(selected.offsets_D) - 1), np.diff(selected.offsets_D))
     columns = []
     for number, pattern in enumerate(_PATTERNS):
-        _, hashes = _gapped_seeds(selected.hashes_W, number)
+        hashes = _gapped_seeds(selected.hashes_W, number)
         s, g = short.seeds.find(hashes)
         # A seed that begins in one document and ends in the next is none.
         in_one_document = document_W[s] == document_W[s + pattern[-1]]

@@ -25,7 +25,11 @@ from data_pipeline.decontamination import (
     paraphrases,
     planted_leaks,
 )
-from data_pipeline.decontamination.benchmarks import BenchmarkItem
+from data_pipeline.decontamination.benchmarks import (
+    HELD_OUT_DOCUMENTS,
+    HELD_OUT_ITEMS,
+    BenchmarkItem,
+)
 from data_pipeline.decontamination.decider import Decider, cut_evidence
 from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
@@ -45,8 +49,6 @@ from data_pipeline.storage.document import Document
 from data_pipeline.text import shared_ngrams
 
 MAX_EXAMPLES = 12  # of passages that were cut, in a ledger
-# The names of the benchmarks that a run makes itself.
-HELD_OUT_DOCUMENTS, HELD_OUT_ITEMS = "held_out_documents", "held_out_items"
 
 
 @dataclass(frozen=True, slots=True)
