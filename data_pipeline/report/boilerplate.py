@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts
-from data_pipeline.report.flow import ReportStage
+from data_pipeline.report.flow import ReportStage, most_frequent
 
 MAX_LINES = 8  # per source
 
@@ -26,14 +26,13 @@ def repeated_lines(stages: Sequence[ReportStage], sources: Iterable[str]) -> lis
                 documents_of.setdefault(source, {}).update((line, count) for line, count in lines)
         for source in sources:
             if source in documents_of:
-                by_count = sorted(documents_of[source].items(), key=lambda i: (-i[1], i[0]))
                 rows.append(
                     {
                         "source": source,
                         "count": stage.sources[source].changed["repeated_line"],
                         "lines": [
                             (excerpts.printable(line), count)
-                            for line, count in by_count[:MAX_LINES]
+                            for line, count in most_frequent(documents_of[source])[:MAX_LINES]
                         ],
                     }
                 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from data_pipeline.report import excerpts
-from data_pipeline.report.flow import HELD_OUT, ReportStage
+from data_pipeline.report.flow import HELD_OUT, ReportStage, most_frequent
 from data_pipeline.storage.document import Dropped
 from data_pipeline.storage.shards import read_dropped
 
@@ -129,7 +129,7 @@ def _reasons(stage: ReportStage, sources: Iterable[str], kind: str) -> list[dict
             ],
             "examples": [example(dropped) for dropped in examples[reason]],
         }
-        for reason, count in sorted(total.items(), key=lambda item: (-item[1], item[0]))
+        for reason, count in most_frequent(total)
     ]
 
 
@@ -161,7 +161,7 @@ def changes(stages: Sequence[ReportStage], sources: Iterable[str]) -> list[dict[
             ],
         }
         for stage in stages
-        for what, count in sorted(stage.total.changed.items(), key=lambda i: (-i[1], i[0]))
+        for what, count in most_frequent(stage.total.changed)
     ]
 
 

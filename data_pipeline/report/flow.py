@@ -180,9 +180,14 @@ def colors(stages: Sequence[ReportStage], results: Results) -> dict[str, str]:
     for source in results.sources:
         size.setdefault(source["name"], 0)
         tiers[source["name"]] = source["tier"]
-    largest = sorted(size, key=lambda s: (-size[s], s))[:NUM_COLORS]
+    largest = [name for name, _ in most_frequent(size)[:NUM_COLORS]]
     order = sorted(size, key=lambda s: (s not in largest, tiers[s], -size[s], s))
     return {s: f"s{k}" if s in largest else OTHER_COLOR for k, s in enumerate(order)}
+
+
+def most_frequent(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns (name, count) pairs, the largest count first, of equal counts by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def first_stage(stages: Sequence[ReportStage]) -> ReportStage | None:
@@ -269,7 +274,7 @@ def by_source(
                 "bytes": counted[0].bytes_in or counted[0].bytes_kept,
                 "bad": total.bad.total(),
                 "dropped": total.dropped.total(),
-                "reasons": sorted(total.dropped.items(), key=lambda i: (-i[1], i[0]))[:2],
+                "reasons": most_frequent(total.dropped)[:2],
                 "kept": baked["documents"] if baked else last_kept,
                 "tokens": baked["tokens"] if baked else None,
             }

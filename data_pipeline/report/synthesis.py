@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.flow import ReportStage
+from data_pipeline.report.flow import ReportStage, most_frequent
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_shard
 
@@ -58,7 +58,7 @@ def _reasons(stages: Sequence[ReportStage]) -> list[tuple[str, str, int]]:
     return [
         (stage.title, reason, number)
         for stage in stages
-        for reason, number in sorted(stage.total.dropped.items(), key=lambda i: (-i[1], i[0]))
+        for reason, number in most_frequent(stage.total.dropped)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.report import excerpts, teachers
-from data_pipeline.report.flow import ReportStage
+from data_pipeline.report.flow import ReportStage, most_frequent
 from data_pipeline.storage.document import Document
 from data_pipeline.storage.shards import read_shard
 
@@ -44,7 +44,7 @@ def section(stages: Sequence[ReportStage]) -> dict[str, Any] | None:
                     "name": kind,
                     "written": kept + reasons.total(),
                     "kept": kept,
-                    "reasons": sorted(reasons.items(), key=lambda i: (-i[1], i[0]))[:MAX_REASONS],
+                    "reasons": most_frequent(reasons)[:MAX_REASONS],
                     "examples": examples.get(kind, []),
                 }
             )
