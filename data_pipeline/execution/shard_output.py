@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from data_pipeline.execution.manifest import Ledger, ShardFile
 from data_pipeline.execution.task import AnyTask
@@ -18,6 +19,7 @@ CHUNK = 256  # documents that a decision function gets at a time
 
 Decision = Document | Dropped
 Decide = Callable[[list[Document]], list[Decision]]
+T = TypeVar("T")
 
 
 class ShardOutput:
@@ -110,10 +112,10 @@ def ids_of(file: ShardFile) -> set[str]:
     return {document.id for document in documents_in([file])}
 
 
-def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yields lists of at most `CHUNK` documents."""
-    documents = iter(documents)
-    while chunk := list(islice(documents, CHUNK)):
+def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yields lists of at most `size` values."""
+    values = iter(values)
+    while chunk := list(islice(values, size)):
         yield chunk
 
 

@@ -47,7 +47,6 @@ TOKENIZER_FILE = "tokenizer.model"
 # Tokens that are packed together. A larger window saves less than .01 % of padding.
 WINDOW_TOKENS = 1 << 22
 CHARACTERS_PER_BATCH = 1 << 20  # encoded together
-TOKEN_DTYPES = ("uint16", "uint32")
 
 
 @dataclass(slots=True)
@@ -179,7 +178,7 @@ def write_manifest(
                 raise ValueError(f"{directory / file} is missing: bake its part again")
         by_source[part.source].append(part)
     rows = [_source_row(source, by_source[source.name]) for source in sources]
-    tokenizer = MixtureTokenizer(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer)
     with _atomic_record_files([directory / TOKENIZER_FILE]) as (copy,):
         copy.write_bytes(tokenizer.model)
     manifest = {
@@ -198,7 +197,7 @@ def write_manifest(
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """Returns the smallest unsigned little-endian dtype of TOKEN_DTYPES that holds every id."""
+    """Returns uint16 if it holds every id, else uint32, both little-endian."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 

@@ -18,7 +18,7 @@ from data_pipeline.storage.document import Document, Dropped
 
 @dataclass(frozen=True, slots=True)
 class NlpTaskSettings:
-    """The settings of a worker that writes tasks; `tokenizer` is a path, "" the demo's own."""
+    """The settings of a worker that writes tasks; `tokenizer` is a path, "" Mistral's."""
 
     nlp_tasks: NlpTasks
     tokenizer: str

@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from data_pipeline import config as configs
 from data_pipeline.config_problems import Problems, check_types
 from data_pipeline.execution.progress import console
+from data_pipeline.execution.shard_output import chunks
 from data_pipeline.teacher import wire
 from data_pipeline.teacher.background import Background
 from data_pipeline.teacher.cache import TeacherCache
@@ -32,8 +32,6 @@ from data_pipeline.teacher.writer import Values, Writer
 CHUNK = 32  # requests looked up, or texts embedded, together
 WINDOW = 512  # maximum number of requests read ahead of the reply that is yielded next
 PROGRESS_EVERY_S = 10.0
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -123,7 +121,7 @@ class TeacherClient:
         """
         waiting: deque[tuple[TeacherRequest, bytes, Completion | _InFlight, bool]] = deque()
         try:
-            for chunk in _chunks(requests):
+            for chunk in chunks(requests, CHUNK):
                 waiting.extend(self._start(chunk))
                 while waiting and (len(waiting) >= WINDOW or _is_ready(waiting[0][2])):
                     yield self._reply(*waiting.popleft(), total)
@@ -163,7 +161,7 @@ class TeacherClient:
             vectors.extend(np.frombuffer(found[key], "<f4") for key in keys)
 
         try:
-            for chunk in _chunks(texts):
+            for chunk in chunks(texts, CHUNK):
                 waiting.append(self._start_embedding(chunk))
                 if len(waiting) * CHUNK >= WINDOW:
                     take()
@@ -337,10 +335,3 @@ class TeacherClient:
 def _is_ready(source: Completion | _InFlight) -> bool:
     """Returns whether an answer has arrived."""
     return isinstance(source, Completion) or source.future.done()
-
-
-def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yields lists of at most CHUNK values."""
-    values = iter(values)
-    while chunk := list(islice(values, CHUNK)):
-        yield chunk

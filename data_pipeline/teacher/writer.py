@@ -32,7 +32,7 @@ class Writer:
         return await future
 
     def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Adds tokens that led to no answer; they are committed with the next answers."""
+        """Counts tokens, of an answer or of an attempt without one, in the next commit."""
         self._prompt_tokens += prompt_tokens
         self._completion_tokens += completion_tokens
         if self._task is None or self._task.done():

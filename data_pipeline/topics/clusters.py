@@ -36,8 +36,8 @@ def leading_axes(matrix_DV: Sparse, axes: int, seed: int) -> F64:
     """Returns the right singular vectors of the largest singular values.
 
     They are computed by random projection and power iterations (Halko et al., arXiv 0909.4061). The
-    sign of a singular vector is arbitrary: here the entry of the
-    largest absolute value is positive.
+    sign of a singular vector is arbitrary: here its entry of the largest absolute value is
+    positive.
 
     Args:
       matrix_DV: sparse matrix.

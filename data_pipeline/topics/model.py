@@ -95,11 +95,6 @@ class Topic:
     documents: int  # of the sample
     example: int  # row of the sample
 
-    @property
-    def name(self) -> str:
-        """The first three terms, or the number if there are none."""
-        return ", ".join(self.terms[:3]) or f"topic {self.number}"
-
 
 # ---- texts to vectors
 
