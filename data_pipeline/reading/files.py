@@ -324,11 +324,16 @@ class _Element:
         return offset, stripped, len(stripped)
 
 
+def _decode_utf8(content: bytes) -> str:
+    """Decodes UTF-8, with or without a byte order mark."""
+    return content.removeprefix(BOM).decode()
+
+
 def _single_document(
     chunks: Iterable[bytes],
     name: str,
     max_bytes: int,
-    decode: Callable[[bytes], str] = bytes.decode,
+    decode: Callable[[bytes], str] = _decode_utf8,
     extract: Callable[[str], str] = str,
 ) -> Iterator[RawRow | BadInput]:
     """Yields the row of a file that is one document; none if it is empty.
@@ -337,27 +342,27 @@ def _single_document(
       chunks: the content.
       name: the name of the file in `BadInput`.
       max_bytes: the maximum length of the content.
-      decode: converts the content to text.
+      decode: converts the content, with its byte order mark, to text without one.
       extract: selects the part of the text that is the document.
     """
     content, length = _join(chunks, max_bytes)
     location: dict[str, Any] = {"offset": 0}
+    raw = content.removeprefix(BOM)
     if content.startswith(BOM):
-        content = content[len(BOM) :]
         location["byte_order_mark"] = True
     if length > max_bytes:
-        yield _too_long(name, 0, length, max_bytes, content)
-    elif content.strip():
+        yield _too_long(name, 0, length, max_bytes, raw)
+    elif raw.strip():
         try:
             text = decode(content)
             # The C library that parses HTML would end the text at a NUL, so it is not called; the
             # NUL makes the document bad input later.
             extracted = text if "\0" in text else extract(text)
-            yield RawRow(None, {"text": extracted}, location, content)
+            yield RawRow(None, {"text": extracted}, location, raw)
         except UnicodeDecodeError as error:
-            yield _invalid_utf8(name, 0, content, error)
+            yield _invalid_utf8(name, 0, raw, error)
         except html.NoMainTextError as error:
-            yield BadInput("no_main_text", name, 0, str(error), content[:HEAD_BYTES])
+            yield BadInput("no_main_text", name, 0, str(error), raw[:HEAD_BYTES])
 
 
 def _join(chunks: Iterable[bytes], max_bytes: int) -> tuple[bytes, int]:

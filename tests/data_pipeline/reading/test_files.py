@@ -145,6 +145,16 @@ def test_a_byte_order_mark_is_taken_off_and_noted(tmp_path):
     assert [row.fields for row in rows] == GOOD[:2]
 
 
+def test_a_page_with_a_byte_order_mark_is_utf8_whatever_it_declares(tmp_path):
+    page = f"<meta charset=windows-1252><p>{'Häsinnen laufen schnell. ' * 9}</p>"
+    (row,) = read(tmp_path / "a.html", files.BOM + page.encode())
+    assert row.fields["text"].startswith("Häsinnen laufen")
+    assert row.location == {"offset": 0, "byte_order_mark": True}
+    (bad,) = read(tmp_path / "b.txt", files.BOM + b"caf\xe9")
+    assert (bad.reason, bad.raw) == ("invalid_utf8", b"caf\xe9")
+    assert "byte 0xe9, 3 bytes in" in bad.detail
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.md", "a.html"])
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t\n", files.BOM, files.BOM + b"\r\n"])
 def test_an_empty_file_is_named(tmp_path, name, content):
