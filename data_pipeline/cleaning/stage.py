@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from data_pipeline.cleaning import repeated_lines, rules
 from data_pipeline.cleaning.repeated_lines_stage import load_repeated_lines, uses_repeated_lines
-from data_pipeline.config import Cleaning, Recipe, RepeatedLines
-from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.config import C4, Cleaning, Recipe, RepeatedLines
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.task import Task, one_task_per_shard
@@ -44,6 +45,11 @@ def clean(
     """
     settings = CleanSettings(recipe.cleaning, recipe.repeated_lines)
     side = CleanInputs(tuple(repeated.files()) if repeated is not None else ())
+    bad_words = [
+        file_sha256(Path(rules.bad_words))
+        for rules in recipe.cleaning.rule_sets
+        if isinstance(rules, C4) and rules.bad_words
+    ]
     return runner.run(
         StageSpec(
             "clean",
@@ -51,6 +57,7 @@ def clean(
             [task.with_side(side) for task in one_task_per_shard(before, settings)],
             config=settings if repeated is not None else recipe.cleaning,
             inputs=[before, *([repeated] if repeated is not None else [])],
+            extra=bad_words or None,
         )
     )
 

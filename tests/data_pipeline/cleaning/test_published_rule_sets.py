@@ -7,6 +7,7 @@ import pytest
 from data_pipeline.cleaning import published_rule_sets
 from data_pipeline.cleaning.published_rule_sets import BrokenRule
 from data_pipeline.cleaning.rules import build as build_cleaning
+from data_pipeline.cleaning.stage import clean
 from data_pipeline.config import (
     C4,
     Cleaning,
@@ -14,8 +15,16 @@ from data_pipeline.config import (
     FineWeb,
     GopherQuality,
     GopherRepetition,
+    Recipe,
 )
 from data_pipeline.storage.document import Document, Dropped
+from tests.data_pipeline.builders import (
+    documents_of,
+    dropped_documents,
+    kept_documents,
+    runner_at,
+    stage_of_documents,
+)
 
 ARTICLE = """Hares are faster than rabbits and live alone. They rest in shallow forms by day.
 
@@ -100,6 +109,20 @@ def test_c4_bad_words_are_the_users(tmp_path: Path) -> None:
         published_rule_sets.build(C4(bad_words=str(words)))
     with pytest.raises(ValueError, match=r"C4\.bad_words: nowhere\.txt cannot be read"):
         published_rule_sets.build(C4(bad_words="nowhere.txt"))
+
+
+def test_an_edited_list_of_bad_words_is_applied_again(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    recipe = Recipe(cleaning=Cleaning(rule_sets=(C4(bad_words=str(words)),)))
+    with runner_at(tmp_path / "run") as runner:
+        before = stage_of_documents(runner, {"web": documents_of([ARTICLE])})
+        words.write_text("rabbits\n")
+        dropped = clean(recipe, runner, before)
+        assert [row.reason for row in dropped_documents(dropped)] == ["c4_bad_word"]
+        words.write_text("wolf\n")
+        assert len(kept_documents(clean(recipe, runner, before))) == 1
+        words.write_text("rabbits\n")
+        assert clean(recipe, runner, before).path == dropped.path
 
 
 @pytest.mark.parametrize(
