@@ -63,9 +63,8 @@ class RowWriter:
         self._hash = hashlib.sha256()
         self._zstd = zstd.ZstdCompressor(options=_ZSTD)
         with explain_disk_full(self.path):
-            self._file = self._temporary.open(
-                "xb", buffering=0
-            )  # unbuffered: closing has nothing to flush
+            # Unbuffered: closing has nothing to flush.
+            self._file = self._temporary.open("xb", buffering=0)
         return self
 
     def write_row(self, row: dict[str, Any]) -> None:
@@ -123,28 +122,16 @@ class RowWriter:
 
 
 class ShardWriter(RowWriter):
-    """A writer of documents; `documents` counts them, `bytes` their texts as UTF-8.
+    """A writer of documents.
 
     One line of a shard, before compression:
 
         {"id":"web/7","text":"Hares are fast.","source":"web","category":"web","meta":{}}
     """
 
-    def __init__(self, path: str | Path):
-        """Takes the path of the shard."""
-        super().__init__(path)
-        self.bytes = 0
-
-    @property
-    def documents(self) -> int:
-        """The number of documents written."""
-        return self.rows
-
     def write(self, document: Document) -> None:
         """Writes one document; raises as `write_row`."""
         self.write_row(_row(document))
-        text = document.text
-        self.bytes += len(text) if text.isascii() else len(text.encode())
 
 
 class DroppedWriter(RowWriter):

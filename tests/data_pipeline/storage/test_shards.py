@@ -39,8 +39,7 @@ def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     writer = write(path)
     assert list(read_shard(path)) == DOCUMENTS
-    assert writer.documents == 3
-    assert writer.bytes == sum(len(document.text.encode()) for document in DOCUMENTS)
+    assert writer.rows == 3
     assert writer.sha256 == sha256(path.read_bytes()).hexdigest()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -67,7 +66,7 @@ def test_the_same_documents_give_the_same_bytes(tmp_path):
 
 def test_a_shard_without_documents_is_a_shard(tmp_path):
     path = tmp_path / "a.jsonl.zst"
-    assert write(path, []).documents == 0
+    assert write(path, []).rows == 0
     assert path.stat().st_size > 0
     assert list(read_shard(path)) == []
 
