@@ -103,9 +103,8 @@ def main() -> None:
         )
 
         def ours(number: int) -> Any:
-            responses = ResponseCache(
-                work / f"responses-{number}.jsonl"
-            )  # never served from a round
+            # A file for each round, so that no round is served from another.
+            responses = ResponseCache(work / f"responses-{number}.jsonl")
             return lm_harness.model(engine, subject.tokenizer, Protocol.CURRENT, responses)
 
         print(

@@ -106,9 +106,8 @@ class Connection:
                 async for data in response.content.iter_any():
                     stream.feed(data)
             except (aiohttp.ClientError, TimeoutError) as error:
-                if (
-                    not stream.finish
-                ):  # the end of the stream may be missing after a complete answer
+                # The end of the stream may be missing after a complete answer.
+                if not stream.finish:
                     raise RetryableError(describe_error(error), received=stream.text) from None
             return stream.answer(prompt)
 

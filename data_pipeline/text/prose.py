@@ -31,9 +31,8 @@ _ABBREVIATION = re.compile(
     r"Nov|Dec)|\b(?:[A-Za-z]\.)+[A-Za-z])\.\Z"
 )
 _PLAIN = re.compile(r"[\"“‘']?[A-Z][\w\s.,;:'\"‘’“”()!?%$£€&/`–—-]*[.!?][\"”’')]*\Z")
-_FRAGMENT = re.compile(
-    r"\w\. |(?:Question|Answer|Q|A)\s*:"
-)  # "P. These rules" is the second part of a sentence that was split after "Civ."
+# "P. These rules" is the second part of a sentence that was split after "Civ."
+_FRAGMENT = re.compile(r"\w\. |(?:Question|Answer|Q|A)\s*:")
 _MIN_WORDS, _MAX_WORDS = 6, 45  # of a sentence that is used in a task
 _MIN_LETTER_SHARE = 0.75  # of its characters other than spaces
 

@@ -119,9 +119,8 @@ def _called(
             for part in ("condition", "body")
         )
         yield body, _iterations(instruction, computations[condition], computations[body])
-    elif not instruction.op.endswith(
-        ("-done", "-update")
-    ):  # they name the computation of their start
+    # The end and the update of an asynchronous operation name the computation of its start.
+    elif not instruction.op.endswith(("-done", "-update")):
         for called in _CALLED.findall(instruction.attributes):
             for name in _NAME.findall(called):
                 yield name, 1

@@ -259,10 +259,10 @@ class Decoder(nnx.Module):
 
         def layer(x_BTD: Array, scanned: tuple[Any, Array]) -> tuple[Array, None]:
             params, index = scanned
+            # `index` gives each layer its own dropout.
             drop = () if dropout is None else (dropout.of_layer(index),)
             return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
 
-        # `index` gives each layer its own dropout.
         layer = _remat(layer, c)
         x_BTD, indices = self.embed(tokens_BT), jnp.arange(c.num_layers)
         if c.scan_layers:

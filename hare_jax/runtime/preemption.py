@@ -32,9 +32,8 @@ class PreemptionSignal:
         self._received: list[int] = []
         self._before: dict[int, Any] = {}
         self._multi_process = distributed.is_multi_process()
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python allows handlers only here
+        # Python allows handlers only in the main thread.
+        if threading.current_thread() is threading.main_thread():
             numbers = [signal.SIGINT] if self._multi_process else [signal.SIGINT, signal.SIGTERM]
             self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self

@@ -93,7 +93,6 @@ def _attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, bias_BTS: Array) -> Arr
     out_BGNK = jnp.einsum(
         "bgns,bsgk->bgnk", weights_BGNS, v_BSGK, preferred_element_type=jnp.float32
     )
-    out_BGRTK = (
-        out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1
-    )  # normalized last: K divisions per query, not S
+    # Normalized last: K divisions per query, not S.
+    out_BGRTK = out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1
     return out_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K).astype(q_BTHK.dtype)

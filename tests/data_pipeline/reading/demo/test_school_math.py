@@ -38,10 +38,9 @@ def test_answers_follow_from_their_questions():
     for index in MANY:
         question, steps, answer = generate(index)
         known = {Fraction(number) for number in re.findall(NUMBER, question)} | CONSTANTS
-        if (
-            word_problems.family_name(index) == "sharing_with_remainder"
-        ):  # its quotient is found, and then
-            known.add(Fraction(re.findall(NUMBER, steps[0])[0]))  # shown to be right
+        # The quotient is found, and then shown to be right.
+        if word_problems.family_name(index) == "sharing_with_remainder":
+            known.add(Fraction(re.findall(NUMBER, steps[0])[0]))
         results = []
         for left, right in EQUATION.findall(" ".join(steps)):
             assert value(left) == Fraction(right), text(index)

@@ -86,8 +86,8 @@ def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
     assert side.keys == [pair.original[1].key, pair.original[2].key]
     assert side.paraphrased == [
         NgramAccuracy(0.6, 1.0, []),
-        NgramAccuracy(pytest.approx(0.3), 2.0, []),
-    ]  # type: ignore[arg-type]
+        NgramAccuracy(pytest.approx(0.3), 2.0, []),  # type: ignore[arg-type]
+    ]
 
 
 def test_a_folder_is_several_sets(tmp_path: Path) -> None:

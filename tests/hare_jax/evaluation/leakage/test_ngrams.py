@@ -137,13 +137,8 @@ def test_places_are_those_of_the_definition() -> None:
     assert ngrams.prefix_lengths(27, definition) == [2, 7, 12, 17, 22]
     assert ngrams.prefix_lengths(7, definition) == [2, 2, 2, 2, 2]
     assert ngrams.prefix_lengths(6, definition) == []  # too short: len - n - 1 = 0
-    assert ngrams.prefix_lengths(400, definition) == [
-        2,
-        10,
-        18,
-        26,
-        35,
-    ]  # what lies beyond is not read
+    # Tokens beyond max_length are not read.
+    assert ngrams.prefix_lengths(400, definition) == [2, 10, 18, 26, 35]
 
 
 @pytest.mark.slow
