@@ -106,9 +106,9 @@ class LineCounts:
             self.source_L[start:stop],
         )
 
-    def save(self, path: Path) -> None:
-        """Writes the counts as a file of numpy arrays."""
-        write_arrays(
+    def save(self, path: Path) -> str:
+        """Writes the counts as an .npz file and returns its sha256."""
+        return write_arrays(
             path,
             sources=np.array(self.sources, np.str_),
             hashes=self.hashes_L,

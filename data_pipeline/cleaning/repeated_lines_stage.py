@@ -11,7 +11,7 @@ from functools import cache
 
 from data_pipeline.cleaning import repeated_lines
 from data_pipeline.config import CleaningProfile, Recipe, RepeatedLines
-from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import add_file, documents_of, new_ledger
 from data_pipeline.execution.task import Task, one_task_per_shard
@@ -94,8 +94,8 @@ def count_shard(task: Task[LineSettings, None]) -> Ledger:
     ledger = new_ledger(task)
     for number in range(config.partitions):
         name = f"shards/{task.shard}.{number:05d}.npz"
-        counts.partition(number, config.partitions).save(task.out / name)
-        ledger.files[name] = file_sha256(task.out / name)
+        own = counts.partition(number, config.partitions)
+        ledger.files[name] = own.save(task.out / name)
     ledger.extra = {"documents": dict(sorted(documents.items()))}
     ledger.write(task.out)
     return ledger

@@ -104,9 +104,9 @@ class ParaphraseIndex:
         rare.eliminate_zeros()
         return rare
 
-    def save(self, path: Path) -> None:
-        """Writes an .npz file, the same bytes for the same index."""
-        write_arrays(
+    def save(self, path: Path) -> str:
+        """Writes an .npz file and returns its sha256; the same index gives the same bytes."""
+        return write_arrays(
             path,
             names=np.frombuffer(json.dumps(self.parts).encode(), np.uint8),
             vocabulary=self.vocabulary_V,

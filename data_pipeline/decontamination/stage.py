@@ -32,7 +32,7 @@ from data_pipeline.decontamination.benchmarks import (
 )
 from data_pipeline.decontamination.decider import Decider, cut_evidence
 from data_pipeline.decontamination.index_files import PARAPHRASES, IndexFiles
-from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import (
@@ -204,16 +204,16 @@ def make_index(task: Task[IndexSettings, IndexInputs]) -> Ledger:
     ledger = new_ledger(task)
     ledger.extra = {"items": dict(Counter(item.benchmark for item in items))}
     if n is None:
-        paraphrases.build_index(items, config.paraphrases).save(path)
+        sha256 = paraphrases.build_index(items, config.paraphrases).save(path)
     else:
         templates = {
             m: shared_ngrams.shared_ngrams(documents_in(task.side.sample), m)
             for m in {n, config.item_ngram_words}
         }
         ngram_index = index.build_index(items, n, config, templates)
-        ngram_index.save(path)
+        sha256 = ngram_index.save(path)
         ledger.extra["unindexed"] = ngram_index.unindexed
-    ledger.files[f"shards/{path.name}"] = file_sha256(path)
+    ledger.files[f"shards/{path.name}"] = sha256
     ledger.write(task.out)
     return ledger
 

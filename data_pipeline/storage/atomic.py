@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 import uuid
@@ -103,10 +104,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an .npz file atomically; the same arrays give the same bytes."""
-    with _open_atomically(path, "wb") as file:
+def write_arrays(path: Path, **arrays: np.ndarray) -> str:
+    """Writes an .npz file atomically, and returns its sha256 (hex).
+
+    The same arrays give the same bytes.
+    """
+    with _open_atomically(path, "w+b") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -66,9 +66,12 @@ class TopicModel:
     projection_VE: F64  # TF-IDF vector -> E dimensions
     centroids_KE: F64  # unit vectors
 
-    def save(self, path: Path) -> None:
-        """Writes an .npz file, the same bytes for the same model; numbers as float32."""
-        write_arrays(
+    def save(self, path: Path) -> str:
+        """Writes an .npz file and returns its sha256; numbers are written as float32.
+
+        The same model gives the same bytes.
+        """
+        return write_arrays(
             path,
             terms=self.terms_V,
             idf=self.idf_V.astype(np.float32),

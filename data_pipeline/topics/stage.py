@@ -18,7 +18,7 @@ from functools import cache as remember
 from pathlib import Path
 
 from data_pipeline.config import Features, Recipe, TeacherConfig, Topics
-from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
+from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import (
     ShardOutput,
@@ -134,8 +134,7 @@ def fit_topics(task: Task[TopicSettings, None]) -> Ledger:
     with embedder(config, cache) as embed:
         model, fitted = topics.fit([document.text for document in sample], config, embed)
     ledger = new_ledger(task)
-    model.save(task.out / MODEL)
-    ledger.files[MODEL] = file_sha256(task.out / MODEL)
+    ledger.files[MODEL] = model.save(task.out / MODEL)
     examples = [_example(sample[topic.example]) if topic.documents else {} for topic in fitted]
     add_file(ledger, task.out, NAMES, topics.topics_to_json(fitted, examples))
     ledger.extra = {"sample": len(sample), "topics": len(fitted)}

@@ -68,7 +68,8 @@ def test_addresses() -> None:
 
 def test_what_is_written_is_read(bucket: Path) -> None:
     atomic.write_text(bucket / "a" / "text.txt", "häsin")
-    atomic.write_arrays(bucket / "a" / "x.npz", n=np.arange(5))
+    sha256 = atomic.write_arrays(bucket / "a" / "x.npz", n=np.arange(5))
+    assert sha256 == file_sha256(bucket / "a" / "x.npz")
     assert (bucket / "a" / "text.txt").read_text() == "häsin"
     with (bucket / "a" / "text.txt").open() as file:
         assert file.read() == "häsin"
