@@ -17,6 +17,7 @@ There are three tasks, so that every kind of text gives some items:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -189,8 +190,12 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoic
         line for text in texts.values() for line in text.split("\n")
     )
     words_of = {name: set(distractors.WORD.findall(text)) for name, text in texts.items()}
+    num_documents = Counter(word for words in words_of.values() for word in words)
     for document in documents:
-        elsewhere = set().union(*(words_of[name] for name in words_of if name != document.id))
+        # Words that only this document has are no wrong choices.
+        excluded: set[str] = set()
+        if len(documents) > 1:
+            excluded = {word for word in words_of[document.id] if num_documents[word] == 1}
         for position in _positions(document, _CLOZE_CONTEXT, config):
             match = distractors.WORD.match(document.text, position.at + 1)
             context = document.text[position.start : position.at]
@@ -208,7 +213,7 @@ def _cloze(documents: list[Document], config: HeldOut) -> Iterator[MultipleChoic
                 context,
                 config.choices - 1,
                 seeded_random.seeded(config.seed, "cloze", document.id, str(position.at)),
-                excluded=words_of[document.id] - elsewhere if len(documents) > 1 else frozenset(),
+                excluded=excluded,
             )
             if wrong:
                 name = str(position.at)

@@ -20,7 +20,6 @@ from data_pipeline.execution.shard_output import (
 from data_pipeline.execution.task import Task, one_task_for_all, one_task_per_shard
 from data_pipeline.held_out import multiple_choice
 from data_pipeline.storage.document import Document
-from data_pipeline.storage.shards import read_shard
 from data_pipeline.text import seeded_random
 
 
@@ -128,4 +127,4 @@ def write_items(task: Task[HeldOut, ItemInputs]) -> Ledger:
 def prompts(held_out: Directory) -> list[dict[str, str]]:
     """Returns {"source", "text"} of each held-out document; a model continues its first words."""
     (file,) = held_out.files()
-    return [{"source": d.source, "text": d.text} for d in read_shard(file.path)]
+    return [{"source": d.source, "text": d.text} for d in documents_in([file])]
