@@ -177,7 +177,7 @@ def check_known(
             problems.add(name, value, expected, (hint + advice).strip())
 
 
-def check_types(problems: Problems, section: Any, skip: Collection[str] = ()) -> None:
+def check_types(problems: Problems, section: Any) -> None:
     """Checks the types of all fields of a dataclass and of the sections below it.
 
     An integer is accepted as a float and a list as a tuple; a number must be finite.
@@ -185,12 +185,10 @@ def check_types(problems: Problems, section: Any, skip: Collection[str] = ()) ->
     Args:
       problems: receives one message for each value of a wrong type.
       section: an instance of a dataclass.
-      skip: fields of `section` that are not checked.
     """
     hints = typing.get_type_hints(type(section))
     for one in dataclasses.fields(section):
-        if one.name not in skip:
-            _check_type(problems, one.name, getattr(section, one.name), hints[one.name])
+        _check_type(problems, one.name, getattr(section, one.name), hints[one.name])
 
 
 def _check_type(problems: Problems, name: str, value: Any, expected: Any) -> None:

@@ -45,13 +45,13 @@ _OPEN_TAG = re.compile(
 _COMMENT = "<!--"
 
 
-def truncated_list(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> Evidence | None:
+def truncated_list(text: Text) -> Evidence | None:
     """Flags a text that ends with "as follows:", an empty item, or "2." after an item "1."."""
     end = text.prose.rstrip().rstrip("*_ ")
     start = max(end.rfind("\n"), end.rfind(". "), 0)
     last = end[start:].strip(". \n")  # the last sentence or line
     is_announcement = end.endswith(":") and _ANNOUNCEMENT.search(end[-_TAIL:])
-    if is_announcement and len(last) >= max_broken_share * len(end):
+    if is_announcement and len(last) >= _MAX_BROKEN_SHARE * len(end):
         return {"end": last[-80:]}
     lines = text.lines
     if len(lines) < 2:
@@ -65,7 +65,7 @@ def truncated_list(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> E
     return {"end": f"{lines[-2][-60:]} {lines[-1]}"} if is_item else None
 
 
-def open_fence(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> Evidence | None:
+def open_fence(text: Text) -> Evidence | None:
     """Flags a fenced code block that is never closed and is a large part of the text."""
     if not may_have_fences(text.text):
         return None
@@ -80,7 +80,7 @@ def open_fence(text: Text, max_broken_share: float = _MAX_BROKEN_SHARE) -> Evide
                 fence, fence_start = mark, position
         position += len(line) + 1
         line_before = line.strip()
-    if not fence or len(text.text) - fence_start < max_broken_share * len(text.text):
+    if not fence or len(text.text) - fence_start < _MAX_BROKEN_SHARE * len(text.text):
         return None
     return {"open": text.text[fence_start : fence_start + 60].split("\n")[0]}
 
@@ -90,10 +90,10 @@ def _is_underline(line: str, mark: str) -> bool:
     return bool(line) and (mark[0] == "~" or len(mark) >= max(4, len(line)))
 
 
-def open_environment(text: Text, max_characters: int = _MAX_ENVIRONMENT) -> Evidence | None:
+def open_environment(text: Text) -> Evidence | None:
     r"""Flags a text that ends inside a LaTeX environment: a last \begin, near the end, has no \end.
 
-    If the \begin is more than `max_characters` before the end, the \end was probably lost in
+    If the \begin is more than 2000 characters before the end, the \end was probably lost in
     conversion, and the text is complete.
     """
     if text.text.count("\\begin{") <= text.text.count("\\end{") or _DEFINES.search(text.text):
@@ -108,7 +108,7 @@ def open_environment(text: Text, max_characters: int = _MAX_ENVIRONMENT) -> Evid
             stack.pop()
         else:
             return None  # the source is split over files, or the commands are examples
-    if not stack or len(source) - stack[-1][1] > max_characters:
+    if not stack or len(source) - stack[-1][1] > _MAX_ENVIRONMENT:
         return None
     return {"open": f"\\begin{{{stack[-1][0]}}}"}
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.cleaning.quality import words_without_letter
 from data_pipeline.cleaning.repetition import duplicate_ngrams, top_ngrams
 from data_pipeline.config import C4, FineWeb, GopherQuality, GopherRepetition, RuleSet
 from data_pipeline.text.prose import sentences
@@ -142,10 +143,7 @@ def _gopher_quality(text: str, rules: GopherQuality) -> BrokenRule | None:
     Words of symbols only are counted in ratios, but not in a document's length.
     """
     words = text.split()
-    # A fast first filter: most words end it at isalpha(), and upper() == lower() holds only if no
-    # letter has a case.
-    candidates = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
-    without_letter = [w for w in candidates if not any(map(str.isalpha, w))]
+    without_letter = words_without_letter(words)
     symbols = [w for w in without_letter if not any(map(str.isdigit, w))]
     num_words = len(words) - len(symbols)
     if not rules.min_words <= num_words <= rules.max_words:

@@ -8,6 +8,7 @@ Gopher (Rae et al., arXiv 2112.11446, appendix A.1), StarCoder (Li et al., arXiv
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -108,16 +109,21 @@ def few_alphabetic_words(text: Text, min_share: float) -> Evidence | None:
     if "|" in text.prose:
         rows = [s for s in text.lines if not (s[0] == "|" and any(map(str.isalpha, s)))]
         words = " ".join(rows).split()
-    # A fast first filter: most words end it at isalpha(), and upper() == lower() holds only if no
-    # letter has a case.
-    others = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
-    others = [w for w in others if not any(map(str.isalpha, w))]
+    others = words_without_letter(words)
     numbers = [w for w in others if any(map(str.isalnum, w))]
     num_symbols = len(others) - len(numbers)
     share = 1 - len(numbers) / max(1, len(words) - num_symbols)
     if share >= min_share:
         return None
     return {"alphabetic_words": round(share, 3), "others": " ".join(numbers[:8])[:80]}
+
+
+def words_without_letter(words: Iterable[str]) -> list[str]:
+    """Returns the words that contain no letter: numbers and symbols."""
+    # A fast first filter: most words end it at isalpha(), and upper() == lower() holds only if no
+    # letter has a case.
+    candidates = [w for w in words if not w.isalpha() and w.upper() == w.lower()]
+    return [w for w in candidates if not any(map(str.isalpha, w))]
 
 
 def duplicate_lines(text: Text, max_share: float) -> Evidence | None:
@@ -193,7 +199,7 @@ def _is_statement(line: str) -> bool:
     return sum(word in FUNCTION_WORDS for word in words) >= _MIN_FUNCTION_WORDS
 
 
-def long_code_lines(text: Text, max_characters: int = _MAX_CODE_LINE) -> Evidence | None:
+def long_code_lines(text: Text) -> Evidence | None:
     """Flags data and minified code by the length of the lines.
 
     The limits are a mean of 100 characters per line (StarCoder), and two thirds of the text in
@@ -203,20 +209,20 @@ def long_code_lines(text: Text, max_characters: int = _MAX_CODE_LINE) -> Evidenc
     longest = max(map(len, text.lines), default=0)
     total = sum(map(len, text.lines))
     mean = total / max(1, len(text.lines))
-    in_long_lines = sum(size for line in text.lines if (size := len(line)) > max_characters)
+    in_long_lines = sum(size for line in text.lines if (size := len(line)) > _MAX_CODE_LINE)
     if mean <= _MAX_MEAN_CODE_LINE and in_long_lines <= _MAX_IN_LONG_LINES * total:
         return None
     return {"longest_line": longest, "mean_line": round(mean, 1)}
 
 
-def few_code_letters(text: Text, min_share: float = _MIN_CODE_LETTERS) -> Evidence | None:
+def few_code_letters(text: Text) -> Evidence | None:
     """Flags tables of numbers in code files.
 
     In such a file, less than a quarter of all characters are letters (StarCoder), and less than a
     quarter of the characters are in lines of which at least a tenth are letters.
     """
     letters = sum(map(str.isalpha, text.text))
-    if letters >= min_share * len(text.text):
+    if letters >= _MIN_CODE_LETTERS * len(text.text):
         return None
     in_code = sum(
         len(line)
@@ -224,6 +230,6 @@ def few_code_letters(text: Text, min_share: float = _MIN_CODE_LETTERS) -> Eviden
         if sum(map(str.isalpha, line)) >= _MIN_LINE_LETTERS * len(line)
     )
     share = in_code / max(1, sum(map(len, text.lines)))
-    if share >= min_share:
+    if share >= _MIN_CODE_LETTERS:
         return None
     return {"letters": round(letters / max(1, len(text.text)), 3), "in_code": round(share, 3)}
