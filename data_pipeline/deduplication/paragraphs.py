@@ -31,7 +31,7 @@ from data_pipeline.config import RepeatedParagraphs
 from data_pipeline.deduplication.candidate_groups import document_numbers
 from data_pipeline.execution.shuffle_file import Arrays, partition_of, split_by_partition
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.text.ngrams import U64, words
+from data_pipeline.text.ngrams import U64, halves, words
 
 REASON = "repeated_paragraphs"
 
@@ -104,9 +104,8 @@ def collect_paragraphs(
                 orders.append(order)
                 rows.append(row)
                 numbers.append(number)
-    low_half = 0xFFFFFFFFFFFFFFFF
     return Paragraphs(
-        np.array([(h >> 64, h & low_half) for h in hashes], np.uint64).reshape(-1, 2),
+        halves(hashes),
         np.array(orders, np.uint64).reshape(-1, 2),
         np.array(rows, np.uint32),
         np.array(numbers, np.uint32),

@@ -18,10 +18,11 @@ import numpy as np
 from data_pipeline.config import CleaningProfile, Recipe, RepeatedParagraphs
 from data_pipeline.deduplication import paragraphs
 from data_pipeline.deduplication.candidate_groups import ROW_BITS
-from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
+from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
+    Files,
     PartitionedTask,
     one_numbered_task_per_shard,
     one_task_per_partition,
@@ -47,12 +48,7 @@ class ParagraphSettings:
     sources: tuple[str, ...]
 
 
-Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier stage, in its order
-
-
-def remove_repeated_paragraphs(
-    recipe: Recipe, runner: Runner, before: Directory, suffix: str = ""
-) -> Directory:
+def remove_repeated_paragraphs(recipe: Recipe, runner: Runner, before: Directory) -> Directory:
     """Runs the three stages; returns the documents without repeated paragraphs.
 
     A repeated paragraph is one that another document has word for word, or the same document
@@ -62,10 +58,6 @@ def remove_repeated_paragraphs(
       recipe: its section `repeated_paragraphs`, and `cleaning.profiles`.
       runner: runs the stages.
       before: the documents.
-      suffix: is appended to the names of the stages.
-
-    Raises:
-      ValueError: a setting is out of range.
     """
     config = recipe.repeated_paragraphs
     partitions = num_partitions(config.partitions, text_bytes_of(before))
@@ -73,7 +65,7 @@ def remove_repeated_paragraphs(
     settings = ParagraphSettings(config, recipe.cleaning.profiles, sources)
     hashed = runner.run(
         StageSpec(
-            f"paragraphs{suffix}",
+            "paragraphs",
             hash_paragraphs,
             one_numbered_task_per_shard(before, settings, partitions),
             config=settings,
@@ -82,7 +74,7 @@ def remove_repeated_paragraphs(
     )
     repeated = runner.run(
         StageSpec(
-            f"repeated{suffix}",
+            "repeated",
             find_repeated,
             one_task_per_partition(hashed, None, partitions),
             config=config,
@@ -92,7 +84,7 @@ def remove_repeated_paragraphs(
     files = tuple(repeated.files())
     return runner.run(
         StageSpec(
-            f"repeated_paragraphs{suffix}",
+            "repeated_paragraphs",
             remove_from_shard,
             [
                 task.with_side(files)

@@ -57,7 +57,7 @@ from data_pipeline.execution.shuffle_file import (
     split_by_partition,
 )
 from data_pipeline.storage.document import Document, Dropped
-from data_pipeline.text.ngrams import I64, U64, Words, batches, ngrams, words
+from data_pipeline.text.ngrams import I64, U64, Words, batches, halves, ngrams, words
 
 U32 = NDArray[np.uint32]
 
@@ -203,8 +203,7 @@ def _exact_hashes(texts: Sequence[str], text_words: Words) -> U64:
             strict=True,
         )
     ]
-    low_half = 0xFFFFFFFFFFFFFFFF
-    return np.array([(v >> 64, v & low_half) for v in values], np.uint64).reshape(-1, 2)
+    return halves(values)
 
 
 def _shingles(texts: Sequence[str], text_words: Words, config: Deduplication) -> tuple[U64, I64]:

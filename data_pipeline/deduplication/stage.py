@@ -26,6 +26,7 @@ from data_pipeline.execution.manifest import Directory, Ledger, ShardFile
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput, documents_of
 from data_pipeline.execution.shuffle import (
+    Files,
     PartitionedTask,
     one_numbered_task_per_shard,
     one_task_per_partition,
@@ -53,9 +54,6 @@ class DecisionSettings:
 
     dedup: Deduplication
     sources: tuple[str, ...]
-
-
-Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier stage, in its order
 
 
 def deduplicate(recipe: Recipe, runner: Runner, before: Directory, suffix: str = "") -> Directory:

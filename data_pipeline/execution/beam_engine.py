@@ -23,6 +23,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from data_pipeline.execution.check import BEAM_OPTIONS, names_runner
 from data_pipeline.execution.code_version import code_version
 from data_pipeline.execution.local_engine import JOB, ExecutionEngine, Failed, Kinds
 from data_pipeline.execution.manifest import read_ledgers
@@ -55,11 +56,8 @@ class BeamEngine(ExecutionEngine):
         """Sets Beam's flags: ("--runner=DirectRunner",); raises ValueError without a runner."""
         self.workers = 0  # Beam decides
         self.options = list(options)
-        if not any(option.startswith("--runner=") for option in self.options):
-            raise ValueError(
-                f"beam_options: got {self.options}, expected Beam's own flags with a runner among "
-                "them, such as ('--runner=DirectRunner',) or ('--runner=DataflowRunner', ...)"
-            )
+        if not names_runner(self.options):
+            raise ValueError(f"beam_options: got {self.options}, expected {BEAM_OPTIONS}")
 
     def run(
         self,

@@ -29,6 +29,8 @@ from data_pipeline.execution.task import (
     one_task_per_shard,
 )
 
+Files = tuple[ShardFile, ...]  # one file per shard or partition of an earlier stage, in its order
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionedTask(Task[SettingsT_co, SideT_co]):

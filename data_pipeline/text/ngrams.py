@@ -58,6 +58,16 @@ _ASCII_FOLDING = bytes(
 _LETTER_RANGES = (range(0x323B0), range(0xE0000, 0xE01F0))
 
 
+def halves(hashes: Sequence[int]) -> U64:
+    """Returns uint64 [N, 2]: the high and the low half of each 128-bit hash.
+
+    >>> halves([(7 << 64) + 5]).tolist()
+    [[7, 5]]
+    """
+    low_half = 0xFFFFFFFFFFFFFFFF
+    return np.array([(h >> 64, h & low_half) for h in hashes], np.uint64).reshape(-1, 2)
+
+
 @dataclass(slots=True)
 class Words:
     """Hashes of the words of D texts; text d has `hashes_W[offsets_D[d]:offsets_D[d + 1]]`."""
