@@ -171,7 +171,7 @@ def _json_row(offset: int, raw: bytes, length: int, name: str, max_bytes: int) -
     try:
         fields = json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        return _invalid_utf8(name, offset, raw, error)
+        return invalid_utf8(name, offset, raw, error)
     except (ValueError, RecursionError) as error:
         if b"\0" in raw:
             position = offset + raw.index(b"\0")
@@ -360,7 +360,7 @@ def _single_document(
             extracted = text if "\0" in text else extract(text)
             yield RawRow(None, {"text": extracted}, location, raw)
         except UnicodeDecodeError as error:
-            yield _invalid_utf8(name, 0, raw, error)
+            yield invalid_utf8(name, 0, raw, error)
         except html.NoMainTextError as error:
             yield BadInput("no_main_text", name, 0, str(error), raw[:HEAD_BYTES])
 
@@ -465,7 +465,7 @@ def table_rows(batch: Any, number: int, name: str) -> Iterator[RawRow | BadInput
                 fields = batch.slice(i, 1).to_pylist()[0]
                 yield RawRow(number + i, fields, {"row": number + i})
             except UnicodeDecodeError as error:
-                yield _invalid_utf8(name, number + i, error.object, error)
+                yield invalid_utf8(name, number + i, error.object, error)
         return
     for i, fields in enumerate(rows, start=number):
         yield RawRow(i, fields, {"row": i})
@@ -477,7 +477,7 @@ def _too_long(name: str, offset: int, length: int, max_bytes: int, raw: bytes) -
     return BadInput("line_too_long", name, offset, detail, raw[:HEAD_BYTES])
 
 
-def _invalid_utf8(name: str, offset: int, raw: bytes, error: UnicodeDecodeError) -> BadInput:
+def invalid_utf8(name: str, offset: int, raw: bytes, error: UnicodeDecodeError) -> BadInput:
     """Returns the bad input of bytes that are not UTF-8."""
     detail = f"byte 0x{error.object[error.start]:02x}, {error.start} bytes in: {error.reason}"
     return BadInput("invalid_utf8", name, offset, detail, raw[:HEAD_BYTES])

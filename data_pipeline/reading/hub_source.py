@@ -20,14 +20,12 @@ from typing import Any
 
 from data_pipeline.config import Source, Tier
 from data_pipeline.reading.files import PARQUET_BATCH_ROWS, RawRow, table_rows
-from data_pipeline.reading.listing import InputFile, MissingSourceError
+from data_pipeline.reading.listing import META_FIELDS, InputFile, MissingSourceError
 from data_pipeline.storage.compressed import CorruptInputError
 from data_pipeline.storage.document import BadInput
 
 INSTALL = "pip install 'hare-jax[hub]'"
 ITEM_BYTES = 4 << 20  # Arrow bytes of a range of rows; consecutive ranges share a worker
-# Fields of a row that are copied into a document's meta; data sets spell "license" both ways.
-BESIDE_TEXT = ("licence", "license", "url")
 STRINGS = ("string", "large_string", "string_view")
 
 
@@ -217,7 +215,7 @@ def _features_to_read(dataset: Any, source: Source) -> dict[str, Any]:
         for field in source.text_fields:
             _check_is_text(features, field, source)
         fields = [*source.text_fields, source.id_field, source.source_field]
-        fields += [source.category_field, *BESIDE_TEXT]
+        fields += [source.category_field, *META_FIELDS]
     elif source.tier is Tier.D3:
         fields = list(features)
     else:

@@ -213,7 +213,7 @@ def _items(source: Source) -> Sequence[InputFile]:
             )
         return DATASETS[source.reader].list_items(source)
     if source.reader is not Reader.FILES:
-        return [InputFile(*item) for item in python_installation.list_items(source.reader)]
+        return python_installation.list_items(source.reader)
     if not source.path:
         raise MissingSourceError(
             f"source {source.name!r} has no path. Set its `path` to a file or folder"

@@ -1,8 +1,11 @@
-"""Types shared by the readers: a listed part of a source, and the error for a missing source."""
+"""What the readers share: a listed part of a source, its error, and fields of rows."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+LICENSE_FIELDS = ("licence", "license")  # data sets use both spellings
+META_FIELDS = (*LICENSE_FIELDS, "url")  # of a row that are copied into a document's meta
 
 
 class InputFile(NamedTuple):

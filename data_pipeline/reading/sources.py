@@ -37,10 +37,10 @@ from data_pipeline.reading.demo import python_installation, school_math
 from data_pipeline.reading.files import RawRow, read_file
 from data_pipeline.reading.input_shards import DATASETS, InputShard, check_unchanged, folder_of
 from data_pipeline.reading.instructions import formats, labeled
+from data_pipeline.reading.listing import LICENSE_FIELDS
 from data_pipeline.storage.compressed import HEAD_BYTES
 from data_pipeline.storage.document import BadInput, Document
 
-LICENSE_FIELDS = ("licence", "license")  # data sets use both spellings
 # The form of a source name, which is a name of a SeqIO task. A row's source field with another
 # content (an address, for example) is metadata.
 _SOURCE_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)

@@ -18,13 +18,11 @@ from typing import Any
 
 from data_pipeline.config import Source, Tier
 from data_pipeline.execution.silence_stderr import silence_stderr
-from data_pipeline.reading.files import RawRow
-from data_pipeline.reading.listing import InputFile, MissingSourceError
-from data_pipeline.storage.compressed import HEAD_BYTES, CorruptInputError, TruncatedInputError
+from data_pipeline.reading.files import RawRow, invalid_utf8
+from data_pipeline.reading.listing import META_FIELDS, InputFile, MissingSourceError
+from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput
 
-# Fields of a row that are copied into a document's meta; data sets spell "license" both ways.
-BESIDE_TEXT = ("licence", "license", "url")
 BATCH_RECORDS = 256  # of an ArrayRecord file, held in memory at once
 
 
@@ -152,7 +150,7 @@ def _features_to_read(features: Any, source: Source) -> Any:
     """
     from tensorflow_datasets import features as kinds
 
-    fields = [source.id_field, source.source_field, source.category_field, *BESIDE_TEXT]
+    fields = [source.id_field, source.source_field, source.category_field, *META_FIELDS]
     if all(_feature(features, field) is not None for field in source.text_fields):
         fields += source.text_fields
         for field in source.text_fields:
@@ -275,8 +273,7 @@ def _row(record: bytes, number: int, file: str, features: Any, source: Source) -
     try:
         fields = _plain(features.deserialize_example_np(record), features)
     except UnicodeDecodeError as error:
-        detail = f"byte 0x{error.object[error.start]:02x}, {error.start} bytes in: {error.reason}"
-        return BadInput("invalid_utf8", file, number, detail, error.object[:HEAD_BYTES])
+        return invalid_utf8(file, number, error.object, error)
     for field in source.text_fields:
         if "/" in field:
             fields[field] = _feature(fields, field)

@@ -29,6 +29,7 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 from data_pipeline.config import Reader, Source
+from data_pipeline.reading.listing import InputFile
 from data_pipeline.storage.compressed import HEAD_BYTES
 from data_pipeline.storage.document import BadInput, Document
 
@@ -45,10 +46,8 @@ LICENSE_FILE = re.compile(  # LICENSE.txt, THIRD_PARTY_NOTICES, LICENSE-MIT, XSI
 NOT_PROSE = re.compile(r"\.(?:py[ic]?|json|ya?ml|toml|xml|html|js|css|csv|[ch])", re.IGNORECASE)
 INTERPRETER = "python"
 
-Item = tuple[str, int, str]  # name, bytes, version
 
-
-def list_items(reader: Reader) -> list[Item]:
+def list_items(reader: Reader) -> list[InputFile]:
     """Lists the items of a source in the order of their names.
 
     Raises:
@@ -57,19 +56,19 @@ def list_items(reader: Reader) -> list[Item]:
     match reader:
         case Reader.PYTHON_READMES:
             items = [
-                (name, len(text), "")
+                InputFile(name, len(text), "")
                 for name, distribution in _distributions().items()
                 if (text := _description(distribution))
             ]
         case Reader.PYTHON_REFERENCE:
             version = platform.python_version()
-            items = [(name, len(text), version) for name, text in _topics().items()]
+            items = [InputFile(name, len(text), version) for name, text in _topics().items()]
         case Reader.PYTHON_DOCSTRINGS:
-            items = [(_module_name(file), size, v) for file, size, v in _library_files()]
+            items = [file._replace(name=_module_name(file.name)) for file in _library_files()]
         case Reader.PYTHON_CODE:
             items = _library_files()
         case Reader.PYTHON_LICENSES:
-            items = [(name, path.stat().st_size, "") for name, path in _licenses().items()]
+            items = [InputFile(name, path.stat().st_size, "") for name, path in _licenses().items()]
         case _:
             raise AssertionError(f"{reader} is not a source of the Python installation")
     return sorted(items)
@@ -89,7 +88,7 @@ def read(reader: Reader, names: Sequence[str], source: Source) -> Iterator[Docum
             for name in names:
                 yield _document(name, topics[name], {"file": name}, source)
         case Reader.PYTHON_DOCSTRINGS:
-            files = {_module_name(file): file for file, _, _ in _library_files()}
+            files = {_module_name(file.name): file.name for file in _library_files()}
             for name in names:
                 yield from _docstring_document(name, files[name], source)
         case Reader.PYTHON_CODE:
@@ -234,7 +233,7 @@ def _missing_message(part: str) -> str:
 
 
 @functools.cache
-def _library_files() -> list[Item]:
+def _library_files() -> list[InputFile]:
     """Lists the source files of the standard library that are not empty, relative to its folder."""
     library = _library()
     items = []
@@ -245,8 +244,8 @@ def _library_files() -> list[Item]:
             if name.endswith(".py") and not SKIPPED.fullmatch(name) and path.is_file():
                 relative, size = path.relative_to(library).as_posix(), path.stat().st_size
                 if size and path.read_bytes().strip():
-                    items.append((relative, size, platform.python_version()))
-    if not any(name == "ast.py" for name, _, _ in items):
+                    items.append(InputFile(relative, size, platform.python_version()))
+    if not any(item.name == "ast.py" for item in items):
         raise ValueError(_missing_message("the source files of its standard library"))
     return sorted(items)
 

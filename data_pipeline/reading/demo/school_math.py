@@ -20,7 +20,7 @@ SEED = 0
 FILES = (__file__, word_problems.__file__, problem_words.__file__)
 
 
-def generate(index: int, seed: int = SEED) -> tuple[str, list[str], str]:
+def generate(index: int, seed: int = SEED) -> word_problems.Problem:
     r"""Returns the question, the steps of its solution, and the answer, a number without a unit.
 
     >>> question, steps, answer = generate(1)
@@ -33,8 +33,7 @@ def generate(index: int, seed: int = SEED) -> tuple[str, list[str], str]:
     Without the 5 that are gone, 115 - 5 = 110 are left.
     110
     """
-    problem = word_problems.problem(index, seed)
-    return problem.question, problem.steps, problem.answer
+    return word_problems.problem(index, seed)
 
 
 def text(index: int, seed: int = SEED) -> str:
