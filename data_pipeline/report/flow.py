@@ -17,7 +17,8 @@ from data_pipeline.report.results import Results, read_json
 NUM_COLORS = 9
 OTHER_COLOR = f"s{NUM_COLORS}"
 
-# Stage name -> (title, description). A stage that is missing here is shown under its own name.
+# Stage name, with which its folder begins -> (title, description). One that is missing here is
+# shown under that name.
 STAGES = {
     "read": ("Read", "Parses files into documents; records unreadable input."),
     "clean": ("Clean", "Replaces links and personal data; applies the rules."),

@@ -131,7 +131,7 @@ def write_prompt_shard(task: Task[Synthesis, None]) -> Ledger:
     return output.ledger
 
 
-# ---- replies
+# ---- replies; the folder of the stage is named "synthesise"
 
 
 def request_texts(recipe: Recipe, runner: Runner, prompts: Directory, cache: Path) -> Directory:
@@ -184,7 +184,7 @@ def request_shard(task: Task[SynthesisRequestSettings, None]) -> Ledger:
     )
 
 
-# ---- output filters; the stage is named "gates" on disk
+# ---- output filters; the folder of the stage is named "gates"
 
 
 def filter_replies(

@@ -21,15 +21,17 @@ PASSAGE = (
     "The committee shall publish its report within ninety days of the hearing and shall send a "
     "copy of it to each of the parties, who may reply in writing within a further thirty days."
 )
-ASKED = PromptContext(PASSAGE, prompts.render(prompts.all_prompts()["law"][0], PASSAGE).instruction)
+CONTEXT = PromptContext(
+    PASSAGE, prompts.render(prompts.all_prompts()["law"][0], PASSAGE).instruction
+)
 CONFIG = OutputFilters(min_words=40)
-GATE = output_filters.build(CONFIG)
+FILTER = output_filters.build(CONFIG)
 
 
 def judge(
-    text: str, finish: str = "stop", gate: output_filters.OutputFilter = GATE
+    text: str, finish: str = "stop", output_filter: output_filters.OutputFilter = FILTER
 ) -> Document | Dropped:
-    return gate(Document("s/0", text, "s", "law"), finish, ASKED)
+    return output_filter(Document("s/0", text, "s", "law"), finish, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def judge(
         (GOOD + "\n\nAs an AI language model, I have no opinion.", "meta_talk"),
         (GOOD + "\n\nThe passage above shows how floods are dated.", "meta_talk"),
         ("The provided extract deals with floods.\n\n" + GOOD, "meta_talk"),
-        (GOOD + "\n\n" + ASKED.instruction[-200:], "prompt_leak"),
+        (GOOD + "\n\n" + CONTEXT.instruction[-200:], "prompt_leak"),
         (GOOD + "<|im_end|>", "template_leak"),
         ("[INST] " + GOOD, "template_leak"),
         ("<think>The user wants a unit." + GOOD, "reasoning"),
@@ -137,10 +139,10 @@ def test_truncated_reply_ends_at_its_last_sentence(tail: str, kept: str) -> None
 
 
 def test_truncated_replies_can_be_dropped_instead() -> None:
-    gate = output_filters.build(OutputFilters(min_words=40, repair_truncated=False))
-    judged = judge(GOOD + " And then", "length", gate)
+    output_filter = output_filters.build(OutputFilters(min_words=40, repair_truncated=False))
+    judged = judge(GOOD + " And then", "length", output_filter)
     assert isinstance(judged, Dropped) and judged.reason == "cut_off"
-    assert isinstance(judge(GOOD, "length", gate), Document)  # it ends well all the same
+    assert isinstance(judge(GOOD, "length", output_filter), Document)  # it ends well all the same
 
 
 def test_truncated_reply_without_a_sentence_is_too_short() -> None:
@@ -158,23 +160,20 @@ def test_quotation_is_not_a_copy() -> None:
     assert isinstance(judged, Dropped) and judged.evidence["passage_coverage"] > 0.6
     assert judged.evidence["copied"] < 0.3
     free = output_filters.build(OutputFilters(min_words=20, max_copied=0, max_passage_coverage=0))
-    assert isinstance(judge(half, gate=free), Document)
-    assert isinstance(judge(PASSAGE, gate=free), Document)
+    assert isinstance(judge(half, output_filter=free), Document)
+    assert isinstance(judge(PASSAGE, output_filter=free), Document)
 
 
 def test_limits_are_the_configured_ones() -> None:
     words = len(GOOD.split())
-    assert isinstance(
-        judge(GOOD, gate=output_filters.build(OutputFilters(min_words=words, max_words=words))),
-        Document,
-    )
+    exact = output_filters.build(OutputFilters(min_words=words, max_words=words))
+    assert isinstance(judge(GOOD, output_filter=exact), Document)
     for config, reason in (
         (OutputFilters(min_words=words + 1), "too_short"),
         (OutputFilters(max_words=words - 1), "too_long"),
     ):
-        judged = judge(GOOD, gate=output_filters.build(config))
+        judged = judge(GOOD, output_filter=output_filters.build(config))
         assert isinstance(judged, Dropped) and judged.reason == reason
     loop = GOOD + " " + "The hare runs over the hill and back to its form. " * 60
-    assert isinstance(
-        judge(loop, gate=output_filters.build(OutputFilters(max_repeated_ngrams=0))), Document
-    )
+    without = output_filters.build(OutputFilters(max_repeated_ngrams=0))
+    assert isinstance(judge(loop, output_filter=without), Document)
