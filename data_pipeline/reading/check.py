@@ -78,7 +78,7 @@ def _check_names(sources: Sequence[Source], problems: Problems) -> None:
 def list_inputs(
     sources: Sequence[Source], reading: Reading, problems: Problems
 ) -> tuple[list[tuple[Source, InputShard]], list[str]]:
-    """Lists the input of sources.
+    """Lists the input of sources, and prints how many files of other formats are beside it.
 
     Args:
       sources: sources with a name or a path.
@@ -91,12 +91,18 @@ def list_inputs(
     """
     inputs, missing = [], []
     for source in sources:
+        unread: Counter[str] = Counter()
         try:
-            inputs += [(source, shard) for shard in input_shards.list_shards(source, reading)]
+            shards = input_shards.list_shards(source, reading, unread)
+            inputs += [(source, shard) for shard in shards]
         except MissingSourceError as error:
             missing.append(f"{error}. {source.obtain}".rstrip(". ") + ".")
         except ValueError as error:
             problems.messages.append(f"{problems.path}.sources: {error}")
+        if unread:
+            counts = sorted(unread.items())
+            what = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counts)
+            console.print(f"  {source.path}: unsupported files are ignored: {what}")
     return inputs, missing
 
 

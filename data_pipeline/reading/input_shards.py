@@ -64,7 +64,9 @@ class InputShard:
     piece: Piece | None = None
 
 
-def list_shards(source: Source, reading: Reading) -> list[InputShard]:
+def list_shards(
+    source: Source, reading: Reading, unread: Counter[str] | None = None
+) -> list[InputShard]:
     """Lists the shards of a source without reading it; the same input gives the same list.
 
     A source without a name becomes one source per file or folder in its path. Items are listed in
@@ -72,13 +74,19 @@ def list_shards(source: Source, reading: Reading) -> list[InputShard]:
     split into pieces of about this size if their format allows it. `source.max_documents` is
     divided among the shards by their bytes, so that a small run covers the whole source.
 
+    Args:
+      source: the source.
+      reading: the size of a shard.
+      unread: receives the number of files whose format is not supported, by suffix.
+
     Raises:
       MissingSourceError: the source does not exist or has no documents.
       ValueError: the source is unreadable.
     """
     if source.reader is Reader.SCHOOL_MATH:
         return _list_generated(source, reading)
-    groups = _group(_items(source), source, reading.shard_bytes)
+    items = _items(source, Counter() if unread is None else unread)
+    groups = _group(items, source, reading.shard_bytes)
     limits = _divide(source.max_documents, [group.bytes for group in groups])
     counts = Counter(group.name for group in groups)
     num_seen: Counter[str] = Counter()
@@ -99,19 +107,6 @@ def list_shards(source: Source, reading: Reading) -> list[InputShard]:
                 )
             )
     return shards
-
-
-def count_unread_files(source: Source) -> dict[str, int]:
-    """Counts the files in a source's folder whose format is not supported, by suffix."""
-    if source.reader is not Reader.FILES or not source.path:
-        return {}
-    root = storage_path(source.path)
-    if is_remote(root):
-        names = [Path(item.name) for item in _remote_items(root, source) or []]
-    else:
-        names = list(_walk(root, source)) if root.is_dir() else []
-    counts = Counter(name.suffix.lower() for name in names if not content_suffix(name))
-    return dict(sorted(counts.items()))
 
 
 def _list_generated(source: Source, reading: Reading) -> list[InputShard]:
@@ -203,8 +198,8 @@ def _divide(total: int, weights: Sequence[int]) -> list[int] | list[None]:
     return [total * b // edges[-1] - total * a // edges[-1] for a, b in itertools.pairwise(edges)]
 
 
-def _items(source: Source) -> Sequence[InputFile]:
-    """Lists the items of a source in the order of their names."""
+def _items(source: Source, unread: Counter[str]) -> Sequence[InputFile]:
+    """Lists the items of a source in the order of their names; counts files that are not read."""
     if source.reader in DATASETS:
         if not source.name:
             raise ValueError(
@@ -219,21 +214,24 @@ def _items(source: Source) -> Sequence[InputFile]:
             f"source {source.name!r} has no path. Set its `path` to a file or folder"
         )
     root = storage_path(source.path)
-    items = _remote_items(root, source) if is_remote(root) else _local_items(root, source)
+    list_files = _remote_items if is_remote(root) else _local_items
+    items = list_files(root, source, unread)
     if items is None:  # a file
         if not content_suffix(root):
             raise ValueError(f"source {source.name!r}: {root} is not one of {_supported_formats()}")
         return [_file_item(root.parent, root.name, source)]
-    supported = sorted(item for item in items if content_suffix(Path(item.name)))
-    if not supported:
+    if not items:
         raise MissingSourceError(
             f"source {source.name!r}: no documents in {root}, expected {_supported_formats()}"
         )
-    return supported
+    return sorted(items)
 
 
-def _local_items(root: Path, source: Source) -> list[InputFile] | None:
-    """Lists the files below a folder that can be read; returns None if `root` is a file."""
+def _local_items(root: Path, source: Source, unread: Counter[str]) -> list[InputFile] | None:
+    """Lists the files below a folder, and counts those that are not read.
+
+    Returns None if `root` is a file.
+    """
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except FileNotFoundError as error:
@@ -242,12 +240,20 @@ def _local_items(root: Path, source: Source) -> list[InputFile] | None:
         raise _unreadable(source, error) from error
     if not is_folder:
         return None
-    paths = (path for path in _walk(root, source) if content_suffix(path))
-    return [_file_item(root, path.relative_to(root).as_posix(), source) for path in paths]
+    items = []
+    for path in _walk(root, source):
+        if content_suffix(path):
+            items.append(_file_item(root, path.relative_to(root).as_posix(), source))
+        else:
+            unread[path.suffix.lower()] += 1
+    return items
 
 
-def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
-    """Lists the objects below an address by one request; returns None if it is an object."""
+def _remote_items(root: Path, source: Source, unread: Counter[str]) -> list[InputFile] | None:
+    """Lists the objects below an address by one request, and counts those that are not read.
+
+    Returns None if the address is that of an object.
+    """
     remote = cast(ObjectStorePath, root)
     try:
         items = [InputFile(*astuple(listed)) for listed in remote.walk_files()]
@@ -257,12 +263,16 @@ def _remote_items(root: Path, source: Source) -> list[InputFile] | None:
         raise _unreadable(source, error) from error
     if not items:
         raise MissingSourceError(f"source {source.name!r}: {root} does not exist")
-    return [
-        item
-        for item in items
-        if not any(part.startswith(".") for part in item.name.split("/"))
-        and not _excluded(item.name, source)
-    ]
+    supported = []
+    for item in items:
+        is_hidden = any(part.startswith(".") for part in item.name.split("/"))
+        if is_hidden or _excluded(item.name, source):
+            continue
+        if content_suffix(path := Path(item.name)):
+            supported.append(item)
+        else:
+            unread[path.suffix.lower()] += 1
+    return supported
 
 
 def folder_of(source: Source, item: str) -> Path:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.config_problems import Problems
 from data_pipeline.execution.manifest import Directory, Ledger
-from data_pipeline.execution.progress import console
 from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
-from data_pipeline.reading import input_shards, sources
+from data_pipeline.reading import sources
 from data_pipeline.reading.check import check
 from data_pipeline.reading.input_shards import InputShard
 from data_pipeline.storage.document import BadInput
@@ -44,12 +43,6 @@ def read(
         problems = Problems("config.data")
         inputs = check(recipe, problems)
         problems.raise_if_any()
-    for source in recipe.sources:
-        if ignored := input_shards.count_unread_files(source):
-            what = ", ".join(
-                f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.items()
-            )
-            console.print(f"  {source.path}: unsupported files are ignored: {what}")
     directory = runner.run(
         StageSpec(
             "read",

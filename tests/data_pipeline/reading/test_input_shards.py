@@ -156,7 +156,7 @@ def test_listing_of_very_many_shards_is_fast(
 ) -> None:
     """A quadratic step would take minutes here."""
     many = [partitions.InputFile(f"{i:06d}.txt", 10, "v") for i in range(200_000)]
-    monkeypatch.setattr(partitions, "_items", lambda source: many)
+    monkeypatch.setattr(partitions, "_items", lambda source, unread: many)
     shards = list_shards(Source("web", path=str(tmp_path)), Reading(shard_bytes=10))
     assert len(shards) == len({shard.name for shard in shards}) == 200_000
     assert shards[-1].name == "web-199999"

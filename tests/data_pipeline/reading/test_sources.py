@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import zstandard
 
 from data_pipeline.config import Reader, Reading, Source, Tier
 from data_pipeline.reading import sources
-from data_pipeline.reading.input_shards import count_unread_files, list_shards
+from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
 from tests.builders import write_jsonl
@@ -88,8 +89,9 @@ def test_a_folder_of_every_kind(folder):
 
 
 def test_files_that_are_not_read_are_counted(folder):
-    assert count_unread_files(Source("web", path=str(folder))) == {"": 1, ".png": 1}
-    assert count_unread_files(Source("web", reader=Reader.SCHOOL_MATH)) == {}
+    unread = Counter()
+    list_shards(Source("web", path=str(folder)), Reading(), unread)
+    assert unread == {"": 1, ".png": 1}
 
 
 def test_shards_are_named_grouped_and_picklable(tmp_path):
