@@ -32,7 +32,7 @@ from hare_jax.inference.tokenizers import Tokenizer
 SEEDS = {"random": 0, "numpy": 1234, "fewshot": 1234}  # defaults of lm-eval's command line
 HUB_TIMEOUT = 5.0  # seconds
 # What a task's file gets in place of its own fields, so that it reads no examples.
-NO_EXAMPLES = {"fewshot_split": None, "fewshot_config": {"samples": []}}
+NO_EXAMPLES: dict[str, Any] = {"fewshot_split": None, "fewshot_config": {"samples": []}}
 
 
 @dataclass(slots=True)
