@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
 from hare_jax.config import AttentionKernel, Checkpointing, Model, Training
 from hare_jax.data import packed_dataset
@@ -22,14 +21,14 @@ from hare_jax.runtime.preemption import PreemptionSignal, exit_after_save
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import Metrics, MetricsWriter, StepCost, peak_flops
 from hare_jax.tracking.profiler import Profiler
-from hare_jax.training import faults, optim
+from hare_jax.training import faults
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation, Open
 from hare_jax.training.plan import check_history, describe, make_plan
 from hare_jax.training.run_dir import start_params, write_config
-from hare_jax.training.state import State, init_state, place_state
+from hare_jax.training.state import State, init_state
 from hare_jax.training.step import compile_step, make_step
-from hare_jax.training.validate import validate
+from hare_jax.training.validate import Layout, validate
 
 
 @dataclass(slots=True)
@@ -53,10 +52,7 @@ class Setup:
     dataset: packed_dataset.PackedDataset
     order: packed_dataset.Order
     plan: dict[str, Any]  # as in plan.json
-    mesh: jax.sharding.Mesh
-    rows: slice  # of the global batch, on the devices of this process
-    optimizer: optax.GradientTransformation
-    placed: State  # jax.ShapeDtypeStruct with shardings
+    layout: Layout
 
 
 def run(
@@ -91,7 +87,7 @@ def run(
     steps = s.order.steps
     in_loop = InLoopEvaluation(c.in_loop, run_dir, steps)
     write_setup(s, c)
-    with jax.set_mesh(s.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
+    with jax.set_mesh(s.layout.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
         state, record = restore_or_init(s, checkpoints, c.seed, c.start_from)
         first_step = record.get("step", 0)
         in_loop.start(first_step, benchmarks and partial(benchmarks, s.model, c.in_loop, s.dataset))
@@ -138,7 +134,7 @@ def run(
                     started = time.perf_counter()
                     local = next(batches)
                     input_wait = time.perf_counter() - started
-                    batch = sharding.place(local, s.mesh, c.batch_size, s.rows)
+                    batch = sharding.place(local, s.layout.mesh, c.batch_size, s.layout.rows)
             watchdog.doing("the last save")
             checkpoints.wait()
     return result
@@ -160,9 +156,7 @@ def setup(
     sequence_length = distributed.on_all_processes(
         lambda: packed_dataset.sequence_length_of(mixture_dir)
     )
-    validate(model_config, c, sequence_length, devices)
-    mesh = sharding.make_mesh(c.mesh, devices)
-    rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
+    layout = validate(model_config, c, sequence_length, devices)
 
     share = (jax.process_index(), jax.process_count())  # each process hashes its part of the files
     dataset = distributed.on_all_processes(
@@ -171,10 +165,8 @@ def setup(
     dataset.check_model(model_config)
     order = packed_dataset.make_order(dataset, c)
     plan = make_plan(model_config, dataset, order, c.max_epochs)
-    optimizer = optim.build(c.optimizer, order.steps)
-    placed = place_state(model_config, optimizer, mesh, faults.window(c.faults))
     distributed.print_once(describe(plan))
-    return Setup(run_dir, model_config, dataset, order, plan, mesh, rows, optimizer, placed)
+    return Setup(run_dir, model_config, dataset, order, plan, layout)
 
 
 def write_setup(s: Setup, training_config: Training) -> None:
@@ -206,11 +198,11 @@ def restore_or_init(
     Raises:
       ValueError: if the checkpoint was trained on other batches, or holds another model.
     """
-    restored = checkpoints.restore(s.placed)
+    restored = checkpoints.restore(s.layout.placed)
     if restored is None:
-        params = start_params(start_from, s.model, s.placed.params)
+        params = start_params(start_from, s.model, s.layout.placed.params)
         checkpoints.drop_after(0)
-        return init_state(s.model, seed, s.optimizer, s.placed, params), {}
+        return init_state(s.model, seed, s.layout.optimizer, s.layout.placed, params), {}
     state, record = restored
     step = record["step"]
     checkpoints.drop_after(step)
@@ -239,7 +231,7 @@ def read_batches(s: Setup, rows: int, first_step: int) -> Iterator[Batch]:
     """
     kernel = kernel_of(s.model, rows, s.dataset.sequence_length)
     distributed.print_once(f"attention kernel: {kernel.value}")
-    batches = packed_dataset.batches(s.dataset, s.order, first_step=first_step, rows=s.rows)
+    batches = packed_dataset.batches(s.dataset, s.order, first_step=first_step, rows=s.layout.rows)
     if kernel is AttentionKernel.CUDNN:
         return check_max_segments(s.model.max_segments, batches)
     return batches
@@ -250,9 +242,9 @@ def compile_on_first_batch(
 ) -> tuple[Any, Batch]:
     """Compiles the train step for the state and the first batch; returns both step and batch."""
     started = time.perf_counter()
-    batch = sharding.place(next(batches), s.mesh, training_config.batch_size, s.rows)
+    batch = sharding.place(next(batches), s.layout.mesh, training_config.batch_size, s.layout.rows)
     check(batch)
-    step = make_step(s.model, training_config, s.optimizer, s.order, len(s.dataset.sources))
+    step = make_step(s.model, training_config, s.layout.optimizer, s.order, len(s.dataset.sources))
     step_fn = compile_step(step, state, batch)
     distributed.print_once(f"compiled the train step in {time.perf_counter() - started:.1f} s")
     return step_fn, batch
@@ -273,7 +265,7 @@ def open_metrics(
         StepCost(
             tokens=s.plan["tokens_per_step"],
             flops_per_token=s.plan["flops_per_token"],
-            peak_flops=peak_flops(s.mesh.devices.flatten().tolist()),
+            peak_flops=peak_flops(s.layout.mesh.devices.flatten().tolist()),
         ),
         log_every=log_every,
         is_learned=bad_steps.is_learned,

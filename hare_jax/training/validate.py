@@ -7,9 +7,11 @@ what depends on the devices as well: the mesh, the sharding of each parameter, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import optax
 
 from hare_jax.config import Model, Training
 from hare_jax.data.order import schedule_without_data
@@ -20,8 +22,18 @@ from hare_jax.tracking.trackers import check_wandb
 from hare_jax.training import checkpoint, faults, optim
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 from hare_jax.training.loss import check_chunks
-from hare_jax.training.state import place_state
+from hare_jax.training.state import State, place_state
 from hare_jax.training.step import dropout_of
+
+
+@dataclass(slots=True)
+class Layout:
+    """What the settings of a run become on its devices."""
+
+    mesh: jax.sharding.Mesh
+    rows: slice  # of the global batch, on the devices of this process
+    optimizer: optax.GradientTransformation
+    placed: State  # jax.ShapeDtypeStruct with shardings
 
 
 def validate(
@@ -29,8 +41,8 @@ def validate(
     training: Training,
     sequence_length: int,
     devices: Sequence[jax.Device] | None = None,
-) -> None:
-    """Raises ValueError if the settings of a run do not fit together; reads and writes nothing.
+) -> Layout:
+    """Checks that the settings of a run fit together; reads and writes nothing.
 
     Names of sources and mixtures are checked later, against the data.
 
@@ -39,14 +51,20 @@ def validate(
       training: the settings.
       sequence_length: tokens per row of the data.
       devices: devices of the mesh; None: all.
+
+    Returns:
+      What was built for the check, which training uses.
+
+    Raises:
+      ValueError: a setting cannot be used, or not on these devices.
     """
     c = training
     window = faults.window(c.faults)
     mesh = sharding.make_mesh(c.mesh, devices)
-    sharding.rows_at_a_time(mesh, c.batch_size, c.accumulation)
+    rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
     order = schedule_without_data(c, sequence_length)
     optimizer = optim.build(c.optimizer, order.steps)
-    place_state(model, optimizer, mesh, window)
+    placed = place_state(model, optimizer, mesh, window)
     with jax.set_mesh(mesh):
         kernel_of(model, c.batch_size // c.accumulation, sequence_length)
     check_chunks(sequence_length, c.loss_chunks)
@@ -57,3 +75,4 @@ def validate(
     check_wandb(c.wandb_project)
     if c.log_every < 1:
         raise ValueError(f"training.log_every={c.log_every}: expected at least 1")
+    return Layout(mesh, rows, optimizer, placed)

@@ -29,6 +29,7 @@ from hare_jax.data.order import Order
 from hare_jax.model import decoder
 from hare_jax.runtime import sharding
 from hare_jax.training import optim, train
+from hare_jax.training.state import place_state
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def _train(
     )
     order = Order(config, {"web": 100}, {"all": {"web": 1.0}}, T)
     optimizer = optim.build(config.optimizer, STEPS)
-    placed = train.place_state(model, optimizer, mesh)
+    placed = place_state(model, optimizer, mesh)
     with jax.set_mesh(mesh):
         state = train.init_state(model, 0, optimizer, placed)
         rows = sharding.local_rows(mesh, B, accumulation)
@@ -175,7 +176,7 @@ OUTER = {"embedding_VD", "head_DV"}
 def test_fsdp_cuts_parameters_and_moments(model: Model, algorithm: Algorithm) -> None:
     mesh = sharding.make_mesh(Mesh(1, 4, 2))
     optimizer = optim.build(Optimizer(algorithm, warmup_steps=0), 10)
-    placed = train.place_state(model, optimizer, mesh)
+    placed = place_state(model, optimizer, mesh)
     moments = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path((placed.params, placed.optimizer)):
         parts = leaf.size // np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int)

@@ -15,9 +15,10 @@ import pytest
 
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Remat
 from hare_jax.runtime import sharding
-from hare_jax.training import checkpoint, optim, train
+from hare_jax.training import checkpoint, optim
 from hare_jax.training.checkpoint import Checkpoints, CorruptCheckpointError, State, restore_params
 from hare_jax.training.faults import LossHistory
+from hare_jax.training.state import place_state
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ SMALL = Model(
 
 def _placed(model: Model, mesh: Mesh) -> State:
     optimizer = optim.build(Optimizer(warmup_steps=0), 10)
-    return train.place_state(model, optimizer, sharding.make_mesh(mesh))
+    return place_state(model, optimizer, sharding.make_mesh(mesh))
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_keeping_steps_that_are_never_saved_is_refused(
 
 def test_the_loss_history_is_restored_exactly(tmp_path: Path, model: Model) -> None:
     optimizer = optim.build(Optimizer(warmup_steps=0), 10)
-    placed = train.place_state(model, optimizer, sharding.make_mesh(Mesh()), window=4)
+    placed = place_state(model, optimizer, sharding.make_mesh(Mesh()), window=4)
     losses_W = jax.device_put(
         np.float32([np.nan, 0.1, 1 / 3, 7]), placed.loss_history.losses_W.sharding
     )
