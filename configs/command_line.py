@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import importlib.util
 import os
 import re
-import runpy
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,6 +67,7 @@ def parse(argv: list[str]) -> list[str]:
             argv.append(f"--config={DEFAULT_CONFIG}")
             given = [DEFAULT_CONFIG]
     new_entries, argv = _split_new_entries(argv, given[-1] if given else "")
+    flags.FLAGS["config"].parser.parse = _load  # type: ignore[method-assign]
     typed, sys.argv = sys.argv, argv  # where ml_collections looks for overrides
     try:
         rest = flags.FLAGS(argv)
@@ -98,10 +101,20 @@ def _print_help(path: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@cache
 def _load(config: str) -> Any:
-    """Returns the configuration of `configs/corpora.py:DIR`, before any override."""
+    """Returns the configuration of `configs/corpora.py:DIR`; runs the page only the first time.
+
+    The flags set their overrides in the same object.
+    """
     file, _, argument = config.partition(":")
-    return runpy.run_path(file)["get_config"](*[argument] if argument else [])
+    loader = SourceFileLoader("config_page", file)
+    spec = importlib.util.spec_from_loader("config_page", loader)
+    assert spec is not None
+    page = importlib.util.module_from_spec(spec)
+    sys.modules["config_page"] = page  # classes of the page can be pickled
+    loader.exec_module(page)
+    return page.get_config(*[argument] if argument else [])
 
 
 def _check_file(config: str) -> None:

@@ -54,6 +54,18 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) 
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("override", ["training.seed=3", "model.head_dims=8"])
+def test_a_page_runs_once(override: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text(
+        "import sys\n"
+        "from configs.quickstart import get_config\n"
+        "print('the page runs', file=sys.stderr)\n"
+    )
+    result = run_main(f"--config={page}", f"--config.{override}", "--help")
+    assert result.stderr.count("the page runs") == 1
+
+
 def test_help_explains() -> None:
     result = run_main("--help")
     assert "python main.py --config=configs/quickstart.py" in result.stdout
