@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ class FinishedParts:
     def __init__(self, path: Path, fingerprint: str):
         """Reads the parts in `path` that have this fingerprint."""
         self.path, self.fingerprint = path, fingerprint
-        kept = read_json_or_none(path)
-        same = kept is not None and kept["fingerprint"] == fingerprint
-        self.finished: dict[str, Any] = kept["parts"] if kept is not None and same else {}
+        kept = read_finished(path, fingerprint)
+        self.finished: dict[str, Any] = {} if kept is None else kept["parts"]
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """Returns the part `name`, from the file or else from `compute()`, as JSON values."""
@@ -36,6 +35,23 @@ class FinishedParts:
     def remove(self) -> None:
         """Deletes the file, once the results are written."""
         self.path.unlink()
+
+
+def read_finished(results: Path, fingerprint: str, others: Iterable[Path] = ()) -> Any:
+    """Returns the content of the file `results` if an evaluation with this fingerprint wrote it.
+
+    Args:
+      results: a JSON file with a field "fingerprint".
+      fingerprint: of the evaluation.
+      others: files that it wrote too.
+
+    Returns:
+      None if the results are of another evaluation, or one of the files is missing or damaged.
+    """
+    content = read_json_or_none(results)
+    if content is None or content.get("fingerprint") != fingerprint:
+        return None
+    return content if all(path.is_file() for path in others) else None
 
 
 def read_json_or_none(path: Path) -> Any:

@@ -44,7 +44,7 @@ from hare_jax.evaluation.benchmarks.lm_harness import LoadedBenchmark
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache
 from hare_jax.evaluation.benchmarks.tables import clean_unknown
 from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, digest_of_params
-from hare_jax.evaluation.resumable import read_json_or_none
+from hare_jax.evaluation.resumable import read_finished, read_json_or_none
 from hare_jax.files import write_json
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
@@ -109,8 +109,8 @@ def run(config: BenchmarkEvaluation, workdir: Path) -> dict[str, Path]:
     inputs = _inputs(options, subject, status, layout) | response_inputs
     fingerprint = digest_of_json(inputs)
     path = workdir / f"scores-{fingerprint[:12]}.json"
-    known = read_json_or_none(path)
-    if known is not None and known["fingerprint"] == fingerprint:
+    known = read_finished(path, fingerprint)
+    if known is not None:
         print(f"evaluation: served from cache, {path}", flush=True)
         return {"scores": path, **compare.write([known], path)}
 
@@ -272,10 +272,11 @@ def benchmark_row(
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
         of_task = evaluated["samples"][name]
-        golds += _gold(task, of_task)
+        golds_of_task = [lm_harness.gold(task, sample) for sample in of_task]
+        golds += _one_per_item(of_task, golds_of_task)
         metrics[name] = _metrics(of_task, evaluated["results"][name])
         if samples is not None:
-            _write_samples(samples / f"{name}.jsonl", task, of_task)
+            _write_samples(samples / f"{name}.jsonl", task, of_task, golds_of_task)
     metric = _main_metric(loaded, metrics)
     scores = [by_name[metric] for by_name in metrics.values()]
     by_items = statistics.weighs_by_items(options.protocol, loaded.benchmark.task)
@@ -334,19 +335,29 @@ def _metrics(
     return scores
 
 
-def _gold(task: Any, samples: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
-    """Returns the right answers of a task's items, with their log-likelihoods, each item once."""
+def _one_per_item(
+    samples: Sequence[Mapping[str, Any]], golds: Sequence[tuple[str, float] | None]
+) -> list[tuple[str, float]]:
+    """Returns the right answers that exist; of an item, which has a sample per filter, only one."""
     first_filter = samples[0]["filter"]
-    golds = [lm_harness.gold(task, s) for s in samples if s["filter"] == first_filter]
-    return [gold for gold in golds if gold is not None]
+    return [
+        gold
+        for sample, gold in zip(samples, golds, strict=True)
+        if gold is not None and sample["filter"] == first_filter
+    ]
 
 
-def _write_samples(path: Path, task: Any, samples: Sequence[dict[str, Any]]) -> None:
+def _write_samples(
+    path: Path,
+    task: Any,
+    samples: Sequence[dict[str, Any]],
+    golds: Sequence[tuple[str, float] | None],
+) -> None:
+    """Writes one line per sample; `golds` are their right answers, from `lm_harness.gold`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     generates = task.OUTPUT_TYPE == "generate_until"
     with path.open("w", encoding="utf-8") as file:
-        for sample in samples:
-            gold = lm_harness.gold(task, sample)
+        for sample, gold in zip(samples, golds, strict=True):
             line = {
                 "id": sample["doc_id"],
                 "filter": sample["filter"],

@@ -35,7 +35,7 @@ from hare_jax.evaluation.held_out import loss, multiple_choice, samples, unigram
 from hare_jax.evaluation.held_out.loss import DocumentLoss
 from hare_jax.evaluation.held_out.multiple_choice import ScoredItem
 from hare_jax.evaluation.held_out.unigram import Unigram
-from hare_jax.evaluation.resumable import FinishedParts, read_json_or_none
+from hare_jax.evaluation.resumable import FinishedParts, read_finished
 from hare_jax.files import write_json, write_jsonl
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import Score, Scorer, ScoreRequest, truncate
@@ -89,7 +89,8 @@ def run(
         "weights": digest_of_params(params),
     }
     fingerprint = digest_of_json(inputs)
-    if is_complete(run_dir, fingerprint):
+    others = [run_dir / "items_scored.jsonl", run_dir / "samples.json"]
+    if read_finished(path, fingerprint, others) is not None:
         print(f"evaluation: served from cache, {path} is of step {step}", flush=True)
         return path
 
@@ -169,8 +170,8 @@ def _inputs(
     """Returns all that decides the numbers, besides the checkpoint."""
     training_fields = plain(training)
     return {
-        "mixture": read_fingerprint(data.mixture),
-        "held_out": read_fingerprint(data.held_out),
+        "mixture": packed_dataset.fingerprint_of(data.mixture),
+        "held_out": packed_dataset.fingerprint_of(data.held_out),
         "items": hashlib.sha256(data.items.read_bytes()).hexdigest(),
         "prompts": digest_of_json([dict(prompt) for prompt in data.prompts]),
         "model": plain(model),
@@ -233,17 +234,6 @@ def unigram_baseline(mixture: PackedDataset, training: Training, records: int) -
     return Unigram(unigram.count(mixture, records), shares)
 
 
-def is_complete(run_dir: Path, fingerprint: str) -> bool:
-    """Returns whether all files of an evaluation with this fingerprint are in `run_dir`."""
-    results = read_json_or_none(run_dir / "evaluation.json")
-    others = [run_dir / "items_scored.jsonl", run_dir / "samples.json"]
-    return (
-        results is not None
-        and results.get("fingerprint") == fingerprint
-        and all(path.is_file() for path in others)
-    )
-
-
 def summary(results: Mapping[str, Any]) -> str:
     """Returns two lines for the console: held-out loss and accuracy of each model."""
     all_text, all_items = results["heldout"][-1], results["tasks"][-1]
@@ -256,16 +246,3 @@ def summary(results: Mapping[str, Any]) -> str:
         f"  accuracy by mutual information on {all_items['items']:,} items (chance"
         f" {all_items['chance']:.1%}): {by_model('accuracy_mutual_info', all_items, '.1%')}"
     )
-
-
-def read_fingerprint(baked_dir: Path) -> str:
-    """Returns the fingerprint in mixture.json; it is verified when the data is opened.
-
-    Raises FileNotFoundError if the file is missing or damaged.
-    """
-    manifest = read_json_or_none(baked_dir / "mixture.json")
-    if not isinstance(manifest, dict) or "fingerprint" not in manifest:
-        raise FileNotFoundError(
-            f"{baked_dir / 'mixture.json'}: missing or damaged; expected a directory of baked data"
-        )
-    return manifest["fingerprint"]

@@ -29,7 +29,7 @@ from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, dige
 from hare_jax.evaluation.leakage import chart, compare, items, ngrams, paraphrase_by_rules
 from hare_jax.evaluation.leakage.items import Files, Pair
 from hare_jax.evaluation.leakage.ngrams import Definition, NgramAccuracy
-from hare_jax.evaluation.resumable import FinishedParts, read_json_or_none
+from hare_jax.evaluation.resumable import FinishedParts, read_finished
 from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import Score, ScoreRequest
@@ -77,7 +77,7 @@ def run(config: LeakageAudit, workdir: Path) -> dict[str, Path]:
         "items": out / "leakage_items.jsonl",
         "chart": out / "leakage.svg",
     }
-    finished = _read_finished(written, fingerprint)
+    finished = read_finished(written["audit"], fingerprint, written.values())
     if finished is not None:
         print(f"leakage audit: served from cache, {written['audit']} is of step {finished['step']}")
         print(compare.table(finished), flush=True)
@@ -219,10 +219,3 @@ def _write_paraphrases(
             (paraphrased,) = pair.paraphrased
             lines = (rows[item.key] | items.paraphrased_fields(item) for item in paraphrased)
             write_jsonl(folder / f"{pair.name}.jsonl", lines)
-
-
-def _read_finished(written: dict[str, Path], fingerprint: str) -> Values | None:
-    """Returns the results of an audit with this fingerprint, if all its files are there."""
-    results = read_json_or_none(written["audit"])
-    is_complete = all(path.is_file() for path in written.values())
-    return results if results and is_complete and results["fingerprint"] == fingerprint else None
