@@ -30,7 +30,7 @@ _MIN_COMMENT_COLUMNS = 30
 _MAX_COLUMNS = 120
 
 
-class _Field(NamedTuple):
+class FieldInSource(NamedTuple):
     """What the source says about one field of a dataclass."""
 
     annotation: str
@@ -123,18 +123,9 @@ def field_names(node: Any) -> list[str]:
     return []
 
 
-@cache
-def comments(kind: type) -> dict[str, str]:
-    """Returns the comment of each field of a dataclass, "" for a field without one.
-
-    The comment stands at the end of the field's first line, or on the lines directly above it.
-    """
-    return {name: field.comment for name, field in _fields(kind).items()}
-
-
-def _fields(kind: type) -> dict[str, _Field]:
+def fields_in_source(kind: type) -> dict[str, FieldInSource]:
     """Returns the fields of a dataclass, inherited ones first."""
-    found: dict[str, _Field] = {}
+    found: dict[str, FieldInSource] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):
             found |= _own_fields(base)
@@ -142,13 +133,13 @@ def _fields(kind: type) -> dict[str, _Field]:
 
 
 @cache
-def _own_fields(kind: type) -> dict[str, _Field]:
+def _own_fields(kind: type) -> dict[str, FieldInSource]:
     """Returns the fields that the class itself defines."""
     file = inspect.getsourcefile(kind)
     source = Path(file).read_text(encoding="utf-8") if file else ""
     comment_of_line = _comments_by_line(source)
     lines = source.splitlines()
-    found: dict[str, _Field] = {}
+    found: dict[str, FieldInSource] = {}
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.ClassDef) and node.name == kind.__name__):
             continue
@@ -163,7 +154,7 @@ def _own_fields(kind: type) -> dict[str, _Field]:
                 above.insert(0, comment_of_line[line])
                 line -= 1
             comment = comment_of_line.get(statement.lineno, "") or " ".join(above)
-            found[statement.target.id] = _Field(ast.unparse(statement.annotation), comment)
+            found[statement.target.id] = FieldInSource(ast.unparse(statement.annotation), comment)
     return found
 
 
@@ -187,10 +178,10 @@ class _Row(NamedTuple):
 def _rows(node: Any, depth: int) -> Iterator[_Row]:
     """Yields a row for each field of a dataclass instance, with those of its parts below it."""
     kind: type = type(node)
-    known = _fields(kind)
+    known = fields_in_source(kind)
     for name in field_names(node):
         value = getattr(node, name)
-        annotation, comment = known.get(name, _Field("", ""))
+        annotation, comment = known.get(name, FieldInSource("", ""))
         yield from _row(name, value, annotation, comment, depth)
 
 
@@ -223,7 +214,7 @@ def _items(value: Any, depth: int) -> Iterator[_Row]:
                 f"{'  ' * depth}[{key!r}]", kind.__name__, "(fields that differ from the default)"
             )
             for name in _changed(item):
-                annotation = _fields(kind).get(name, _Field("", "")).annotation
+                annotation = fields_in_source(kind).get(name, FieldInSource("", "")).annotation
                 yield from _row(name, getattr(item, name), annotation, "", depth + 1)
         seen.add(kind)
 

@@ -18,9 +18,10 @@ def check_training(config: Experiment) -> None:
     if config.training is None:
         return
     devices = None
-    if config.data is not None and needs_devices(config.training.mesh):
-        # Without curation, training itself counts them at once.
-        devices = None if distributed.is_multi_process() else count_devices()
+    # Without curation, training itself counts them at once.
+    curates = config.data is not None
+    if curates and needs_devices(config.training.mesh) and not distributed.is_multi_process():
+        devices = count_devices()
     config_check.check(
         config.model, config.training, config.evaluation, _planned_data(config), devices
     )

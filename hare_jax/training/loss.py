@@ -62,23 +62,6 @@ def weighted_loss(
     return total, (jax.lax.stop_gradient(ce_BT) * mask_BT).sum(axis=1)
 
 
-def token_losses(x_BTD: Array, head_DV: Array, targets_BT: Array, *, chunks: int = 1) -> Array:
-    """Computes the cross-entropy of each target in nats, float32 [B, T], without a mask.
-
-    Args:
-      x_BTD: hidden states after the last norm.
-      head_DV: output matrix, float32.
-      targets_BT: int32.
-      chunks: number of chunks of a sequence; only the logits of T / chunks positions exist at a
-        time.
-
-    Raises:
-      ValueError: if `chunks` does not divide T.
-    """
-    check_chunks(x_BTD.shape[1], chunks)
-    return _total(chunks, 0.0, x_BTD, head_DV, targets_BT, jnp.ones(targets_BT.shape))[1]
-
-
 def loss_by_source(
     per_example_B: Array, mask_BT: Array, source_id_B: Array, num_sources: int
 ) -> tuple[Array, Array]:

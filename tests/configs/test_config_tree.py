@@ -37,11 +37,13 @@ EVERY_KIND = list(dataclasses_below(Experiment, set()))
 def test_every_field_has_a_comment(kind: type) -> None:
     missing = [
         name
-        for name, comment in config_tree.comments(kind).items()
-        if not comment and not dataclasses.is_dataclass(typing.get_type_hints(kind)[name])
+        for name, field in config_tree.fields_in_source(kind).items()
+        if not field.comment and not dataclasses.is_dataclass(typing.get_type_hints(kind)[name])
     ]
     assert missing == []
-    assert set(config_tree.comments(kind)) >= {field.name for field in dataclasses.fields(kind)}
+    assert set(config_tree.fields_in_source(kind)) >= {
+        field.name for field in dataclasses.fields(kind)
+    }
 
 
 def test_comment_at_the_end_of_a_line_and_above_it() -> None:
@@ -54,9 +56,9 @@ def test_comment_at_the_end_of_a_line_and_above_it() -> None:
         # column.
         height: int = 4
 
-    assert config_tree.comments(Sizes) == {
-        "width": "pixels",
-        "height": "Pixels, of the longest column.",
+    assert config_tree.fields_in_source(Sizes) == {
+        "width": ("int", "pixels"),
+        "height": ("int", "Pixels, of the longest column."),
     }
     title, width, height = config_tree.describe(Sizes()).splitlines()
     assert title == "config: Sizes  Two sizes."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from hare_jax.training.loss import loss_by_source, token_losses, weighted_loss
+from hare_jax.training.loss import loss_by_source, weighted_loss
 
 B, T, D, V = 3, 8, 5, 17
 
@@ -119,14 +119,6 @@ def test_bfloat16_head_gradient_is_summed_in_float32(data: dict[str, Array]) -> 
     assert got.dtype == jnp.float32
     expected = jax.grad(lambda head: _plain(**{**data, "head_DV": head})[0])(data["head_DV"])
     np.testing.assert_allclose(got, expected, atol=0.02)
-
-
-@pytest.mark.parametrize("chunks", [1, 4])
-def test_token_losses(data: dict[str, Array], chunks: int) -> None:
-    got = token_losses(data["x_BTD"], data["head_DV"], data["targets_BT"], chunks=chunks)
-    log_p = jax.nn.log_softmax(data["x_BTD"] @ data["head_DV"])
-    expected = -jnp.take_along_axis(log_p, data["targets_BT"][..., None], -1)[..., 0]
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_by_source() -> None:
