@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from benchmarks.jax_trainer import synthetic
 from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Stage, Training
-from hare_jax.data.order import Order
+from hare_jax.data.order import schedule_without_data
 from hare_jax.model import decoder
 from hare_jax.runtime import sharding
 from hare_jax.training import optim
@@ -69,7 +69,7 @@ def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[
         batch_size=batch_size,
         optimizer=Optimizer(warmup_steps=10),
     )
-    order = Order(training, {"random": 1}, {"all": {"random": 1.0}}, T)
+    order = schedule_without_data(training, T)
     mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
     optimizer = optim.build(training.optimizer, order.steps)
     times: dict[str, list[float]] = {}
@@ -79,7 +79,8 @@ def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[
     ):
         placed = place_state(model, optimizer, mesh)
         state = init_state(model, 0, optimizer, placed)
-        batch = sharding.place(_batch(model, batch_size), mesh, batch_size, slice(0, batch_size))
+        local = synthetic(model.vocab_size, batch_size, T, segments=1)
+        batch = sharding.place(local, mesh, batch_size, slice(0, batch_size))
         step_fn = compile_step(make_step(model, training, optimizer, order, 1), state, batch)
 
         def step(state: State) -> State:
@@ -99,22 +100,6 @@ def measure(model: Model, batch_size: int, saves: int, directory: Path) -> dict[
             checkpoints.wait()
             times.setdefault("writing in all", []).append(time.perf_counter() - writing)
     return {name: seconds[1:] for name, seconds in times.items()}
-
-
-def _batch(model: Model, batch_size: int) -> dict[str, np.ndarray]:
-    """Returns a batch of random tokens."""
-    random = np.random.default_rng(0)
-    tokens_BT = random.integers(3, model.vocab_size, (batch_size, T + 1)).astype(np.int32)
-    ones_BT = np.ones((batch_size, T), np.int32)
-    return {
-        "tokens_BT": tokens_BT[:, :-1],
-        "targets_BT": tokens_BT[:, 1:],
-        "loss_mask_BT": ones_BT.astype(np.float32),
-        "segment_ids_BT": ones_BT,
-        "positions_BT": np.arange(T, dtype=np.int32) * ones_BT,
-        "record_id_B": np.zeros(batch_size, np.int32),
-        "source_id_B": np.zeros(batch_size, np.int32),
-    }
 
 
 if __name__ == "__main__":

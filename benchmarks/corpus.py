@@ -69,8 +69,7 @@ def load(folder: str, field: str, megabytes: float) -> list[Document]:
     if not paths:
         raise SystemExit(f"no .jsonl, .jsonl.gz or .jsonl.zst files in {folder}")
     documents = list(_read(paths, field, megabytes))
-    size = sum(len(d.text.encode()) for d in documents) / 1e6
-    print(f"{len(documents)} documents, {size:.1f} MB of text, from {folder}")
+    print(f"{len(documents)} documents, {megabytes_of(documents):.1f} MB of text, from {folder}")
     return documents
 
 

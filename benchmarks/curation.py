@@ -13,7 +13,6 @@ are not installed are skipped and named. --only selects minhash, decontamination
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 from benchmarks import recipe
 from benchmarks.corpus import SpeedTable, arguments, load, megabytes_of
+from benchmarks.peers import shingles
 from data_pipeline.config import Decontamination, Deduplication
 from data_pipeline.decontamination import benchmarks, rules
 from data_pipeline.decontamination.benchmarks import BenchmarkItem
@@ -30,7 +30,6 @@ from data_pipeline.decontamination.index import build_index
 from data_pipeline.deduplication import candidate_groups, signatures, survivors
 from data_pipeline.storage.document import Document, Dropped
 
-WORD = re.compile(r"\w+")
 PEERS = {
     "datatrove": "datatrove {}: signature, buckets, cluster, filter",
     "datasketch": "datasketch {}, as it comes (sha1)",
@@ -95,12 +94,6 @@ def minhash(documents: list[Document], repeats: int, python: str) -> None:
     table.row(
         "signatures and exact hashes", lambda: signatures.compute_signatures(documents, config)
     )
-
-
-def shingles(text: str, n: int) -> list[str]:
-    """Returns the word n-grams of a text as strings."""
-    found = WORD.findall(text.lower())
-    return [" ".join(found[k : k + n]) for k in range(max(1, len(found) - n + 1))]
 
 
 def decontamination(documents: list[Document], items: list[BenchmarkItem], repeats: int) -> None:

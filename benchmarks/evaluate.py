@@ -1,6 +1,6 @@
 r"""Measures the speed of evaluation against lm-evaluation-harness' Hugging Face backend.
 
-    python benchmarks/evaluate.py --data=data/benchmarks [--tasks=hellaswag,arc_challenge] \
+    python -m benchmarks.evaluate --data=data/benchmarks [--tasks=hellaswag,arc_challenge] \
         [--items=64] [--rounds=2] [--width=512 --layers=8]
 
 Both run the same weights (a random Mistral) in float32, on the same requests: the first `items` of
@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hare_jax.config import BenchmarkEvaluation, BenchmarkOptions, Protocol
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness

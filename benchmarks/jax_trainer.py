@@ -31,7 +31,7 @@ import numpy as np
 
 from hare_jax.config import DType, Mesh, Model, Optimizer, Stage, Training, from_plain
 from hare_jax.data.batch import Batch
-from hare_jax.data.order import Order
+from hare_jax.data.order import schedule_without_data
 from hare_jax.model import decoder
 from hare_jax.runtime import sharding
 from hare_jax.tracking.metrics import PEAK_FLOPS
@@ -99,7 +99,7 @@ class JaxTrainer:
         )
         mesh = sharding.make_mesh(training.mesh)
         jax.set_mesh(mesh)
-        order = Order(training, {"any": 1}, {"any": {"any": 1.0}}, T)
+        order = schedule_without_data(training, T)
         optimizer = optim.build(training.optimizer, order.steps)
         placed = place_state(model, optimizer, mesh, faults.window(training.faults))
         self.state = init_state(model, 0, optimizer, placed)

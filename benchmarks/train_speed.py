@@ -91,7 +91,7 @@ class Contestant:
 
     @property
     def best(self) -> dict[str, float]:
-        """Returns the best repeat."""
+        """The repeat that took the least time."""
         return min(self.runs, key=lambda run: run["seconds"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
