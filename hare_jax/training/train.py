@@ -15,7 +15,6 @@ from hare_jax.config import AttentionKernel, Checkpointing, Model, Training
 from hare_jax.data import packed_dataset
 from hare_jax.data.batch import Batch, check, check_max_segments
 from hare_jax.files import write_json
-from hare_jax.model.attention import kernel_of
 from hare_jax.runtime import distributed, sharding
 from hare_jax.runtime.preemption import PreemptionSignal, exit_after_save
 from hare_jax.runtime.watchdog import Watchdog
@@ -98,7 +97,7 @@ def run(
             distributed.print_once(f"already complete: step {steps}, {result.checkpoints}")
             return result
 
-        batches = read_batches(s, c.batch_size // c.accumulation, first_step)
+        batches = read_batches(s, first_step)
         step_fn, batch = compile_on_first_batch(s, c, state, batches)
         bad_steps = faults.BadSteps(run_dir / "bad-steps", c.faults, partial(documents_of_step, s))
         with (
@@ -223,16 +222,14 @@ def make_result(s: Setup, resumed_from: int | None) -> Result:
     )
 
 
-def read_batches(s: Setup, rows: int, first_step: int) -> Iterator[Batch]:
+def read_batches(s: Setup, first_step: int) -> Iterator[Batch]:
     """Returns this process's rows of the batches from `first_step` on.
 
-    `rows`: of the global batch in one forward pass. It decides with the model which attention
-    kernel runs; kernel cudnn needs a check of each batch.
+    Attention kernel cudnn needs a check of each batch.
     """
-    kernel = kernel_of(s.model, rows, s.dataset.sequence_length)
-    distributed.print_once(f"attention kernel: {kernel.value}")
+    distributed.print_once(f"attention kernel: {s.layout.kernel.value}")
     batches = packed_dataset.batches(s.dataset, s.order, first_step=first_step, rows=s.layout.rows)
-    if kernel is AttentionKernel.CUDNN:
+    if s.layout.kernel is AttentionKernel.CUDNN:
         return check_max_segments(s.model.max_segments, batches)
     return batches
 

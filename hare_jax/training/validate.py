@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import optax
 
-from hare_jax.config import Model, Training
+from hare_jax.config import AttentionKernel, Model, Training
 from hare_jax.data.order import schedule_without_data
 from hare_jax.model.attention import kernel_of
 from hare_jax.runtime import sharding
@@ -34,6 +34,7 @@ class Layout:
     rows: slice  # of the global batch, on the devices of this process
     optimizer: optax.GradientTransformation
     placed: State  # jax.ShapeDtypeStruct with shardings
+    kernel: AttentionKernel  # that runs for the batches
 
 
 def validate(
@@ -66,7 +67,7 @@ def validate(
     optimizer = optim.build(c.optimizer, order.steps)
     placed = place_state(model, optimizer, mesh, window)
     with jax.set_mesh(mesh):
-        kernel_of(model, c.batch_size // c.accumulation, sequence_length)
+        kernel = kernel_of(model, c.batch_size // c.accumulation, sequence_length)
     check_chunks(sequence_length, c.loss_chunks)
     dropout_of(order, c)
     checkpoint.preservation_policy(c.checkpointing)
@@ -75,4 +76,4 @@ def validate(
     check_wandb(c.wandb_project)
     if c.log_every < 1:
         raise ValueError(f"training.log_every={c.log_every}: expected at least 1")
-    return Layout(mesh, rows, optimizer, placed)
+    return Layout(mesh, rows, optimizer, placed, kernel)
