@@ -85,6 +85,9 @@ class Model:
     # compilation, somewhat less memory, and on a CPU up to a third less time per step.
     scan_layers: bool = True
     compute_dtype: DType = DType.BFLOAT16  # dtype of matrix products
+    # Dtype in which the gradients of the layers' matrices are summed over devices. BFLOAT16 halves
+    # what is sent. Those of embedding, head and norms are always summed in float32.
+    reduce_dtype: DType = DType.FLOAT32
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from hare_jax.inference.tree_attention import tree_attention
 from hare_jax.model import decoder
 from hare_jax.model.attention import rope_tables
 from hare_jax.model.kernels.xla import HIDDEN
+from hare_jax.model.linear import precision_of
 
 TOKENS_PER_SYNC = 16
 
@@ -217,16 +218,16 @@ def _attend_to_both(
     B, _, H, K = q_B1HK.shape
     G = keys[0].shape[2]
     q_BGRK = (q_B1HK * K**-0.5).reshape(B, G, H // G, K)  # the query heads of each key head
-    scores = [
-        jnp.einsum("bgrk,bsgk->bgrs", q_BGRK, k, preferred_element_type=jnp.float32) for k in keys
-    ]
+    einsum = functools.partial(
+        jnp.einsum, precision=precision_of(q_BGRK), preferred_element_type=jnp.float32
+    )
+    scores = [einsum("bgrk,bsgk->bgrs", q_BGRK, k) for k in keys]
     scores_BGRS = jnp.concatenate(scores, axis=-1) + bias_BS[:, None, None]
     weights_BGRS = jax.nn.softmax(scores_BGRS, axis=-1).astype(values[0].dtype)
     P = keys[0].shape[1]
     both_weights = (weights_BGRS[..., :P], weights_BGRS[..., P:])
     mixed_BGRK = sum(
-        jnp.einsum("bgrs,bsgk->bgrk", w, v, preferred_element_type=jnp.float32)
-        for w, v in zip(both_weights, values, strict=True)
+        einsum("bgrs,bsgk->bgrk", w, v) for w, v in zip(both_weights, values, strict=True)
     )
     return jnp.asarray(mixed_BGRK).reshape(B, 1, H, K).astype(q_B1HK.dtype)
 

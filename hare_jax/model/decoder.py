@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,12 +23,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
 
 from hare_jax.config import AttentionKernel, Matmul, Model, Remat
 from hare_jax.model.attention import RESIDUAL, attention, rope_rows, rope_tables, rotate
-from hare_jax.model.kernels.request import BATCH_AXES
-from hare_jax.model.linear import linear
+from hare_jax.model.constraints import on_mesh, share_rows
+from hare_jax.model.linear import linear, precision_of
 
 Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}, ...}
 
@@ -110,7 +110,7 @@ class Attention(nnx.Module):
         return self._linear(mixed_BTHK, self.o_HKD, inputs=2)
 
     def _linear(self, x: Array, weight: nnx.Param, inputs: int = 1) -> Array:
-        return linear(x, weight[...], inputs, self.config.matmul)
+        return linear(x, weight[...], inputs, self.config.matmul, self.config.reduce_dtype)
 
 
 class FeedForward(nnx.Module):
@@ -131,7 +131,7 @@ class FeedForward(nnx.Module):
         return self._linear(_gated(gate_BTF, up_BTF), self.down_FD)
 
     def _linear(self, x: Array, weight: nnx.Param) -> Array:
-        return linear(x, weight[...], 1, self.config.matmul)
+        return linear(x, weight[...], 1, self.config.matmul, self.config.reduce_dtype)
 
 
 @jax.checkpoint  # its inputs are saved anyway, and an elementwise product is cheap to recompute
@@ -261,7 +261,7 @@ class Decoder(nnx.Module):
             params, index = scanned
             # `index` gives each layer its own dropout.
             drop = () if dropout is None else (dropout.of_layer(index),)
-            return _share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
+            return share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
 
         layer = _remat(layer, c)
         x_BTD, indices = self.embed(tokens_BT), jnp.arange(c.num_layers)
@@ -278,8 +278,13 @@ class Decoder(nnx.Module):
 
     def logits(self, x: Array) -> Array:
         """Computes the logits of hidden states [..., D], float32 [..., V]."""
-        head_DV = self.head().astype(x.dtype)
-        return jnp.einsum("...d,dv->...v", x, head_DV, preferred_element_type=jnp.float32)
+        return jnp.einsum(
+            "...d,dv->...v",
+            x,
+            self.head().astype(x.dtype),
+            precision=precision_of(x),
+            preferred_element_type=jnp.float32,
+        )
 
     def init_cache(self, batch: int, length: int) -> KVCache:
         """Creates an empty cache of `length` slots for each of `batch` rows."""
@@ -341,10 +346,37 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens_BT: Array) -> Array:
         """Returns the input of the first layer, [B, T, D] in the compute dtype."""
-        embedding_VD = self.embedding_VD[...].astype(self.config.compute_dtype.value)
-        # All-gathered along D first: the mesh axis of D, fsdp, is also one of the batch axes.
-        embedding_VD = _on_mesh(embedding_VD, PartitionSpec("tensor", None))
-        return _share_rows(embedding_VD[tokens_BT])
+        dtype = self.config.compute_dtype.value
+        return share_rows(_look_up(dtype, self.embedding_VD[...], tokens_BT))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _look_up(dtype: str, table_VD: Array, tokens_BT: Array) -> Array:
+    """Returns the row of each token in `dtype`, [B, T, D]; the gradient is summed in float32.
+
+    Differentiated by JAX, a table that is cast before the gather gets a gradient that is summed in
+    bfloat16. The frequent tokens of a batch then lose most of it: once a sum is 256 times as large
+    as what is added, adding does not change it.
+    """
+    # All-gathered along D first: the mesh axis of D, fsdp, is also one of the batch axes. Cast
+    # before, so that half as many bytes are gathered.
+    return on_mesh(table_VD.astype(dtype), "tensor", None)[tokens_BT]
+
+
+def _look_up_forward(dtype: str, table_VD: Array, tokens_BT: Array) -> tuple[Array, Any]:
+    """Returns the rows, and what the gradient needs: the table is kept for its shape and dtype."""
+    return _look_up(dtype, table_VD, tokens_BT), (table_VD, tokens_BT)
+
+
+def _look_up_backward(dtype: str, saved: Any, drows_BTD: Array) -> tuple[Array, None]:
+    """Adds the gradient of each row to that of its token."""
+    table_VD, tokens_BT = saved
+    dtable_VD = jnp.zeros(table_VD.shape, jnp.float32)
+    dtable_VD = dtable_VD.at[tokens_BT].add(drows_BTD.astype(jnp.float32))
+    return dtable_VD.astype(table_VD.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 @jax.tree_util.register_dataclass
@@ -464,18 +496,6 @@ def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], inverse_variance: float) -> 
     """Draws a float32 matrix from a normal distribution of variance 1 / `inverse_variance`."""
     deviation = 1 / math.sqrt(inverse_variance)
     return nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-
-def _share_rows(x_BTD: Array) -> Array:
-    """Constrains the sharding to that of the batch, so that the compiler does not move rows."""
-    return _on_mesh(x_BTD, PartitionSpec(BATCH_AXES, None, None))
-
-
-def _on_mesh(x: Array, spec: PartitionSpec) -> Array:
-    """Constrains the sharding of `x` if training's mesh is set; otherwise returns it unchanged."""
-    if not set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
-        return x
-    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def _saved(x: Array) -> Array:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from hare_jax.config import Mesh, Slices
 from hare_jax.data.batch import Batch
-from hare_jax.model.decoder import BATCH_AXES
+from hare_jax.model.constraints import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
 

@@ -1,6 +1,9 @@
 """Next-token cross-entropy, computed in chunks so that the logits never exist for all positions.
 
-Shapes: B rows, T positions, C positions per chunk, D model width, V vocabulary.
+On a mesh the head is gathered once for all chunks, and its gradient is summed over devices once.
+
+Shapes: B rows, T positions, C positions per chunk, D model width, V vocabulary, S parts of the
+batch that the mesh makes.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from hare_jax.model.constraints import BATCH_AXES, HEAD_AXIS, batch_shares, on_mesh
+from hare_jax.model.linear import precision_of
 
 
 def weighted_loss(
@@ -85,7 +91,7 @@ def _total(
     chunks: int, z_loss: float, x_BTD: Array, head_DV: Array, targets_BT: Array, c_BT: Array
 ) -> tuple[Array, Array]:
     """Returns (sum of c * (ce + z_loss * lse^2), ce_BT); c_BT is the coefficient of each token."""
-    head_DV = head_DV.astype(x_BTD.dtype)
+    head_DV = _gather(head_DV, x_BTD)
 
     def chunk(total: Array, scanned: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         x_BCD, targets_BC, c_BC = scanned
@@ -100,10 +106,11 @@ def _total_forward(
     chunks: int, z_loss: float, x_BTD: Array, head_DV: Array, targets_BT: Array, c_BT: Array
 ) -> tuple[tuple[Array, Array], Any]:
     """Computes the result of `_total`, and its gradients for a cotangent of 1."""
-    head = head_DV.astype(x_BTD.dtype)
+    head = _gather(head_DV, x_BTD)
+    shares = batch_shares()
 
     def chunk(carry: tuple[Array, Array], scanned: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-        total, dhead_DV = carry
+        total, dhead_SDV = carry
         x_BCD, targets_BC, c_BC = scanned
         logits_BCV, lse_BC, ce_BC = _cross_entropy(x_BCD, head, targets_BC)
         loss_BC = ce_BC + z_loss * lse_BC**2
@@ -113,16 +120,23 @@ def _total_forward(
         dlogits_BCV -= _one_hot(targets_BC, logits_BCV.shape)
         dlogits_BCV = (dlogits_BCV * c_BC[:, :, None]).astype(x_BCD.dtype)
         # logits = x head: dx = dlogits head^T, and dhead = x^T dlogits, summed over all chunks.
-        dx_BCD = jnp.einsum("bcv,dv->bcd", dlogits_BCV, head)
-        dhead_DV += jnp.einsum(
-            "bcd,bcv->dv", x_BCD, dlogits_BCV, preferred_element_type=jnp.float32
+        dx_BCD = jnp.einsum("bcv,dv->bcd", dlogits_BCV, head, precision=precision_of(head))
+        # The rows of a device are one part: nothing is summed over devices here.
+        dhead_SDV += jnp.einsum(
+            "sbcd,sbcv->sdv",
+            x_BCD.reshape(shares, -1, *x_BCD.shape[1:]),
+            dlogits_BCV.reshape(shares, -1, *dlogits_BCV.shape[1:]),
+            precision=precision_of(head),
+            preferred_element_type=jnp.float32,
         )
-        return (total + (c_BC * loss_BC).sum(), dhead_DV), (dx_BCD, loss_BC, ce_BC)
+        dhead_SDV = on_mesh(dhead_SDV, BATCH_AXES, None, HEAD_AXIS)
+        return (total + (c_BC * loss_BC).sum(), dhead_SDV), (dx_BCD, loss_BC, ce_BC)
 
-    start = (jnp.zeros(()), jnp.zeros(head_DV.shape, jnp.float32))
-    (total, dhead_DV), parts = jax.lax.scan(
+    start = (jnp.zeros(()), jnp.zeros((shares, *head_DV.shape), jnp.float32))
+    (total, dhead_SDV), parts = jax.lax.scan(
         chunk, start, _chunks_first(chunks, x_BTD, targets_BT, c_BT)
     )
+    dhead_DV = dhead_SDV.sum(axis=0)
     dx_BTD, loss_BT, ce_BT = (_join(part) for part in parts)
     return (total, ce_BT), (dx_BTD, dhead_DV.astype(head_DV.dtype), loss_BT)
 
@@ -139,9 +153,20 @@ def _total_backward(
 _total.defvjp(_total_forward, _total_backward)
 
 
+def _gather(head_DV: Array, x_BTD: Array) -> Array:
+    """Returns the head in the dtype of `x_BTD`, with all of D on each device."""
+    return on_mesh(head_DV.astype(x_BTD.dtype), None, HEAD_AXIS)
+
+
 def _cross_entropy(x_BCD: Array, head_DV: Array, targets_BC: Array) -> tuple[Array, Array, Array]:
     """Returns (logits_BCV, lse_BC, ce_BC), float32."""
-    logits_BCV = jnp.einsum("bcd,dv->bcv", x_BCD, head_DV, preferred_element_type=jnp.float32)
+    logits_BCV = jnp.einsum(
+        "bcd,dv->bcv",
+        x_BCD,
+        head_DV,
+        precision=precision_of(head_DV),
+        preferred_element_type=jnp.float32,
+    )
     lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
     # A masked sum, unlike a gather, needs no communication of logits if V is sharded.
     target_BC = jnp.where(_one_hot(targets_BC, logits_BCV.shape), logits_BCV, 0.0).sum(axis=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +9,7 @@ import jax
 from jax import Array
 from jax.sharding import PartitionSpec
 
-BATCH_AXES = ("data", "fsdp")  # the mesh axes that shard the rows of a batch
-HEAD_AXIS = "tensor"  # the mesh axis that shards the heads
+from hare_jax.model.constraints import BATCH_AXES, HEAD_AXIS, batch_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,6 @@ def request_of(
     B, T, _, K = q_BTHK.shape
     S, G = k_BSGK.shape[1:3]
     mesh = dict(jax.sharding.get_abstract_mesh().shape)
-    rows = math.prod(mesh.get(axis, 1) for axis in BATCH_AXES)
     return AttentionRequest(
         platform=platform(),
         dtype=q_BTHK.dtype.name,
@@ -42,7 +39,7 @@ def request_of(
         keys=S,
         head_dim=K,
         packed=packed,
-        shares=B % rows == 0 and G % mesh.get(HEAD_AXIS, 1) == 0,
+        shares=B % batch_shares() == 0 and G % mesh.get(HEAD_AXIS, 1) == 0,
     )
 
 

@@ -6,10 +6,13 @@ Shapes: see hare_jax.model.attention; R = H / G query heads of one key-value hea
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from hare_jax.model.linear import precision_of
 
 BLOCKS = 8  # at most, of queries
 MIN_BLOCK = 128  # queries in a block, at least
@@ -83,16 +86,15 @@ def _attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, bias_BTS: Array) -> Arr
     R = H // G
     q_BGRTK = q_BTHK.reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
     q_BGNK = (q_BGRTK * K**-0.5).reshape(B, G, R * T, K)
-    scores_BGNS = jnp.einsum("bgnk,bsgk->bgns", q_BGNK, k_BSGK, preferred_element_type=jnp.float32)
+    einsum = partial(jnp.einsum, precision=precision_of(v_BSGK), preferred_element_type=jnp.float32)
+    scores_BGNS = einsum("bgnk,bsgk->bgns", q_BGNK, k_BSGK)
     scores_BGRTS = scores_BGNS.reshape(B, G, R, T, S) + bias_BTS[:, None, None]
     # softmax(s) = exp(s - max) / sum exp(s - max). The maximum cancels, so it needs no gradient.
     highest = jax.lax.stop_gradient(scores_BGRTS.max(axis=-1, keepdims=True))
     weights_BGRTS = jnp.exp(scores_BGRTS - highest)
     sums_BGRT1 = weights_BGRTS.sum(axis=-1, keepdims=True)
     weights_BGNS = weights_BGRTS.reshape(B, G, R * T, S).astype(v_BSGK.dtype)
-    out_BGNK = jnp.einsum(
-        "bgns,bsgk->bgnk", weights_BGNS, v_BSGK, preferred_element_type=jnp.float32
-    )
+    out_BGNK = einsum("bgns,bsgk->bgnk", weights_BGNS, v_BSGK)
     # Normalized last: K divisions per query, not S.
     out_BGRTK = out_BGNK.reshape(B, G, R, T, K) / sums_BGRT1
     return out_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K).astype(q_BTHK.dtype)

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from hare_jax.aot.collectives import collectives
+from hare_jax.config import Mesh
+from hare_jax.model.constraints import BATCH_AXES
+from hare_jax.runtime import sharding
 from hare_jax.training.loss import loss_by_source, weighted_loss
 
 B, T, D, V = 3, 8, 5, 17
@@ -133,3 +139,41 @@ def test_chunks_must_divide_the_length(data: dict[str, Array], chunks: int) -> N
     message = rf"loss_chunks={chunks} does not divide the sequence length 8: use .* such as 8"
     with pytest.raises(ValueError, match=message):
         weighted_loss(**data, chunks=chunks)
+
+
+@pytest.mark.parametrize("mesh", [Mesh(fsdp=8), Mesh(data=2, fsdp=2, tensor=2)])
+def test_the_head_crosses_the_network_once_whatever_the_chunks(mesh: Mesh) -> None:
+    """Of what grows with D: one gather of the head, one sum of its gradient."""
+    devices = sharding.make_mesh(mesh)
+    rows, length, width, vocabulary = 16, 32, 64, 256
+    with jax.set_mesh(devices):
+
+        def argument(shape: tuple[int, ...], *axes: object) -> jax.ShapeDtypeStruct:
+            dtype = jnp.int32 if len(shape) == 2 and shape[0] == rows else jnp.float32
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(devices, P(*axes)))
+
+        x_BTD = argument((rows, length, width), BATCH_AXES)
+        head_DV = argument((width, vocabulary), "fsdp", "tensor")
+        targets_BT = argument((rows, length), BATCH_AXES)
+
+        def gradients(x_BTD: Array, head_DV: Array, targets_BT: Array, chunks: int) -> Array:
+            def loss(x_BTD: Array, head_DV: Array) -> Array:
+                mask_BT = jnp.ones(targets_BT.shape)
+                ones_B = jnp.ones(targets_BT.shape[:1])
+                return weighted_loss(x_BTD, head_DV, targets_BT, mask_BT, ones_B, chunks=chunks)[0]
+
+            return jax.grad(loss, (0, 1))(x_BTD, head_DV)
+
+        place = (x_BTD.sharding, head_DV.sharding)
+        compiled = jax.jit(gradients, static_argnames="chunks", out_shardings=place)
+        traffic = {}
+        for chunks in (1, 2, 8):
+            text = compiled.lower(x_BTD, head_DV, targets_BT, chunks=chunks).compile().as_text()
+            traffic[chunks] = collectives(text)
+    head_bytes = width * vocabulary * 4 // mesh.tensor
+    for chunks in traffic:
+        assert traffic[chunks]["all-gather"].count == 1
+        assert traffic[chunks]["all-gather"].bytes == head_bytes
+        # Sums over the vocabulary ("tensor") have no axis D; together they are smaller than a head.
+        reduced = traffic[chunks]["all-reduce"].bytes - head_bytes
+        assert 0 <= reduced < head_bytes + rows * length * width * 4 * (mesh.tensor > 1)
