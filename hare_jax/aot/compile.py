@@ -27,6 +27,7 @@ from hare_jax.data.batch import SPEC, Batch
 from hare_jax.data.order import schedule_without_data
 from hare_jax.files import write_json
 from hare_jax.model import decoder
+from hare_jax.model.constraints import BATCH_AXES
 from hare_jax.model.kernels.cudnn import as_on_hopper
 from hare_jax.runtime import sharding
 from hare_jax.tracking.metrics import PEAK_FLOPS
@@ -145,7 +146,7 @@ def place_batch(mesh: jax.sharding.Mesh, batch_size: int, sequence_length: int) 
         key: jax.ShapeDtypeStruct(
             shape[:dimensions],
             dtype,
-            sharding=NamedSharding(mesh, P(decoder.BATCH_AXES, *(None,) * (dimensions - 1))),
+            sharding=NamedSharding(mesh, P(BATCH_AXES, *(None,) * (dimensions - 1))),
         )
         for key, (dimensions, dtype) in SPEC.items()
     }
