@@ -13,7 +13,8 @@ from hare_jax.config import Faults, Mesh, Model, OnFault, Optimizer, Stage, Trai
 from hare_jax.data.batch import SPEC
 from hare_jax.data.order import Order
 from hare_jax.model import decoder
-from hare_jax.model.decoder import BATCH_AXES, Dropout
+from hare_jax.model.constraints import BATCH_AXES
+from hare_jax.model.decoder import Dropout
 from hare_jax.runtime import sharding
 from hare_jax.training import optim
 from hare_jax.training.faults import window
