@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,16 +17,17 @@ import jax
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from tensorboardX.proto.event_pb2 import Event
 
-from hare_jax.config import DType, Model
+from hare_jax.config import Model
 from hare_jax.data.packed_dataset import fingerprint
+from hare_jax.training import train
+from tests.builders import write_jsonl
+from tests.hare_jax.builders import T, one_device, tiny_model, tiny_training
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 BOS, EOS = 1, 2
-T = 16  # sequence length of the baked test data
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,14 +38,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "(?s)Exception ignored in.*Event loop is closed:pytest.PytestUnraisableExceptionWarning",
         f"(?s)Exception ignored in.*{readers}:pytest.PytestUnraisableExceptionWarning",
         f"coroutine .*{readers}.* was never awaited:RuntimeWarning",
+        # JAX writes the entries of its cache in place: another process may read half of one, and
+        # then compiles for itself.
+        "Error reading persistent compilation cache entry:UserWarning",
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{complaint}")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one test has compiled, the next need not: most of a small run is compilation."""
-    directory = tmp_path_factory.mktemp("compiled")
+    """The compilation cache of all tests, of all pytest workers and of the processes they start.
+
+    Most of a small run is compilation.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder above those of the workers
+        directory = directory.parent
+    directory /= "compiled"
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory
@@ -54,6 +65,8 @@ def curves() -> Callable[[Path], dict[tuple[str, int], float]]:
     """A run's folder -> (name, step) -> value of each curve, as its TensorBoard files have them."""
 
     def read(run_dir: Path) -> dict[tuple[str, int], float]:
+        from tensorboardX.proto.event_pb2 import Event  # imports torch where it is installed
+
         found = {}
         for events in sorted((run_dir / "tensorboard").iterdir()):
             data, at = events.read_bytes(), 0
@@ -71,16 +84,7 @@ def curves() -> Callable[[Path], dict[tuple[str, int], float]]:
 @pytest.fixture
 def model() -> Model:
     """A decoder with all the parts of the large one."""
-    return Model(
-        vocab_size=64,
-        num_layers=2,
-        d_model=32,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=8,
-        d_ff=48,
-        compute_dtype=DType.FLOAT32,
-    )
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +109,10 @@ def write_tasks(
 
     def write(rows: list[dict[str, Any]], tasks: dict[str, str]) -> Path:
         folder = tmp_path_factory.mktemp("tasks")
-        files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
-        for path, of_split in zip(files.values(), (rows[:5], rows[5:]), strict=True):
-            Path(path).write_text("".join(json.dumps(row) + "\n" for row in of_split), "utf-8")
+        files = {
+            split: str(write_jsonl(folder / f"{split}.jsonl", own))
+            for split, own in (("train", rows[:5]), ("test", rows[5:]))
+        }
         for name, body in tasks.items():
             head = [
                 f"task: {name}",
@@ -225,3 +230,33 @@ def bake_at() -> Callable[..., Path]:
 def bake(bake_at: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """bake_at, under the test's own directory."""
     return partial(bake_at, tmp_path)
+
+
+def _unchanged(folder: Path) -> Iterator[Path]:
+    """Yields a folder that tests share; fails where one of them has changed it."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    yield folder
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before, f"a test changed {folder}"
+
+
+@pytest.fixture(scope="session")
+def mixture(
+    tmp_path_factory: pytest.TempPathFactory, bake_at: Callable[..., Path]
+) -> Iterator[Path]:
+    """A baked mixture that no test changes."""
+    yield from _unchanged(bake_at(tmp_path_factory.mktemp("mixture")))
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, mixture: Path) -> Iterator[Path]:
+    """The folder of a finished `tiny_training()` of `tiny_model()`, which no test changes."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train.run(tiny_model(), tiny_training(), mixture, folder, one_device())
+    yield from _unchanged(folder)
+
+
+@pytest.fixture
+def finished_run(whole_run: Path, tmp_path: Path) -> Path:
+    """A copy of `whole_run`, to be changed or continued."""
+    return shutil.copytree(whole_run, tmp_path / "run")

@@ -19,17 +19,16 @@ from typing import Any
 
 import jax
 import pytest
-import sentencepiece
 from packaging.requirements import Requirement
 
-from hare_jax.config import DType, Model, Stage, Training
+from hare_jax.config import Stage, Training
 from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import write_config
+from tests.builders import ROOT, write_jsonl
+from tests.hare_jax.builders import PIECES, tiny_model, train_sentencepiece
 
-ROOT = Path(__file__).parents[2]
-VOCABULARY = 400
 ROWS = [
     {"question": f"Who runs {k} fields?", "choices": ["a hare", "a stone"], "answer": "a hare"}
     for k in range(25)
@@ -132,23 +131,13 @@ def _normalized(name: str) -> str:
 def run_dir(tmp_path_factory: pytest.TempPathFactory, bake_at: Callable[..., Path]) -> Path:
     """A run's folder with random parameters and a real SentencePiece model."""
     folder = tmp_path_factory.mktemp("run")
-    model = Model(VOCABULARY, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+    model = tiny_model(PIECES)
     training = Training(stages=[Stage("one", "stage1", 8 * 8 * 16)], batch_size=8)
-    baked = PackedDataset(bake_at(folder, vocab_size=VOCABULARY))
+    baked = PackedDataset(bake_at(folder, vocab_size=PIECES))
     write_config(folder / "training-0", model, training, baked)
     params = jax.jit(lambda: decoder.init(model, 0))()
     checkpoint.save_params(folder / "training-0" / "checkpoints", model, params)
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter((ROOT / "README.md").read_text("utf-8").splitlines()),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        vocab_size=VOCABULARY,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").rename(folder / "training-0" / "tokenizer.model")
+    train_sentencepiece(folder / "training-0", (ROOT / "README.md").read_text("utf-8"))
     return folder / "training-0"
 
 
@@ -161,8 +150,7 @@ def test_jobs_need_only_their_extras(
 ) -> None:
     pytest.importorskip("lm_eval")
     tasks = str(write_tasks(ROWS, {"hares": TASK})) if extras else ""
-    items = tmp_path / "items.jsonl"
-    items.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    items = write_jsonl(tmp_path / "items.jsonl", ROWS)
     hidden = hidden_from(extras)
     assert "sentencepiece" not in hidden and "tensorflow" in hidden
     arguments = [json.dumps(hidden), *map(str, (run_dir, tasks, items, tmp_path))]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from hare_jax.config import DType, Generation, Model, plain
@@ -15,7 +14,7 @@ from hare_jax.inference import generate_job, tokenizers
 from hare_jax.inference.generate import generate
 from hare_jax.inference.sampling import Sampling
 from hare_jax.model import decoder
-from hare_jax.training import checkpoint
+from tests.hare_jax import builders
 
 
 class Bytes:
@@ -40,21 +39,13 @@ def byte_model(model: Model) -> Model:
 
 
 def random_params(model: Model) -> decoder.Params:
-    rng = np.random.default_rng(5)
-
-    def draw(path: object, a: jax.ShapeDtypeStruct) -> np.ndarray:
-        return rng.normal(0.0, 0.5, a.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model).params)
+    return builders.random_params(model, seed=5, spread=0.5, scale_mean=0.0)
 
 
 @pytest.fixture
 def run(byte_model: Model, tmp_path: Path) -> Path:
-    checkpoint.save_params(tmp_path / "checkpoints", byte_model, random_params(byte_model))
-    config = {"model": plain(byte_model), "mixture": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "tokenizer.model").touch()
-    return tmp_path
+    return builders.save_run(tmp_path, byte_model, random_params(byte_model))
 
 
 @pytest.mark.slow

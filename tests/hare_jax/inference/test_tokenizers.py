@@ -19,27 +19,15 @@ from hare_jax.inference.tokenizers import (
     SentencePieceTokenizer,
     open_tokenizer,
 )
+from tests.builders import ROOT
 from tests.data_pipeline.mixture import tokenization_samples
+from tests.hare_jax.builders import train_sentencepiece
 
-ROOT = Path(__file__).parents[3]
 TEXTS = st.text(st.sampled_from("ab \n\t\u00e9\u2581\U0001f407<s>the"), max_size=40)
 
 
 def train(folder: Path, **options: Any) -> Path:
-    settings_ = {
-        "model_type": "bpe",
-        "byte_fallback": True,
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-        "vocab_size": 400,
-    }
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter((ROOT / "README.md").read_text("utf-8").splitlines()),
-        model_prefix=str(folder / "tokenizer"),
-        minloglevel=2,
-        **settings_ | options,
-    )
-    return folder / "tokenizer.model"
+    return train_sentencepiece(folder, (ROOT / "README.md").read_text("utf-8"), **options)
 
 
 @pytest.fixture(scope="module")

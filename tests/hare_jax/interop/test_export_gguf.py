@@ -15,57 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import GgufExport, Model, Quantization, plain
+from hare_jax.config import DType, GgufExport, Model, Quantization
 from hare_jax.inference.generate import generate
 from hare_jax.interop import export_gguf, vocabulary
 from hare_jax.interop.names import tensors
 from hare_jax.model import decoder
-from hare_jax.training import checkpoint
+from tests.builders import ROOT
+from tests.hare_jax import builders
+from tests.hare_jax.builders import save_run, train_sentencepiece
 
 pytestmark = pytest.mark.slow
 
 gguf = pytest.importorskip("gguf")
 sentencepiece = pytest.importorskip("sentencepiece")
-ROOT = Path(__file__).parents[3]
 VOCABULARY = 420  # 20 more than there are pieces
 # A text that does not change: other pieces give other ids, and the completion other near ties.
 LICENSE = (ROOT / "LICENSE").read_text("utf-8")[:5000]
 TEXT = "The checkpoint is read\n  by <round_start> another program: é \U0001f407."
-
-
-def trained(prefix: Path, **options: Any) -> Any:
-    """A SentencePiece model of 400 pieces."""
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LICENSE.splitlines()),
-        model_prefix=str(prefix),
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        vocab_size=400,
-        minloglevel=2,
-        **options,
-    )
-    return sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return trained(tmp_path_factory.mktemp("pieces") / "tokenizer")
-
-
-@pytest.fixture(scope="module")
-def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with random parameters, in which q and k matter."""
-    folder = tmp_path_factory.mktemp("a run")
-    checkpoint.save_params(folder / "checkpoints", MODEL, random_params())
-    (folder / "tokenizer.model").write_bytes(tokenizer.serialized_model_proto())
-    mixture = {"sequence_length": 256, "tokenizer": {"bos_id": 1, "eos_id": 2}}
-    config = {"model": plain(MODEL), "mixture": mixture}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
-
-
 MODEL = Model(
     vocab_size=VOCABULARY,
     num_layers=2,
@@ -75,18 +41,27 @@ MODEL = Model(
     head_dim=32,  # together more than d_model
     d_ff=96,
     rope_theta=500.0,
+    compute_dtype=DType.FLOAT32,
 )
-MODEL.compute_dtype = type(MODEL.compute_dtype).FLOAT32
+MIXTURE = {"sequence_length": 256, "tokenizer": {"bos_id": 1, "eos_id": 2}}
 
 
 def random_params() -> decoder.Params:
-    rng = np.random.default_rng(0)
+    return builders.random_params(MODEL, spread=0.2)
 
-    def draw(path: Any, a: jax.ShapeDtypeStruct) -> np.ndarray:
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return rng.normal(mean, 0.2, a.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(MODEL).params)
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = train_sentencepiece(tmp_path_factory.mktemp("pieces"), LICENSE)
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+@pytest.fixture(scope="module")
+def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with random parameters, in which q and k matter."""
+    folder = tmp_path_factory.mktemp("a run")
+    (folder / "tokenizer.model").write_bytes(tokenizer.serialized_model_proto())
+    return save_run(folder, MODEL, random_params(), **MIXTURE)
 
 
 def exported(run: Path, out: Path, quantization: Quantization) -> Path:
@@ -223,12 +198,9 @@ def test_rows_of_heads_are_interleaved() -> None:
 
 
 def test_a_window_becomes_the_context(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "windowed"
     model = replace(MODEL, sliding_window=100)
-    checkpoint.save_params(folder / "checkpoints", model, random_params())
+    folder = save_run(tmp_path / "windowed", model, random_params(), **MIXTURE)
     (folder / "tokenizer.model").write_bytes((run / "tokenizer.model").read_bytes())
-    config = json.loads((run / "config.json").read_text()) | {"model": plain(model)}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     path = exported(folder, tmp_path / "m.gguf", Quantization.F16)
     field = gguf.GGUFReader(path).get_field("llama.context_length")
     assert field.contents() == 100
@@ -240,9 +212,9 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     export_gguf.check_widths(replace(MODEL, d_ff=40), Quantization.F16)
     with pytest.raises(ValueError, match="has 400 pieces, the model vocab_size=399"):
         export_gguf.pad(vocabulary.read(run / "tokenizer.model"), 399)
-    trained(tmp_path / "chat", user_defined_symbols="<round_start>")
+    chat = train_sentencepiece(tmp_path, LICENSE, user_defined_symbols="<round_start>")
     with pytest.raises(ValueError, match="piece '<round_start>' of kind USER_DEFINED"):
-        export_gguf.check_pieces(vocabulary.read(tmp_path / "chat.model"))
+        export_gguf.check_pieces(vocabulary.read(chat))
     with pytest.raises(ValueError, match="out: got nothing, expected a new file"):
         export_gguf.run(GgufExport(checkpoint=str(run)), tmp_path)
     (tmp_path / "m.gguf").touch()

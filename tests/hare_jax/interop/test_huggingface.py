@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import Architecture, DType, HuggingFaceExport, HuggingFaceImport, Model, plain
+from hare_jax.config import Architecture, DType, HuggingFaceExport, HuggingFaceImport, Model
 from hare_jax.inference.generate import generate
 from hare_jax.inference.tokenizers import HUGGING_FACE_FOLDER
 from hare_jax.interop import export_hf, hf_config, import_hf, names, shards
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
+from tests.hare_jax.builders import equal_trees, random_params, save_run, saved_params
 
 pytestmark = pytest.mark.slow
 
@@ -27,27 +28,13 @@ MISTRAL, LLAMA = Architecture.MISTRAL, Architecture.LLAMA
 PROMPTS = [[1, 7, 8, 9, 30, 31], [1, 50, 40]]
 
 
-def random_params(model: Model) -> decoder.Params:
-    """Norm scales around 1, and matrices large enough for logits of several units."""
-    rng = np.random.default_rng(0)
-
-    def draw(path: Any, a: jax.ShapeDtypeStruct) -> np.ndarray:
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return rng.normal(mean, 0.25, a.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, decoder.abstract(model).params)
-
-
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
     """Returns a function from a model to a run with one checkpoint of random parameters."""
 
     def write(model: Model, length: int = 128, tokenizer: bytes | None = None) -> Path:
-        folder = tmp_path / "a run"
-        checkpoint.save_params(folder / "checkpoints", model, random_params(model))
         mixture = {"sequence_length": length, "tokenizer": {"bos_id": 1, "eos_id": 2}}
-        config = {"model": plain(model), "mixture": mixture}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        folder = save_run(tmp_path / "a run", model, random_params(model), **mixture)
         # So that tests of tensors need no tokenizer: what was imported brings its own files.
         (folder / HUGGING_FACE_FOLDER).mkdir()
         return folder
@@ -125,11 +112,6 @@ def test_greedy_text_is_that_of_transformers(
     assert len(set(map(tuple, got))) == 2
 
 
-def same_bits(a: decoder.Params, b: decoder.Params) -> bool:
-    bits = jax.tree.map(lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), a, b)
-    return jax.tree.all(bits)
-
-
 @pytest.mark.parametrize(
     ("changes", "architecture", "shard_gb", "files"),
     [
@@ -165,7 +147,7 @@ def test_there_and_back_is_bit_exact(
     assert run.model == model
     assert run.mixture["sequence_length"] == 128
     params, step = checkpoint.restore_params(run.checkpoints, run.model)
-    assert step == 0 and same_bits(params, random_params(model))
+    assert step == 0 and equal_trees(params, random_params(model))
 
 
 def test_files_are_what_the_library_reads_and_writes(
@@ -183,7 +165,7 @@ def test_files_are_what_the_library_reads_and_writes(
     mixed = dict(sorted(read.items(), reverse=True))
     safetensors.save_file(mixed, out / "model.safetensors", {"format": "pt"})
     import_hf.run(HuggingFaceImport(source=str(out), out=str(tmp_path / "back")), tmp_path)
-    assert same_bits(checkpoint.restore_params(tmp_path / "back/checkpoints", model)[0], params)
+    assert equal_trees(saved_params(tmp_path / "back", model), params)
 
 
 def test_bfloat16_rounds_and_then_stays(
@@ -195,9 +177,9 @@ def test_bfloat16_rounds_and_then_stays(
     rounded = jax.tree.map(
         lambda a: a.astype(jnp.bfloat16).astype(np.float32), random_params(model)
     )
-    restored = checkpoint.restore_params(tmp_path / "back/checkpoints", model)[0]
-    assert same_bits(restored, rounded)
-    assert not same_bits(restored, random_params(model))
+    restored = saved_params(tmp_path / "back", model)
+    assert equal_trees(restored, rounded)
+    assert not equal_trees(restored, random_params(model))
 
 
 def test_streamed_parameters_are_the_restored_ones(

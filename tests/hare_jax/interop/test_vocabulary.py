@@ -11,9 +11,10 @@ import pytest
 
 from hare_jax.interop import vocabulary
 from hare_jax.interop.vocabulary import PieceKind, Vocabulary
+from tests.builders import ROOT
+from tests.hare_jax.builders import train_sentencepiece
 
 sentencepiece = pytest.importorskip("sentencepiece")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +99,8 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path) -> None:
 
 
 def trained(folder: Path, **changes: Any) -> Path:
-    options = {
-        "model_type": "bpe",
-        "byte_fallback": True,
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-        "vocab_size": 400,
-        "minloglevel": 2,
-    } | changes
-    sentences = (ROOT / "docs" / "architecture.md").read_text("utf-8").splitlines()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_prefix=str(folder / "tokenizer"), **options
-    )
-    return folder / "tokenizer.model"
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    return train_sentencepiece(folder, text, **changes)
 
 
 def test_pairs_of_the_best_piece_come_first() -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from hare_jax.config import (
     Algorithm,
-    DType,
     Mesh,
     Model,
     Optimizer,
@@ -30,10 +29,11 @@ from hare_jax.model import decoder
 from hare_jax.runtime import sharding
 from hare_jax.training import optim, train
 from hare_jax.training.state import place_state
+from tests.hare_jax.builders import B, T, tiny_model
 
 pytestmark = pytest.mark.slow
 
-B, T, STEPS = 8, 16, 4
+STEPS = 4
 EVERY_MESH = [
     (data, fsdp, devices // data // fsdp)
     for devices in (2, 4, 8)
@@ -102,7 +102,7 @@ def _train(
     return values, compiled
 
 
-MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+MODEL = tiny_model()
 
 
 EIGHT_HEADS = dataclasses.replace(MODEL, num_heads=8, num_kv_heads=8, head_dim=4)

@@ -18,17 +18,7 @@ import numpy as np
 import portpicker
 import pytest
 
-from hare_jax.config import (
-    Checkpointing,
-    Distributed,
-    DType,
-    Launch,
-    Mesh,
-    Model,
-    Optimizer,
-    Stage,
-    Training,
-)
+from hare_jax.config import Distributed, Launch, Mesh
 from hare_jax.data import packed_dataset
 from hare_jax.runtime import distributed
 from hare_jax.tracking.metrics import TIMED
@@ -36,20 +26,12 @@ from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.run_dir import run_name
 from tests.builders import read_jsonl
+from tests.hare_jax.builders import STEPS, B, tiny_model, tiny_training
 
 pytestmark = pytest.mark.slow
 
-B, T, STEPS = 8, 16, 12
-MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
-TRAINING = Training(
-    stages=[Stage("one", "stage1", 5 * B * T), Stage("two", "stage2", 7 * B * T)],
-    batch_size=B,
-    optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-    mesh=Mesh(1, 2, 2),  # the processes hold different parameters
-    checkpointing=Checkpointing(every_steps=4, keep=5),
-    log_every=3,
-    loss_chunks=2,
-)
+MODEL = tiny_model()
+TRAINING = tiny_training(mesh=Mesh(1, 2, 2))  # the processes hold different parameters
 ROOT = Path(train.__file__).parents[2]
 GLOO = "connected peer ranks"
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hare_jax.config import Model, Optimizer, ProfilerWindow, Stage, Training
+from hare_jax.config import Model, ProfilerWindow
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import train
 from hare_jax.training.run_dir import run_name
+from tests.hare_jax.builders import tiny_training
 
 pytestmark = pytest.mark.slow
 
@@ -75,13 +76,7 @@ def test_an_invalid_range_is_refused(tmp_path: Path, config: ProfilerWindow) -> 
 def test_a_run_prints_the_path_of_its_trace(
     bake: Callable[..., Path], model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training = Training(  # the step of test_train.py, which may be compiled already
-        stages=[Stage("one", "stage1", 5 * 8 * 16), Stage("two", "stage2", 7 * 8 * 16)],
-        batch_size=8,
-        optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-        loss_chunks=2,
-        profile=ProfilerWindow(2, 3),
-    )
+    training = tiny_training(profile=ProfilerWindow(2, 3))
     mixture = bake()
     named = run_name(model, training, mixture)
     train.run(model, training, mixture, tmp_path / "run", jax.devices()[:1])

@@ -19,6 +19,7 @@ from hare_jax.training import checkpoint, optim
 from hare_jax.training.checkpoint import Checkpoints, CorruptCheckpointError, State, restore_params
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import place_state
+from tests.hare_jax.builders import equal_trees
 
 pytestmark = pytest.mark.slow
 
@@ -49,11 +50,6 @@ def _state(placed: State, step: int) -> State:
     return dataclasses.replace(filled, step=jax.device_put(jnp.int32(step), placed.step.sharding))
 
 
-def _equal(a: Any, b: Any) -> bool:
-    a, b = jax.device_get((a, b))
-    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
-
-
 def _save(directory: Path, model: Model, placed: State, *steps: int) -> None:
     with Checkpoints(directory, KEEP, model, "mixture") as checkpoints:
         for step in steps:
@@ -73,7 +69,7 @@ def test_restored_equals_saved(tmp_path: Path, model: Model, placed: State) -> N
     restored = _restore(tmp_path / "check points", model, placed)
     assert restored is not None
     state, record = restored
-    assert _equal(state, _state(placed, 5))
+    assert equal_trees(state, _state(placed, 5))
     assert (record["step"], record["past"], record["pending"]) == (5, {"seed": 5}, [0.1 + 0.2])
 
 
@@ -129,7 +125,7 @@ def test_the_loss_history_is_restored_exactly(tmp_path: Path, model: Model) -> N
         checkpoints.save(state, {})
     restored = _restore(tmp_path, model, placed)
     assert restored is not None
-    np.testing.assert_array_equal(restored[0].loss_history.losses_W, losses_W)
+    np.testing.assert_arrayequal_trees(restored[0].loss_history.losses_W, losses_W)
     assert int(restored[0].loss_history.skipped) == 2
 
 
@@ -138,17 +134,17 @@ def test_restores_onto_another_mesh(tmp_path: Path, model: Model, placed: State)
     other = _placed(model, Mesh(2, 2, 2))
     restored = _restore(tmp_path, model, other)
     assert restored is not None
-    assert _equal(restored[0], _state(placed, 3))
+    assert equal_trees(restored[0], _state(placed, 3))
     assert jax.tree.all(jax.tree.map(lambda a, p: a.sharding == p.sharding, restored[0], other))
 
 
 def test_params_alone_for_evaluation(tmp_path: Path, model: Model, placed: State) -> None:
     _save(tmp_path, model, placed, 3, 5)
     params, step = restore_params(tmp_path, model)
-    assert step == 5 and _equal(params, _state(placed, 5).params)
+    assert step == 5 and equal_trees(params, _state(placed, 5).params)
     assert {len(a.sharding.device_set) for a in jax.tree.leaves(params)} == {1}
     params, step = restore_params(tmp_path, model, step=3)
-    assert step == 3 and _equal(params, _state(placed, 3).params)
+    assert step == 3 and equal_trees(params, _state(placed, 3).params)
 
 
 def test_how_it_is_computed_may_change(tmp_path: Path, model: Model, placed: State) -> None:
@@ -205,7 +201,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         damage(path)
     restored = _restore(tmp_path / "c", model, placed)
     assert restored is not None
-    assert _equal(restored[0], _state(placed, 3))
+    assert equal_trees(restored[0], _state(placed, 3))
     message = f"!!! DAMAGED CHECKPOINT, using the one before: {tmp_path / 'c' / '5'}"
     assert message in capfd.readouterr().err
 
@@ -262,7 +258,7 @@ def test_any_damaged_file_is_detected(
     restored = _restore(directory, SMALL, placed)
     assert restored is not None
     step = int(restored[0].step)
-    assert _equal(restored[0], _state(placed, step))
+    assert equal_trees(restored[0], _state(placed, step))
     told = f"!!! DAMAGED CHECKPOINT, using the one before: {directory / '5'}"
     assert (step == 3) == (told in capfd.readouterr().err)
 

@@ -22,11 +22,9 @@ from hare_jax.config import (
     Model,
     OnFault,
     Optimizer,
-    Stage,
     Training,
 )
 from hare_jax.data.packed_dataset import Span
-from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import faults, optim, train
 from hare_jax.training import step as step_module
 from hare_jax.training.checkpoint import restore_params
@@ -40,11 +38,17 @@ from hare_jax.training.faults import (
     classify_step,
 )
 from hare_jax.training.step import _select
+from tests.hare_jax.builders import (
+    B,
+    equal_trees,
+    metric_rows,
+    one_device,
+    saved_params,
+    tiny_training,
+)
 
 pytestmark = pytest.mark.slow
 
-B, T = 8, 16
-ONE_DEVICE = jax.devices()[:1]
 GOOD, NOT_FINITE, SPIKE = StepVerdict.GOOD, StepVerdict.NOT_FINITE, StepVerdict.SPIKE
 SKIPS = Faults(
     not_finite=OnFault.SKIP,
@@ -267,15 +271,7 @@ def test_nan_parameters_always_stop_the_run(tmp_path: Path) -> None:
 @pytest.fixture
 def training() -> Training:
     """12 steps; a row every 3, a checkpoint every 4, another stage from step 10 on."""
-    return Training(
-        stages=[Stage("one", "stage1", 10 * B * T), Stage("two", "stage2", 2 * B * T)],
-        batch_size=B,
-        optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-        checkpointing=Checkpointing(every_steps=4, keep=5),
-        faults=SKIPS,
-        log_every=3,
-        loss_chunks=2,
-    )
+    return tiny_training(10, 2, faults=SKIPS)
 
 
 @pytest.fixture
@@ -304,19 +300,6 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], None]
     return spoil
 
 
-def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
-
-
-def _params(run_dir: Path, model: Model, step: int | None = None) -> Any:
-    return restore_params(run_dir / "checkpoints", model, step=step)[0]
-
-
-def _same(a: Any, b: Any) -> bool:
-    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
-
-
 def test_bad_steps_are_skipped_and_resumed_equals_uninterrupted(
     bake: Callable[..., Path],
     model: Model,
@@ -328,10 +311,10 @@ def test_bad_steps_are_skipped_and_resumed_equals_uninterrupted(
     spoil({6: 3.0, 8: math.nan, 9: 3.0, 11: 3.0})
     directory, whole, cut = bake(), tmp_path / "whole", tmp_path / "cut"
     training.checkpointing = Checkpointing(every_steps=1, keep=12)
-    train.run(model, training, directory, whole, ONE_DEVICE)
-    params = {n: _params(whole, model, n) for n in range(6, 12)}
-    assert [n for n in range(7, 12) if _same(params[n - 1], params[n])] == [7, 9, 10]
-    rows = _rows(whole)
+    train.run(model, training, directory, whole, one_device())
+    params = {n: saved_params(whole, model, n) for n in range(6, 12)}
+    assert [n for n in range(7, 12) if equal_trees(params[n - 1], params[n])] == [7, 9, 10]
+    rows = metric_rows(whole)
     skipped = [(row["step"], row["skipped"]) for row in rows]
     assert skipped == [(3, 0), (6, 0), (9, 2), (12, 1)], "step 10 alone has no row"
     assert all(row["loss"] < 5 for row in rows[:3])
@@ -345,9 +328,9 @@ def test_bad_steps_are_skipped_and_resumed_equals_uninterrupted(
     for step in range(9, 13):
         shutil.rmtree(cut / "checkpoints" / str(step))
     shutil.rmtree(cut / "bad-steps")
-    assert train.run(model, training, directory, cut, ONE_DEVICE).resumed_from == 8
-    assert _rows(cut) == rows
-    assert _same(_params(cut, model), _params(whole, model))
+    assert train.run(model, training, directory, cut, one_device()).resumed_from == 8
+    assert metric_rows(cut) == rows
+    assert equal_trees(saved_params(cut, model), saved_params(whole, model))
     for name in ("step-9.json", "step-10.json"):
         files = [(run / "bad-steps" / name).read_bytes() for run in (cut, whole)]
         assert files[0] == files[1]
@@ -365,7 +348,7 @@ def test_a_spike_stops_before_anything_after_it_is_saved(
     with pytest.raises(
         LossSpikeError, match=r"step 7: loss .* standard deviations above .*7\.json"
     ):
-        train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+        train.run(model, training, bake(), tmp_path / "run", one_device())
     assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 4
     case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())
     assert case["action"] == "stop" and case["documents"]

@@ -13,25 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
-from hare_jax.config import (
-    Checkpointing,
-    DType,
-    Evaluation,
-    Model,
-    Optimizer,
-    Stage,
-    Training,
-)
-from hare_jax.tracking.metrics import TIMED
-from hare_jax.training.checkpoint import restore_params
+from hare_jax.config import Evaluation
 from tests.builders import read_jsonl, write_jsonl
+from tests.hare_jax.builders import metric_rows, same_params, tiny_model, tiny_training
 
 pytestmark = pytest.mark.slow
 
-B, T = 8, 16
 PLACES = {  # where -> the checkpoints of training that are there then
     "during_a_step": ["4"],
     "during_an_asynchronous_save": ["4", "8.orbax-checkpoint-tmp"],
@@ -40,7 +29,7 @@ PLACES = {  # where -> the checkpoints of training that are there then
     "during_evaluation": ["12", "4", "8"],
     "just_across_a_stage_switch": ["4"],
 }
-MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
+MODEL = tiny_model()
 ITEMS = [
     {"id": f"fact/{n}", "task": "fact", "source": "web", "context": f"{n} is", "answer": n % 2}
     | {"choices": [f" {n + 1}", f" not {n}"]}
@@ -57,14 +46,7 @@ def runs(
     write_jsonl(directory / "items.jsonl", ITEMS)
     settings = {
         "model": MODEL,
-        "training": Training(
-            stages=[Stage("one", "stage1", 5 * B * T), Stage("two", "stage2", 7 * B * T)],
-            batch_size=B,
-            optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-            checkpointing=Checkpointing(every_steps=4, keep=5),
-            log_every=3,
-            loss_chunks=2,
-        ),
+        "training": tiny_training(),
         "evaluation": Evaluation(batch_tokens=256, samples=1, prompt_tokens=4, sample_tokens=2),
         "mixture": bake_at(directory),
         "held_out": bake_at(directory, {"web": 3, "code": 2}, mixtures={}, name="held out"),
@@ -85,11 +67,6 @@ def runs(
     return directory, told
 
 
-def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
-
-
 def _seen(run_dir: Path) -> list[dict[str, Any]]:
     """What each step saw and gave, in the order in which steps were done."""
     return read_jsonl(run_dir / "seen.jsonl")
@@ -106,9 +83,8 @@ def test_killed_then_again_equals_uninterrupted(
     seen = _seen(cut)
     assert {line["step"] for line in seen} == set(range(12))
     assert all(line == expected[line["step"]] for line in seen), "records, sources and losses"
-    assert _rows(cut) == _rows(whole)
-    a, b = (restore_params(run / "checkpoints", MODEL)[0] for run in (cut, whole))
-    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+    assert metric_rows(cut) == metric_rows(whole)
+    assert same_params(cut, whole, MODEL)
     written = ["plan.json"]
     if place == "during_evaluation":
         written += ["evaluation.json", "items_scored.jsonl", "samples.json"]

@@ -10,23 +10,26 @@ from pathlib import Path
 import jax
 import pytest
 
-from hare_jax.config import Checkpointing, Model, Optimizer, Stage, Training, plain
+from hare_jax.config import Checkpointing, Model, Optimizer, Training, plain
 from hare_jax.model import decoder
-from hare_jax.training import checkpoint, train
+from hare_jax.training import train
 from hare_jax.training.run_dir import open_run
-
-B, T = 8, 16
-ONE_DEVICE = jax.devices()[:1]
+from tests.hare_jax.builders import (
+    T,
+    equal_trees,
+    one_device,
+    save_run,
+    saved_params,
+    tiny_training,
+)
 
 
 @pytest.fixture
 def training() -> Training:
-    return Training(
-        stages=[Stage("one", "stage1", 3 * B * T)],
-        batch_size=B,
+    return tiny_training(
+        3,
         optimizer=Optimizer(peak_lr=1e-2, warmup_steps=1),
         checkpointing=Checkpointing(every_steps=2),
-        loss_chunks=2,
         seed=3,
     )
 
@@ -35,7 +38,7 @@ def test_a_run_folder_has_its_model_and_the_path_of_its_data(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:
     mixture, folder = bake(), tmp_path / "training-1"
-    result = train.run(model, training, mixture, folder, ONE_DEVICE)
+    result = train.run(model, training, mixture, folder, one_device())
     run = open_run(folder)
     assert run.model == model and run.step is None
     assert run.checkpoints == result.checkpoints
@@ -66,12 +69,6 @@ def test_a_folder_that_is_no_run_is_refused(model: Model, tmp_path: Path) -> Non
         _ = open_run(tmp_path).tokenizer
 
 
-def imported(folder: Path, model: Model, params: decoder.Params) -> Path:
-    checkpoint.save_params(folder / "checkpoints", model, params)
-    (folder / "config.json").write_text(json.dumps({"model": plain(model), "mixture": {}}))
-    return folder
-
-
 def initial(model: Model, seed: int) -> decoder.Params:
     return jax.jit(decoder.init, static_argnums=(0, 1))(model, seed)
 
@@ -83,26 +80,23 @@ def test_starting_from_the_initial_parameters_changes_nothing(
 
     def trained(name: str, config: Training, devices: list[jax.Device]) -> decoder.Params:
         train.run(model, config, mixture, tmp_path / name, devices)
-        return checkpoint.restore_params(tmp_path / name / "checkpoints", model)[0]
+        return saved_params(tmp_path / name, model)
 
-    given = imported(tmp_path / "given", model, initial(model, training.seed))
-    other = imported(tmp_path / "other", model, initial(model, training.seed + 1))
-    random = trained("random", training, ONE_DEVICE)
-    started = trained("started", replace(training, start_from=str(given)), ONE_DEVICE)
-    elsewhere = trained("elsewhere", replace(training, start_from=str(other)), ONE_DEVICE)
+    given = save_run(tmp_path / "given", model, initial(model, training.seed))
+    other = save_run(tmp_path / "other", model, initial(model, training.seed + 1))
+    random = trained("random", training, one_device())
+    started = trained("started", replace(training, start_from=str(given)), one_device())
+    elsewhere = trained("elsewhere", replace(training, start_from=str(other)), one_device())
 
-    def same(a: decoder.Params, b: decoder.Params) -> bool:
-        return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
-
-    assert same(random, started)
-    assert not same(random, elsewhere)
+    assert equal_trees(random, started)
+    assert not equal_trees(random, elsewhere)
 
 
 def test_starting_from_another_model_is_refused(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:
-    given = imported(tmp_path / "given", model, initial(model, 0))
+    given = save_run(tmp_path / "given", model, initial(model, 0))
     training.start_from = str(given)
     larger = replace(model, d_ff=64)
     with pytest.raises(ValueError, match="holds a model with d_ff=48, but the config has d_ff=64"):
-        train.run(larger, training, bake(), tmp_path / "run", ONE_DEVICE)
+        train.run(larger, training, bake(), tmp_path / "run", one_device())

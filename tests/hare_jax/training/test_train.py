@@ -19,47 +19,26 @@ import numpy as np
 import pytest
 
 from hare_jax.config import (
-    Checkpointing,
     Faults,
     Mesh,
     Model,
     OnFault,
-    Optimizer,
     Stage,
     Training,
 )
-from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import checkpoint, train
 from hare_jax.training.checkpoint import CheckpointSaveError, restore_params
 from hare_jax.training.faults import NonFiniteError
+from tests.builders import ROOT
+from tests.hare_jax.builders import B, T, metric_rows, one_device, same_params, tiny_training
 
 pytestmark = pytest.mark.slow
-
-B, T = 8, 16
-ONE_DEVICE = jax.devices()[:1]
 
 
 @pytest.fixture
 def training() -> Training:
     """12 steps; a row every 3, a checkpoint every 4, another stage from step 5 on."""
-    return Training(
-        stages=[Stage("one", "stage1", 5 * B * T), Stage("two", "stage2", 7 * B * T)],
-        batch_size=B,
-        optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-        checkpointing=Checkpointing(every_steps=4, keep=5),
-        log_every=3,
-        loss_chunks=2,
-    )
-
-
-def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
-
-
-def _same_params(a: Path, b: Path, model: Model) -> bool:
-    pair = [restore_params(run / "checkpoints", model)[0] for run in (a, b)]
-    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *pair))
+    return tiny_training()
 
 
 class Killed(BaseException):
@@ -90,9 +69,9 @@ def test_a_run_writes_its_files(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    result = train.run(model, training, bake(), tmp_path / "run", one_device())
     assert result.step == 12 and result.resumed_from is None
-    rows = _rows(tmp_path / "run")
+    rows = metric_rows(tmp_path / "run")
     assert [row["step"] for row in rows] == [3, 5, 6, 9, 12]
     assert [row["stage"] for row in rows] == ["one", "one", "two", "two", "two"]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
@@ -113,42 +92,39 @@ def test_a_run_writes_its_files(
 
 
 def test_a_complete_run_prints_a_line_and_changes_nothing(
-    bake: Callable[..., Path],
+    mixture: Path,
+    finished_run: Path,
     model: Model,
     training: Training,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
-    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    before = (finished_run / "metrics.jsonl").read_bytes()
     monkeypatch.setattr(train, "compile_step", None)  # it must not get there
-    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    result = train.run(model, training, mixture, finished_run, one_device())
     assert result.resumed_from == 12
     assert "already complete: step 12" in capsys.readouterr().out
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    assert (finished_run / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("stop", [4, 7, 10])  # on a checkpoint; past the switch of stages; later
 def test_resumed_equals_uninterrupted(
-    bake: Callable[..., Path],
+    mixture: Path,
+    whole_run: Path,
     model: Model,
     training: Training,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop: int,
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "whole", ONE_DEVICE)
     with monkeypatch.context() as patched:
         _stop_after(patched, stop)
         with pytest.raises(Killed):
-            train.run(model, training, directory, tmp_path / "cut", ONE_DEVICE)
-    result = train.run(model, training, directory, tmp_path / "cut", ONE_DEVICE)
+            train.run(model, training, mixture, tmp_path / "cut", one_device())
+    result = train.run(model, training, mixture, tmp_path / "cut", one_device())
     assert result.resumed_from == stop // 4 * 4
-    assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
-    assert _same_params(tmp_path / "cut", tmp_path / "whole", model)
+    assert metric_rows(tmp_path / "cut") == metric_rows(whole_run)
+    assert same_params(tmp_path / "cut", whole_run, model)
 
 
 CHILD = """
@@ -180,20 +156,19 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def child(
-    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path, compiled: Path
+    mixture: Path, model: Model, training: Training, tmp_path: Path, compiled: Path
 ) -> Callable[[str, float], subprocess.Popen[str]]:
     """Starts a run in a process of its own, its steps slowed down by so many seconds."""
     (tmp_path / "child.py").write_text(CHILD)
-    (tmp_path / "arguments").write_bytes(pickle.dumps((model, training, bake())))
+    (tmp_path / "arguments").write_bytes(pickle.dumps((model, training, mixture)))
 
     def start(run: str, pause: float) -> subprocess.Popen[str]:
-        root = str(Path(train.__file__).parents[2])
         arguments = [tmp_path / "arguments", tmp_path / run, compiled, pause]
         return subprocess.Popen(
             [sys.executable, str(tmp_path / "child.py"), *map(str, arguments)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": root, "JAX_NUM_CPU_DEVICES": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"},
         )
 
     return start
@@ -208,11 +183,11 @@ def _read_until(process: subprocess.Popen[str], text: str) -> None:
 
 
 def test_kill_9_at_any_time_then_again_equals_uninterrupted(
-    child: Callable[[str, float], subprocess.Popen[str]], model: Model, tmp_path: Path
+    child: Callable[[str, float], subprocess.Popen[str]],
+    whole_run: Path,
+    model: Model,
+    tmp_path: Path,
 ) -> None:
-    with child("whole", 0) as process:
-        process.communicate()
-    assert process.returncode == 0
     # During the steps of the first stage, at an asynchronous save, and past the switch of stages.
     for doing, moment in ((2, 0.0), (4, 0.02), (6, 0.1)):
         with child("cut", 0.2) as process:
@@ -224,8 +199,8 @@ def test_kill_9_at_any_time_then_again_equals_uninterrupted(
     with child("cut", 0) as process:
         out, _ = process.communicate()
     assert process.returncode == 0 and "resumed from step" in out
-    assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
-    assert _same_params(tmp_path / "cut", tmp_path / "whole", model)
+    assert metric_rows(tmp_path / "cut") == metric_rows(whole_run)
+    assert same_params(tmp_path / "cut", whole_run, model)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -243,38 +218,34 @@ def test_a_signal_saves_and_leaves(
 
 
 def test_resumes_on_another_mesh(
-    bake: Callable[..., Path],
+    mixture: Path,
+    whole_run: Path,
     model: Model,
     training: Training,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "one", ONE_DEVICE)
     with monkeypatch.context() as patched:
         _stop_after(patched, 6)
         with pytest.raises(Killed):
-            train.run(model, training, directory, tmp_path / "two", ONE_DEVICE)
+            train.run(model, training, mixture, tmp_path / "run", one_device())
     training.mesh = Mesh(data=2, fsdp=2, tensor=2)
-    train.run(model, training, directory, tmp_path / "two")
-    losses = [[row["loss"] for row in _rows(tmp_path / run)] for run in ("one", "two")]
+    train.run(model, training, mixture, tmp_path / "run")
+    losses = [[row["loss"] for row in metric_rows(run)] for run in (whole_run, tmp_path / "run")]
     np.testing.assert_allclose(*losses, rtol=2e-4)
 
 
 def test_a_damaged_latest_checkpoint_costs_steps_only(
-    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+    mixture: Path, whole_run: Path, finished_run: Path, model: Model, training: Training
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
-    rows = _rows(tmp_path / "run")
-    for path in (tmp_path / "run" / "checkpoints" / "12" / "params").rglob("*"):
+    for path in (finished_run / "checkpoints" / "12" / "params").rglob("*"):
         if path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:-9])
-    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    result = train.run(model, training, mixture, finished_run, one_device())
     assert result.resumed_from == 8
-    assert _rows(tmp_path / "run") == rows
-    assert (tmp_path / "run" / "checkpoints-damaged" / "000-step-12").is_dir()
-    assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 12
+    assert metric_rows(finished_run) == metric_rows(whole_run)
+    assert (finished_run / "checkpoints-damaged" / "000-step-12").is_dir()
+    assert restore_params(finished_run / "checkpoints", model)[1] == 12
 
 
 def test_nothing_is_compiled_after_the_first_step(
@@ -302,7 +273,7 @@ def test_nothing_is_compiled_after_the_first_step(
 
     monkeypatch.setattr(train, "compile_step", counting)
     training.checkpointing.every_steps = 2
-    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    train.run(model, training, bake(), tmp_path / "run", one_device())
     assert counts[0] > 0, "the listener hears compilations"
     # Steps 0 and 1; what the first save compiles comes before step 2; then never again.
     assert counts[0] == counts[1] and len(set(counts[2:])) == 1
@@ -342,7 +313,7 @@ def test_the_loop_waits_for_the_device_where_a_row_or_a_save_is_due_only(
     training.checkpointing.every_steps = 8
     training.faults = Faults(OnFault.SKIP, OnFault.SKIP, spike_z=100)
     training.log_every = 6
-    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+    train.run(model, training, bake(), tmp_path / "run", one_device())
     assert doing == [12]
     assert fetched == {5, 6, 8, 12}, "rows (the stage ends at 5), saves"
 
@@ -372,7 +343,7 @@ def test_a_nan_loss_stops_the_run_and_writes_its_documents(
     directory = bake()
     message = r"step 7: loss nan, gradient norm nan; its \d+ documents \((web|code)/\d+, .*7.json"
     with pytest.raises(NonFiniteError, match=message):
-        train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+        train.run(model, training, directory, tmp_path / "run", one_device())
     case = json.loads((tmp_path / "run" / "bad-steps" / "step-7.json").read_text())
     spans = case["documents"]
     assert {"row", "source", "record_id", "document_id", "offset", "length"} == set(spans[0])
@@ -381,7 +352,7 @@ def test_a_nan_loss_stops_the_run_and_writes_its_documents(
     assert step == 4, "step 8 came after the bad one and was not saved"
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(params))
     monkeypatch.undo()
-    assert train.run(model, training, directory, tmp_path / "run", ONE_DEVICE).resumed_from == 4
+    assert train.run(model, training, directory, tmp_path / "run", one_device()).resumed_from == 4
 
 
 @pytest.mark.parametrize(
@@ -393,39 +364,33 @@ def test_a_nan_loss_stops_the_run_and_writes_its_documents(
     ],
 )
 def test_other_data_than_before_is_refused(
-    bake: Callable[..., Path],
+    mixture: Path,
+    finished_run: Path,
     model: Model,
     training: Training,
-    tmp_path: Path,
     change: dict[str, Any],
     message: str,
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    changed = dataclasses.replace(training, **change)
     with pytest.raises(ValueError, match=message):
-        train.run(
-            model, dataclasses.replace(training, **change), directory, tmp_path / "run", ONE_DEVICE
-        )
+        train.run(model, changed, mixture, finished_run, one_device())
 
 
 def test_more_tokens_for_the_last_stage_go_on_from_its_end(
-    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+    mixture: Path, finished_run: Path, model: Model, training: Training
 ) -> None:
-    directory = bake()
-    train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
     training.stages[-1].tokens += 2 * B * T
-    result = train.run(model, training, directory, tmp_path / "run", ONE_DEVICE)
+    result = train.run(model, training, mixture, finished_run, one_device())
     assert result.resumed_from == 12 and result.step == 14
-    assert [row["step"] for row in _rows(tmp_path / "run")] == [3, 5, 6, 9, 12, 14]
+    assert [row["step"] for row in metric_rows(finished_run)] == [3, 5, 6, 9, 12, 14]
 
 
 def test_another_mixture_is_refused(
-    bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
+    bake: Callable[..., Path], finished_run: Path, model: Model, training: Training
 ) -> None:
-    train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
     other = bake(records={"web": 41, "code": 25}, name="other")
     with pytest.raises(ValueError, match=r"was trained on mixture .* give the same baked data"):
-        train.run(model, training, other, tmp_path / "run", ONE_DEVICE)
+        train.run(model, training, other, finished_run, one_device())
 
 
 def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
@@ -451,14 +416,14 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
     message = r"checkpoints: a checkpoint could not be written, those before it are intact; free"
     try:
         with pytest.raises(CheckpointSaveError, match=message) as caught:
-            train.run(model, training, directory, run_dir, ONE_DEVICE)
+            train.run(model, training, directory, run_dir, one_device())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "File too large" in str(caught.value) and "\n" not in str(caught.value)
     assert not caplog.records and "Traceback" not in capfd.readouterr().err
     monkeypatch.undo()
     assert restore_params(run_dir / "checkpoints", model)[1] == 4
-    assert train.run(model, training, directory, run_dir, ONE_DEVICE).resumed_from == 4
+    assert train.run(model, training, directory, run_dir, one_device()).resumed_from == 4
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["12", "4", "8"]
 
 
@@ -467,5 +432,5 @@ def test_data_that_does_not_fit_is_refused_before_anything_is_written(
 ) -> None:
     model.vocab_size = 128
     with pytest.raises(ValueError, match="vocab_size=128"):
-        train.run(model, training, bake(), tmp_path / "run", ONE_DEVICE)
+        train.run(model, training, bake(), tmp_path / "run", one_device())
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 from hare_jax.config import (
@@ -26,18 +25,12 @@ from hare_jax.config import (
 from hare_jax.tracking import trackers
 from hare_jax.training import train
 from hare_jax.training.validate import validate
-
-B, T = 8, 16
+from tests.hare_jax.builders import B, T, one_device, tiny_training
 
 
 @pytest.fixture
 def training() -> Training:
-    return Training(
-        stages=[Stage("one", "stage1", 4 * B * T)],
-        batch_size=B,
-        optimizer=Optimizer(warmup_steps=2),
-        loss_chunks=2,
-    )
+    return tiny_training(4)
 
 
 def test_settings_that_fit_pass(model: Model, training: Training) -> None:
@@ -86,4 +79,4 @@ def test_bad_settings_are_refused_before_any_work(
 def test_a_kernel_without_support_is_refused(model: Model, training: Training) -> None:
     model = dataclasses.replace(model, attention=AttentionKernel.CUDNN)
     with pytest.raises(ValueError, match="attention kernel 'cudnn' needs a GPU"):
-        validate(model, training, T, jax.devices()[:1])
+        validate(model, training, T, one_device())

@@ -21,14 +21,9 @@ import pytest
 
 from hare_jax.config import (
     BenchmarkEvaluation,
-    Checkpointing,
-    DType,
     InLoopConfig,
     Mesh,
-    Model,
-    Optimizer,
     Protocol,
-    Stage,
     Training,
 )
 from hare_jax.evaluation.benchmarks import evaluate, lm_harness
@@ -36,12 +31,19 @@ from hare_jax.evaluation.benchmarks import in_loop as in_loop_module
 from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
 from hare_jax.inference import tokenizers
 from hare_jax.runtime.watchdog import Watchdog
-from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
-from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 from hare_jax.training.run_dir import run_name
 from tests.builders import read_jsonl
+from tests.hare_jax.builders import (
+    B,
+    T,
+    metric_rows,
+    one_device,
+    same_params,
+    tiny_model,
+    tiny_training,
+)
 
 pytest.importorskip("lm_eval")
 
@@ -54,9 +56,7 @@ pytestmark = [
     pytest.mark.usefixtures("own_datasets_cache"),
 ]
 
-B, T = 8, 16
-MODEL = Model(64, 2, 32, 4, 2, 8, 48, compute_dtype=DType.FLOAT32)
-ONE_DEVICE = jax.devices()[:1]
+MODEL = tiny_model()
 ANIMALS = ("hare", "fox", "owl", "toad", "heron", "badger", "otter", "stoat")
 TASKS = {
     "tiny_choices": """
@@ -134,19 +134,7 @@ def in_loop(tasks: Path) -> InLoopConfig:
 @pytest.fixture(scope="module")
 def training() -> Training:
     """12 steps; a row every 3, a checkpoint every 4, and of the 10th."""
-    return Training(
-        stages=[Stage("one", "stage1", 12 * B * T)],
-        batch_size=B,
-        optimizer=Optimizer(peak_lr=1e-2, warmup_steps=2),
-        checkpointing=Checkpointing(every_steps=4, keep=5),
-        log_every=3,
-        loss_chunks=2,
-    )
-
-
-@pytest.fixture(scope="module")
-def mixture(tmp_path_factory: pytest.TempPathFactory, bake_at: Callable[..., Path]) -> Path:
-    return bake_at(tmp_path_factory.mktemp("mixture"))
+    return tiny_training(12)
 
 
 Run = Callable[..., Path]
@@ -156,8 +144,9 @@ Run = Callable[..., Path]
 def run(training: Training, in_loop: InLoopConfig, mixture: Path) -> Run:
     """Returns a function that trains in a folder, with the given in-loop evaluation."""
 
-    def start(directory: Path, devices: Any = ONE_DEVICE, **looks: Any) -> Path:
+    def start(directory: Path, devices: Any = None, **looks: Any) -> Path:
         config = replace(training, in_loop=replace(in_loop, **looks))
+        devices = devices or one_device()
         train.run(MODEL, config, mixture, directory, devices, benchmarks=Benchmarks)
         return directory
 
@@ -170,22 +159,12 @@ def wholes(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
     return {n: run(tmp_path_factory.mktemp("whole"), every_steps=n) for n in (4, 5)}
 
 
-def _metrics(run_dir: Path) -> list[dict[str, Any]]:
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
-
-
 def _looks(run_dir: Path) -> list[dict[str, Any]]:
     return read_jsonl(run_dir / "benchmarks.jsonl")
 
 
 def _of_benchmarks(curves: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
     return {key: value for key, value in curves.items() if key[0].startswith("benchmarks/")}
-
-
-def _same_params(a: Path, b: Path) -> bool:
-    pair = [restore_params(run / "checkpoints", MODEL)[0] for run in (a, b)]
-    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), *pair))
 
 
 def _evaluated(checkpoint: Path, looked: InLoopConfig, tmp_path: Path) -> dict[str, Any]:
@@ -236,8 +215,8 @@ def test_the_run_is_the_same_without(
     run(tmp_path, every_steps=0)
     assert not (tmp_path / "benchmarks.jsonl").exists()
     assert [row["step"] for row in _looks(wholes[5])] == [5, 10, 12], "and after the last step"
-    assert _metrics(tmp_path) == _metrics(wholes[5])
-    assert _same_params(tmp_path, wholes[5])
+    assert metric_rows(tmp_path) == metric_rows(wholes[5])
+    assert same_params(tmp_path, wholes[5], MODEL)
     looked_at = replace(training, in_loop=in_loop)
     assert run_name(MODEL, training, mixture) == run_name(MODEL, looked_at, mixture)
 
@@ -304,7 +283,7 @@ def test_killed_it_ends_as_uninterrupted(
     run(tmp_path, every_steps=every)
     assert f"resumed from step {resumed} of 12" in capsys.readouterr().out
     assert _looks(tmp_path) == _looks(wholes[every])
-    assert _metrics(tmp_path) == _metrics(wholes[every])
+    assert metric_rows(tmp_path) == metric_rows(wholes[every])
     assert _of_benchmarks(curves(tmp_path)) == _of_benchmarks(curves(wholes[every]))
     # Complete, it is not looked at again, nor is anything read for it.
     monkeypatch.setattr(lm_harness, "load", None)
@@ -374,7 +353,7 @@ def test_its_time_is_no_part_of_the_speed(
         return {"benchmarks": {}}
 
     config = replace(training, in_loop=InLoopConfig(every_steps=2))
-    train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE, benchmarks=lambda *_: slow)
+    train.run(MODEL, config, mixture, tmp_path, one_device(), benchmarks=lambda *_: slow)
     assert hours[0] == 6
     rows = read_jsonl(tmp_path / "metrics.jsonl")
     assert all(row["tokens_per_second"] > 3 * B * T / 600 for row in rows)
@@ -412,7 +391,7 @@ def test_it_needs_something_that_scores(
     with pytest.raises(
         ValueError, match=r"every_steps=5, but train.run got no benchmarks: run it by main.py"
     ):
-        train.run(MODEL, config, mixture, tmp_path, ONE_DEVICE)
+        train.run(MODEL, config, mixture, tmp_path, one_device())
 
 
 CHILD = """
@@ -436,11 +415,10 @@ train.run(model, training, mixture, folder / "run", benchmarks=in_loop.Benchmark
 
 
 def test_two_processes_are_looked_at_as_one(
-    training: Training, in_loop: InLoopConfig, mixture: Path, tmp_path: Path, compiled: Path
+    in_loop: InLoopConfig, mixture: Path, tmp_path: Path, compiled: Path
 ) -> None:
     """Neither holds all parameters; the first scores them, the second waits."""
-    config = replace(training, mesh=Mesh(1, 2, 2), in_loop=replace(in_loop, every_steps=2))
-    config.stages = [Stage("one", "stage1", 4 * B * T)]
+    config = tiny_training(4, mesh=Mesh(1, 2, 2), in_loop=replace(in_loop, every_steps=2))
     (tmp_path / "settings").write_bytes(pickle.dumps((MODEL, config, mixture, Letters)))
     (tmp_path / "child.py").write_text(CHILD)
     port = portpicker.pick_unused_port()
