@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.builders import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config=configs/quickstart.py",
     *(

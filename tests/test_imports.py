@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.builders import ROOT
+
 # What a file, or the files of a folder, may import of this repository. TensorFlow and SeqIO are
 # allowed in three files, inside functions; JAX never in data_pipeline.
 CONFIG_MODULES = {"configs.experiment", "hare_jax.config", "data_pipeline.config"}

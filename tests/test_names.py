@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.builders import ROOT
+
 PACKAGES = ("benchmarks", "configs", "data_pipeline", "hare_jax")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.builders import ROOT
 
 
 def run_main(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

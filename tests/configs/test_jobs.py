@@ -16,8 +16,8 @@ import pytest
 
 from configs import jobs, quickstart
 from hare_jax.config import OnFault
+from tests.builders import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.builders import read_jsonl, write_jsonl
+from tests.builders import ROOT, read_jsonl, write_jsonl
 
-ROOT = Path(__file__).parents[2]
 ITEMS = 12
 # Item 3 is copied by the first sample; of item 5 a number is never kept; the rest is well told.
 ANSWERS = """

@@ -36,10 +36,10 @@ from data_pipeline.mixture.tasks import define
 from data_pipeline.storage.atomic import write_bytes
 from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 from data_pipeline.text import seeded_random
+from tests.builders import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 WORDS = [
     "river",
     "valley",

@@ -42,8 +42,8 @@ from data_pipeline.config import (
 )
 from data_pipeline.storage.atomic import write_text
 from data_pipeline.validate import validate
+from tests.builders import ROOT
 
-ROOT = Path(__file__).parents[2]
 MMLU_ROW = {"question": "Who runs?", "choices": ["a hare", "a mole"], "answer": 0}
 
 

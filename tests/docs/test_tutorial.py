@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.builders import ROOT
+
 PAGE = ROOT / "docs" / "tutorial.md"
 NEEDED = ("main.py", "configs", "data_pipeline", "hare_jax", "pyproject.toml", "constraints.txt")
 SHOWN_FOLDER = "/home/you/hare-jax"  # stands on the page for the folder of the run

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +25,9 @@ from hare_jax.config import (
 )
 from hare_jax.config_check import PlannedData, check
 from hare_jax.runtime.device_count import count_devices, needs_devices
+from tests.builders import ROOT
 
 DATA = PlannedData(sequence_length=16, vocab_size=256, mixtures=("one", "two"))
-ROOT = Path(__file__).parents[2]
 
 
 def good() -> tuple[Model, Training, Evaluation]:

@@ -16,7 +16,6 @@ from data_pipeline.config import Cleaning
 from data_pipeline.storage.document import Document, Dropped
 from tests.builders import python_output
 
-ROOT = Path(__file__).parents[3]
 Clean = Callable[[Document], Document | Dropped]
 
 ARTICLE = """# Hares

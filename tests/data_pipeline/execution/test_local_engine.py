@@ -14,8 +14,7 @@ import pytest
 
 from data_pipeline.execution import local_engine
 from data_pipeline.execution.local_engine import Failed, LocalEngine
-
-ROOT = Path(__file__).parents[3]
+from tests.builders import ROOT
 
 
 def square(value: int) -> tuple[int, int]:

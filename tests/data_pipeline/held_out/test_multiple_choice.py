@@ -4,7 +4,6 @@ import json
 import random
 import re
 from collections import Counter
-from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
@@ -15,8 +14,6 @@ from data_pipeline.held_out.multiple_choice import MultipleChoiceItem
 from data_pipeline.reading.demo import school_math
 from data_pipeline.storage.document import Document
 from tests.builders import python_output
-
-ROOT = Path(__file__).parents[3]
 
 
 def documents() -> list[Document]:

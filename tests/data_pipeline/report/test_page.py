@@ -21,7 +21,6 @@ from data_pipeline.storage.document import Document, Dropped
 from tests.builders import python_output
 from tests.data_pipeline.builders import stage_with_files
 
-ROOT = Path(__file__).parents[3]
 ATTACK = (
     "<script>alert('x')</script><img src=https://evil.example/x.png> \u202egnirts\u202c \x07 end"
 )

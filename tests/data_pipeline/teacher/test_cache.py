@@ -18,8 +18,8 @@ from data_pipeline.storage.atomic import DiskFullError
 from data_pipeline.teacher import cache as caches
 from data_pipeline.teacher import machine
 from data_pipeline.teacher.cache import CorruptCacheError, TeacherCache
+from tests.builders import ROOT
 
-ROOT = Path(__file__).parents[3]
 # Puts numbered values and says so after each commit; `first` tells processes apart.
 WRITE = """
 import hashlib, sys

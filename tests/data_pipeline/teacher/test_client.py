@@ -25,8 +25,8 @@ from data_pipeline.teacher.cache import TeacherCache
 from data_pipeline.teacher.client import TeacherClient
 from data_pipeline.teacher.errors import BudgetExceededError, TeacherError
 from data_pipeline.teacher.messages import TeacherReply, TeacherRequest
+from tests.builders import ROOT
 
-ROOT = Path(__file__).parents[3]
 SEVEN = ("429", "500", "502_html", "cut", "cut_cleanly", "nonsense", "html")
 # Asks for prompts 0 .. N - 1 and says which have been answered.
 ASK = """

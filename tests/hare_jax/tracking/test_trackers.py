@@ -14,8 +14,7 @@ import pytest
 
 from hare_jax.tracking import trackers
 from hare_jax.tracking.trackers import TensorBoard, WeightsAndBiases
-
-ROOT = Path(__file__).parents[3]
+from tests.builders import ROOT
 
 
 class FakeWandb(SimpleNamespace):
