@@ -1,9 +1,12 @@
-"""Names: public classes are unique in the repository, and exceptions end in Error."""
+"""Names of classes, exceptions and identifiers, and the folders of tests."""
 
 from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from pathlib import Path
+
+import pytest
 
 from tests.builders import ROOT
 
@@ -51,3 +54,12 @@ def test_identifiers_are_spelled_as_in_the_us() -> None:
                 if isinstance(name, str) and any(part in name.lower() for part in british):
                     found.append(f"{path.relative_to(ROOT)}: {name}")
     assert found == []
+
+
+def folders_with_code(root: Path) -> set[str]:
+    return {str(path.parent.relative_to(root)) for path in root.rglob("*.py")}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tests_have_the_folders_of_the_package(package: str) -> None:
+    assert folders_with_code(ROOT / "tests" / package) == folders_with_code(ROOT / package)

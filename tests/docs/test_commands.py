@@ -133,10 +133,12 @@ HELD = {
     r"gcloud .*": "needs a TPU pod",
     r"srun .*": "needs a Slurm cluster",
     r".*--config\.distributed\.coordinator=.*": (
-        "needs two hosts; tests/hare_jax/runtime/test_distributed.py starts two processes"
+        "needs two hosts; tests/hare_jax/runtime/test_two_processes.py starts two processes"
     ),
     r".*configs/aot\.py:.*": "needs the extra tpu or gpu; tests/hare_jax/aot compiles for the CPU",
-    r".*configs/paraphrase\.py.*": "needs a teacher; tests/test_paraphrase_job.py starts one",
+    r".*configs/paraphrase\.py.*": (
+        "needs a teacher; tests/data_pipeline/test_paraphrase_job.py starts one"
+    ),
     r".*configs/curate_hare\.py:DIR .*teacher.*": (
         "needs two teachers and 19 sources; the same config is run without teachers, as its page "
         "shows, by test_the_papers_recipe_runs_on_what_is_there"
@@ -144,8 +146,8 @@ HELD = {
     r".*configs/my_corpus\.py.*": "a config of the reader; tests/data_pipeline/execution runs Beam",
     r".*--help": "run by test_help_prints_the_config",
     r".*\bbenchmarks[./].*": (
-        "measures for minutes on large data; tests/test_benchmarks.py and its neighbors run the "
-        "scripts on small data; options are checked by test_benchmarks_have_the_options"
+        "measures for minutes on large data; tests/benchmarks run the scripts on small data; "
+        "options are checked by test_benchmarks_have_the_options"
     ),
     r"python (peers|torch_trainer)\.py .*": "started by benchmarks/curation.py and train_speed.py",
     r"python tests/docs/test_tutorial\.py": "rewrites a page; test_tutorial.py runs the same",
@@ -612,7 +614,7 @@ def _module_exists(name: str) -> bool:
 
 
 def test_modules_that_pages_name_print_help() -> None:
-    """`python -m MODULE --help`; that of benchmarks is tested in tests/test_benchmarks.py."""
+    """`python -m MODULE --help`; that of benchmarks is tested in tests/benchmarks."""
     texts = " ".join(command.text for command in COMMANDS)
     modules = set(re.findall(r"python -m ([\w.]+)", texts)) - {"timeit", "http.server"}
     others = {name for name in modules if not name.startswith("benchmarks.")}

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import write_jsonl
+from tests.builders import ROOT, write_jsonl
 
 pytestmark = pytest.mark.slow
 
 RunBenchmark = Callable[[str, list[str]], str]
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 NOUNS = "river valley garden bridge teacher village harbour winter letter engine market window"
 VERBS = "shows explains carries measures follows protects changes reaches answers repairs crosses"
 
@@ -37,11 +37,6 @@ def text(seed: str, sentences: int) -> str:
         f"{other}, people of the {third} notice it {rng.randrange(10_000)} times."
         for one, other, third in (rng.sample(NOUNS.split(), 3) for _ in range(sentences))
     )
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, rows)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -68,8 +63,8 @@ def test_formats_counts_what_becomes_of_rows(tmp_path: Path, run_benchmark: RunB
     asked: list[dict[str, object]] = [
         {"instruction": f"Add {k} and {k}.", "output": f"It is {2 * k}."} for k in range(3)
     ]
-    write(tmp_path / "alpaca.jsonl", [*asked, {"instruction": "And now?", "output": ""}])
-    write(tmp_path / "plain.jsonl", [{"text": text("plain", 3)}])
+    write_jsonl(tmp_path / "alpaca.jsonl", [*asked, {"instruction": "And now?", "output": ""}])
+    write_jsonl(tmp_path / "plain.jsonl", [{"text": text("plain", 3)}])
     (tmp_path / "broken.jsonl").write_text('{"text": "cut\n', encoding="utf-8")
     lines = run_benchmark("formats", [str(tmp_path), "--show", "1"]).splitlines()
     assert lines[0].split() == ["file", "rows", "format", "or", "reason", "rendered", "refused"]
@@ -89,7 +84,7 @@ def test_dedup_recall_finds_the_copies_that_are_near(
 ) -> None:
     rng = random.Random(0)
     texts = [" ".join(f"word{rng.randrange(100_000)}" for _ in range(200)) for _ in range(12)]
-    write(tmp_path / "web.jsonl", [{"text": text} for text in texts])
+    write_jsonl(tmp_path / "web.jsonl", [{"text": text} for text in texts])
     out = run_benchmark("dedup_recall", [str(tmp_path), "--documents", "8"])
     assert "12 documents" in out and "8 texts; 14 bands of 9 rows" in out
     rows = dict(re.findall(r"^  (.+?)  +((?:[\d.nan]+ +){5}\d+)$", out, re.MULTILINE))
@@ -108,8 +103,10 @@ def test_cleaning_counts_by_rule_and_shows_examples(
     raw = tmp_path / "raw"
     good: list[dict[str, object]] = [{"id": f"g{k}", "text": text(f"g{k}", 6)} for k in range(6)]
     good[0]["text"] = f"{text('mail', 6)} Write to jane.miller@northgate-valley.org today."
-    write(raw / "web.jsonl", [*good, {"id": "short", "text": "Too short by far."}])
-    write(raw / "code.jsonl", [{"id": "c", "text": f"# {text('c', 3)}\nx = 1\n" + "y = x\n" * 9}])
+    write_jsonl(raw / "web.jsonl", [*good, {"id": "short", "text": "Too short by far."}])
+    write_jsonl(
+        raw / "code.jsonl", [{"id": "c", "text": f"# {text('c', 3)}\nx = 1\n" + "y = x\n" * 9}]
+    )
     common = [str(raw), "--workdir", str(tmp_path / "work"), "--workers", "1"]
     out = run_benchmark("cleaning", common)
     assert re.search(r"^dropped by\n +too_short +1  web 1$", out, re.MULTILINE)
