@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import ROOT, write_jsonl
+from tests.builders import ROOT, prose, write_jsonl
 
 pytestmark = pytest.mark.slow
 
 RunBenchmark = Callable[[str, list[str]], str]
 
 FOLDER = ROOT / "benchmarks"
-NOUNS = "river valley garden bridge teacher village harbour winter letter engine market window"
-VERBS = "shows explains carries measures follows protects changes reaches answers repairs crosses"
 
 
 def has_main(path: Path) -> bool:
@@ -27,16 +25,6 @@ def has_main(path: Path) -> bool:
 
 
 RUNNABLE = sorted(path.stem for path in FOLDER.glob("*.py") if has_main(path))
-
-
-def text(seed: str, sentences: int) -> str:
-    """English sentences that no other seed has."""
-    rng = random.Random(seed)
-    return " ".join(
-        f"When number {rng.randrange(10_000)} of the {one} {rng.choice(VERBS.split())} the "
-        f"{other}, people of the {third} notice it {rng.randrange(10_000)} times."
-        for one, other, third in (rng.sample(NOUNS.split(), 3) for _ in range(sentences))
-    )
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -64,7 +52,7 @@ def test_formats_counts_what_becomes_of_rows(tmp_path: Path, run_benchmark: RunB
         {"instruction": f"Add {k} and {k}.", "output": f"It is {2 * k}."} for k in range(3)
     ]
     write_jsonl(tmp_path / "alpaca.jsonl", [*asked, {"instruction": "And now?", "output": ""}])
-    write_jsonl(tmp_path / "plain.jsonl", [{"text": text("plain", 3)}])
+    write_jsonl(tmp_path / "plain.jsonl", [{"text": prose("plain", 3)}])
     (tmp_path / "broken.jsonl").write_text('{"text": "cut\n', encoding="utf-8")
     lines = run_benchmark("formats", [str(tmp_path), "--show", "1"]).splitlines()
     assert lines[0].split() == ["file", "rows", "format", "or", "reason", "rendered", "refused"]
@@ -101,11 +89,11 @@ def test_cleaning_counts_by_rule_and_shows_examples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], run_benchmark: RunBenchmark
 ) -> None:
     raw = tmp_path / "raw"
-    good: list[dict[str, object]] = [{"id": f"g{k}", "text": text(f"g{k}", 6)} for k in range(6)]
-    good[0]["text"] = f"{text('mail', 6)} Write to jane.miller@northgate-valley.org today."
+    good: list[dict[str, object]] = [{"id": f"g{k}", "text": prose(f"g{k}", 6)} for k in range(6)]
+    good[0]["text"] = f"{prose('mail', 6)} Write to jane.miller@northgate-valley.org today."
     write_jsonl(raw / "web.jsonl", [*good, {"id": "short", "text": "Too short by far."}])
     write_jsonl(
-        raw / "code.jsonl", [{"id": "c", "text": f"# {text('c', 3)}\nx = 1\n" + "y = x\n" * 9}]
+        raw / "code.jsonl", [{"id": "c", "text": f"# {prose('c', 3)}\nx = 1\n" + "y = x\n" * 9}]
     )
     common = [str(raw), "--workdir", str(tmp_path / "work"), "--workers", "1"]
     out = run_benchmark("cleaning", common)

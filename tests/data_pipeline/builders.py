@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
-from data_pipeline.config import Recipe
+from data_pipeline.config import Reading, Recipe, Source
 from data_pipeline.execution import manifest
 from data_pipeline.execution.local_engine import ExecutionEngine, Failed, LocalEngine
 from data_pipeline.execution.manifest import Directory, Ledger, ShardFile, file_sha256
@@ -18,7 +18,7 @@ from data_pipeline.execution.runner import Runner, StageSpec
 from data_pipeline.execution.shard_output import ShardOutput
 from data_pipeline.execution.task import Task
 from data_pipeline.storage.atomic import write_text
-from data_pipeline.storage.document import Document, Dropped
+from data_pipeline.storage.document import BadInput, Document, Dropped
 from data_pipeline.storage.shards import (
     DroppedWriter,
     ShardWriter,
@@ -91,7 +91,16 @@ def curate_serially(recipe: Recipe, root: Path) -> Curated:
         return pipeline.run(recipe, root)
 
 
-# ---- Shards and stages of documents
+# ---- Documents, their shards and stages
+
+
+def read_source(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
+    """Returns the documents and the refused rows of all shards of a source."""
+    from data_pipeline.reading import input_shards, sources  # worker processes need no readers
+
+    reading = reading or Reading()
+    shards = input_shards.list_shards(source, reading)
+    return [row for shard in shards for row in sources.read(shard, source, reading)]
 
 
 def documents_of(texts: Iterable[str], source: str = "web") -> list[Document]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,11 @@ from data_pipeline.config import (
 )
 from data_pipeline.execution.manifest import Directory
 from data_pipeline.execution.runner import Runner, StageSpec
+from tests.builders import ROOT, write_jsonl
 from tests.data_pipeline.builders import curate_serially
 from tests.data_pipeline.synthesis import synthetic_answers as answers
 
-PACKAGE = Path(__file__).parents[2] / "data_pipeline"
+PACKAGE = ROOT / "data_pipeline"
 
 # The steps of the recipe in their order, and the stages of each in their order. A stage that runs
 # again for other documents has a longer name: decontaminate_synthetic.
@@ -78,9 +78,8 @@ def test_folders_are_the_steps() -> None:
 def test_a_run_passes_the_folders_in_their_order(
     tmp_path: Path, serve_teacher: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "web.jsonl"
     rows = [{"id": str(k), "text": answers.essay(f"web/{k}")} for k in range(12)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = write_jsonl(tmp_path / "web.jsonl", rows)
     teacher = serve_teacher().config()
     recipe = Recipe(
         sources=[Source("web", "web", path=str(file))],

@@ -64,10 +64,6 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
-
-
 def test_a_killed_job_goes_on_and_asks_nothing_twice(
     tmp_path: Path, serve_teacher: Callable[..., Any], arguments: Callable[..., list[str]]
 ) -> None:
@@ -95,15 +91,15 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice(
     # was on its way or not yet written when the kill came may have been answered once more.
     answered = len(served.events("answered"))
     assert ITEMS + 3 <= answered <= ITEMS + 3 + 2
-    told = _rows(tmp_path / "out/hares_rewritten_1.jsonl")
+    told = read_jsonl(tmp_path / "out/hares_rewritten_1.jsonl")
     assert len(told) == 11
     assert all(row["rewritten_answer"].endswith("#### 24") for row in told)
-    refused = _rows(tmp_path / "out/hares_rejected.jsonl")
+    refused = read_jsonl(tmp_path / "out/hares_rejected.jsonl")
     assert sorted(row["reason"] for row in refused) == [*["numbers"] * 3, "overlap"]
 
     assert _run(command).returncode == 0
     assert len(served.events("answered")) == answered  # all of it is known
-    assert _rows(tmp_path / "out/hares_rewritten_1.jsonl") == told
+    assert read_jsonl(tmp_path / "out/hares_rewritten_1.jsonl") == told
 
 
 def test_without_an_answer_the_job_says_why_in_a_line(

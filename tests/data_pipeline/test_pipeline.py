@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -47,8 +46,7 @@ def folder(tmp_path: Path) -> Path:
     web = [{"id": str(k), "text": text(k)} for k in range(30)]
     output = [{"text": text(k)} for k in [*range(100, 120), 7]]
     write_jsonl(folder / "web.jsonl", web)
-    with gzip.open(folder / "books.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in output)
+    write_jsonl(folder / "books.jsonl.gz", output)
     return folder
 
 

@@ -5,7 +5,6 @@ Also in files or in objects, and after processes were killed.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -36,7 +35,7 @@ from data_pipeline.mixture.tasks import define
 from data_pipeline.storage.atomic import write_bytes
 from data_pipeline.storage.object_store import ObjectStorePath, is_remote, storage_path
 from data_pipeline.text import seeded_random
-from tests.builders import ROOT
+from tests.builders import ROOT, write_jsonl
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +75,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     web = [{"text": text(k)} for k in range(40)]
     rows = [json.dumps(row) for row in web] + ["no json"]
     (folder / "web.jsonl").write_text("\r\n".join(rows) + "\r\n")
-    with gzip.open(folder / "books.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps({"text": text(k)}) + "\n" for k in [*range(100, 120), 7])
+    write_jsonl(folder / "books.jsonl.gz", [{"text": text(k)} for k in [*range(100, 120), 7]])
     return folder
 
 

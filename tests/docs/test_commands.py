@@ -11,7 +11,6 @@ import dataclasses
 import enum
 import json
 import os
-import random
 import re
 import shlex
 import subprocess
@@ -25,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import ROOT
+from tests.builders import ROOT, prose, write_jsonl
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(
@@ -637,31 +636,15 @@ NOUNS = ("river", "valley", "garden", "bridge", "teacher", "village", "harbor", 
 VERBS = ("shows", "explains", "carries", "measures", "follows", "protects", "changes", "repairs")
 
 
-def prose(seed: str, sentences: int) -> str:
-    """Returns English sentences that no other seed has."""
-    rng = random.Random(seed)
-    return " ".join(
-        f"When number {rng.randrange(10_000)} of the {one} {rng.choice(VERBS)} the {other}, people "
-        f"of the {third} notice it {rng.randrange(10_000)} times."
-        for one, other, third in (rng.sample(NOUNS, 3) for _ in range(sentences))
-    )
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes a JSONL file and the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def write_inputs(folder: Path) -> dict[str, str]:
     """Writes what readers bring themselves; returns the path of each."""
     paths = {n: folder / n for n in ("texts", "tasks", "benchmarks", "items", "papers_sources")}
     for source in ("web", "wiki"):
         rows = [{"text": prose(f"{source} {k}", 12), "title": prose(f"{k}", 1)} for k in range(40)]
-        write_rows(paths["texts"] / f"{source}.jsonl", rows)
-        write_rows(paths["papers_sources"] / source / "a.jsonl", rows)
+        write_jsonl(paths["texts"] / f"{source}.jsonl", rows)
+        write_jsonl(paths["papers_sources"] / source / "a.jsonl", rows)
     asked = [{"instruction": f"Add {k} and 5.", "output": f"It is {k + 5}."} for k in range(30)]
-    write_rows(paths["tasks"] / "alpaca.jsonl", asked)
+    write_jsonl(paths["tasks"] / "alpaca.jsonl", asked)
     for split in ("train", "test"):
         questions = [
             {
@@ -672,15 +655,15 @@ def write_inputs(folder: Path) -> dict[str, str]:
             }
             for k in range(8)
         ]
-        write_rows(paths["benchmarks"] / "arc_easy" / f"{split}.jsonl", questions)
+        write_jsonl(paths["benchmarks"] / "arc_easy" / f"{split}.jsonl", questions)
         for name in ("arc_easy", "arc_challenge"):
-            write_rows(paths["papers_sources"] / "benchmarks" / name / f"{split}.jsonl", questions)
+            write_jsonl(paths["papers_sources"] / "benchmarks" / name / f"{split}.jsonl", questions)
     yes_or_no = [
         {"question": "is it so", "passage": prose(f"boolq {k}", 3), "label": k % 2, "idx": k}
         for k in range(8)
     ]
     for split in ("train", "validation"):
-        write_rows(paths["benchmarks"] / "boolq" / f"{split}.jsonl", yes_or_no)
+        write_jsonl(paths["benchmarks"] / "boolq" / f"{split}.jsonl", yes_or_no)
     pairs = [
         {
             "question": f"{prose(f'audit {k}', 1)} How many are there?",
@@ -688,7 +671,7 @@ def write_inputs(folder: Path) -> dict[str, str]:
         }
         for k in range(24)
     ]
-    write_rows(paths["items"] / "gsm8k_original.jsonl", pairs)
+    write_jsonl(paths["items"] / "gsm8k_original.jsonl", pairs)
     sentence, choices = prose("an item", 1), ["seven", "ten", "two", "none"]
     answers = {"choices": choices, "labels": [1, 0, 0, 0]}
     rows_of_others: dict[str, dict[str, Any]] = {
@@ -699,13 +682,13 @@ def write_inputs(folder: Path) -> dict[str, str]:
         "hellaswag": {"ctx": sentence, "endings": choices, "label": 1},
     }
     for name, row in rows_of_others.items():
-        write_rows(paths["papers_sources"] / "benchmarks" / name / "test.jsonl", [row])
+        write_jsonl(paths["papers_sources"] / "benchmarks" / name / "test.jsonl", [row])
     paraphrases = [
         row
         | {"rewritten_question": f"How many? {row['question']}", "rewritten_answer": row["answer"]}
         for row in pairs
     ]
-    write_rows(paths["items"] / "gsm8k_rewritten_1.jsonl", paraphrases)
+    write_jsonl(paths["items"] / "gsm8k_rewritten_1.jsonl", paraphrases)
     return {name: str(path) for name, path in paths.items()}
 
 

@@ -25,6 +25,7 @@ from data_pipeline.decontamination.benchmarks import (
     unprotected,
 )
 from data_pipeline.storage.atomic import write_text
+from tests.builders import write_jsonl
 
 CHOICES = ["a hare", "a fox", "an owl", "a mole"]
 LABELLED = [{"text": t, "label": label} for t, label in zip(CHOICES, "ABCD", strict=True)]
@@ -213,21 +214,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 ]
 
 
-def write(path: Path, rows: list[Any]) -> None:
-    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    if path.suffix == ".gz":
-        data = gzip.compress(data)
-    elif path.suffix == ".zst":
-        data = zstandard.ZstdCompressor().compress(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(("name", "row", "parts"), CASES)
 def test_a_row_gives_its_parts(
     name: str, row: dict[str, Any], parts: dict[str, str], tmp_path: Path
 ) -> None:
-    write(tmp_path / "test.jsonl", [row])
+    write_jsonl(tmp_path / "test.jsonl", [row])
     (item,) = read_items(Benchmark(name, str(tmp_path)))
     assert item == BenchmarkItem(f"{name}/test/0", name, parts)
     assert list(item.parts) == list(parts), "the first part is the question"
@@ -239,11 +230,11 @@ def test_every_known_benchmark_has_a_case() -> None:
 
 def test_all_splits_in_all_formats_are_read_in_order_of_name(tmp_path: Path) -> None:
     rows = [{"question": f"Question {k}?", "answer": f"{k}"} for k in range(3)]
-    write(tmp_path / "b.jsonl.gz", rows[:1])
-    write(tmp_path / "c.jsonl.zst", rows[1:])
-    write(tmp_path / "d.jsonl", rows[:2])
+    write_jsonl(tmp_path / "b.jsonl.gz", rows[:1])
+    write_jsonl(tmp_path / "c.jsonl.zst", rows[1:])
+    write_jsonl(tmp_path / "d.jsonl", rows[:2])
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    write(tmp_path / "README.md", ["not a split"])
+    write_jsonl(tmp_path / "README.md", ["not a split"])
     ids = [item.id for item in read_items(Benchmark("gsm8k", str(tmp_path)))]
     expected = ["a/0", "a/1", "a/2", "b/0", "c/0", "c/1", "d/0", "d/1"]
     assert ids == [f"gsm8k/{rest}" for rest in expected]
@@ -251,7 +242,7 @@ def test_all_splits_in_all_formats_are_read_in_order_of_name(tmp_path: Path) -> 
 
 def test_any_benchmark_by_its_fields(tmp_path: Path) -> None:
     path = tmp_path / "trivia.jsonl"
-    write(path, [{"q": "Who?", "answers": ["he", "she"], "more": 1}])
+    write_jsonl(path, [{"q": "Who?", "answers": ["he", "she"], "more": 1}])
     benchmark = Benchmark("trivia", str(path), parts=("q", "answers"), absolute_hits=False)
     parts = {"q": "Who?", "answers_0": "he", "answers_1": "she"}
     assert list(read_items(benchmark)) == [
@@ -312,7 +303,7 @@ def test_a_missing_or_unknown_benchmark_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_may_hold_out_nothing(tmp_path: Path) -> None:
-    write(tmp_path / "items.jsonl", [])
+    write_jsonl(tmp_path / "items.jsonl", [])
     assert list(read_items(Benchmark("held_out_items", str(tmp_path / "items.jsonl")))) == []
 
 
@@ -323,9 +314,9 @@ def test_known_finds_what_lies_in_a_folder(tmp_path: Path) -> None:
     assert find_benchmarks("") == []
     with pytest.raises(ValueError, match="no benchmark in"):
         find_benchmarks(str(tmp_path))
-    write(tmp_path / "mmlu" / "test.jsonl", [])
-    write(tmp_path / "gsm8k.jsonl.gz", [])
-    write(tmp_path / "unknown" / "test.jsonl", [])
+    write_jsonl(tmp_path / "mmlu" / "test.jsonl", [])
+    write_jsonl(tmp_path / "gsm8k.jsonl.gz", [])
+    write_jsonl(tmp_path / "unknown" / "test.jsonl", [])
     assert find_benchmarks(str(tmp_path)) == [
         Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl.gz")),
         Benchmark("mmlu", str(tmp_path / "mmlu")),
@@ -334,14 +325,14 @@ def test_known_finds_what_lies_in_a_folder(tmp_path: Path) -> None:
 
 def test_fingerprint_changes_with_content_and_names(tmp_path: Path) -> None:
     benchmark = Benchmark("gsm8k", str(tmp_path))
-    write(tmp_path / "test.jsonl", [GOOD])
+    write_jsonl(tmp_path / "test.jsonl", [GOOD])
     first = fingerprint(benchmark)
     assert len(first) == len(files(benchmark)) == 1
-    write(tmp_path / "train.jsonl", [GOOD])
+    write_jsonl(tmp_path / "train.jsonl", [GOOD])
     second = fingerprint(benchmark)
     assert second[0] == first[0]
     assert len(second) == 2
-    write(tmp_path / "test.jsonl", [GOOD, GOOD])
+    write_jsonl(tmp_path / "test.jsonl", [GOOD, GOOD])
     assert fingerprint(benchmark)[0] != first[0]
 
 
@@ -351,10 +342,10 @@ def test_fingerprint_changes_with_content_and_names(tmp_path: Path) -> None:
 def test_paraphrases_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -> None:
     row = {"question": "How many hares?", "answer": "Four.\n#### 4"}
     told = {"question": "What number of hares?", "answer": "It is four.\n#### 4"}
-    write(tmp_path / "gsm8k" / "test.jsonl", [row])
-    write(tmp_path / "gsm8k" / "paraphrases" / "a.jsonl.gz", [told])
+    write_jsonl(tmp_path / "gsm8k" / "test.jsonl", [row])
+    write_jsonl(tmp_path / "gsm8k" / "paraphrases" / "a.jsonl.gz", [told])
     both = row | {f"rewritten_{name}": text for name, text in told.items()}
-    write(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [both])
+    write_jsonl(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [both])
     (benchmark,) = find_benchmarks(str(tmp_path))
     assert [Path(name).name for name in benchmark.paraphrases] == ["a.jsonl.gz", "b.jsonl"]
     parts = {"question": "What number of hares?", "answer": "It is four.\n"}
@@ -364,7 +355,7 @@ def test_paraphrases_are_read_in_either_shape_and_are_no_items(tmp_path: Path) -
     assert [item.id for item in read_items(benchmark)] == ["gsm8k/test/0"]
     before = fingerprint(benchmark)
     assert len(before) == 3
-    write(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [told])
+    write_jsonl(tmp_path / "gsm8k" / "paraphrases" / "b.jsonl", [told])
     assert fingerprint(benchmark) != before
 
 
@@ -388,7 +379,7 @@ def test_benchmarks_in_an_object_store_are_read_like_files(bucket: Path) -> None
 
 
 def test_missing_paraphrases_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "gsm8k.jsonl", [GOOD])
+    write_jsonl(tmp_path / "gsm8k.jsonl", [GOOD])
     benchmark = Benchmark("gsm8k", str(tmp_path / "gsm8k.jsonl"), paraphrases=("nowhere.jsonl",))
     with pytest.raises(ValueError, match=r"paraphrases: nowhere.jsonl is not a file"):
         check_files(benchmark)

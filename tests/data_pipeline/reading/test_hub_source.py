@@ -15,6 +15,7 @@ from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.compressed import CorruptInputError
 from data_pipeline.storage.document import BadInput, Document
+from tests.data_pipeline.builders import read_source
 
 datasets = pytest.importorskip("datasets", reason="the extra `hub` is not installed")
 ROWS = 25
@@ -74,14 +75,8 @@ def source(folder: Path) -> Source:
     return Source("hares", reader=Reader.HUGGING_FACE, path=path, subset="english")
 
 
-def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
-    reading = reading or Reading()
-    shards = list_shards(source, reading)
-    return [row for shard in shards for row in sources.read(shard, source, reading)]
-
-
 def texts(source: Source) -> list[str]:
-    return [row.text for row in read(source) if isinstance(row, Document)]
+    return [row.text for row in read_source(source) if isinstance(row, Document)]
 
 
 EVERY = [f"Hare number {i}." for i in range(ROWS)]
@@ -92,12 +87,12 @@ def test_every_document_is_read_once_for_any_shard_size(
     source: Source, monkeypatch: pytest.MonkeyPatch, streaming: bool
 ) -> None:
     source = replace(source, streaming=streaming)
-    whole = read(source)
+    whole = read_source(source)
     assert [row.text for row in whole if isinstance(row, Document)] == EVERY
     monkeypatch.setattr(hub_source, "ITEM_BYTES", 500)
     alone = Reading(shard_bytes=1)
     assert len(list_shards(source, alone)) == (3 if streaming else 4)
-    assert read(source, alone) == whole
+    assert read_source(source, alone) == whole
     assert len({row.id for row in whole if isinstance(row, Document)}) == ROWS
 
 
@@ -119,14 +114,14 @@ def test_saved_datasets_and_slices(
 
 
 def test_documents_have_their_location_in_meta(source: Source) -> None:
-    rows = read(source)
+    rows = read_source(source)
     assert [row.id for row in rows if isinstance(row, Document)][3] == "hares/train:3"
     assert [row.meta for row in rows if isinstance(row, Document)][3] == {"file": "train", "row": 3}
 
 
 def test_nested_fields_and_labels(source: Source) -> None:
     source = replace(source, text_fields=("meta/title", "text"), category_field="kind")
-    rows = [row for row in read(source) if isinstance(row, Document)]
+    rows = [row for row in read_source(source) if isinstance(row, Document)]
     assert rows[1].text == "Title 1\n\nHare number 1."
     assert [row.category for row in rows[:2]] == ["web", "law"]
 
@@ -147,7 +142,7 @@ def test_invalid_utf8_is_quarantined_with_its_place(
     ends, content = pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"ok\xff\xfe")
     column = pa.StringArray.from_buffers(2, ends, content)
     parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    good, bad = read(replace(source, path=str(tmp_path), subset="", streaming=streaming))
+    good, bad = read_source(replace(source, path=str(tmp_path), subset="", streaming=streaming))
     assert isinstance(good, Document) and good.text == "ok"
     assert isinstance(bad, BadInput) and (bad.reason, bad.offset) == ("invalid_utf8", 1)
 
@@ -206,7 +201,7 @@ def test_a_truncated_file_is_an_error(
     truncate(sorted(tmp_path.iterdir())[2], 0.8)
     source = replace(source, path=str(tmp_path), subset="", streaming=streaming)
     with pytest.raises(CorruptInputError, match=r"source 'hares': .*cannot be read"):
-        read(source)
+        read_source(source)
 
 
 def test_a_truncated_saved_dataset_is_an_error(
@@ -216,7 +211,7 @@ def test_a_truncated_saved_dataset_is_an_error(
         (tmp_path / file.name).write_bytes(file.read_bytes())
     truncate(sorted(tmp_path.glob("*.arrow"))[1], 0.5)
     with pytest.raises(CorruptInputError, match=r"cannot be read\. Download or create it again"):
-        read(replace(source, path=str(tmp_path)))
+        read_source(replace(source, path=str(tmp_path)))
 
 
 def test_a_dataset_that_changed_has_another_fingerprint(source: Source, tmp_path: Path) -> None:

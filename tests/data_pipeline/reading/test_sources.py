@@ -19,25 +19,15 @@ from data_pipeline.reading import sources
 from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
-from tests.builders import write_jsonl
-
-
-def lines(*rows) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def read_all(source, reading=None):
-    reading = reading or Reading()
-    return [
-        d for shard in list_shards(source, reading) for d in sources.read(shard, source, reading)
-    ]
+from tests.builders import jsonl, write_jsonl
+from tests.data_pipeline.builders import read_source
 
 
 def read(path, content=None, **source):
     """Documents and bad rows of one source, here called "web"."""
     if content is not None:
         path.write_bytes(content)
-    rows = read_all(Source("web", path=str(path), **source))
+    rows = read_source(Source("web", path=str(path), **source))
     return [r for r in rows if isinstance(r, Document)], [
         r for r in rows if isinstance(r, BadInput)
     ]
@@ -48,7 +38,7 @@ def folder(tmp_path):
     """A folder named as nobody should, with a file of every kind and some that are none."""
     root = tmp_path / "some text.jsonl"
     root.mkdir()
-    (root / "b.jsonl").write_bytes(lines({"text": "b one", "id": "x"}, {"text": "b two"}))
+    (root / "b.jsonl").write_bytes(jsonl({"text": "b one", "id": "x"}, {"text": "b two"}))
     (root / "a.json").write_text('[{"text": "a one"}]')
     (root / "sub.parquet").mkdir()
     pq.write_table(pa.table({"text": ["p one", "p two"]}), root / "sub.parquet" / "part-0.parquet")
@@ -80,7 +70,7 @@ def test_a_folder_of_every_kind(folder):
     by_id = {document.id: document.meta for document in documents}
     assert by_id["web/b.jsonl:29"] == {
         "file": "b.jsonl",
-        "offset": len(lines({"text": "b one", "id": "x"})),
+        "offset": len(jsonl({"text": "b one", "id": "x"})),
     }
     assert by_id["web/sub.parquet/part-0.parquet:1"] == {
         "file": "sub.parquet/part-0.parquet",
@@ -118,9 +108,9 @@ def test_shards_are_named_grouped_and_picklable(tmp_path):
 
 def test_documents_do_not_depend_on_the_shards(folder):
     source = Source("web", path=str(folder))
-    whole = read_all(source, Reading())
+    whole = read_source(source, Reading())
     for shard_bytes in (1, 7, 25, 40, 1000):
-        assert read_all(source, Reading(shard_bytes=shard_bytes)) == whole
+        assert read_source(source, Reading(shard_bytes=shard_bytes)) == whole
     assert len(list_shards(source, Reading(shard_bytes=7))) > 6
 
 
@@ -145,10 +135,10 @@ def test_a_fingerprint_changes_with_the_input_only(folder, tmp_path):
 
 def test_a_file_that_changes_under_way_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(lines({"text": "one"}))
+    path.write_bytes(jsonl({"text": "one"}))
     source = Source("web", path=str(path))
     (shard,) = list_shards(source, Reading())
-    path.write_bytes(lines({"text": "one"}, {"text": "two"}))
+    path.write_bytes(jsonl({"text": "one"}, {"text": "two"}))
     with pytest.raises(ValueError, match=r"web-00000: a file in .* changed .* Start the run again"):
         list(sources.read(shard, source, Reading()))
 
@@ -156,9 +146,9 @@ def test_a_file_that_changes_under_way_is_refused(tmp_path):
 @pytest.mark.parametrize("most", [1, 3, 7, 10, 25, 100])
 def test_max_documents_is_shared_among_the_shards(tmp_path, most):
     for i in range(5):
-        (tmp_path / f"{i}.jsonl").write_bytes(lines(*[{"text": f"{i} {j}"} for j in range(10)]))
+        (tmp_path / f"{i}.jsonl").write_bytes(jsonl(*[{"text": f"{i} {j}"} for j in range(10)]))
     source = Source("web", path=str(tmp_path), max_documents=most)
-    documents = read_all(source, Reading(shard_bytes=60))
+    documents = read_source(source, Reading(shard_bytes=60))
     assert len(documents) == min(most, 50)
     files = {document.meta["file"] for document in documents}
     assert len(files) == min(most, 5)
@@ -278,14 +268,14 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("line", "reason", "detail"), BAD_ROWS)
 def test_a_bad_row_is_named_and_the_others_survive(tmp_path, line, reason, detail):
     path = tmp_path / "a.jsonl"
-    content = lines(GOOD[0]) + line + b"\n" + lines(GOOD[1])
+    content = jsonl(GOOD[0]) + line + b"\n" + jsonl(GOOD[1])
     path.write_bytes(content)
-    first, bad, last = read_all(Source("web", path=str(path)), Reading(max_line_bytes=500))
+    first, bad, last = read_source(Source("web", path=str(path)), Reading(max_line_bytes=500))
     assert [first.text, last.text] == [row["text"] for row in GOOD]
     assert isinstance(bad, BadInput)
     assert bad.reason == reason
     assert detail in bad.detail
-    assert (bad.file, bad.offset) == ("a.jsonl", len(lines(GOOD[0])))
+    assert (bad.file, bad.offset) == ("a.jsonl", len(jsonl(GOOD[0])))
     assert content[bad.offset :].startswith(bad.raw)
     assert bad.raw
 
@@ -313,7 +303,7 @@ def test_a_text_file_with_a_nul_is_named(tmp_path):
 
 def test_duplicate_ids_both_come_out(tmp_path):
     documents, bad = read(
-        tmp_path / "a.jsonl", lines({"text": "a", "id": 7}, {"text": "b", "id": 7})
+        tmp_path / "a.jsonl", jsonl({"text": "a", "id": 7}, {"text": "b", "id": 7})
     )
     assert [(document.id, document.text) for document in documents] == [
         ("web/7", "a"),
@@ -323,7 +313,7 @@ def test_duplicate_ids_both_come_out(tmp_path):
 
 
 def test_a_byte_order_mark_is_noted_in_meta(tmp_path):
-    documents, bad = read(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + lines(*GOOD))
+    documents, bad = read(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + jsonl(*GOOD))
     assert bad == []
     assert [document.text for document in documents] == [row["text"] for row in GOOD]
     assert documents[0].meta == {"file": "a.jsonl", "offset": 0, "byte_order_mark": True}
@@ -332,7 +322,7 @@ def test_a_byte_order_mark_is_noted_in_meta(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_truncated_file_raises(tmp_path, suffix):
-    content = lines(*[{"text": f"{i * 7919} " * 9} for i in range(3000)])
+    content = jsonl(*[{"text": f"{i * 7919} " * 9} for i in range(3000)])
     compress = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
     with pytest.raises(TruncatedInputError, match=rf"^a\.jsonl{suffix} ends inside"):
         read(tmp_path / f"a.jsonl{suffix}", compress(content)[:-2000])
@@ -346,7 +336,7 @@ def test_a_truncated_file_raises(tmp_path, suffix):
 
 def test_ids_of_rows(tmp_path):
     values = ["own", 12, "", None, 1.5, True, ["a"], "mit Umlaut ü"]
-    content = lines(*[{"text": "t", "id": v} for v in values])
+    content = jsonl(*[{"text": "t", "id": v} for v in values])
     documents, _ = read(tmp_path / "a.jsonl", content)
     assert [document.id.removeprefix("web/") for document in documents] == [
         "own",
@@ -354,18 +344,18 @@ def test_ids_of_rows(tmp_path):
         *(f"a.jsonl:{sum(map(len, content.splitlines(True)[:k]))}" for k in range(2, 7)),
         "mit Umlaut ü",
     ]
-    ((document,), _) = read(tmp_path / "a.jsonl", lines({"text": "t", "key": 3}), id_field="key")
+    ((document,), _) = read(tmp_path / "a.jsonl", jsonl({"text": "t", "key": 3}), id_field="key")
     assert document.id == "web/3"
 
 
 def test_categories(tmp_path):
-    content = lines({"text": "t", "category": "law"}, {"text": "t"}, {"text": "t", "category": 3})
+    content = jsonl({"text": "t", "category": "law"}, {"text": "t"}, {"text": "t", "category": 3})
     documents, _ = read(tmp_path / "a.jsonl", content)
     assert [document.category for document in documents] == ["law", "web", "web"]
     documents, _ = read(tmp_path / "a.jsonl", content, category="books")
     assert {document.category for document in documents} == {"books"}
     documents, _ = read(
-        tmp_path / "a.jsonl", lines({"text": "t", "kind": "a"}), category_field="kind"
+        tmp_path / "a.jsonl", jsonl({"text": "t", "kind": "a"}), category_field="kind"
     )
     assert documents[0].category == "a"
 
@@ -376,10 +366,10 @@ def test_license_address_and_origin_are_kept(tmp_path):
         {"text": "t", "licence": "x" * 1000, "url": 3, "source": "web"},
         {"text": "t", "licence": "CC0"},
     ]
-    documents, _ = read(tmp_path / "a.jsonl", lines(*rows))
+    documents, _ = read(tmp_path / "a.jsonl", jsonl(*rows))
     kept = {"license": "MIT", "url": "http://a.b", "source": "elsewhere"}
     assert documents[0].meta == {"file": "a.jsonl", "offset": 0} | kept
-    assert documents[1].meta == {"file": "a.jsonl", "offset": len(lines(rows[0]))}
+    assert documents[1].meta == {"file": "a.jsonl", "offset": len(jsonl(rows[0]))}
     assert documents[2].meta["license"] == "CC0"
 
 
@@ -390,7 +380,7 @@ def test_several_text_fields_are_joined_by_a_blank_line(tmp_path):
         {"title": "T"},
         {"title": 1, "body": "B"},
     ]
-    documents, bad = read(tmp_path / "a.jsonl", lines(*rows), text_fields=("title", "body"))
+    documents, bad = read(tmp_path / "a.jsonl", jsonl(*rows), text_fields=("title", "body"))
     assert [document.text for document in documents] == ["T\n\nB", "B"]
     assert [(b.reason, b.detail[:10]) for b in bad] == [
         ("missing_text", "no 'body' "),
@@ -400,10 +390,10 @@ def test_several_text_fields_are_joined_by_a_blank_line(tmp_path):
 
 def test_instruction_formats_are_for_d3_rows_without_text(tmp_path):
     rows = [{"prompt": "P", "completion": "C"}, {"text": "own text", "prompt": "P"}, {"body": "b"}]
-    documents, (bad,) = read(tmp_path / "a.jsonl", lines(*rows), tier=Tier.D3)
+    documents, (bad,) = read(tmp_path / "a.jsonl", jsonl(*rows), tier=Tier.D3)
     assert [document.text for document in documents] == ["P\nC", "own text"]
     assert (bad.reason, bad.detail) == ("unknown_format", "no known format has the fields body")
-    documents, bad = read(tmp_path / "a.jsonl", lines(*rows), tier=Tier.D1)
+    documents, bad = read(tmp_path / "a.jsonl", jsonl(*rows), tier=Tier.D1)
     assert [document.text for document in documents] == ["own text"]
     assert {b.reason for b in bad} == {"missing_text"}
 
@@ -433,7 +423,7 @@ def test_parquet_rows_that_are_bad_are_named_by_number(tmp_path):
 def test_a_parquet_text_too_long_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["x" * 1000, "short"]}), path)
-    bad, good = read_all(Source("web", path=str(path)), Reading(max_line_bytes=999))
+    bad, good = read_source(Source("web", path=str(path)), Reading(max_line_bytes=999))
     assert (bad.reason, bad.detail) == ("line_too_long", "the text has 1,000 characters")
     assert good.text == "short"
 
@@ -443,9 +433,9 @@ def test_a_parquet_text_too_long_is_named(tmp_path):
 
 def test_generated_problems_are_the_same_in_any_shards():
     source = Source("math", reader=Reader.SCHOOL_MATH, max_documents=25)
-    one = read_all(source)
+    one = read_source(source)
     assert [document.id for document in one] == [f"math/{i}" for i in range(25)]
-    assert read_all(source, Reading(shard_bytes=2000)) == one
+    assert read_source(source, Reading(shard_bytes=2000)) == one
     assert len(list_shards(source, Reading(shard_bytes=2000))) > 2
     everything = list_shards(replace(source, max_documents=0), Reading())
     assert everything[-1].stop == 4000
@@ -458,12 +448,12 @@ def test_the_installation_in_shards(reader):
     source = Source("here", reader=reader, category="c", max_documents=30)
     shards = list_shards(source, Reading(shard_bytes=100_000))
     assert shards == list_shards(source, Reading(shard_bytes=100_000))
-    documents = read_all(source, Reading(shard_bytes=100_000))
+    documents = read_source(source, Reading(shard_bytes=100_000))
     assert 10 < len(documents) <= 30
     assert len({document.id for document in documents}) == len(documents)
     assert {(document.source, document.category) for document in documents} == {("here", "c")}
     other = Source("here", reader=reader, category="d", max_documents=30)
-    assert [d.text for d in read_all(other, Reading(shard_bytes=100_000))] == [
+    assert [d.text for d in read_source(other, Reading(shard_bytes=100_000))] == [
         d.text for d in documents
     ]
 

@@ -20,6 +20,7 @@ from data_pipeline.reading.input_shards import list_shards
 from data_pipeline.reading.listing import MissingSourceError
 from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputError
 from data_pipeline.storage.document import BadInput, Document
+from tests.data_pipeline.builders import read_source
 
 # TFDS calls what protobuf has deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
@@ -102,14 +103,8 @@ def source(data_dir: Path) -> Source:
     return Source("animals_text", reader=Reader.TFDS, path="animals/plain", data_dir=str(data_dir))
 
 
-def read(source: Source, reading: Reading | None = None) -> list[Document | BadInput]:
-    reading = reading or Reading()
-    shards = list_shards(source, reading)
-    return [row for shard in shards for row in sources.read(shard, source, reading)]
-
-
 def texts(source: Source) -> list[str]:
-    return sorted(row.text for row in read(source) if isinstance(row, Document))
+    return sorted(row.text for row in read_source(source) if isinstance(row, Document))
 
 
 EVERY = sorted(example(i)["text"] for i in range(ROWS))
@@ -121,24 +116,24 @@ def test_every_document_is_read_once_for_any_shard_size(source: Source) -> None:
     assert len(list_shards(source, Reading())) == 1
     alone = Reading(shard_bytes=1)
     assert len(list_shards(source, alone)) == SHARDS
-    assert read(source, alone) == read(source)
-    assert len({row.id for row in read(source) if isinstance(row, Document)}) == ROWS
+    assert read_source(source, alone) == read_source(source)
+    assert len({row.id for row in read_source(source) if isinstance(row, Document)}) == ROWS
 
 
 def test_slices_are_parts_of_files_with_the_same_ids(source: Source) -> None:
     halves = [replace(source, split=f"train[{s}]") for s in ("10:", ":10")]
-    first, second = (read(half) for half in halves)
+    first, second = (read_source(half) for half in halves)
     assert len(second) == 10
-    key = {row.id: row for row in read(source) if isinstance(row, Document)}
+    key = {row.id: row for row in read_source(source) if isinstance(row, Document)}
     got = {row.id: row for row in [*first, *second] if isinstance(row, Document)}
     assert got == key
-    assert len(read(replace(source, split="train+test"))) == ROWS + SHARDS
-    assert len(read(replace(source, split="train[:2]+train[4:6]"))) == 4
+    assert len(read_source(replace(source, split="train+test"))) == ROWS + SHARDS
+    assert len(read_source(replace(source, split="train[:2]+train[4:6]"))) == 4
 
 
 def test_documents_have_their_location_in_meta(source: Source) -> None:
     source = replace(source, id_field="meta", category_field="nothing")
-    for row in read(source):
+    for row in read_source(source):
         assert isinstance(row, Document)
         file, number = row.meta["file"], row.meta["row"]
         assert row.id == f"animals_text/{file}:{number}"
@@ -151,7 +146,7 @@ def test_documents_have_their_location_in_meta(source: Source) -> None:
 
 
 def test_nested_fields_and_labels(source: Source) -> None:
-    rows = read(replace(source, text_fields=("meta/title", "text")))
+    rows = read_source(replace(source, text_fields=("meta/title", "text")))
     assert sorted(row.text for row in rows if isinstance(row, Document))[0] == (
         "Title 0\n\nHäre number 0."
     )
@@ -162,7 +157,7 @@ def test_nested_fields_and_labels(source: Source) -> None:
 
 def test_d3_sees_a_conversation_as_json_would_have_it(source: Source) -> None:
     source = replace(source, tier=Tier.D3, text_fields=("no_such",))
-    rows = read(source)
+    rows = read_source(source)
     assert {row.text for row in rows if isinstance(row, Document)} == {
         f"User: Hi\nAssistant: {i}" for i in range(ROWS) if i != 5
     }
@@ -171,7 +166,7 @@ def test_d3_sees_a_conversation_as_json_would_have_it(source: Source) -> None:
 
 
 def test_invalid_utf8_is_quarantined_with_its_place(source: Source) -> None:
-    rows = read(replace(source, text_fields=("raw",)))
+    rows = read_source(replace(source, text_fields=("raw",)))
     (bad,) = [row for row in rows if isinstance(row, BadInput)]
     assert bad.reason == "invalid_utf8" and "byte 0xff" in bad.detail
     assert len(rows) == ROWS
@@ -236,7 +231,7 @@ def test_a_truncated_file_is_an_error(source: Source, tmp_path: Path, keep: floa
     source, file = damaged(source, tmp_path, keep)
     kind = CorruptInputError if ".array_record" in file.name else TruncatedInputError
     with pytest.raises(kind, match=f"{file.name}.* Copy, download or prepare it again"):
-        read(source)
+        read_source(source)
 
 
 @pytest.mark.parametrize("data_dir", ["tfrecord"], indirect=True)  # ArrayRecord has an index
@@ -249,7 +244,7 @@ def test_a_file_cut_between_two_records_is_an_error_too(source: Source, tmp_path
     with pytest.raises(
         TruncatedInputError, match=r"ends after 1 examples, expected \d by dataset_info\.json"
     ):
-        read(source)
+        read_source(source)
 
 
 def test_damaged_bytes_are_an_error(source: Source, tmp_path: Path) -> None:
@@ -258,7 +253,7 @@ def test_damaged_bytes_are_an_error(source: Source, tmp_path: Path) -> None:
     content[130] ^= 1
     file.write_bytes(content)
     with pytest.raises(CorruptInputError, match=file.name):
-        read(source)
+        read_source(source)
 
 
 def test_a_missing_file_and_a_changed_one(source: Source, tmp_path: Path) -> None:

@@ -39,10 +39,7 @@ from data_pipeline.storage.compressed import CorruptInputError, TruncatedInputEr
 from data_pipeline.storage.document import BadInput, Document
 from data_pipeline.storage.object_store import ObjectStoreError, ObjectStorePath, storage_path
 from data_pipeline.storage.shards import ShardWriter, TruncatedShardError, read_shard
-
-
-def lines(*rows: object) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+from tests.builders import jsonl
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -214,7 +211,7 @@ def parquet(*texts: object) -> bytes:
 
 
 ROWS = [{"text": f"häsin {i * 7919}"} for i in range(50)]
-GOOD = lines(*ROWS)
+GOOD = jsonl(*ROWS)
 FILES = {
     "a.jsonl": GOOD + b'{"text": "caf\xff"}\n{no json\n' + b"x" * 3000 + b"\n",
     "b.jsonl.gz": gzip.compress(GOOD) + gzip.compress(GOOD),

@@ -26,6 +26,7 @@ from hare_jax.evaluation.benchmarks.response_cache import ResponseCache, key_of
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.tokenizers import HuggingFaceTokenizer
 from hare_jax.interop import import_hf
+from tests.builders import read_jsonl, write_jsonl
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("safetensors")
@@ -280,10 +281,7 @@ def test_a_run_is_complete_and_served_again(
     assert row["clean"]["state"] == "unknown"
     assert "| tiny_choices | tiny_open | settings |" in written["table"].read_text("utf-8")
     assert written["chart"].read_text("utf-8").startswith("<svg")
-    lines = [
-        json.loads(line)
-        for line in next(tmp_path.glob("samples-*/tiny_choices.jsonl")).read_text().splitlines()
-    ]
+    lines = read_jsonl(next(tmp_path.glob("samples-*/tiny_choices.jsonl")))
     gold = [line["answers"][line["target"]][0] for line in lines]
     assert [line["gold_log_likelihood"] for line in lines] == gold
     assert row["gold_log_likelihood"]["value"] == pytest.approx(sum(gold) / 3)
@@ -366,8 +364,7 @@ def publish(source: Path) -> None:
                 }
                 for i, row in enumerate(ROWS)
             ]
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (source / name / f"{split}.jsonl").write_text(text, encoding="utf-8")
+            write_jsonl(source / name / f"{split}.jsonl", rows)
 
 
 def test_published_files_are_laid_out_for_the_official_tasks(ask: Ask, tmp_path: Path) -> None:

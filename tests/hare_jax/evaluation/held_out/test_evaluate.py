@@ -23,7 +23,7 @@ from hare_jax.model import decoder
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import State
-from tests.builders import write_jsonl
+from tests.builders import read_jsonl, write_jsonl
 from tests.hare_jax.function_tokenizer import FunctionTokenizer
 
 pytestmark = pytest.mark.slow
@@ -156,8 +156,7 @@ def test_each_model_has_its_own_parameters(workplace: Workplace) -> None:
 
 def test_the_log_says_what_each_choice_got(workplace: Workplace) -> None:
     workplace.run()
-    lines = (workplace.run_dir / "items_scored.jsonl").read_text().splitlines()
-    logged = [json.loads(line) for line in lines]
+    logged = read_jsonl(workplace.run_dir / "items_scored.jsonl")
     assert [row["id"] for row in logged] == [item["id"] for item in ITEMS]
     scorer = InferenceEngine(workplace.model, workplace.params(2.0), max_length=16, batch_tokens=64)
     for row, item in zip(logged, ITEMS, strict=True):

@@ -207,10 +207,6 @@ def _audited(run_dir: Path, folder: Path, **fields: Any) -> dict[str, Any]:
     return {one["name"]: one for one in results["sets"]}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
-
-
 def _verdicts(results: dict[str, Any]) -> dict[str, str]:
     return {name: one["verdict"] for name, one in results.items()}
 
@@ -315,7 +311,7 @@ def test_what_is_written(
         "leakage.svg",
         "leakage_items.jsonl",
     ]
-    lines = _rows(tmp_path / "leakage_items.jsonl")
+    lines = read_jsonl(tmp_path / "leakage_items.jsonl")
     assert len(lines) == 4 * ITEMS
     known = [line for line in lines if line["set"] == PLANTED]
     results = json.loads((tmp_path / "leakage.json").read_text())["sets"]
@@ -360,7 +356,7 @@ def test_sets_without_paraphrases_are_paraphrased_by_rules(
     written = audit.run(config, tmp_path)
     (one,) = json.loads(written["audit"].read_text())["sets"]
     assert (one["items"], one["paraphrased_by"]) == (22, "rules, seed 0")
-    kept = _rows(tmp_path / "out/paraphrased/quiz.jsonl")
+    kept = read_jsonl(tmp_path / "out/paraphrased/quiz.jsonl")
     assert len(kept) == 22
     for row in kept:
         options = CONTENT[int(row["id"]) : int(row["id"]) + 4]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hare_jax.config import LeakageAudit
 from hare_jax.evaluation.leakage import audit, compare, items
 from hare_jax.evaluation.leakage.items import AuditItem
 from hare_jax.evaluation.leakage.ngrams import NgramAccuracy
+from tests.builders import write_jsonl
 
 ORIGINAL = [{"question": f"q{k}", "answer": f"a{k}"} for k in range(3)]
 REWRITTEN = [
@@ -22,16 +22,10 @@ REWRITTEN = [
 ]
 
 
-def _write(path: Path, rows: list[Any]) -> str:
-    content = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(content.encode()) if path.suffix == ".gz" else content.encode())
-    return str(path)
-
-
 def _config(tmp_path: Path, original: list[Any], rewritten: list[Any], **f: Any) -> LeakageAudit:
     return LeakageAudit(
-        original=_write(tmp_path / "original.jsonl.gz", original),
-        paraphrased=_write(tmp_path / "told.jsonl", rewritten),
+        original=str(write_jsonl(tmp_path / "original.jsonl.gz", original)),
+        paraphrased=str(write_jsonl(tmp_path / "told.jsonl", rewritten)),
         **f,
     )
 
@@ -71,7 +65,7 @@ def test_paraphrases_that_name_no_original_are_compared_as_sets(tmp_path: Path) 
 
 
 def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
-    _write(tmp_path / "other.jsonl", REWRITTEN[:1])
+    write_jsonl(tmp_path / "other.jsonl", REWRITTEN[:1])
     config = _config(tmp_path, ORIGINAL, REWRITTEN[:2])
     config.paraphrased = str(tmp_path / "x*.jsonl")
     with pytest.raises(FileNotFoundError, match="no such file; expected the paraphrased items"):
@@ -92,9 +86,9 @@ def test_versions_of_an_item_count_as_one(tmp_path: Path) -> None:
 
 def test_a_folder_is_several_sets(tmp_path: Path) -> None:
     for name in ("train", "test"):
-        _write(tmp_path / f"{name}_original.jsonl.gz", ORIGINAL)
+        write_jsonl(tmp_path / f"{name}_original.jsonl.gz", ORIGINAL)
         for version in (1, 2):
-            _write(tmp_path / f"{name}_rewritten_{version}.jsonl.gz", REWRITTEN)
+            write_jsonl(tmp_path / f"{name}_rewritten_{version}.jsonl.gz", REWRITTEN)
     sets = items.files_of(LeakageAudit(folder=str(tmp_path)))
     assert [(one.name, len(one.paraphrased)) for one in sets] == [("test", 2), ("train", 2)]
 
@@ -111,7 +105,7 @@ def test_a_folder_is_several_sets(tmp_path: Path) -> None:
 )
 def test_choices_of_every_usual_shape(tmp_path: Path, choices: Any, answer: Any) -> None:
     row = {"question": {"stem": "q", "choices": choices}, "answerKey": answer, "id": "x"}
-    path = Path(_write(tmp_path / "a.jsonl", [row]))
+    path = write_jsonl(tmp_path / "a.jsonl", [row])
     fields: dict[str, Any] = {
         "question": "question.stem",
         "choices": "question.choices",
@@ -124,7 +118,7 @@ def test_choices_of_every_usual_shape(tmp_path: Path, choices: Any, answer: Any)
 
 def test_items_that_differ_in_their_choices_alone_are_two(tmp_path: Path) -> None:
     rows = [{"question": "q", "answer": 0, "choices": ["a", other]} for other in "bcb"]
-    path = Path(_write(tmp_path / "a.jsonl", rows))
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
     found = items.read_original(path, LeakageAudit(choices="choices"))
     assert [item.choices for item in found] == [("a", "b"), ("a", "c")]
 
@@ -145,7 +139,7 @@ def test_paraphrases_with_much_overlap_show_no_set_clean(tmp_path: Path) -> None
 
 
 def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:
-    path = Path(_write(tmp_path / "a.jsonl", [*ORIGINAL, ORIGINAL[0]]))
+    path = write_jsonl(tmp_path / "a.jsonl", [*ORIGINAL, ORIGINAL[0]])
     assert len(items.read_original(path, LeakageAudit())) == 3
 
 
@@ -168,7 +162,7 @@ def test_the_same_item_twice_counts_once(tmp_path: Path) -> None:
 def test_bad_items_are_refused(
     tmp_path: Path, rows: list[Any], fields: dict[str, Any], message: str
 ) -> None:
-    path = Path(_write(tmp_path / "a.jsonl", rows))
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
     with pytest.raises(ValueError, match=message):
         items.read_original(path, LeakageAudit(**fields))
 
@@ -216,7 +210,7 @@ def test_bad_settings_are_refused(fields: dict[str, Any], message: str) -> None:
 
 
 def test_a_set_to_which_no_rule_applies_is_refused(tmp_path: Path) -> None:
-    config = LeakageAudit(original=_write(tmp_path / "a.jsonl", ORIGINAL))
+    config = LeakageAudit(original=str(write_jsonl(tmp_path / "a.jsonl", ORIGINAL)))
     (files,) = items.files_of(config)
     with pytest.raises(ValueError, match="got no item that the rules can paraphrase"):
         audit.read(files, config)

@@ -151,10 +151,6 @@ def _config(tmp_path: Path, **fields: Any) -> LeakageParaphrasing:
     return LeakageParaphrasing(**({"original": str(path), "max_attempts": 2} | names | fields))
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
-
-
 def test_what_is_refused_is_asked_for_again_and_then_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,12 +163,12 @@ def test_what_is_refused_is_asked_for_again_and_then_left_out(
         "quiz_rejected.jsonl",
         "quiz_rewritten_2.jsonl",
     ]
-    told = _lines(written["version 1"])
+    told = read_jsonl(written["version 1"])
     assert [row["at"] for row in told] == [9, 10, 12]  # in the items' order, and with their lines
     assert {row["paraphrased_by"] for row in told} == {"teacher-7b"}
     samples = [question.sample for question in teacher.asked]
     assert samples == [0] * 4 + [1] * 2 + [2] * 4 + [3] * 2
-    refused = _lines(written["rejected"])
+    refused = read_jsonl(written["rejected"])
     assert [(row["version"], row["attempt"], row["reason"]) for row in refused] == [
         (1, 1, "overlap"),
         (1, 1, "overlap"),
@@ -235,7 +231,7 @@ def test_a_teacher_of_no_use_is_told_of(tmp_path: Path) -> None:
             tmp_path,
             "x",
         )
-    assert len(_lines(tmp_path / "quiz_rejected.jsonl")) == 4
+    assert len(read_jsonl(tmp_path / "quiz_rejected.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
