@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import sentencepiece
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from hare_jax.config import Checkpointing, DType, Model, Optimizer, Stage, Training, plain
+from hare_jax.data.packed_dataset import fingerprint
 from hare_jax.model import decoder
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training.checkpoint import restore_params, save_params
@@ -18,6 +22,7 @@ from tests.builders import read_jsonl
 
 B, T = 8, 16  # rows of a batch; tokens of a row, as conftest.py bakes them
 VOCABULARY = 64
+BOS, EOS = 1, 2
 PIECES = 400  # of `train_sentencepiece()`
 STEPS = 12  # of `tiny_training()`
 
@@ -103,6 +108,87 @@ def save_run(folder: Path, model: Model, params: decoder.Params, **mixture: Any)
     config = {"model": plain(model), "mixture": mixture}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+class Row(NamedTuple):
+    """A packed row before it is padded: ids, and (document's id, offset, length) of each span."""
+
+    ids: list[int]
+    spans: list[tuple[str, int, int]]
+
+
+def write_mixture(
+    directory: Path,
+    sources: Mapping[str, Sequence[Sequence[Row]]],
+    mixtures: Mapping[str, Mapping[str, float]],
+    *,
+    sequence_length: int = T,
+    vocab_size: int = VOCABULARY,
+) -> Path:
+    """Writes baked data: for each source the rows of each of its files.
+
+    Args:
+      directory: a new folder.
+      sources: files by source, each a list of rows.
+      mixtures: weights of sources by mixture.
+      sequence_length: tokens of a row; its last token is only a target.
+      vocab_size: the number of ids.
+    """
+    directory.mkdir()
+    (directory / "tokenizer.model").write_bytes(b"pieces")
+    manifest = {
+        "schema": 1,
+        "tokenizer": {
+            "file": "tokenizer.model",
+            "sha256": hashlib.sha256(b"pieces").hexdigest(),
+            "vocab_size": vocab_size,
+            "bos_id": BOS,
+            "eos_id": EOS,
+            "unk_id": 0,
+        },
+        "sequence_length": sequence_length,
+        "tokens_per_record": sequence_length + 1,
+        "dtype": "uint16",
+        "sources": [
+            {
+                "name": name,
+                "category": name,
+                "tier": "D1",
+                "documents": sum(len(row.spans) for rows in files for row in rows),
+                "tokens": sum(n - 1 for rows in files for row in rows for _, _, n in row.spans),
+                "records": sum(map(len, files)),
+                "files": [
+                    _write_rows(directory, f"{name}-{number:05d}", rows, sequence_length)
+                    for number, rows in enumerate(files)
+                ],
+            }
+            for name, files in sources.items()
+        ],
+        "mixtures": mixtures,
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    (directory / "mixture.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return directory
+
+
+def _write_rows(directory: Path, stem: str, rows: Sequence[Row], length: int) -> dict[str, Any]:
+    paths = [directory / f"{stem}.array_record", directory / f"{stem}.spans.array_record"]
+    records, spans = (ArrayRecordWriter(str(path), "group_size:1") for path in paths)
+    for row in rows:
+        padded = np.pad(np.array(row.ids, "<u2"), (0, length + 1 - len(row.ids)))
+        lengths = np.array([n for _, _, n in row.spans], "<u4")
+        records.write(padded.tobytes() + lengths.tobytes())
+        spans.write(json.dumps(row.spans).encode())
+    records.close()
+    spans.close()
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return {
+        "file": paths[0].name,
+        "spans": paths[1].name,
+        "records": len(rows),
+        "sha256": hashes[0],
+        "spans_sha256": hashes[1],
+    }
 
 
 def metric_rows(run_dir: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,18 +16,24 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported for the first time
 import jax
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from hare_jax.config import Model
-from hare_jax.data.packed_dataset import fingerprint
 from hare_jax.training import train
 from tests.builders import write_jsonl
-from tests.hare_jax.builders import T, one_device, tiny_model, tiny_training
+from tests.hare_jax.builders import (
+    BOS,
+    EOS,
+    VOCABULARY,
+    Row,
+    T,
+    one_device,
+    tiny_model,
+    tiny_training,
+    write_mixture,
+)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-BOS, EOS = 1, 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,56 +133,17 @@ def write_tasks(
     return write
 
 
-def write_source(
-    directory: Path, name: str, records: int, rng: np.random.Generator, vocab_size: int
-) -> dict[str, Any]:
-    """Packed rows of random documents; two files where there are enough records."""
-    files, tokens, document = [], 0, 0
-    for part, indices in enumerate(np.array_split(np.arange(records), 2 if records > 3 else 1)):
-        file = f"{name}-{part:05d}.array_record"
-        spans_file = f"{name}-{part:05d}.spans.array_record"
-        rows = ArrayRecordWriter(str(directory / file), "group_size:1")
-        spans = ArrayRecordWriter(str(directory / spans_file), "group_size:1")
-        for _ in indices:
-            row = np.zeros(T + 1, "<u2")
-            lengths: list[int] = []
-            placed: list[tuple[str, int, int]] = []
-            start = 0
-            while T + 1 - start >= 3 and len(lengths) < 4:
-                length = int(rng.integers(3, min(T + 1 - start, 9) + 1))
-                # Learnable: each document counts upwards from a random token.
-                body = (rng.integers(3, vocab_size) + np.arange(length - 2)) % (vocab_size - 3) + 3
-                row[start : start + length] = [BOS, *body, EOS]
-                lengths.append(length)
-                placed.append((f"{name}/{document}", 0, length))
-                start, document, tokens = start + length, document + 1, tokens + length - 1
-            rows.write(row.tobytes() + np.array(lengths, "<u4").tobytes())
-            spans.write(json.dumps(placed).encode())
-        rows.close()
-        spans.close()
-        files.append(
-            {
-                "file": file,
-                "spans": spans_file,
-                "records": len(indices),
-                "sha256": hashlib.sha256((directory / file).read_bytes()).hexdigest(),
-                "spans_sha256": hashlib.sha256((directory / spans_file).read_bytes()).hexdigest(),
-            }
-        )
-    return {
-        "name": name,
-        "category": name,
-        "tier": "D1",
-        "documents": document,
-        "tokens": tokens,
-        "records": records,
-        "files": files,
-    }
-
-
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    manifest = {**manifest, "fingerprint": fingerprint(manifest)}
-    (directory / "mixture.json").write_text(json.dumps(manifest), encoding="utf-8")
+def _random_row(source: str, documents: Iterator[int], rng: np.random.Generator, size: int) -> Row:
+    """Returns a row of random documents of a source."""
+    ids: list[int] = []
+    spans: list[tuple[str, int, int]] = []
+    while T + 1 - len(ids) >= 3 and len(spans) < 4:
+        length = int(rng.integers(3, min(T + 1 - len(ids), 9) + 1))
+        # Learnable: each document counts upwards from a random token.
+        body = (rng.integers(3, size) + np.arange(length - 2)) % (size - 3) + 3
+        ids += [BOS, *body.tolist(), EOS]
+        spans.append((f"{source}/{next(documents)}", 0, length))
+    return Row(ids, spans)
 
 
 @pytest.fixture(scope="session")
@@ -188,40 +155,22 @@ def bake_at() -> Callable[..., Path]:
         records: dict[str, int] | None = None,
         mixtures: dict[str, dict[str, float]] | None = None,
         name: str = "baked data",  # with a space, as people's paths have
-        vocab_size: int = 64,
+        vocab_size: int = VOCABULARY,
     ) -> Path:
-        directory = parent / name
-        directory.mkdir()
-        (directory / "tokenizer.model").write_bytes(b"pieces")
         rng = np.random.default_rng(0)
-        records = {"web": 40, "code": 25} if records is None else records
-        sources = [
-            write_source(directory, source, count, rng, vocab_size)
-            for source, count in records.items()
-        ]
+        sources = {}
+        for source, count in ({"web": 40, "code": 25} if records is None else records).items():
+            numbers = itertools.count()
+            sources[source] = [
+                [_random_row(source, numbers, rng, vocab_size) for _ in part]
+                for part in np.array_split(np.arange(count), 2 if count > 3 else 1)
+            ]
         if mixtures is None:
             mixtures = {
                 "stage1": {"web": 0.75, "code": 0.25},
                 "stage2": {"web": 0.4, "code": 0.6},
             }
-        manifest = {
-            "schema": 1,
-            "tokenizer": {
-                "file": "tokenizer.model",
-                "sha256": hashlib.sha256(b"pieces").hexdigest(),
-                "vocab_size": vocab_size,
-                "bos_id": BOS,
-                "eos_id": EOS,
-                "unk_id": 0,
-            },
-            "sequence_length": T,
-            "tokens_per_record": T + 1,
-            "dtype": "uint16",
-            "sources": sources,
-            "mixtures": mixtures,
-        }
-        write_manifest(directory, manifest)
-        return directory
+        return write_mixture(parent / name, sources, mixtures, vocab_size=vocab_size)
 
     return write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -36,11 +34,10 @@ from hare_jax.evaluation.leakage import audit
 from hare_jax.inference import tokenizers
 from hare_jax.training import train
 from tests.builders import read_jsonl, write_jsonl
-from tests.hare_jax.conftest import write_manifest
+from tests.hare_jax.builders import BOS, EOS, Row, write_mixture
 
 pytestmark = pytest.mark.slow
 
-BOS, EOS = 1, 2
 ROW = 64  # tokens of a baked row, the last one only a target
 ITEMS = 30
 SETS = ("geography", "history", "zoology")
@@ -100,56 +97,20 @@ def benchmarks() -> dict[str, list[dict[str, str]]]:
 
 def _bake(directory: Path, texts: Sequence[str]) -> Path:
     """A mixture of the texts, packed in order; a text that does not fit begins the next row."""
-    directory.mkdir()
-    (directory / "tokenizer.model").write_bytes(b"words")
-    rows: list[tuple[list[int], list[int]]] = [([], [])]
+    rows = [Row([], [])]
     for text in texts:
         ids = [BOS, *Words().encode(text), EOS]
-        if len(rows[-1][0]) + len(ids) > ROW + 1:
-            rows.append(([], []))
-        rows[-1][0].extend(ids)
-        rows[-1][1].append(len(ids))
-    files = {}
-    for suffix in ("", ".spans"):
-        name = f"facts{suffix}.array_record"
-        writer = ArrayRecordWriter(str(directory / name), "group_size:1")
-        for number, (ids, lengths) in enumerate(rows):
-            padded = np.pad(np.array(ids, "<u2"), (0, ROW + 1 - len(ids)))
-            spans = [(f"facts/{number}-{k}", 0, n) for k, n in enumerate(lengths)]
-            row = padded.tobytes() + np.array(lengths, "<u4").tobytes()
-            writer.write(json.dumps(spans).encode() if suffix else row)
-        writer.close()
-        files[suffix] = name, hashlib.sha256((directory / name).read_bytes()).hexdigest()
-    source = {
-        "name": "facts",
-        "category": "facts",
-        "tier": "D1",
-        "documents": len(texts),
-        "tokens": sum(n - 1 for _, lengths in rows for n in lengths),
-        "records": len(rows),
-        "files": [
-            {
-                "file": files[""][0],
-                "spans": files[".spans"][0],
-                "records": len(rows),
-                "sha256": files[""][1],
-                "spans_sha256": files[".spans"][1],
-            }
-        ],
-    }
-    tokenizer = {"file": "tokenizer.model", "sha256": hashlib.sha256(b"words").hexdigest()}
-    tokenizer |= {"vocab_size": len(WORDS), "bos_id": BOS, "eos_id": EOS, "unk_id": 0}  # type: ignore[dict-item]
-    manifest = {
-        "schema": 1,
-        "tokenizer": tokenizer,
-        "sequence_length": ROW,
-        "tokens_per_record": ROW + 1,
-        "dtype": "uint16",
-        "sources": [source],
-        "mixtures": {"all": {"facts": 1.0}},
-    }
-    write_manifest(directory, manifest)
-    return directory
+        if len(rows[-1].ids) + len(ids) > ROW + 1:
+            rows.append(Row([], []))
+        rows[-1].spans.append((f"facts/{len(rows) - 1}-{len(rows[-1].spans)}", 0, len(ids)))
+        rows[-1].ids.extend(ids)
+    return write_mixture(
+        directory,
+        {"facts": [rows]},
+        {"all": {"facts": 1.0}},
+        sequence_length=ROW,
+        vocab_size=len(WORDS),
+    )
 
 
 def _train(mixture: Path, run_dir: Path) -> Path:
