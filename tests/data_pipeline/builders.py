@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +27,11 @@ from data_pipeline.storage.shards import (
     read_dropped,
     read_shard,
 )
+from tests.builders import ROOT
 
 if TYPE_CHECKING:
     from data_pipeline.pipeline import Curated
+    from data_pipeline.report.flow import ReportStage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -116,6 +120,18 @@ def write_shard(path: Path, documents: Sequence[Document]) -> ShardFile:
     return ShardFile(path.name.split(".")[0], path, file_sha256(path))
 
 
+def start_shard_and_die(path: Path) -> None:
+    """Writes documents of a shard in a process that is killed before the shard is whole."""
+    code = (
+        "import os, sys; from data_pipeline.storage.shards import ShardWriter;"
+        "from data_pipeline.storage.document import Document;"
+        "w = ShardWriter(sys.argv[1]).__enter__();"
+        "[w.write(Document(str(i), os.urandom(999).hex(), 's', 's')) for i in range(2000)];"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+
+
 def _write_documents(task: Task) -> Ledger:
     with ShardOutput(task, "made") as output:
         for document in task.settings:
@@ -202,6 +218,13 @@ def stage_of_ledgers(
     made = {"schema": manifest.SCHEMA, "stage": name, "address": name, "code": {}, "config": {}}
     shards = [ledger.to_json() for ledger in ledgers]
     return Directory(parent / name, {**made, "shards": shards, **fields})
+
+
+def report_stage(name: str, *ledgers: Ledger) -> ReportStage:
+    """Returns a finished stage that has ledgers and no files, as sections of the report take it."""
+    from data_pipeline.report.flow import ReportStage  # worker processes need no report
+
+    return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
 
 
 def stage_with_files(

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import ROOT
-
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 NEEDED = ("main.py", "configs", "data_pipeline", "hare_jax", "pyproject.toml", "constraints.txt")
 SHOWN_FOLDER = "/home/you/hare-jax"  # stands on the page for the folder of the run

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,6 +191,27 @@ def _write_rows(directory: Path, stem: str, rows: Sequence[Row], length: int) ->
         "sha256": hashes[0],
         "spans_sha256": hashes[1],
     }
+
+
+def run_together(
+    commands: Iterable[Sequence[str]], cwd: Path, **environment: str
+) -> list[tuple[str, str]]:
+    """Runs commands at the same time, all to a good end; returns what each printed, and errors."""
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    printed = [process.communicate() for process in processes]
+    statuses = [process.returncode for process in processes]
+    assert not any(statuses), "".join(error for _, error in printed)
+    return printed
 
 
 def metric_rows(run_dir: Path) -> list[dict[str, Any]]:

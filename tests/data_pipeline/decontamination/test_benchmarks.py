@@ -32,6 +32,13 @@ LABELLED = [{"text": t, "label": label} for t, label in zip(CHOICES, "ABCD", str
 HUB = {"text": CHOICES, "label": list("ABCD")}
 CHOICE_PARTS = {f"choice_{k}": text for k, text in enumerate(CHOICES)}
 ASKED = {"question": "Who runs?", **CHOICE_PARTS, "question_answer": "Who runs? an owl"}
+TRUTHFUL = {
+    "question": "Who runs?",
+    "choice_0": "an owl",
+    "choice_1": "a hare",
+    "choice_2": "a fox",
+    "question_answer": "Who runs? an owl",
+}
 
 # (benchmark, row, parts). One case for each shape that is published.
 CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [
@@ -80,13 +87,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [
             "Correct Answers": "an owl; a hare",
             "Incorrect Answers": "a fox",
         },
-        {
-            "question": "Who runs?",
-            "choice_0": "an owl",
-            "choice_1": "a hare",
-            "choice_2": "a fox",
-            "question_answer": "Who runs? an owl",
-        },
+        TRUTHFUL,
     ),
     (
         "truthfulqa",
@@ -96,13 +97,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [
             "correct_answers": ["a hare"],
             "incorrect_answers": ["a fox"],
         },
-        {
-            "question": "Who runs?",
-            "choice_0": "an owl",
-            "choice_1": "a hare",
-            "choice_2": "a fox",
-            "question_answer": "Who runs? an owl",
-        },
+        TRUTHFUL,
     ),
     (
         "truthfulqa",

@@ -10,7 +10,7 @@ from data_pipeline.report import charts, contamination
 from data_pipeline.report.charts import PairRow
 from data_pipeline.report.flow import ReportStage
 from data_pipeline.report.page import _environment
-from tests.data_pipeline.builders import stage_of_ledgers
+from tests.data_pipeline.builders import report_stage
 
 FOUND: dict[str, Any] = {
     "document": "web/<7>",
@@ -24,18 +24,18 @@ FOUND: dict[str, Any] = {
 }
 
 
-def stage(name: str, *ledgers: Ledger) -> ReportStage:
-    return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
-
-
 def cut() -> list[ReportStage]:
-    index = stage("index", Ledger("13", extra={"items": {"gsm8k": 30, "mmlu": 9}}))
+    index = report_stage("index", Ledger("13", extra={"items": {"gsm8k": 30, "mmlu": 9}}))
     ledgers = [
         Ledger("a", extra={"cut": {"gsm8k": 2, "mmlu": 1}, "examples": [FOUND] * 9}),
         Ledger("b", extra={"cut": {"gsm8k": 4}, "examples": [FOUND] * 9}),
         Ledger("c"),
     ]
-    return [index, stage("decontaminate", *ledgers), stage("decontaminate_tasks", ledgers[1])]
+    return [
+        index,
+        report_stage("decontaminate", *ledgers),
+        report_stage("decontaminate_tasks", ledgers[1]),
+    ]
 
 
 def test_cut_passages_of_all_stages_are_counted_by_benchmark() -> None:

@@ -7,11 +7,7 @@ from pathlib import Path
 from data_pipeline.execution.manifest import Directory, Ledger
 from data_pipeline.report import contamination, drops, flow
 from data_pipeline.report.flow import ReportStage
-from tests.data_pipeline.builders import stage_of_ledgers
-
-
-def stage(name: str, *ledgers: Ledger) -> ReportStage:
-    return ReportStage.all_of([stage_of_ledgers(name, *ledgers)])[0]
+from tests.data_pipeline.builders import report_stage
 
 
 def test_source_of_an_id_is_the_longest_matching_name() -> None:
@@ -29,7 +25,10 @@ def test_round_robin_ends_at_the_count_or_with_empty_queues() -> None:
 
 def test_items_indexed_for_several_n_count_once() -> None:
     ledgers = [Ledger(n, extra={"items": {"gsm8k": 30, "mmlu": 9}}) for n in ("8", "13")]
-    assert contamination._num_indexed_items([stage("index", *ledgers)]) == {"gsm8k": 30, "mmlu": 9}
+    assert contamination._num_indexed_items([report_stage("index", *ledgers)]) == {
+        "gsm8k": 30,
+        "mmlu": 9,
+    }
 
 
 def test_flow_carries_untouched_sources_and_adds_new_ones() -> None:

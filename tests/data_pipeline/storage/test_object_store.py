@@ -10,8 +10,6 @@ import gzip
 import json
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -40,6 +38,7 @@ from data_pipeline.storage.document import BadInput, Document
 from data_pipeline.storage.object_store import ObjectStoreError, ObjectStorePath, storage_path
 from data_pipeline.storage.shards import ShardWriter, TruncatedShardError, read_shard
 from tests.builders import jsonl
+from tests.data_pipeline.builders import start_shard_and_die
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -157,15 +156,8 @@ def test_a_shard_appears_whole_or_not_at_all(bucket: Path) -> None:
 
 
 def test_an_upload_that_is_killed_leaves_nothing(bucket: Path) -> None:
-    code = (
-        "import os, sys; from data_pipeline.storage.shards import ShardWriter;"
-        "from data_pipeline.storage.document import Document;"
-        "w = ShardWriter(sys.argv[1]).__enter__();"
-        "[w.write(Document(str(i), os.urandom(999).hex(), 's', 's')) for i in range(2000)];"
-        "os.kill(os.getpid(), 9)"
-    )
     path = bucket / "a.jsonl.zst"
-    subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path.cwd(), check=False)
+    start_shard_and_die(path)
     assert atomic.list_names(bucket) == set()
     for left in Path(tempfile.gettempdir()).glob(".a.jsonl.zst.*.partial"):
         left.unlink()

@@ -16,6 +16,7 @@ from data_pipeline.storage import shards
 from data_pipeline.storage.atomic import DiskFullError, remove_temporary_files
 from data_pipeline.storage.document import Document, Dropped
 from data_pipeline.storage.shards import DroppedWriter, ShardWriter, TruncatedShardError, read_shard
+from tests.data_pipeline.builders import start_shard_and_die
 
 DOCUMENTS = [
     Document("web/1", "Hares are fast.", "web", "web"),
@@ -104,15 +105,8 @@ def test_two_writers_of_one_shard_do_not_mix(tmp_path):
 
 
 def test_a_killed_writer_leaves_no_shard_and_its_rest_can_be_removed(tmp_path):
-    code = (
-        "import os, sys; from data_pipeline.storage.shards import ShardWriter;"
-        "from data_pipeline.storage.document import Document;"
-        "w = ShardWriter(sys.argv[1]).__enter__();"
-        "[w.write(Document(str(i), os.urandom(999).hex(), 's', 's')) for i in range(2000)];"
-        "os.kill(os.getpid(), 9)"
-    )
     path = tmp_path / "a.jsonl.zst"
-    subprocess.run([sys.executable, "-c", code, path], cwd=Path.cwd(), check=False)
+    start_shard_and_die(path)
     assert not path.exists()
     write(path)
     left = remove_temporary_files(tmp_path)

@@ -25,14 +25,13 @@ from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
 from hare_jax.training.run_dir import run_name
-from tests.builders import read_jsonl
-from tests.hare_jax.builders import STEPS, B, tiny_model, tiny_training
+from tests.builders import ROOT, read_jsonl
+from tests.hare_jax.builders import STEPS, B, run_together, tiny_model, tiny_training
 
 pytestmark = pytest.mark.slow
 
 MODEL = tiny_model()
 TRAINING = tiny_training(mesh=Mesh(1, 2, 2))  # the processes hold different parameters
-ROOT = Path(train.__file__).parents[2]
 GLOO = "connected peer ranks"
 
 
@@ -176,27 +175,17 @@ def test_the_command_by_flags(pairs: Pairs, compiled: Path) -> None:
         "    return Experiment(None, str(s['mixture']), s['model'], s['training'])\n"
     )
     port = portpicker.pick_unused_port()
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "main.py", f"--config={directory / 'page.py'}"),
-                *(f"--workdir={workdir}", f"--config.distributed.coordinator=127.0.0.1:{port}"),
-                *("--config.distributed.processes=2", f"--config.distributed.process={process}"),
-            ],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "JAX_NUM_CPU_DEVICES": "2",
-                "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    commands = [
+        [
+            *(sys.executable, "main.py", f"--config={directory / 'page.py'}"),
+            *(f"--workdir={workdir}", f"--config.distributed.coordinator=127.0.0.1:{port}"),
+            *("--config.distributed.processes=2", f"--config.distributed.process={process}"),
+        ]
         for process in (0, 1)
     ]
-    (out, error), (other_out, other_error) = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], error + other_error
+    (out, _), (other_out, _) = run_together(
+        commands, ROOT, JAX_NUM_CPU_DEVICES="2", JAX_COMPILATION_CACHE_DIR=str(compiled)
+    )
     assert "already complete: step 12" in out and re.search(r"^metrics +/", out, re.MULTILINE)
     assert _said(other_out) == []
     assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == [".lock"]

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,12 +33,13 @@ from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.training import train
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
 from hare_jax.training.run_dir import run_name
-from tests.builders import read_jsonl
+from tests.builders import ROOT, read_jsonl
 from tests.hare_jax.builders import (
     B,
     T,
     metric_rows,
     one_device,
+    run_together,
     same_params,
     tiny_model,
     tiny_training,
@@ -422,25 +422,17 @@ def test_two_processes_are_looked_at_as_one(
     (tmp_path / "settings").write_bytes(pickle.dumps((MODEL, config, mixture, Letters)))
     (tmp_path / "child.py").write_text(CHILD)
     port = portpicker.pick_unused_port()
-    here = Path(__file__)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "child.py", *map(str, (tmp_path, port, process, compiled))],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(str, (here.parents[4], here.parent))),
-                "JAX_NUM_CPU_DEVICES": "2",
-                "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    commands = [
+        [sys.executable, "child.py", *map(str, (tmp_path, port, process, compiled))]
         for process in (0, 1)
     ]
-    (out, error), (other_out, other_error) = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], error + other_error
+    (out, _), (other_out, _) = run_together(
+        commands,
+        tmp_path,
+        PYTHONPATH=os.pathsep.join(map(str, (ROOT, Path(__file__).parent))),
+        JAX_NUM_CPU_DEVICES="2",
+        HF_DATASETS_CACHE=str(tmp_path / "datasets"),
+    )
     assert out.count("benchmarks at step") == 2 and "benchmarks" not in other_out
     rows = _looks(tmp_path / "run")
     assert [row["step"] for row in rows] == [2, 4]
