@@ -125,7 +125,7 @@ def test_the_loss_history_is_restored_exactly(tmp_path: Path, model: Model) -> N
         checkpoints.save(state, {})
     restored = _restore(tmp_path, model, placed)
     assert restored is not None
-    np.testing.assert_arrayequal_trees(restored[0].loss_history.losses_W, losses_W)
+    np.testing.assert_array_equal(restored[0].loss_history.losses_W, losses_W)
     assert int(restored[0].loss_history.skipped) == 2
 
 
