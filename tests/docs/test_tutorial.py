@@ -1,7 +1,7 @@
 """docs/tutorial.md: its commands are run, and their output is compared with the page.
 
-    python tests/docs/test_tutorial.py            # runs the page as it is and rewrites its outputs
-    python -m pytest tests/docs/test_tutorial.py  # runs it at a reduced size and compares
+    python tests/docs/test_tutorial.py            # runs it, reduced, and rewrites its outputs
+    python -m pytest tests/docs/test_tutorial.py  # runs it, reduced, and compares
 
 Blocks of the page that are fenced as `bash` are run, in their order, by one shell. A block fenced
 as `text` that follows one is its output. Text, numbers, hashes and times of an output depend on the
@@ -130,8 +130,8 @@ def run_steps(steps: list[Step], folder: Path, settings: list[str]) -> list[str]
 
 # Lines that show progress: how many there are depends on time.
 PROGRESS = re.compile(
-    r"^(?: *[\w ]+: +\d+%,.* left|step [\d,]+/.*|compiled the train step.*|.*\bheld-out text\b.*"
-    r"|.*\bmultiple choice\b.*|.*\brequests\b.*left.*)$"
+    r"^(?: *[\w ]+: +\d+%,.* left|step [\d,]+/.*|compiled the train step.*"
+    r"|\s+\w+ +(?:held-out text|multiple choice): .*|.*\brequests\b.*left.*)$"
 )
 PLACEHOLDERS = [
     (re.compile(r"-[0-9a-f]{12}\b"), "-HASH"),
@@ -211,19 +211,14 @@ def test_normalized_lines_keep_words() -> None:
     assert normalize("already complete: step 400") != normalize("complete: step 400")
 
 
-def main(arguments: list[str]) -> None:
-    """Runs the tutorial and rewrites the outputs of the page; `--reduced` only prints them."""
+def main() -> None:
+    """Runs the tutorial at a reduced size and rewrites the outputs of the page."""
     page = PAGE.read_text(encoding="utf-8")
     steps = read_steps(page)
-    settings = REDUCED if "--reduced" in arguments else []
     with tempfile.TemporaryDirectory() as folder:
-        outputs = run_steps(steps, Path(folder).resolve(), settings)
-    if "--reduced" in arguments:
-        for step, output in zip(steps, outputs, strict=True):
-            print(f">>>>\n{step.commands}<<<<\n{output}")
-    else:
-        PAGE.write_text(write_outputs(page, steps, outputs), encoding="utf-8")
+        outputs = run_steps(steps, Path(folder).resolve(), REDUCED)
+    PAGE.write_text(write_outputs(page, steps, outputs), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
