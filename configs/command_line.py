@@ -22,6 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import config_tree
+from configs.overrides import annotation_of, set_field, split_address
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The job: a file of configs/, e.g. configs/quickstart.py", lock_config=True
@@ -31,14 +32,24 @@ WORKDIR = flags.DEFINE_string(
 )
 EXAMPLE = "python main.py --config=configs/quickstart.py --workdir=runs/quickstart"
 DEFAULT_CONFIG = "configs/quickstart.py"  # the fields that --help prints where no --config is given
-NO_PAGES = {"__init__", "command_line", "config_tree", "experiment", "jobs"}  # files without a job
+NO_PAGES = {  # files without a job
+    "__init__",
+    "command_line",
+    "config_tree",
+    "experiment",
+    "experiment_check",
+    "jobs",
+    "overrides",
+}
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 HELP = """\
   --config=FILE[:ARGUMENT]  the job: a page of Python, such as those in configs/ (required)
   --config.FIELD=VALUE      sets a field: --config.training.optimizer.peak_lr=5e-4
                             an element of a list: --config.training.stages[0].tokens=1000000
                             an entry of a dict, which may be new: --config.data.budgets.stage1=1e9
-                            a tuple, by one flag per element: --config.x=a --config.x=b
+                            a tuple or list, by one flag per element: --config.x=a --config.x=b
+                            anything whole, as in a page: --config.x="{'web': 2.0}",
+                            --config.training.stages="[Stage('one', 'stage1', tokens=1000)]"
   --workdir=DIR             the folder for all output (runs/default)
   --help                    this page; --config.training --help prints one part of the config
 """
@@ -59,38 +70,36 @@ def parse(argv: list[str]) -> list[str]:
     given = [m.group(1) for a in argv if (m := re.fullmatch(r"--?config=(.*)", a))]
     if given:
         _check_file(given[-1])
-    parts = [m.group(1) for a in argv if (m := re.fullmatch(r"--?config\.([^=]+)", a))]
     if wants_help:
         argv = [a for a in argv if not re.fullmatch(r"--?(h|help|helpfull|helpshort)", a)]
-        argv = [a for a in argv if not re.fullmatch(r"--?config\.[^=]+", a)]
         if not given:
             argv.append(f"--config={DEFAULT_CONFIG}")
             given = [DEFAULT_CONFIG]
-    new_entries, argv = _split_new_entries(argv, given[-1] if given else "")
+    if not given:
+        refuse(f"--config is required, for example: {EXAMPLE}")
+    argv, overrides, part = _split_overrides(argv, _load(given[-1]), wants_help)
     flags.FLAGS["config"].parser.parse = _load  # type: ignore[method-assign]
     typed, sys.argv = sys.argv, argv  # where ml_collections looks for overrides
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-        refuse(_explain(error, argv, given))
+        refuse(_explain(error))
     finally:
         sys.argv = typed
-    for path, value in new_entries:
-        _set_entry(CONFIG.value, path, value)
+    for address, texts in overrides.items():
+        _override(CONFIG.value, address, texts)
     if wants_help:
-        _print_help(parts[-1] if parts else "")
+        _print_help(part)
         raise SystemExit(0)
     if len(rest) > 1:
         refuse(f"stray argument {rest[1]!r}: write an override as --config.FIELD=VALUE")
-    if not given:
-        refuse(f"--config is required, for example: {EXAMPLE}")
     return rest
 
 
 def _print_help(path: str) -> None:
     """Prints the usage and the configuration, or only its part at `path`, as a tree."""
     try:
-        tree = config_tree.describe(CONFIG.value, re.findall(r"\w+", path))
+        tree = config_tree.describe(CONFIG.value, split_address(path))
     except LookupError:
         refuse(f"--config.{path}: {_find_unknown_field(CONFIG.value, path)}")
     summary = sys.modules["__main__"].__doc__ or "hare-jax"
@@ -131,59 +140,56 @@ def _check_file(config: str) -> None:
     refuse(f"--config: there is no file {file!r}{_did_you_mean(close)}")
 
 
-def _split_new_entries(
-    argv: list[str], config: str
-) -> tuple[list[tuple[list[str], str]], list[str]]:
-    """Takes overrides that add an entry to a dict out of the flags, which only know old entries.
+def _split_overrides(
+    argv: list[str], config: Any, wants_help: bool
+) -> tuple[list[str], dict[str, list[str]], str]:
+    """Takes the overrides out of the arguments.
 
     Returns:
-      ([(path, value as text)], the other arguments)
+      (the other arguments, {address: the texts that were given for it}, the part of the config that
+      --help prints)
     """
-    new, others = [], []
-    node = _load(config) if config else None
-    for argument in argv:
-        match = re.fullmatch(r"--?config\.([^=]+)=(.*)", argument, re.DOTALL)
-        path = re.findall(r"\w+", match.group(1)) if match else []
-        if match and node is not None and _adds_entry(node, path):
-            new.append((path, match.group(2)))
-        else:
+    others: list[str] = []
+    overrides: dict[str, list[str]] = {}
+    part = ""
+    rest = iter(argv)
+    for argument in rest:
+        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if match is None:
             others.append(argument)
-    return new, others
+            continue
+        no, address, text = match.groups()
+        is_switch = _annotation(config, address) is bool
+        if text is None and wants_help:
+            part = address
+            continue
+        if text is None:
+            text = str(not no) if is_switch else next(rest, None)
+        if text is None or (no and text != "False"):
+            refuse(f"{argument}: expected --config.{address}=VALUE")
+        overrides.setdefault(address, []).append(text)
+    return others, overrides, part
 
 
-def _adds_entry(node: Any, path: list[str]) -> bool:
-    for position, name in enumerate(path):
-        if isinstance(node, dict) and name not in node:
-            return position >= len(path) - 2  # `mixtures.stage1.web` may add two levels
-        try:
-            node, _ = config_tree.step_into(node, name)
-        except LookupError:
-            return False
-    return False
-
-
-def _set_entry(node: Any, path: list[str], text: str) -> None:
-    """Sets config[path] = text, as the type that the dict's annotation has for its values."""
-    hint: Any = None
-    *parents, last = path
-    for name in parents:
-        if isinstance(node, dict) and name not in node:
-            node[name] = {}
-        node, hint = config_tree.step_into(node, name, hint)
+def _annotation(config: Any, address: str) -> Any:
     try:
-        node[last] = config_tree.parse_value(text, hint)
+        return annotation_of(config, split_address(address))
+    except LookupError:
+        return None
+
+
+def _override(config: Any, address: str, texts: list[str]) -> None:
+    """Sets one field; ends the program if there is none, or if the text is no value of it."""
+    try:
+        set_field(config, split_address(address), texts)
+    except LookupError:
+        refuse(f"--config.{address}: {_find_unknown_field(config, address)}")
     except ValueError as error:
-        refuse(f"--config.{'.'.join(path)}: {error}")
+        refuse(f"--config.{address}: {error}")
 
 
-def _explain(error: Exception, argv: list[str], given: list[str]) -> str:
-    """Returns one line for what absl and ml_collections raise while they read the flags."""
-    for argument in argv[1:]:
-        match = re.match(r"--?(?:no)?config\.([\w.\[\]]+)", argument)
-        if given and match:
-            unknown = _find_unknown_field(_load(given[-1]), match.group(1))
-            if unknown:
-                return f"{argument}: {unknown}"
+def _explain(error: Exception) -> str:
+    """Returns one line for what absl raises while it reads the flags."""
     if isinstance(error, flags.UnrecognizedFlagError):
         close = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"])
         return f"unknown flag --{error.flagname}{_did_you_mean(['--' + name for name in close])}"
@@ -193,9 +199,9 @@ def _explain(error: Exception, argv: list[str], given: list[str]) -> str:
 
 def _find_unknown_field(node: Any, path: str) -> str | None:
     """Returns a message about the first name in `optimizer.peak_lr` that is no field, or None."""
-    for name in re.findall(r"\w+", path):
+    for name in split_address(path):
         try:
-            node, _ = config_tree.step_into(node, name)
+            node = config_tree.step_into(node, name)
         except LookupError:
             names = config_tree.field_names(node)
             if not names and not isinstance(node, dict | list | tuple):

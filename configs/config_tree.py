@@ -17,8 +17,6 @@ import itertools
 import shutil
 import textwrap
 import tokenize
-import types
-import typing
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -48,9 +46,9 @@ def describe(config: Any, path: Sequence[str] = ()) -> str:
     Raises:
       LookupError: there is no such field, key or index; the message lists those that exist.
     """
-    node, hint = config, None
+    node = config
     for name in path:
-        node, hint = step_into(node, name, hint)
+        node = step_into(node, name)
     title = ".".join(["config", *path])
     width = max(
         min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS),
@@ -66,50 +64,26 @@ def describe(config: Any, path: Sequence[str] = ()) -> str:
     return "\n".join(rows)
 
 
-def step_into(node: Any, name: str, hint: Any = None) -> tuple[Any, Any]:
-    """Returns (value, its type annotation or None) of one field, key or index of a config.
+def step_into(node: Any, name: str) -> Any:
+    """Returns the value of one field, key or index of a config.
 
     Args:
       node: a dataclass instance, dict, list or tuple.
-      name: a field's name, a key, or an index as text.
-      hint: the type annotation of `node`, if it is known.
+      name: a field's name, a key as text, or an index as text.
 
     Raises:
       LookupError: `node` has no such part.
     """
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         if name in field_names(node):
-            return getattr(node, name), typing.get_type_hints(type(node)).get(name)
+            return getattr(node, name)
     elif isinstance(node, dict):
-        if name in node:
-            return node[name], _last_argument(hint)
+        for key, value in node.items():
+            if str(key) == name:
+                return value
     elif isinstance(node, list | tuple) and name.isdecimal() and int(name) < len(node):
-        return node[int(name)], next(iter(typing.get_args(hint)), None)
+        return node[int(name)]
     raise LookupError(name)
-
-
-def parse_value(text: str, hint: Any) -> Any:
-    """Returns the value of a new entry of a dict, typed on the command line.
-
-    Args:
-      text: what stands after "=".
-      hint: the type annotation of the dict, such as dict[str, float].
-
-    Raises:
-      ValueError: the text is no such value, or the dict holds values that text cannot express.
-    """
-    kind = _last_argument(hint)
-    if kind is object:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return text
-    if kind not in (int, float, str):
-        raise ValueError("expected a value that is set in a page of configs/")
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"got {text!r}, expected {kind.__name__}") from None
 
 
 def field_names(node: Any) -> list[str]:
@@ -268,14 +242,6 @@ def _choices(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return " | ".join(member.name.lower() for member in type(value))
     return ""
-
-
-def _last_argument(hint: Any) -> Any:
-    """Returns V of dict[K, V], looking through `| None`; None if the hint says nothing."""
-    for option in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if typing.get_origin(option) is dict:
-            return typing.get_args(option)[1]
-    return None
 
 
 def _summary(kind: type) -> str:

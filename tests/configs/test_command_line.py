@@ -35,9 +35,15 @@ CONFIG = "--config=configs/quickstart.py"
         (["--config=/no/such.py"], "there is no file '/no/such.py'"),
         ([CONFIG, "--config.training.optimizer.peak_ler=1"], "did you mean peak_lr?"),
         ([CONFIG, "--config.zebra=1"], "no field 'zebra' in Experiment; there are: data, mixture"),
-        ([CONFIG, "--config.data.dedup.threshold=high"], "--config.data.dedup.threshold=high"),
-        ([CONFIG, "--config.training.batch_size=1.5"], "--config.training.batch_size=1.5"),
-        ([CONFIG, "--config.model.attention=fast"], "<auto|xla|cudnn"),
+        (
+            [CONFIG, "--config.data.dedup.threshold=high"],
+            "--config.data.dedup.threshold: got 'high', expected float",
+        ),
+        (
+            [CONFIG, "--config.training.batch_size=1.5"],
+            "--config.training.batch_size: got '1.5', expected int",
+        ),
+        ([CONFIG, "--config.model.attention=fast"], "expected one of auto|xla|cudnn"),
         ([CONFIG, "config.training.batch_size=4"], "stray argument 'config.training.batch_size=4'"),
         ([CONFIG, "--wrokdir=x"], "unknown flag --wrokdir; did you mean --workdir?"),
         (["--config=configs/corpora.py"], "needs a folder"),
