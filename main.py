@@ -21,6 +21,7 @@ from absl import app, logging
 from configs import jobs
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse
 from configs.experiment import Experiment
+from configs.experiment_check import check_settings
 from hare_jax.runtime import distributed
 
 
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
     config, workdir = CONFIG.value, Path(WORKDIR.value).resolve()
     writes = isinstance(config, jobs.WRITE_TO_WORKDIR)
     with one_line_errors(workdir if writes or WORKDIR.present else None), ExitStack() as stack:
+        check_settings(config)
         if isinstance(config, Experiment) and config.training is not None:
             distributed.initialize(config.distributed)
         if writes:

@@ -1,12 +1,38 @@
-"""The check of an experiment's training settings, made before curation begins."""
+"""The checks of settings before any work, of which curation is the first."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 from configs.experiment import Experiment
 from hare_jax import config_check
 from hare_jax.config_check import PlannedData
 from hare_jax.runtime import distributed
 from hare_jax.runtime.device_count import count_devices, needs_devices
+
+
+def check_settings(config: Any) -> None:
+    """Checks what needs nothing but the settings; `config` may be that of any job.
+
+    The recipe is checked by `data_pipeline.pipeline.run`, and what fits together by each job.
+
+    Raises:
+      ValueError: a number is out of its range, or an experiment would ignore a setting.
+    """
+    if dataclasses.is_dataclass(config):
+        config_check.check_numbers(config)
+    if not isinstance(config, Experiment):
+        return
+    if config.data is not None and config.mixture:
+        raise ValueError(
+            f"config.mixture: got {config.mixture!r}, expected '', since this config curates its "
+            "data; add --config.data=None to train on that mixture instead"
+        )
+    if config.training is not None and config.data is None and not config.mixture:
+        raise ValueError(
+            "config.mixture: got '', expected a folder of baked data to train on, or config.data"
+        )
 
 
 def check_training(config: Experiment) -> None:

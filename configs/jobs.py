@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.command_line import command
 from configs.experiment import Experiment, Paraphrasing
-from configs.experiment_check import check_training
+from configs.experiment_check import check_settings, check_training
 from hare_jax.config import (
     AheadOfTime,
     BenchmarkEvaluation,
@@ -193,8 +193,9 @@ def run(config: Any, workdir: Path) -> dict[str, Path]:
 
     Raises:
       MissingExtraError: the job needs a library of an extra that is not installed.
-      ValueError: there is no job for this type of config.
+      ValueError: there is no job for this type of config, or a setting cannot be used.
     """
+    check_settings(config)
     job = JOBS.get(type(config))
     if job is None:
         raise ValueError(

@@ -438,6 +438,7 @@ class Generation:
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     prompt: str = ""  # text to continue
     max_tokens: int = 256  # new tokens, at most
+    max_length: int = 0  # tokens of prompt and continuation together, at most; 0: as in training
     temperature: float = 0.8  # 0: the most probable token
     top_k: int = 0  # sample from this many most probable tokens; 0: all
     top_p: float = 0.95  # sample from the most probable tokens of this total probability; 1: all

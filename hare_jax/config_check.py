@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import typing
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import util
@@ -15,10 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hare_jax.config import (
+    AheadOfTime,
+    BenchmarkEvaluation,
+    BenchmarkOptions,
     Checkpointing,
+    Distributed,
     Evaluation,
     Faults,
+    Generation,
+    HuggingFaceExport,
     InLoopConfig,
+    LeakageAudit,
+    LeakageParaphrasing,
     Mesh,
     Model,
     OnFault,
@@ -26,6 +35,7 @@ from hare_jax.config import (
     ProfilerWindow,
     Slices,
     Stage,
+    Trace,
     Training,
 )
 
@@ -53,7 +63,7 @@ class FieldRange(NamedTuple):
             return False
         above = value > self.low or (self.has_low and value == self.low)
         below = value < self.high or (self.has_high and value == self.high)
-        return math.isfinite(value) and above and below
+        return above and below and (isinstance(value, int) or math.isfinite(value))
 
     def __str__(self) -> str:
         """Returns a description for error messages.
@@ -63,9 +73,9 @@ class FieldRange(NamedTuple):
         """
         parts = []
         if math.isfinite(self.low):
-            parts.append(f"{self.low:g} or more" if self.has_low else f"above {self.low:g}")
+            parts.append(f"{self.low} or more" if self.has_low else f"above {self.low}")
         if math.isfinite(self.high):
-            parts.append(f"at most {self.high:g}" if self.has_high else f"below {self.high:g}")
+            parts.append(f"at most {self.high}" if self.has_high else f"below {self.high}")
         return " and ".join(parts) or "any finite number"
 
 
@@ -73,10 +83,18 @@ AT_LEAST_0, AT_LEAST_1 = FieldRange(0), FieldRange(1)
 ABOVE_0 = FieldRange(0, has_low=False)
 SHARE, SHARE_BELOW_1 = FieldRange(0, 1), FieldRange(0, 1, has_high=False)
 SHARE_ABOVE_0 = FieldRange(0, 1, has_low=False)
-ANY_SEED = FieldRange()
+JAX_SEED = FieldRange(-(2**63), 2**63 - 1)  # what jax.random.key takes
 AXIS = FieldRange(-1)  # of a mesh; 0 is refused with the whole mesh
 
-# The range of every number of these configurations.
+_BENCHMARK_OPTIONS = {
+    "shots": FieldRange(-1),
+    "limit": AT_LEAST_0,
+    "max_length": AT_LEAST_0,
+    "batch_tokens": AT_LEAST_1,
+}
+_SAMPLING = {"temperature": AT_LEAST_0, "top_k": AT_LEAST_0, "top_p": SHARE_ABOVE_0}
+
+# The range of every number of every configuration.
 RANGES: dict[type, dict[str, FieldRange]] = {
     Model: {
         "vocab_size": AT_LEAST_1,
@@ -115,17 +133,12 @@ RANGES: dict[type, dict[str, FieldRange]] = {
         "hang_seconds": AT_LEAST_0,
     },
     ProfilerWindow: {"first_step": AT_LEAST_0, "last_step": AT_LEAST_0},
-    InLoopConfig: {
-        "every_steps": AT_LEAST_0,
-        "shots": FieldRange(-1),
-        "limit": AT_LEAST_0,
-        "max_length": AT_LEAST_0,
-        "batch_tokens": AT_LEAST_1,
-    },
+    BenchmarkOptions: _BENCHMARK_OPTIONS,
+    InLoopConfig: _BENCHMARK_OPTIONS | {"every_steps": AT_LEAST_0},
     Training: {
         "batch_size": AT_LEAST_1,
         "accumulation": AT_LEAST_1,
-        "seed": ANY_SEED,
+        "seed": JAX_SEED,
         "z_loss": AT_LEAST_0,
         "loss_chunks": AT_LEAST_1,
         "max_epochs": ABOVE_0,
@@ -137,12 +150,47 @@ RANGES: dict[type, dict[str, FieldRange]] = {
         "samples": AT_LEAST_0,
         "prompt_tokens": AT_LEAST_1,
         "sample_tokens": AT_LEAST_0,
-        "temperature": AT_LEAST_0,
-        "top_k": AT_LEAST_0,
-        "top_p": SHARE_ABOVE_0,
-        "seed": ANY_SEED,
+        "seed": JAX_SEED,
+    }
+    | _SAMPLING,
+    BenchmarkEvaluation: _BENCHMARK_OPTIONS,
+    LeakageAudit: {
+        "ngram": AT_LEAST_1,
+        "num_prefixes": AT_LEAST_1,
+        "threshold": FieldRange(-1, 1, has_low=False, has_high=False),
+        "confidence": FieldRange(0, 1, has_low=False, has_high=False),
+        "resamples": FieldRange(100),
+        "max_items": AT_LEAST_0,
+        "max_length": AT_LEAST_0,
+        "batch_tokens": AT_LEAST_1,
+        "seed": AT_LEAST_0,
     },
+    LeakageParaphrasing: {
+        "versions": AT_LEAST_1,
+        "max_attempts": AT_LEAST_1,
+        "max_items": AT_LEAST_0,
+        "answer_tokens": AT_LEAST_1,
+        "seed": AT_LEAST_0,
+    },
+    Trace: {"step": AT_LEAST_0, "last_step": AT_LEAST_0, "words": AT_LEAST_0},
+    Distributed: {"processes": AT_LEAST_0, "process": FieldRange(-1), "timeout": AT_LEAST_1},
+    HuggingFaceExport: {"shard_gb": ABOVE_0},
+    AheadOfTime: {"sequence_length": AT_LEAST_1},
+    Generation: {"max_tokens": AT_LEAST_1, "max_length": AT_LEAST_0, "seed": JAX_SEED} | _SAMPLING,
 }
+
+
+def check_numbers(config: Any, address: str = "config") -> None:
+    """Checks every number of a config and its sections, before any work.
+
+    Args:
+      config: an instance of a dataclass; sections of data_pipeline are left to its own checks.
+      address: of the config on the command line.
+
+    Raises:
+      ValueError: lists all numbers that are outside their range, and values of a wrong kind.
+    """
+    _raise_if_any(list(_out_of_range(address, config)))
 
 
 def check(
@@ -173,6 +221,11 @@ def check(
         problems += [*_of_model(model), *_of_training(training), *_of_mesh(training, devices)]
         if data is not None:
             problems += _of_data(model, training, data)
+    _raise_if_any(problems)
+
+
+def _raise_if_any(problems: list[str]) -> None:
+    """Raises ValueError with the only problem, or a list of all of them."""
     if len(problems) == 1:
         raise ValueError(problems[0])
     if problems:
@@ -188,19 +241,27 @@ def _out_of_range(address: str, section: Any) -> Iterator[str]:
     ranges = RANGES.get(type(section), {})
     for field in dataclasses.fields(section):
         value, where = getattr(section, field.name), f"{address}.{field.name}"
-        if field.name in ranges:
-            if value is not None and value not in ranges[field.name]:
-                yield _problem(where, value, str(ranges[field.name]))
-        elif isinstance(field.type, type) and issubclass(field.type, enum.Enum):
-            if not isinstance(value, field.type):
-                names = ", ".join(f"{field.type.__name__}.{one.name}" for one in field.type)
-                yield _problem(where, value, f"one of {names}")
-        elif dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value):
             yield from _out_of_range(where, value)
         elif isinstance(value, list):
             for number, element in enumerate(value):
                 if dataclasses.is_dataclass(element):
                     yield from _out_of_range(f"{where}[{number}]", element)
+        elif field.name in ranges:
+            if value is None and type(None) in typing.get_args(field.type):
+                continue
+            is_whole = isinstance(value, int) or float in (field.type, *typing.get_args(field.type))
+            if value not in ranges[field.name]:
+                yield _problem(where, value, str(ranges[field.name]))
+            elif not is_whole:
+                yield _problem(where, value, "a whole number")
+        elif (
+            isinstance(field.type, type)
+            and issubclass(field.type, enum.Enum)
+            and not isinstance(value, field.type)
+        ):
+            names = ", ".join(f"{field.type.__name__}.{one.name}" for one in field.type)
+            yield _problem(where, value, f"one of {names}")
 
 
 def _of_model(model: Model) -> Iterator[str]:

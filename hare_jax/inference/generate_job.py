@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -45,13 +46,15 @@ def run(config: Generation, workdir: Path) -> dict[str, Path]:
     if jax.default_backend() == "cpu":
         # bfloat16 is converted for each token there: at HARE-1.1B's width a third of the speed.
         model = replace(model, compute_dtype=DType.FLOAT32)
-    params, _ = checkpoint.restore_params(run.checkpoints, model, step=run.step)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     prompt_ids = tokenizer.encode(c.prompt)
+    max_length = c.max_length or run.mixture.get("sequence_length") or math.inf
+    max_tokens = room_for_tokens(len(bos) + len(prompt_ids), c.max_tokens, max_length)
+    params, _ = checkpoint.restore_params(run.checkpoints, model, step=run.step)
     tokens = stream(
         decoder.Weights.of(model, decoder.in_compute_dtype(params, model)),
         [*bos, *prompt_ids],
-        max_new_tokens=c.max_tokens,
+        max_new_tokens=max_tokens,
         eos_id=tokenizer.eos_id,
         sampling=Sampling(c.temperature, c.top_k, c.top_p, c.seed),
     )
@@ -68,9 +71,28 @@ def run(config: Generation, workdir: Path) -> dict[str, Path]:
     print()
     # Without the time of the first token, which includes compilation.
     speed = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
-    end = "max_tokens" if len(times) == c.max_tokens else "the end of the text"
+    end = "the end of the text"
+    if len(times) == max_tokens:
+        end = "max_tokens" if max_tokens == c.max_tokens else f"max_length={max_length}"
     print(f"{len(times)} tokens, {speed:.1f} per second, until {end}", file=sys.stderr)
     return {}
+
+
+def room_for_tokens(prompt_tokens: int, max_tokens: int, max_length: float) -> int:
+    """Returns how many of `max_tokens` new tokens fit behind a prompt.
+
+    >>> room_for_tokens(200, 100, 256)
+    56
+
+    Raises ValueError if not even one does: attention would read positions that training never had,
+    with memory that grows with the square of the prompt's length.
+    """
+    if prompt_tokens >= max_length:
+        raise ValueError(
+            f"prompt: got {prompt_tokens} tokens, expected fewer than {max_length:g}, the length "
+            "that the model was trained with; shorten it, or set --config.max_length"
+        )
+    return int(min(max_tokens, max_length - prompt_tokens))
 
 
 def decode_stream(prompt_ids: list[int], tokens: Iterable[int], decode: Decode) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import inspect
@@ -14,7 +15,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from configs import jobs, quickstart
+from configs import command_line, jobs, quickstart
+from configs.overrides import set_field
 from hare_jax.config import OnFault
 from tests.builders import ROOT
 
@@ -44,6 +46,30 @@ def test_each_page_returns_the_config_of_a_job(page: str) -> None:
 def test_another_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the config returns dict; expected Experiment, or"):
         jobs.run({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "override", "message"),
+    [
+        ("quickstart.py", "mixture=DIR", "add --config.data=None to train on that mixture instead"),
+        ("quickstart.py", "data=None", "config.mixture: got '', expected a folder of baked data"),
+        ("quickstart.py", "distributed.timeout=0", "distributed.timeout: got 0, expected 1 or mor"),
+        ("aot.py:cpu", "sequence_length=0", "config.sequence_length: got 0, expected 1 or more"),
+        ("aot.py:cpu", "training.optimizer.clip_norm=0", "clip_norm: got 0.0, expected above 0"),
+        ("export_hf.py", "shard_gb=0", "config.shard_gb: got 0.0, expected above 0"),
+        ("generate.py", "max_tokens=0", "config.max_tokens: got 0, expected 1 or more"),
+        ("audit.py", "max_items=-3", "config.max_items: got -3, expected 0 or more"),
+    ],
+)
+def test_every_job_refuses_settings_before_any_work(
+    page: str, override: str, message: str, tmp_path: Path
+) -> None:
+    config = copy.deepcopy(command_line._load(f"configs/{page}"))
+    field, _, value = override.partition("=")
+    set_field(config, field.split("."), [value])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jobs.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_of_training_are_refused_before_curation(tmp_path: Path) -> None:

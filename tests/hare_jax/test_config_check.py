@@ -7,11 +7,13 @@ import math
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from hare_jax import config
 from hare_jax.config import (
     Evaluation,
     Faults,
@@ -23,7 +25,7 @@ from hare_jax.config import (
     Stage,
     Training,
 )
-from hare_jax.config_check import PlannedData, check
+from hare_jax.config_check import PlannedData, check, check_numbers
 from hare_jax.runtime.device_count import count_devices, needs_devices
 from tests.builders import ROOT
 
@@ -159,6 +161,41 @@ def test_every_number_has_a_range() -> None:
             bad.append(-2 if address in MINUS_ONE else -1)
         for value in bad:
             assert f"config.{brackets}: got {value}" in refusal(put(address, value))
+
+
+EVERY_CONFIG = [
+    one for one in vars(config).values() if isinstance(one, type) and dataclasses.is_dataclass(one)
+]
+# Fields without a default; AheadOfTime, Stage.
+REQUIRED = {"hardware": "h200", "name": "a", "mixture": "one", "tokens": 1}
+
+
+@pytest.mark.parametrize("kind", EVERY_CONFIG, ids=lambda kind: kind.__name__)
+def test_every_number_of_every_config_has_a_range(kind: type) -> None:
+    for field in dataclasses.fields(kind):
+        kinds = {field.type, *typing.get_args(field.type)}
+        if not kinds & {int, float} or typing.get_origin(field.type) is dict:
+            continue
+        bad: list[object] = [math.nan, True, "1", math.inf if float in kinds else 1.5]
+        if field.name != "seed":
+            bad.append(-2)
+        for value in bad:
+            required = {f.name: REQUIRED[f.name] for f in dataclasses.fields(kind)
+                        if f.default is f.default_factory}  # fmt: skip
+            with pytest.raises(ValueError, match=rf"^config\.{field.name}: got .*, expected "):
+                check_numbers(kind(**required | {field.name: value}))
+
+
+def test_defaults_are_in_their_ranges() -> None:
+    for kind in EVERY_CONFIG:
+        if all(f.default is not f.default_factory for f in dataclasses.fields(kind)):
+            check_numbers(kind())
+
+
+def test_a_huge_seed_is_refused_and_a_large_one_is_not() -> None:
+    check_numbers(Training(seed=-(2**63)))
+    with pytest.raises(ValueError, match=r"config\.seed: got 1000"):
+        check_numbers(Training(seed=10**400))
 
 
 def test_the_check_loads_no_jax() -> None:

@@ -122,3 +122,28 @@ def test_mistakes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "tokenizer.model").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.model: no such file"):
         generate_job.run(Generation(checkpoint=str(run)), run)
+
+
+@pytest.mark.parametrize(("max_length", "expected"), [(0, 8), (6, 6)])
+def test_a_prompt_that_is_longer_than_the_context_is_refused(
+    run: Path, byte_model: Model, monkeypatch: pytest.MonkeyPatch, max_length: int, expected: int
+) -> None:
+    monkeypatch.setattr(tokenizers, "SentencePieceTokenizer", Bytes)
+    trained = {"model": plain(byte_model), "mixture": {"sequence_length": 8}}
+    (run / "config.json").write_text(json.dumps(trained), encoding="utf-8")
+    config = Generation(checkpoint=str(run), prompt="1234567", max_length=max_length)
+    with pytest.raises(ValueError, match=f"got 8 tokens, expected fewer than {expected}, the len"):
+        generate_job.run(config, run)
+
+
+def test_generation_stops_at_the_end_of_the_context(
+    run: Path,
+    byte_model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tokenizers, "SentencePieceTokenizer", Bytes)
+    trained = {"model": plain(byte_model), "mixture": {"sequence_length": 8}}
+    (run / "config.json").write_text(json.dumps(trained), encoding="utf-8")
+    generate_job.run(Generation(checkpoint=str(run), prompt="123", max_tokens=20), run)
+    assert capsys.readouterr().err.startswith("4 tokens, ")
