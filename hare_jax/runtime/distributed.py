@@ -45,7 +45,8 @@ def initialize(config: Distributed) -> None:
 
     By flags: --config.distributed.coordinator=HOST:PORT --config.distributed.processes=2
     --config.distributed.process=0. On SLURM (under srun) and on TPUs, JAX detects these values.
-    Elsewhere, and with launch "alone", there is a single process and nothing is done.
+    Elsewhere, and with launch "alone", there is a single process and nothing is done. A TPU without
+    metadata of a pod (Colab, Kaggle, a container) is a single process too, which is printed.
 
     Processes that do not connect within `timeout` seconds exit with status 2 and one line; JAX
     itself would end them with a C++ stack trace.
@@ -61,12 +62,23 @@ def initialize(config: Distributed) -> None:
         _check_port(config)
     import jax
 
-    with _connected_within(config):
-        jax.distributed.initialize(
-            **arguments,
-            initialization_timeout=config.timeout + 60,  # later than our own
-            shutdown_timeout_seconds=60,  # a process that failed waits this long for the others
+    try:
+        with _connected_within(config):
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=config.timeout + 60,  # later than our own
+                shutdown_timeout_seconds=60,  # a process that failed waits this long for the others
+            )
+    # JAX found no cluster, or the metadata server cannot be reached (`requests` raises OSError).
+    except (ValueError, OSError) as error:
+        if arguments or _names_other_hosts():
+            raise
+        print(
+            f"this TPU host has no metadata of a pod ({error}): continuing as a single process; "
+            "for several hosts give distributed.coordinator, processes and process to each",
+            flush=True,
         )
+        return
     jax.devices()  # synchronizes all processes, before process 0 does any work of its own
 
 
@@ -230,6 +242,12 @@ def _on_tpu() -> bool:
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     allowed = os.environ.get("JAX_PLATFORMS") or "tpu"
     return bool(chips) and "tpu" in allowed and importlib.util.find_spec("libtpu") is not None
+
+
+def _names_other_hosts() -> bool:
+    """Returns whether the environment names several TPU hosts or slices."""
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
+    return "," in hosts or int(os.environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
 
 
 @contextmanager

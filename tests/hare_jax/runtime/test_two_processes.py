@@ -246,6 +246,36 @@ def test_tpu_hosts_are_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [{"initialization_timeout": 65, "shutdown_timeout_seconds": 60}]
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status", "said"),
+    [
+        (
+            "a",
+            0,
+            "no metadata of a pod (coordinator_address should be defined.): continuing as a s",
+        ),
+        ("a,b", 1, "ValueError: coordinator_address should be defined"),
+    ],
+)
+def test_a_tpu_without_metadata_of_a_pod_is_a_single_process(
+    hosts: str, status: int, said: str
+) -> None:
+    """By JAX's own detection, which finds no cluster here."""
+    code = (
+        "from hare_jax.config import Distributed\n"
+        "from hare_jax.runtime import distributed\n"
+        "distributed._on_slurm, distributed._on_tpu = lambda: False, lambda: True\n"
+        "distributed.initialize(Distributed())\n"
+        "assert not distributed.is_multi_process()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TPU_WORKER_HOSTNAMES": hosts}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == status
+    assert said in result.stdout + result.stderr
+
+
 def test_one_process_alone_waits_for_none() -> None:
     assert not distributed.is_multi_process() and distributed.is_process_zero()
     assert distributed.on_process_zero(lambda: 3) == distributed.on_all_processes(lambda: 3) == 3
