@@ -61,9 +61,35 @@ class Schedule(enum.Enum):
     CONSTANT = "constant"  # always peak
 
 
+class RopeMethod(enum.Enum):
+    """How rotary positions are scaled for a context longer than in training."""
+
+    NONE = "none"  # not scaled
+    LINEAR = "linear"  # all positions are divided by the factor (arXiv 2306.15595)
+    LLAMA3 = "llama3"  # low frequencies are divided by the factor, high ones kept (Llama 3.1)
+    YARN = "yarn"  # likewise, by another rule, and scores are scaled too (arXiv 2309.00071)
+
+
+@dataclass(slots=True, unsafe_hash=True)  # hashed as a part of the model's static graph
+class RopeScaling:
+    """The scaling of rotary positions."""
+
+    method: RopeMethod = RopeMethod.NONE  # rule
+    factor: float = 1.0  # length of the new context, in lengths of the original one; at least 1
+    original_length: int = 8192  # LLAMA3, YARN: tokens of the context before scaling
+    # LLAMA3, YARN: a frequency with fewer rotations within the original context is divided by the
+    # factor; one with more than `high_rotations` is kept.
+    low_rotations: float = 1.0
+    high_rotations: float = 4.0  # usually 4 for LLAMA3 and 32 for YARN
+    attention_factor: float = 0.0  # YARN: factor of cos and sin; 0: 0.1 ln(factor) + 1
+
+
 @dataclass(slots=True, unsafe_hash=True)  # hashed as a part of the model's static graph
 class Model:
-    """The Mistral architecture: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+    """The Mistral architecture: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+    With `qk_norm` it is that of Qwen3, with `nope_every=4` that of SmolLM3.
+    """
 
     vocab_size: int = 32_000  # tokens; must equal that of the tokenizer of the data
     num_layers: int = 22  # at least 1
@@ -73,6 +99,9 @@ class Model:
     head_dim: int = 64  # width of a head, even
     d_ff: int = 5632  # width of the feed-forward layer
     rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)  # for longer contexts
+    nope_every: int = 0  # each layer of this number has no rotary positions; 0: all layers have
+    qk_norm: bool = False  # True: RMSNorm of each head's queries and keys, before the rotation
     norm_eps: float = 1e-5  # added to the mean square in RMSNorm
     tied_head: bool = False  # True: the output head is the transposed embedding
     sliding_window: int | None = None  # tokens that a token attends to, itself included; None: all
@@ -377,10 +406,13 @@ class Distributed:
 
 
 class Architecture(enum.Enum):
-    """The architecture name in a Hugging Face checkpoint; the tensors are the same."""
+    """The architecture that a Hugging Face checkpoint names."""
 
+    AUTO = "auto"  # the first of these that supports the model
     MISTRAL = "mistral"
-    LLAMA = "llama"  # does not support a sliding window
+    LLAMA = "llama"  # no sliding window
+    QWEN3 = "qwen3"  # normalized queries and keys
+    SMOLLM3 = "smollm3"  # some layers without rotary positions; no sliding window
 
 
 class Quantization(enum.Enum):
@@ -397,7 +429,7 @@ class HuggingFaceExport:
 
     checkpoint: str = ""  # a run's folder, or one checkpoint of it
     out: str = ""  # a new folder
-    architecture: Architecture = Architecture.MISTRAL  # name in config.json
+    architecture: Architecture = Architecture.AUTO  # name in config.json
     dtype: DType = DType.FLOAT32  # of the tensors; BFLOAT16 halves the files and rounds
     shard_gb: float = 5.0  # 10^9 bytes per file at most, unless one tensor is larger
 

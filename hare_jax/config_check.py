@@ -33,6 +33,7 @@ from hare_jax.config import (
     OnFault,
     Optimizer,
     ProfilerWindow,
+    RopeScaling,
     Slices,
     Stage,
     Trace,
@@ -105,9 +106,17 @@ RANGES: dict[type, dict[str, FieldRange]] = {
         "head_dim": AT_LEAST_1,
         "d_ff": AT_LEAST_1,
         "rope_theta": ABOVE_0,
+        "nope_every": AT_LEAST_0,
         "norm_eps": AT_LEAST_0,
         "sliding_window": AT_LEAST_1,
         "max_segments": AT_LEAST_1,
+    },
+    RopeScaling: {
+        "factor": AT_LEAST_1,
+        "original_length": AT_LEAST_1,
+        "low_rotations": ABOVE_0,
+        "high_rotations": ABOVE_0,
+        "attention_factor": AT_LEAST_0,
     },
     Optimizer: {
         "peak_lr": AT_LEAST_0,
@@ -272,6 +281,11 @@ def _of_model(model: Model) -> Iterator[str]:
     if model.head_dim % 2:
         expected = "an even number, for rotary positions"
         yield _problem("config.model.head_dim", model.head_dim, expected)
+    scaling = model.rope_scaling
+    if scaling.high_rotations <= scaling.low_rotations:
+        expected = f"more than low_rotations, which is {scaling.low_rotations}"
+        where = "config.model.rope_scaling.high_rotations"
+        yield _problem(where, scaling.high_rotations, expected)
 
 
 def _of_training(training: Training) -> Iterator[str]:

@@ -24,9 +24,9 @@ from jax import Array
 from hare_jax.inference.sampling import Sampler, Sampling
 from hare_jax.inference.tree_attention import tree_attention
 from hare_jax.model import decoder
-from hare_jax.model.attention import rope_tables
 from hare_jax.model.kernels.xla import HIDDEN
 from hare_jax.model.linear import precision_of
+from hare_jax.model.rope import rope_tables, tables_of_layer
 
 TOKENS_PER_SYNC = 16
 
@@ -101,20 +101,23 @@ def _prefill(
     positions_BP = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], (B, length))
     # A context is a tree without branches: each token is seen until the end of its context.
     ends_BP = jnp.broadcast_to(lengths_B[:, None], (B, length))
-    rope = rope_tables(positions_BP, c.head_dim, c.rope_theta)
+    rope = rope_tables(positions_BP, c)
     layer_graph, layers = nnx.split(model.layers)
 
-    def layer(x_BPD: Array, layer_params: Any) -> tuple[Array, tuple[Array, Array]]:
+    def layer(x_BPD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
+        layer_params, number = scanned
         computed: list[Array] = []  # keys and values, which leave the layer beside its result
 
         def attend(q_BPHK: Array, k_BPGK: Array, v_BPGK: Array) -> Array:
             computed[:] = k_BPGK, v_BPGK
             return tree_attention(q_BPHK, k_BPGK, v_BPGK, positions_BP, ends_BP, c.sliding_window)
 
-        x_BPD = nnx.merge(layer_graph, layer_params)(x_BPD, rope, attend)
+        tables = tables_of_layer(rope, number, c.nope_every)
+        x_BPD = nnx.merge(layer_graph, layer_params)(x_BPD, tables, attend)
         return x_BPD, (computed[0], computed[1])
 
-    x_BPD, (k_LBPGK, v_LBPGK) = jax.lax.scan(layer, model.embed(tokens_BP), layers)
+    numbers_L = jnp.arange(c.num_layers)
+    x_BPD, (k_LBPGK, v_LBPGK) = jax.lax.scan(layer, model.embed(tokens_BP), (layers, numbers_L))
     last_B11 = (lengths_B - 1)[:, None, None]
     x_B1D = jnp.take_along_axis(x_BPD, last_B11, axis=1)
     empty = jnp.zeros((c.num_layers, B, capacity, c.num_kv_heads, c.head_dim), k_LBPGK.dtype)
@@ -148,7 +151,7 @@ def _decode_step(model: decoder.Decoder, token_B: Array, state: DecodeState) -> 
     """Returns the state after one more token of each row."""
     c = model.config
     position_B1 = (state.lengths_B + state.used)[:, None]
-    rope = rope_tables(position_B1, c.head_dim, c.rope_theta)
+    rope = rope_tables(position_B1, c)
     graph, layers = nnx.split(model.layers)
     bias_BS = _attention_bias(state, c.sliding_window)
 
@@ -170,7 +173,8 @@ def _decode_step(model: decoder.Decoder, token_B: Array, state: DecodeState) -> 
                 q_B1HK, (context_k_BPGK, new_k_BNGK), (context_v_BPGK, new_v_BNGK), bias_BS
             )
 
-        x_B1D = nnx.merge(graph, params)(x_B1D, rope, attend)
+        tables = tables_of_layer(rope, number, c.nope_every)
+        x_B1D = nnx.merge(graph, params)(x_B1D, tables, attend)
         return (x_B1D, updated[0], updated[1]), None
 
     start = (model.embed(token_B[:, None]), state.new_k_LBNGK, state.new_v_LBNGK)

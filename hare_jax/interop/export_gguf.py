@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hare_jax.config import GgufExport, Model, Quantization
+from hare_jax.config import GgufExport, Model, Quantization, RopeMethod
 from hare_jax.interop import names, vocabulary
 from hare_jax.interop.folders import new_file
 from hare_jax.interop.names import Tensor
@@ -50,12 +50,14 @@ def run(config: GgufExport, workdir: Path) -> dict[str, Path]:
     Raises:
       FileNotFoundError: there is no such checkpoint, or it has no tokenizer.
       FileExistsError: `config.out` exists.
-      ValueError: llama.cpp would tokenize differently, or a width does not fit the quantization.
+      ValueError: llama.cpp would tokenize differently, a width does not fit the quantization, or
+        the architecture is not llama's.
     """
     del workdir
     import gguf
 
     c, source = config, open_run(config.checkpoint)
+    check_architecture(source.model)
     check_widths(source.model, c.quantization)
     pieces = vocabulary.read(source.tokenizer)
     check_pieces(pieces)
@@ -117,6 +119,18 @@ def interleave(tensor: Tensor, array: np.ndarray, head_dim: int) -> np.ndarray:
     # [heads, half, K/2, D] -> [heads, K/2, half, D]: the halves of a head are interleaved.
     heads = array.reshape(-1, 2, head_dim // 2, array.shape[1])
     return heads.swapaxes(1, 2).reshape(array.shape)
+
+
+def check_architecture(model: Model) -> None:
+    """Raises ValueError for a model that is not of llama.cpp's architecture "llama"."""
+    scaled = model.rope_scaling.method is not RopeMethod.NONE
+    traits = {"qk_norm": model.qk_norm, "nope_every": model.nope_every, "rope_scaling": scaled}
+    if other := [name for name, holds in traits.items() if holds]:
+        raise ValueError(
+            f"got a model with {' and '.join(other)}, expected one of the architecture llama: "
+            "export it with configs/export_hf.py, and convert that folder with llama.cpp's "
+            "convert_hf_to_gguf.py"
+        )
 
 
 def check_widths(model: Model, quantization: Quantization) -> None:

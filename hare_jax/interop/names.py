@@ -1,4 +1,4 @@
-"""Names and layouts of parameters in Hugging Face Mistral and Llama checkpoints.
+"""Names and layouts of parameters in Hugging Face checkpoints of the supported architectures.
 
 Parameters of this project are stacked by layer and multiply from the right, x_BTD @ w_DF. Hugging
 Face has one matrix per layer that multiplies from the left, y = w_FD x. Both rotate element i of a
@@ -74,6 +74,10 @@ def tensors(model: Model) -> list[Tensor]:
         ("self_attn.q_proj", ("attention", "q_DHK"), (D, H, K), 1),
         ("self_attn.k_proj", ("attention", "k_DGK"), (D, G, K), 1),
         ("self_attn.v_proj", ("attention", "v_DGK"), (D, G, K), 1),
+        *(
+            (f"self_attn.{name}", ("attention", name, "scale"), (K,), 0)
+            for name in ("q_norm", "k_norm") * m.qk_norm
+        ),
         ("self_attn.o_proj", ("attention", "o_HKD"), (H, K, D), 2),
         ("post_attention_layernorm", ("feed_forward_norm", "scale"), (D,), 0),
         ("mlp.gate_proj", ("feed_forward", "gate_DF"), (D, F), 1),

@@ -6,7 +6,6 @@ Shapes: B rows, T queries, S keys, H query heads, G key-value heads, K width of 
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from hare_jax.config import AttentionKernel, Model
@@ -98,34 +97,3 @@ def kernel_of(config: Model, rows: int, length: int) -> AttentionKernel:
         for heads in (config.num_heads, config.num_kv_heads)
     )
     return choose(config.attention, request_of(q, k, packed=True))
-
-
-def rope_tables(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Computes cos and sin of position / theta^(2i / K), float32 [B, T, K/2] each."""
-    frequency_K = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle_BTK = positions_BT[:, :, None].astype(jnp.float32) * frequency_K[None, None, :]
-    return jnp.cos(angle_BTK), jnp.sin(angle_BTK)
-
-
-def rope_rows(positions_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Computes the same as `rope_tables`, for positions below T; a higher one gives NaN.
-
-    The rows are read from a table of T positions. XLA regards a cosine as cheap, and would compute
-    `rope_tables` again for each head of each layer that is not scanned: 4 % of a step on a CPU.
-    """
-    tables_1TK = rope_tables(jnp.arange(positions_BT.shape[1])[None], head_dim, theta)
-    cos_TK, sin_TK = (table_1TK[0] for table_1TK in tables_1TK)
-
-    def rows(table_TK: Array) -> Array:
-        return table_TK.at[positions_BT].get(mode="fill", fill_value=jnp.nan)
-
-    return rows(cos_TK), rows(sin_TK)
-
-
-def rotate(x_BTHK: Array, tables: tuple[Array, Array]) -> Array:
-    """Applies rotary positions (arXiv 2104.09864) to pairs (i, i + K/2), like Hugging Face."""
-    cos_BTHK, sin_BTHK = (table[:, :, None, :] for table in tables)
-    # (low, high) is rotated by the angle: low cos - high sin, high cos + low sin.
-    low, high = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    rotated = (low * cos_BTHK - high * sin_BTHK, high * cos_BTHK + low * sin_BTHK)
-    return jnp.concatenate(rotated, axis=-1).astype(x_BTHK.dtype)

@@ -25,9 +25,10 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from hare_jax.config import AttentionKernel, Matmul, Model, Remat
-from hare_jax.model.attention import RESIDUAL, attention, rope_rows, rope_tables, rotate
+from hare_jax.model.attention import RESIDUAL, attention
 from hare_jax.model.constraints import on_mesh, share_rows
 from hare_jax.model.linear import linear, precision_of
+from hare_jax.model.rope import rope_rows, rope_tables, rotate, tables_of_layer
 
 Params = dict[str, Any]  # nested: {"embedding": float32 [V, D], "layers": {...}, ...}
 
@@ -75,11 +76,12 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
         self.eps = eps
 
-    def __call__(self, x_BTD: Array) -> Array:
-        """Computes x / rms(x) * scale in float32, and returns it in the dtype of `x_BTD`."""
-        x = x_BTD.astype(jnp.float32)
-        inverse_rms = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * inverse_rms * self.scale[...][None, None, :]).astype(x_BTD.dtype)
+    def __call__(self, x: Array) -> Array:
+        """Computes x / rms(x) * scale over the last axis in float32; returns the dtype of `x`."""
+        exact = x.astype(jnp.float32)
+        inverse_rms = jax.lax.rsqrt(jnp.mean(exact * exact, axis=-1, keepdims=True) + self.eps)
+        scale = jnp.expand_dims(self.scale[...], range(x.ndim - 1))
+        return (exact * inverse_rms * scale).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -95,6 +97,9 @@ class Attention(nnx.Module):
         self.k_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
         self.v_DGK = _matrix(rngs, (c.d_model, c.num_kv_heads, c.head_dim), c.d_model)
         self.o_HKD = _matrix(rngs, (c.num_heads, c.head_dim, c.d_model), width * 2 * c.num_layers)
+        if c.qk_norm:
+            self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
+            self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
         self.config = config
 
     def qkv(self, x_BTD: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
@@ -102,6 +107,8 @@ class Attention(nnx.Module):
         q_BTHK = self._linear(x_BTD, self.q_DHK)
         k_BTGK = self._linear(x_BTD, self.k_DGK)
         v_BTGK = self._linear(x_BTD, self.v_DGK)
+        if self.config.qk_norm:
+            q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
         q_BTHK, k_BTGK = rotate(q_BTHK, rope), rotate(k_BTGK, rope)
         return _saved(q_BTHK), _saved(k_BTGK), _saved(v_BTGK)
 
@@ -254,14 +261,15 @@ class Decoder(nnx.Module):
           [B, T, D] in the compute dtype, after the last norm.
         """
         c = self.config
-        rope = rope_rows(positions_BT, c.head_dim, c.rope_theta)
+        rope = rope_rows(positions_BT, c)
         graph, layers = nnx.split(self.layers)
 
         def layer(x_BTD: Array, scanned: tuple[Any, Array]) -> tuple[Array, None]:
             params, index = scanned
             # `index` gives each layer its own dropout.
             drop = () if dropout is None else (dropout.of_layer(index),)
-            return share_rows(nnx.merge(graph, params)(x_BTD, rope, attend, *drop)), None
+            tables = tables_of_layer(rope, index, c.nope_every)
+            return share_rows(nnx.merge(graph, params)(x_BTD, tables, attend, *drop)), None
 
         layer = _remat(layer, c)
         x_BTD, indices = self.embed(tokens_BT), jnp.arange(c.num_layers)
@@ -316,11 +324,11 @@ class Decoder(nnx.Module):
         positions_BT = jnp.maximum(positions_BT, 0)
         positions_BS = _write(cache.positions_BS, positions_BT, cache.used)
         segments_BS = _write(cache.segments_BS, segments_BT, cache.used)
-        rope = rope_tables(positions_BT, c.head_dim, c.rope_theta)
+        rope = rope_tables(positions_BT, c)
         graph, layers = nnx.split(self.layers)
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, Any]:
-            params, *cached = scanned
+            params, index, *cached = scanned
 
             def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
                 cached[0] = _write(cached[0], k_BTGK, cache.used)
@@ -335,11 +343,13 @@ class Decoder(nnx.Module):
                     kernel=AttentionKernel.XLA,  # fused kernels need as many queries as keys
                 )
 
-            x_BTD = nnx.merge(graph, params)(x_BTD, rope, attend)
+            tables = tables_of_layer(rope, index, c.nope_every)
+            x_BTD = nnx.merge(graph, params)(x_BTD, tables, attend)
             return x_BTD, tuple(cached)
 
+        indices_L = jnp.arange(c.num_layers)
         x_BTD, (k_LBSGK, v_LBSGK) = jax.lax.scan(
-            layer, self.embed(tokens_BT), (layers, cache.k_LBSGK, cache.v_LBSGK)
+            layer, self.embed(tokens_BT), (layers, indices_L, cache.k_LBSGK, cache.v_LBSGK)
         )
         used = cache.used + tokens_BT.shape[1]
         return self.final_norm(x_BTD), KVCache(k_LBSGK, v_LBSGK, positions_BS, segments_BS, used)
@@ -448,7 +458,7 @@ def init(config: Model, seed: int) -> Params:
 def num_params(config: Model) -> int:
     """Counts the parameters of the model: 1,123,117,056 with the defaults (HARE-1.1B)."""
     c = config
-    norms = (2 * c.num_layers + 1) * c.d_model
+    norms = (2 * c.num_layers + 1) * c.d_model + 2 * c.qk_norm * c.num_layers * c.head_dim
     return c.vocab_size * c.d_model + norms + _matmul_params(c) - c.tied_head * _head_params(c)
 
 

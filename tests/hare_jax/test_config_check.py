@@ -74,6 +74,8 @@ def test_good_settings_pass() -> None:
     [
         ("model.num_kv_heads", 5, "model.num_kv_heads: got 5, expected a divisor of num_heads"),
         ("model.head_dim", 63, "model.head_dim: got 63, expected an even number"),
+        ("model.rope_scaling.factor", 0.5, "rope_scaling.factor: got 0.5, expected 1 or more"),
+        ("model.rope_scaling.high_rotations", 1.0, "expected more than low_rotations, which is 1"),
         ("model.sliding_window", 0, "model.sliding_window: got 0, expected 1 or more"),
         ("model.vocab_size", 300, "model.vocab_size: got 300, expected the number of the tokeniz"),
         ("model.remat", "full", "model.remat: got 'full', expected one of Remat.NONE"),

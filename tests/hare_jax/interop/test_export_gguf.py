@@ -210,6 +210,10 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="d_ff is 40, expected a multiple of 32: Q4_0 scales"):
         export_gguf.check_widths(replace(MODEL, d_ff=40), Quantization.Q4_0)
     export_gguf.check_widths(replace(MODEL, d_ff=40), Quantization.F16)
+    changed = replace(MODEL, qk_norm=True)
+    other = save_run(tmp_path / "other", changed, builders.random_params(changed), **MIXTURE)
+    with pytest.raises(ValueError, match=r"model with qk_norm, expected one of .*convert_hf_to_gg"):
+        exported(other, tmp_path / "other.gguf", Quantization.F16)
     with pytest.raises(ValueError, match="has 400 pieces, the model vocab_size=399"):
         export_gguf.pad(vocabulary.read(run / "tokenizer.model"), 399)
     chat = train_sentencepiece(tmp_path, LICENSE, user_defined_symbols="<round_start>")

@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import Architecture, DType, HuggingFaceExport, HuggingFaceImport, Model
+from hare_jax.config import (
+    Architecture,
+    DType,
+    HuggingFaceExport,
+    HuggingFaceImport,
+    Model,
+    RopeMethod,
+    RopeScaling,
+)
 from hare_jax.inference.generate import generate
 from hare_jax.inference.tokenizers import HUGGING_FACE_FOLDER
 from hare_jax.interop import export_hf, hf_config, import_hf, names, shards
@@ -25,6 +33,9 @@ from tests.hare_jax.builders import equal_trees, random_params, save_run, saved_
 pytestmark = pytest.mark.slow
 
 MISTRAL, LLAMA = Architecture.MISTRAL, Architecture.LLAMA
+QWEN3, SMOLLM3 = Architecture.QWEN3, Architecture.SMOLLM3
+LLAMA3_POSITIONS = RopeScaling(RopeMethod.LLAMA3, 8.0, 32)
+YARN_POSITIONS = RopeScaling(RopeMethod.YARN, 4.0, 32, high_rotations=32.0, attention_factor=1.25)
 PROMPTS = [[1, 7, 8, 9, 30, 31], [1, 50, 40]]
 
 
@@ -75,6 +86,12 @@ def theirs(folder: Path, tokens_BT: np.ndarray) -> np.ndarray:
         ({"num_kv_heads": 4}, LLAMA, 1024),
         ({"num_kv_heads": 1, "head_dim": 16, "rope_theta": 500.0, "norm_eps": 0.1}, MISTRAL, 24),
         ({"sliding_window": 700}, MISTRAL, 1024),
+        ({"qk_norm": True, "tied_head": True, "rope_theta": 1e6}, QWEN3, 24),
+        ({"qk_norm": True, "sliding_window": 5}, QWEN3, 24),
+        ({"nope_every": 2, "tied_head": True}, SMOLLM3, 24),
+        ({"rope_scaling": LLAMA3_POSITIONS}, LLAMA, 128),
+        ({"rope_scaling": YARN_POSITIONS, "qk_norm": True}, QWEN3, 128),
+        ({"rope_scaling": RopeScaling(RopeMethod.LINEAR, 2.0)}, MISTRAL, 24),
     ],
     ids=str,
 )
@@ -118,6 +135,9 @@ def test_greedy_text_is_that_of_transformers(
         ({}, MISTRAL, 1, ["model.safetensors"]),
         ({"tied_head": True, "sliding_window": 5}, MISTRAL, 1, ["model.safetensors"]),
         ({"rope_theta": 5e5, "norm_eps": 1e-6}, LLAMA, 2e-5, None),
+        ({"rope_scaling": LLAMA3_POSITIONS}, Architecture.AUTO, 1, ["model.safetensors"]),
+        ({"qk_norm": True, "rope_scaling": YARN_POSITIONS}, QWEN3, 1, ["model.safetensors"]),
+        ({"nope_every": 2, "tied_head": True}, SMOLLM3, 1, ["model.safetensors"]),
     ],
     ids=str,
 )
@@ -214,12 +234,12 @@ CONFIG = {
 
 def test_absent_values_are_those_that_transformers_takes() -> None:
     transformers = pytest.importorskip("transformers")
-    for kind in ("mistral", "llama"):
+    for kind in ("mistral", "llama", "qwen3", "smollm3"):
         config = CONFIG | {"model_type": kind}
         theirs = transformers.AutoConfig.for_model(**config)
         got = hf_config.to_model(config, Path("config.json"))
         assert got.num_kv_heads == theirs.num_key_value_heads
-        assert got.head_dim == theirs.head_dim
+        assert got.head_dim == getattr(theirs, "head_dim", 8)  # transformers divides, too
         assert got.sliding_window == getattr(theirs, "sliding_window", None)
         assert got.norm_eps == theirs.rms_norm_eps
         assert got.tied_head == theirs.tie_word_embeddings
@@ -238,7 +258,10 @@ def test_absent_values_are_those_that_transformers_takes() -> None:
         ({"attention_bias": True}, "attention_bias is True, expected False"),
         ({"mlp_bias": True}, "mlp_bias is True, expected False"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is {'type': 'linear'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling is {'type': 'dynamic"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0, "mscale": 1.0}}, "without mscale"),
+        ({"model_type": "smollm3", "no_rope_layers": [0, 1]}, r"no_rope_layers is \[0, 1\]"),
+        ({"model_type": "qwen3", "use_sliding_window": True, "max_window_layers": 1}, "max_window"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type': 'llama3'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has"),
@@ -297,8 +320,13 @@ def test_exports_that_cannot_be_are_refused(
 ) -> None:
     run = write_run(replace(model, sliding_window=5))
     out = tmp_path / "hf"
-    with pytest.raises(ValueError, match="architecture 'llama' has no sliding window"):
+    with pytest.raises(ValueError, match=r"'llama' cannot represent .*window=5.*=MISTRAL"):
         exported(run, out, architecture=LLAMA)
+    with pytest.raises(ValueError, match=r"'qwen3' cannot represent .*=MISTRAL"):
+        exported(run, out, architecture=QWEN3)
+    both = replace(model, nope_every=2, qk_norm=True)
+    with pytest.raises(ValueError, match=r"no architecture .* qk_norm=True, nope_every=2 together"):
+        hf_config.from_model(both, open_run(run).mixture, Architecture.AUTO, "float32")
     with pytest.raises(ValueError, match="checkpoint: got nothing"):
         export_hf.run(HuggingFaceExport(out=str(out)), tmp_path)
     with pytest.raises(ValueError, match="out: got nothing"):

@@ -15,9 +15,6 @@ from hare_jax.model.attention import (
     attention,
     choose,
     kernel_of,
-    rope_rows,
-    rope_tables,
-    rotate,
     visible_BTS,
 )
 from hare_jax.model.kernels import cudnn
@@ -176,36 +173,3 @@ def test_the_kernel_of_a_config(model: Model) -> None:
     model.attention = AttentionKernel.SPLASH
     with pytest.raises(ValueError, match="'splash' needs a TPU"):
         kernel_of(model, rows=2, length=256)
-
-
-def test_rotate_pairs_the_halves() -> None:
-    # One head of four numbers at position 1: angles 1 and 1 / theta^(2/4).
-    x = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
-    out = rotate(x, rope_tables(jnp.array([[1]]), 4, 100.0))[0, 0, 0]
-    a, b = 1.0, 0.1
-    expected = [
-        1 * np.cos(a) - 3 * np.sin(a),
-        2 * np.cos(b) - 4 * np.sin(b),
-        3 * np.cos(a) + 1 * np.sin(a),
-        4 * np.cos(b) + 2 * np.sin(b),
-    ]
-    np.testing.assert_allclose(out, expected, rtol=1e-6)
-
-
-def test_rows_of_the_table_are_those_of_the_positions() -> None:
-    positions = jnp.array([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 6]])
-    rows, tables = rope_rows(positions, 8, 1e4), rope_tables(positions, 8, 1e4)
-    for row, table in zip(rows, tables, strict=True):
-        assert (row[:, :5] == table[:, :5]).all()
-        assert (row[0, 5] == table[0, 5]).all()
-        assert jnp.isnan(row[1, 5]).all()  # there is no position 6 in a row of six
-
-
-def test_scores_depend_on_distance_alone() -> None:
-    q, k, _ = _qkv(kv_heads=4)
-
-    def scores(start: int) -> jax.Array:
-        rope = rope_tables(jnp.tile(start + jnp.arange(6)[None], (2, 1)), 8, 1e4)
-        return jnp.einsum("bthk,bshk->bhts", rotate(q, rope), rotate(k, rope))
-
-    np.testing.assert_allclose(scores(0), scores(1000), atol=2e-3)
