@@ -13,72 +13,25 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import gradient_precision
+from benchmarks.gradient_precision import errors, gradient, zipf_batch
 from hare_jax.config import DType, Matmul, Mesh, Model, Remat
 from hare_jax.data.batch import Batch
 from hare_jax.model import decoder
-from hare_jax.runtime import sharding
 from hare_jax.training.step import make_gradient, make_loss
 
 BOUND = 0.03  # of |bfloat16 - float32| / |float32|, for each parameter
-MODEL = Model(
-    vocab_size=128,
-    num_layers=2,
-    d_model=32,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    d_ff=64,
-    compute_dtype=DType.FLOAT32,
-)
+MODEL = gradient_precision.model()
 
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    """Rows whose tokens follow Zipf's law, as those of a language do."""
-    rng = np.random.default_rng(0)
-    share = 1 / np.arange(1, MODEL.vocab_size + 1)
-    tokens = rng.choice(MODEL.vocab_size, (64, 129), p=share / share.sum()).astype(np.int32)
-    rows, length = 64, 128
-    return {
-        "tokens_BT": tokens[:, :-1],
-        "targets_BT": tokens[:, 1:],
-        "loss_mask_BT": np.ones((rows, length), np.float32),
-        "segment_ids_BT": np.ones((rows, length), np.int32),
-        "positions_BT": np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)),
-        "source_id_B": np.zeros(rows, np.int32),
-    }
-
-
-def gradient(
-    config: Model, batch: Batch, mesh: Mesh | None = None, accumulation: int = 1
-) -> dict[str, np.ndarray]:
-    """The gradient of each parameter, on eight devices; mesh None: on one device."""
-    loss = make_loss(config, chunks=2, z_loss=1e-4)
-    compute = jax.jit(make_gradient(loss, accumulation, lambda step, part: None))
-    params = jax.jit(decoder.init, static_argnums=(0, 1))(config, 0)
-    if mesh is None:
-        grads, _ = compute(params, batch, 0)
-    else:
-        devices = sharding.make_mesh(mesh)
-        with jax.set_mesh(devices):
-            params = jax.device_put(params, sharding.params_sharding(devices, params))
-            rows = batch["tokens_BT"].shape[0]
-            grads, _ = compute(params, sharding.place(batch, devices, rows, slice(0, rows)), 0)
-    leaves: list[tuple[Any, Any]] = jax.tree_util.tree_leaves_with_path(grads)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return zipf_batch(MODEL.vocab_size, 64, 128)
 
 
 @pytest.fixture(scope="module")
 def exact(batch: Batch) -> dict[str, np.ndarray]:
     return gradient(MODEL, batch)
-
-
-def errors(found: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> dict[str, float]:
-    """The relative error of each parameter's gradient."""
-    return {
-        name: float(np.linalg.norm(found[name] - exact[name]) / np.linalg.norm(exact[name]))
-        for name in exact
-    }
 
 
 CASES = {
