@@ -14,7 +14,13 @@ from jax import Array
 from hare_jax.model.kernels.request import AttentionRequest, on_each_device, platform
 
 LANES = 128  # T must be a multiple of this
-BLOCKS = (512, 256, 128)  # the largest one that divides T is used
+# The largest one that divides T is used. Scores of one head are float32 [block, block] in the
+# chip's fast memory: 4 MiB for 1024, of 16 MiB that a kernel gets by default.
+BLOCKS = (1024, 512, 256, 128)
+# The fused backward kernel computes the scores once for the gradients of q, k and v, not twice. It
+# writes a gradient of q for each block of keys, which are then summed: T / block times the memory
+# of q. From this number of blocks on, two kernels run instead.
+MAX_FUSED_BLOCKS = 8
 
 
 def refusal(request: AttentionRequest) -> str | None:
@@ -84,6 +90,7 @@ def _kernel(T: int, H: int, window: int | None, residual: str) -> Any:
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     block = next(size for size in BLOCKS if T % size == 0)
+    is_fused = T // block < MAX_FUSED_BLOCKS
     mask = (
         splash_attention.CausalMask((T, T))
         if window is None
@@ -96,8 +103,9 @@ def _kernel(T: int, H: int, window: int | None, residual: str) -> Any:
             block_kv=block,
             block_q_dkv=block,
             block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
+            block_q_dq=None if is_fused else block,
+            block_kv_dq=None if is_fused else block,
+            use_fused_bwd_kernel=is_fused,
         ),
         head_shards=1,  # of the heads of this device
         q_seq_shards=1,

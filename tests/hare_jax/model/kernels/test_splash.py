@@ -64,9 +64,17 @@ def _assert_near(got: tuple[jax.Array, ...], want: tuple[jax.Array, ...], packed
         np.testing.assert_allclose(np.asarray(a)[told], np.asarray(b)[told], atol=2e-5)
 
 
+@pytest.fixture(params=[8, 0], ids=["fused", "two kernels"])
+def backward_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Short rows have one backward kernel, long ones two; returns the number of all kernels."""
+    monkeypatch.setattr(splash, "MAX_FUSED_BLOCKS", request.param)
+    _splash.clear_cache()
+    return 2 if request.param else 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("window", "packed"), [(17, True), (None, False)])
-def test_equals_the_plain_kernel(window: int | None, packed: bool) -> None:
+def test_equals_the_plain_kernel(window: int | None, packed: bool, backward_kernels: int) -> None:
     """Gradients too; what padding attends to is nobody's concern, so its gradient is zero here."""
     q, k, v, gradient = _inputs()
     if packed:
@@ -88,8 +96,10 @@ def test_rows_and_heads_stay_on_their_devices() -> None:
 
 
 @pytest.mark.parametrize("window", [None, 100])
-def test_lowers_for_a_tpu(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lowers_for_a_tpu(
+    window: int | None, backward_kernels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(splash, "platform", lambda: "tpu")
     arrays = tuple(jax.ShapeDtypeStruct((B, T, heads, 64), jnp.bfloat16) for heads in (H, G, G, H))
     lowered = _splash.trace(window, True, *arrays).lower(lowering_platforms=("tpu",)).as_text()
-    assert lowered.count("tpu_custom_call") == 3  # forward, of the queries, of keys and values
+    assert lowered.count("tpu_custom_call") == backward_kernels
