@@ -13,6 +13,7 @@ necessary.
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from configs import jobs
 from configs.command_line import CONFIG, WORKDIR, one_line_errors, only_run_in, parse
 from configs.experiment import Experiment
 from configs.experiment_check import check_settings
-from hare_jax.runtime import distributed
+from hare_jax.runtime import accelerator, distributed
 
 
 def main(argv: list[str]) -> None:
@@ -33,8 +34,11 @@ def main(argv: list[str]) -> None:
     writes = isinstance(config, jobs.WRITE_TO_WORKDIR)
     with one_line_errors(workdir if writes or WORKDIR.present else None), ExitStack() as stack:
         check_settings(config)
+        chosen = accelerator.apply(jobs.accelerator_settings(config, workdir))
         if isinstance(config, Experiment) and config.training is not None:
             distributed.initialize(config.distributed)
+        if distributed.is_process_zero():
+            print(*chosen, sep="\n", end="\n" if chosen else "", file=sys.stderr, flush=True)
         if writes:
             distributed.on_process_zero(lambda: stack.enter_context(only_run_in(workdir)))
             distributed.check_shared(workdir)

@@ -4,9 +4,11 @@
 
 MIXTURE is a mixture folder that curation wrote, with the mixtures "stage1" and "stage2" (see
 configs/curate_hare.py). A batch has 2 M tokens on any number of devices. On few devices it is
-computed in several parts, for example 32 rows at a time on one GPU with 80 GiB or more:
+computed in several parts: 32 rows at a time on one H200 (80.9 of 124.8 GiB by configs/aot.py:h200),
+or 16 on one H100 (50.8 of 71.0 GiB by configs/aot.py:h100):
 
     --config.training.accumulation=32
+    --config.training.accumulation=64
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ is. The two jobs that join data_pipeline and hare_jax are functions of this file
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,26 @@ WRITE_TO_WORKDIR = (
     BenchmarkEvaluation,
     ResultComparison,
 )
+
+# The jobs without a model, or for hardware that is not attached; all others start JAX's devices.
+WITHOUT_DEVICES = (Paraphrasing, AheadOfTime, Trace, OfflineBenchmarkData, ResultComparison)
+
+
+def accelerator_settings(config: Any, workdir: Path) -> list[Any]:
+    """Returns the settings of XLA for a job, which must be in the environment before JAX starts."""
+    from hare_jax.runtime import accelerator
+
+    training = config.training if isinstance(config, Experiment) else None
+    if isinstance(config, WITHOUT_DEVICES) or (isinstance(config, Experiment) and training is None):
+        return []
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hare-jax"
+    folder = workdir if isinstance(config, WRITE_TO_WORKDIR) else home
+    return accelerator.settings(
+        accelerator.find_platform(),
+        deterministic=training is not None and training.deterministic,
+        cache=folder / "compilation-cache",
+    )
+
 
 # Top-level module -> the extra of pyproject.toml that installs it.
 EXTRAS = {

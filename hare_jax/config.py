@@ -262,6 +262,8 @@ class Training:
     mesh: Mesh = field(default_factory=Mesh)  # how devices share the model and the batch
     checkpointing: Checkpointing = field(default_factory=Checkpointing)  # when to save and keep
     faults: Faults = field(default_factory=Faults)  # handling of bad and stalled steps
+    # GPU: only kernels that give the same bits each time; slower. CPU and TPU need no setting.
+    deterministic: bool = False
     z_loss: float = 0.0  # weight of log(Z)^2 in the loss; 1e-4 is common; 0: none
     loss_chunks: int = 8  # chunks of a sequence, of which one has logits at a time; divides T
     max_epochs: float = 20.0  # maximum repetitions of a source; a plan with more is refused

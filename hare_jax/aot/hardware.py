@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
+from hare_jax.runtime import accelerator
+from hare_jax.runtime.accelerator import Platform
+
 GIB = 1 << 30
 
 # Google's name of a slice -> its topology. The name counts chips; for v5p it counts cores, two per
@@ -51,12 +54,12 @@ class Gpu:
     l2_cache: int  # bytes
 
 
-# XLA_PYTHON_CLIENT_MEM_FRACTION sets the share that a program may use (0.75 by default).
 GPUS = {
     "h100": Gpu("NVIDIA H100 80GB HBM3", 79.6, 3.35e12, 50 << 20),
     "h200": Gpu("NVIDIA H200", 139.8, 4.8e12, 60 << 20),
 }
-GPU_FRACTION = 0.93  # the highest share that leaves CUDA itself enough memory
+# Share of the pool that is kept free: cuDNN's workspace and fragmentation are in no total.
+MARGIN = 0.03
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ def find(name: str) -> Hardware:
     if kind in TPUS:
         return Hardware(name, _tpus(kind, number), int(TPU_MEMORY[kind.partition("-")[0]] * GIB))
     if kind in GPUS:
-        memory = int(GPUS[kind].memory * GPU_FRACTION * GIB)
+        memory = int(GPUS[kind].memory * accelerator.MEMORY_FRACTION * (1 - MARGIN) * GIB)
         return Hardware(name, _gpus(GPUS[kind], number), memory)
     devices = jax.devices("cpu")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -99,6 +102,7 @@ def _tpus(kind: str, slices: int) -> Sequence[jax.Device]:
     """Returns the devices of TPU slices; raises RuntimeError if libtpu is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise RuntimeError(f"{kind}: compiling for TPUs needs libtpu: pip install -e '.[tpu]'")
+    accelerator.apply(accelerator.SETTINGS[Platform.TPU])
     # Without these, libtpu would query the network for the TPU that it runs on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
@@ -114,6 +118,7 @@ def _gpus(gpu: Gpu, number: int) -> Sequence[jax.Device]:
         raise RuntimeError(
             f"{gpu.name}: compiling for it needs JAX's CUDA plugin: pip install -e '.[gpu]'"
         )
+    accelerator.apply(accelerator.SETTINGS[Platform.GPU])
     return topologies.get_topology_desc(
         gpu.name, "cuda", target_config=_target(gpu), topology=f"1x1x{number}"
     ).devices

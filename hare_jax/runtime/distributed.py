@@ -8,7 +8,6 @@ functions do nothing else, and do not import JAX.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import pickle
@@ -26,6 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hare_jax.config import Distributed, Launch
+from hare_jax.runtime import accelerator
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ def _arguments(config: Distributed) -> dict[str, Any] | None:
         if os.environ["SLURM_NTASKS"] == os.environ.get("SLURM_NNODES"):
             arguments["local_device_ids"] = []  # one task per host uses all its GPUs
         return arguments
-    return {} if _on_tpu() else None
+    return {} if accelerator.has_tpu() else None
 
 
 def _check_flags(config: Distributed) -> None:
@@ -235,13 +235,6 @@ def _check_port(config: Distributed) -> None:
 def _on_slurm() -> bool:
     """Returns whether this is one of several tasks of a SLURM job step (srun)."""
     return all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1
-
-
-def _on_tpu() -> bool:
-    """Returns whether this host has TPUs that JAX may use."""
-    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
-    allowed = os.environ.get("JAX_PLATFORMS") or "tpu"
-    return bool(chips) and "tpu" in allowed and importlib.util.find_spec("libtpu") is not None
 
 
 def _names_other_hosts() -> bool:

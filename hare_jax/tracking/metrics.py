@@ -26,16 +26,29 @@ from hare_jax.files import write_text
 from hare_jax.progress import TrainingProgress
 from hare_jax.tracking.trackers import TensorBoard, Tracker, WeightsAndBiases
 
-# Dense bfloat16 FLOP/s from the datasheets, for MFU, by jax.Device.device_kind.
+# Dense bfloat16 FLOP/s from the datasheets (half of those "with sparsity"), for MFU, by
+# jax.Device.device_kind.
 PEAK_FLOPS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA H200 NVL": 835e12,
+    "NVIDIA GH200 120GB": 989e12,
+    "NVIDIA GH200 480GB": 989e12,
+    "NVIDIA GH200 144G HBM3e": 989e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA GB200": 2500e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,  # v5p
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12 / 2,  # of a chip, which is two devices
 }
 MEANS = ("loss", "learning_rate", "grad_norm", "param_norm")
 BY_SOURCE = ("source_loss_sum", "source_tokens")

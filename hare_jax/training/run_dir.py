@@ -139,12 +139,12 @@ def run_name(model: Model, training: Training, mixture_dir: Path) -> str:
     """Returns a folder name that changes with everything that changes what is learned.
 
     Another mixture, model or recipe gives another name. Logging, saving, profiling, evaluation, the
-    devices, accumulation and the handling of faults do not change the name: a run that was stopped
-    can resume with other settings of these.
+    devices, accumulation, determinism and the handling of faults do not change the name: a run that
+    was stopped can resume with other settings of these.
     """
     excluded = {
         *("checkpointing", "faults", "log_every", "mesh", "accumulation"),
-        *("profile", "wandb_project", "in_loop"),
+        *("profile", "wandb_project", "in_loop", "deterministic"),
     }
     recipe = {k: v for k, v in plain(training).items() if k not in excluded}
     value = [fingerprint_of(mixture_dir), plain(model), recipe]

@@ -16,7 +16,7 @@ import optax
 from hare_jax.config import AttentionKernel, Model, Training
 from hare_jax.data.order import schedule_without_data
 from hare_jax.model.attention import kernel_of
-from hare_jax.runtime import sharding
+from hare_jax.runtime import accelerator, sharding
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.tracking.trackers import check_wandb
 from hare_jax.training import checkpoint, faults, optim
@@ -62,6 +62,8 @@ def validate(
     c = training
     window = faults.window(c.faults)
     mesh = sharding.make_mesh(c.mesh, devices)
+    if c.deterministic:
+        accelerator.check_deterministic(mesh.devices.flat[0].platform)
     rows = sharding.local_rows(mesh, c.batch_size, c.accumulation)
     order = schedule_without_data(c, sequence_length)
     optimizer = optim.build(c.optimizer, order.steps)

@@ -20,7 +20,7 @@ import pytest
 
 from hare_jax.config import Distributed, Launch, Mesh
 from hare_jax.data import packed_dataset
-from hare_jax.runtime import distributed
+from hare_jax.runtime import accelerator, distributed
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
@@ -241,7 +241,7 @@ def test_tpu_hosts_are_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "_on_slurm", lambda: False)
     distributed.initialize(Distributed())
     assert told == [], "JAX_PLATFORMS=cpu"
-    monkeypatch.setattr(distributed, "_on_tpu", lambda: True)
+    monkeypatch.setattr(accelerator, "has_tpu", lambda: True)
     distributed.initialize(Distributed(timeout=5))
     assert told == [{"initialization_timeout": 65, "shutdown_timeout_seconds": 60}]
 
@@ -263,8 +263,8 @@ def test_a_tpu_without_metadata_of_a_pod_is_a_single_process(
     """By JAX's own detection, which finds no cluster here."""
     code = (
         "from hare_jax.config import Distributed\n"
-        "from hare_jax.runtime import distributed\n"
-        "distributed._on_slurm, distributed._on_tpu = lambda: False, lambda: True\n"
+        "from hare_jax.runtime import accelerator, distributed\n"
+        "distributed._on_slurm, accelerator.has_tpu = lambda: False, lambda: True\n"
         "distributed.initialize(Distributed())\n"
         "assert not distributed.is_multi_process()"
     )
