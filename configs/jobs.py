@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ def run_experiment(config: Experiment, workdir: Path) -> dict[str, Path]:
         written |= {"mixture": mixture, "held-out text": data.held_out, "items": data.items}
     if config.training is not None:
         from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
-        from hare_jax.training import train
-        from hare_jax.training.run_dir import run_name
+        from hare_jax.training import identity, train
 
-        run_dir = workdir / run_name(config.model, config.training, mixture)
-        trained = train.run(config.model, config.training, mixture, run_dir, benchmarks=Benchmarks)
+        model, training = config.model, config.training
+        chosen = distributed.on_process_zero(
+            lambda: identity.choose(workdir, model, training, mixture)
+        )
+        config = replace(config, training=chosen.training)
+        run_dir = chosen.run_dir
+        trained = train.run(
+            model, chosen.training, mixture, run_dir, benchmarks=Benchmarks, origin=chosen.origin
+        )
         written |= {"checkpoints": trained.checkpoints, "metrics": trained.metrics}
     if data is not None and run_dir is not None:
         written["evaluation"] = distributed.on_process_zero(

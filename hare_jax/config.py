@@ -258,6 +258,10 @@ class Training:
     accumulation: int = 1  # parts of the batch, computed one after the other to save memory
     seed: int = 0  # of the initial parameters and of the order of the data
     start_from: str = ""  # run, import or checkpoint whose parameters to start from; "": random
+    # Run or checkpoint whose whole state a new run begins with: parameters, optimizer, place in the
+    # data. These settings then hold from its step on. "": none.
+    continue_from: str = ""
+    name: str = ""  # of the run's folder, training-NAME; "": named by a hash of its settings
     optimizer: Optimizer = field(default_factory=Optimizer)  # update rule and learning rate
     mesh: Mesh = field(default_factory=Mesh)  # how devices share the model and the batch
     checkpointing: Checkpointing = field(default_factory=Checkpointing)  # when to save and keep

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 import typing
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -317,6 +318,12 @@ def _of_training(training: Training) -> Iterator[str]:
     if training.start_from and not Path(training.start_from).exists():
         expected = "the folder of a run or of an import, or '' for random parameters"
         yield _problem("config.training.start_from", training.start_from, expected)
+    if training.start_from and training.continue_from:
+        expected = "'', as config.training.start_from names parameters to start from"
+        yield _problem("config.training.continue_from", training.continue_from, expected)
+    if training.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", training.name):
+        expected = "letters, digits, '.', '_' and '-', which may stand in the name of a folder"
+        yield _problem("config.training.name", training.name, expected)
     if training.wandb_project and util.find_spec("wandb") is None:
         expected = "'', as the package wandb is not installed (pip install -e '.[wandb]')"
         yield _problem("config.training.wandb_project", training.wandb_project, expected)

@@ -11,11 +11,13 @@ import hashlib
 import json
 import logging
 import math
+import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +29,17 @@ from hare_jax.config import Checkpointing, Model, plain
 from hare_jax.model.decoder import Params, abstract
 from hare_jax.runtime import distributed
 from hare_jax.training.faults import LossHistory
+from hare_jax.training.rules import Rule, rule_of
 from hare_jax.training.state import State
 
-# Fields of Model that may differ between save and restore: they change how the model is computed,
-# not its parameters.
-COMPUTATION = (
-    "attention",
-    "max_segments",
-    "matmul",
-    "remat",
-    "scan_layers",
-    "compute_dtype",
+T = TypeVar("T")
+
+# Seconds before each further attempt to read, after an error that is no damage.
+RETRY_SECONDS = (1.0, 5.0, 25.0)
+# What the store says of content that is not what was written (status codes of TensorStore).
+DAMAGE = re.compile(r"(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND|INVALID_ARGUMENT|FAILED_PRECONDITION): ")
+STRUCTURE = (
+    "pytree structure error"  # Orbax: the names in _METADATA, which differ from the record's
 )
 
 
@@ -54,6 +56,10 @@ QUIET = _Quiet()
 
 class CorruptCheckpointError(ValueError):
     """A checkpoint whose content is not what was saved."""
+
+
+class CheckpointReadError(OSError):
+    """A checkpoint that could not be read, though nothing says that it is damaged."""
 
 
 class CheckpointSaveError(OSError):
@@ -130,7 +136,8 @@ class Checkpoints:
         """Restores the latest undamaged checkpoint.
 
         A damaged checkpoint is reported on stderr and the previous one is used. A checkpoint that
-        one process cannot read counts as damaged for all of them.
+        is damaged for one process counts as damaged for all of them. One that cannot be read for
+        another reason, such as a failing file system, ends the run: it may be good.
 
         Args:
           like: jax.ShapeDtypeStruct with shardings, of any mesh.
@@ -139,50 +146,89 @@ class Checkpoints:
           The state and the record of `save`; None if there is no checkpoint.
 
         Raises:
-          ValueError: if the checkpoint belongs to another mixture or model.
+          ValueError: if the checkpoint belongs to another mixture, model or optimizer.
           CorruptCheckpointError: if there are checkpoints, but all are damaged.
+          CheckpointReadError: if a checkpoint cannot be read, again and again.
         """
         damaged = []
         with _manager(self.directory, None) as reader:
             for step in distributed.on_process_zero(
                 lambda: sorted(reader.all_steps(), reverse=True)
             ):
-                try:
-                    return self._restore(reader, step, like)
-                except (CorruptCheckpointError, distributed.OtherProcessError) as error:
-                    if distributed.is_process_zero():
-                        print(
-                            f"!!! DAMAGED CHECKPOINT, using the one before: {error}",
-                            file=sys.stderr,
-                            flush=True,
-                        )
-                    damaged.append(step)
+                restored = self._restore(reader, step, like)
+                if not isinstance(restored, str):
+                    return restored
+                if distributed.is_process_zero():
+                    print(
+                        f"!!! DAMAGED CHECKPOINT, using the one before: {restored}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                damaged.append(step)
         if damaged:
             raise CorruptCheckpointError(
-                f"{self.directory}: all checkpoints are damaged (steps {damaged}); "
-                "remove the directory to train from the start"
+                f"{self.directory}: all checkpoints are damaged (steps {damaged}); bring them back "
+                "from a copy, or start anew: --config.training.name=NAME"
             )
         return None
 
+    def restore_origin(
+        self, directory: Path, step: int, like: State
+    ) -> tuple[State, dict[str, Any]]:
+        """Restores one checkpoint of another run, and saves it as the first of this run.
+
+        Args:
+          directory: the folder of the other run's checkpoints.
+          step: of the checkpoint.
+          like: jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Raises the errors of `restore`.
+        """
+        with _manager(directory, None) as reader:
+            restored = self._restore(reader, step, like)
+        if isinstance(restored, str):
+            raise CorruptCheckpointError(f"{restored}; give another checkpoint")
+        state, record = restored
+        self.save(state, {name: record[name] for name in ("past", "pending") if name in record})
+        return state, record
+
     def _restore(
         self, reader: ocp.CheckpointManager, step: int, like: State
-    ) -> tuple[State, dict[str, Any]]:
-        """Reads one checkpoint on all processes and verifies its checksums."""
-        path = self.directory / str(step)
+    ) -> tuple[State, dict[str, Any]] | str:
+        """Reads one checkpoint on all processes and verifies its checksums.
 
-        def read() -> tuple[dict[str, Any], Any]:
-            record = _read_record(reader, step)
-            _check_identity(path, record, self.model, self.fingerprint)
-            args = ocp.args.Composite(
-                params=ocp.args.StandardRestore(like.params),
-                optimizer=ocp.args.StandardRestore(like.optimizer),
-            )
-            with _as_corruption(path):
-                return record, reader.restore(step, args=args)
+        Returns:
+          The state and the record; or what is damaged, if it is, on any process.
+        """
+        path = Path(str(reader.directory)) / str(step)
 
-        record, arrays = distributed.on_all_processes(read)
-        sums = _checksums({"params": arrays.params, "optimizer": arrays.optimizer})
-        _check_sums(path, record["checksums"], sums)
+        def read() -> tuple[dict[str, Any], Any] | CorruptCheckpointError:
+            try:
+                record = _read_record(reader, step)
+                _check_identity(path, record, self.model, self.fingerprint)
+                _check_tree(path, record, like)
+                args = ocp.args.Composite(
+                    params=ocp.args.StandardRestore(like.params),
+                    optimizer=ocp.args.StandardRestore(like.optimizer),
+                )
+                return record, _reading(path, lambda: reader.restore(step, args=args))
+            except CorruptCheckpointError as error:
+                return error
+
+        got = distributed.on_all_processes(read)  # all stop together for any other error
+
+        def raise_damage() -> None:
+            if isinstance(got, CorruptCheckpointError):
+                raise got
+
+        try:
+            distributed.on_all_processes(raise_damage)
+            assert not isinstance(got, CorruptCheckpointError)
+            record, arrays = got
+            sums = _checksums({"params": arrays.params, "optimizer": arrays.optimizer})
+            _check_sums(path, record["checksums"], sums)
+        except (CorruptCheckpointError, distributed.OtherProcessError) as error:
+            return str(error)
         small = (
             jnp.int32(step),
             LossHistory.restored(record["losses"], record["skipped"], like.loss_history),
@@ -342,8 +388,8 @@ def _read_params(
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
-    with _as_corruption(path):
-        params = manager.restore(step, args=ocp.args.Composite(params=restore)).params
+    args = ocp.args.Composite(params=restore)
+    params = _reading(path, lambda: manager.restore(step, args=args)).params
     got = _checksums({"params": params})
     _check_sums(path, {name: record["checksums"].get(name) for name in got}, got)
     return params
@@ -395,9 +441,8 @@ def preservation_policy(config: Checkpointing) -> Any:
 def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Reads the JSON record of a checkpoint and verifies its sha256."""
     path = Path(str(manager.directory)) / str(step)
-    with _as_corruption(path):
-        args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        record = manager.restore(step, args=args).record
+    args = ocp.args.Composite(record=ocp.args.JsonRestore())
+    record = _reading(path, lambda: manager.restore(step, args=args)).record
     claimed = record.pop("sha256", None)
     if claimed != _sha256(record):
         raise CorruptCheckpointError(
@@ -411,13 +456,52 @@ def _sha256(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
-def _as_corruption(path: Path) -> Iterator[None]:
-    """Turns any exception into a CorruptCheckpointError: truncated files raise many types."""
-    try:
-        yield
-    except Exception as error:
-        raise CorruptCheckpointError(f"{path}: {type(error).__name__}: {error}") from error
+def _reading(path: Path, read: Callable[[], T]) -> T:
+    """Returns `read()`; repeats it after an error that is no damage, such as of a file server.
+
+    Raises:
+      CorruptCheckpointError: if files are missing, or the store or a parser refuses their content.
+      CheckpointReadError: if it still fails after the last of RETRY_SECONDS.
+    """
+    for pause in (*RETRY_SECONDS, None):
+        try:
+            return read()
+        except Exception as error:
+            what = f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
+            if _is_damage(error):
+                raise CorruptCheckpointError(what) from error
+            if pause is None:
+                raise CheckpointReadError(
+                    f"{what}; it was tried {len(RETRY_SECONDS) + 1} times. The checkpoint may be "
+                    "good, and was left as it is: run the same command again when it can be read"
+                ) from error
+            print(f"{what}; trying again in {pause:g} s", file=sys.stderr, flush=True)
+        time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_damage(error: Exception) -> bool:
+    """Returns whether an error says that files are missing or not what was written."""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | FileNotFoundError | KeyError):
+        return True
+    text = str(error)
+    return isinstance(error, ValueError) and (
+        STRUCTURE in text or (DAMAGE.match(text) is not None and "OS error" not in text)
+    )
+
+
+def _check_tree(path: Path, record: dict[str, Any], like: State) -> None:
+    """Raises ValueError if the arrays of a checkpoint are not those of the config's optimizer."""
+    tree = {"params": like.params, "optimizer": like.optimizer}
+    expected = {_name(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    got = set(record["checksums"])
+    if got != expected:
+        raise ValueError(
+            f"{path} holds the state of another optimizer: of its arrays the config's optimizer "
+            f"has no {sorted(got - expected)[:2]}, and it lacks {sorted(expected - got)[:2]}; give "
+            "the same training.optimizer.algorithm, or begin with its parameters alone: "
+            "training.start_from"
+        )
 
 
 def _check_identity(path: Path, record: dict[str, Any], model: Model, fingerprint: str) -> None:
@@ -427,10 +511,11 @@ def _check_identity(path: Path, record: dict[str, Any], model: Model, fingerprin
             f"{path} was trained on mixture {record['fingerprint']}, but the mixture given is "
             f"{fingerprint}: give the same baked data, or another run directory"
         )
+    held = plain(Model()) | record["model"]  # a field that is newer than the checkpoint
     for name, expected in plain(model).items():
-        if name not in COMPUTATION and record["model"].get(name) != expected:
+        if rule_of(f"model.{name}") is Rule.REFUSED and held[name] != expected:
             raise ValueError(
-                f"{path} holds a model with {name}={record['model'].get(name)!r}, but the config "
+                f"{path} holds a model with {name}={held[name]!r}, but the config "
                 f"has {name}={expected!r}: give the same model, or another run directory"
             )
 
@@ -447,10 +532,12 @@ def _check_sums(path: Path, expected: dict[str, int], got: dict[str, int]) -> No
 def _checksums(tree: Any) -> dict[str, int]:
     """Computes path -> 32-bit checksum of each array, independent of the mesh."""
     sums = jax.device_get(_sums(tree))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): int(value)
-        for path, value in jax.tree_util.tree_leaves_with_path(sums)
-    }
+    return {_name(path): int(value) for path, value in jax.tree_util.tree_leaves_with_path(sums)}
+
+
+def _name(path: Any) -> str:
+    """Returns the name of an array by its path in the tree: params/embedding_VD."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 @jax.jit

@@ -1,6 +1,6 @@
-"""The folder of a training run: its name, and its files that other jobs read.
+"""The folder of a training run: its files that other jobs read. Its name: see identity.py.
 
-    config.json        {"model", "training", "mixture"}: see `write_config`
+    config.json        {"model", "training", "mixture", "continued_from"}: see `write_config`
     tokenizer.model    the SentencePiece model of the data
     checkpoints/STEP/
 
@@ -9,7 +9,6 @@ An imported model has the same layout, without "training" and with fewer fields 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import jax
 
 from hare_jax.config import Model, Training, from_plain, plain
-from hare_jax.data.packed_dataset import PackedDataset, fingerprint_of
+from hare_jax.data.packed_dataset import PackedDataset
 from hare_jax.files import write_json
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -36,6 +35,7 @@ class Run:
     step: int | None  # of the checkpoint that was named; None: the latest
     mixture: dict[str, Any]  # see `write_config`
     training: Training | None = None  # None: the model was imported
+    origin: dict[str, Any] | None = None  # as in config.json; see identity.Origin
 
     @property
     def checkpoints(self) -> Path:
@@ -87,7 +87,7 @@ def open_run(path: str | Path) -> Run:
         training = from_plain(Training, config["training"]) if "training" in config else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not a config.json that training writes: {error}") from error
-    return Run(directory, model, step, mixture, training)
+    return Run(directory, model, step, mixture, training, config.get("continued_from"))
 
 
 def start_params(path: str, model: Model, placed: decoder.Params) -> decoder.Params | None:
@@ -110,7 +110,13 @@ def start_params(path: str, model: Model, placed: decoder.Params) -> decoder.Par
     return checkpoint.restore_params(run.checkpoints, model, step=run.step, sharding=shardings)[0]
 
 
-def write_config(directory: Path, model: Model, training: Training, dataset: PackedDataset) -> None:
+def write_config(
+    directory: Path,
+    model: Model,
+    training: Training,
+    dataset: PackedDataset,
+    origin: dict[str, Any] | None = None,
+) -> None:
     """Writes config.json, and a copy of the tokenizer of the data.
 
     config.json has the path and the identity of the data under "mixture":
@@ -122,6 +128,7 @@ def write_config(directory: Path, model: Model, training: Training, dataset: Pac
       model: written to "model".
       training: written to "training".
       dataset: the data of the run.
+      origin: written to "continued_from": the checkpoint of another run that this one began with.
     """
     mixture = {
         "directory": str(dataset.directory.absolute()),
@@ -129,26 +136,26 @@ def write_config(directory: Path, model: Model, training: Training, dataset: Pac
         "sequence_length": dataset.sequence_length,
         "tokenizer": dataset.tokenizer,
     }
-    config = {"model": plain(model), "training": plain(training), "mixture": mixture}
+    config: dict[str, Any] = {
+        "model": plain(model),
+        "training": plain(training),
+        "mixture": mixture,
+    }
+    if origin is not None:
+        config["continued_from"] = origin
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", config)
     shutil.copyfile(dataset.directory / dataset.tokenizer["file"], directory / TOKENIZER)
 
 
-def run_name(model: Model, training: Training, mixture_dir: Path) -> str:
-    """Returns a folder name that changes with everything that changes what is learned.
+def copy_rows(source: Path, target: Path) -> None:
+    """Copies metrics and benchmark scores of the run that another one begins with.
 
-    Another mixture, model or recipe gives another name. Logging, saving, profiling, evaluation, the
-    devices, accumulation, determinism and the handling of faults do not change the name: a run that
-    was stopped can resume with other settings of these.
+    The other run removes the rows of steps that it does again.
     """
-    excluded = {
-        *("checkpointing", "faults", "log_every", "mesh", "accumulation"),
-        *("profile", "wandb_project", "in_loop", "deterministic"),
-    }
-    recipe = {k: v for k, v in plain(training).items() if k not in excluded}
-    value = [fingerprint_of(mixture_dir), plain(model), recipe]
-    return f"training-{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]}"
+    for name in ("metrics.jsonl", "benchmarks.jsonl"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _runs_below(path: Path) -> str:

@@ -22,9 +22,10 @@ from hare_jax.tracking.metrics import Metrics, MetricsWriter, StepCost, peak_flo
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import faults
 from hare_jax.training.checkpoint import Checkpoints
+from hare_jax.training.identity import Origin, origin_to_plain
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation, Open
 from hare_jax.training.plan import check_history, describe, make_plan
-from hare_jax.training.run_dir import start_params, write_config
+from hare_jax.training.run_dir import copy_rows, start_params, write_config
 from hare_jax.training.state import State, init_state
 from hare_jax.training.step import compile_step, make_step
 from hare_jax.training.validate import Layout, validate
@@ -61,6 +62,7 @@ def run(
     run_dir: Path,
     devices: Sequence[jax.Device] | None = None,
     benchmarks: Open | None = None,
+    origin: Origin | None = None,
 ) -> Result:
     """Trains to the end of the last stage; resumes from the latest checkpoint if there is one.
 
@@ -73,6 +75,7 @@ def run(
       run_dir: the run's folder.
       devices: devices of the mesh; None: all.
       benchmarks: loads the benchmarks of training.in_loop.
+      origin: the checkpoint of another run that a new run begins with; None: none.
 
     Raises:
       ValueError, FileNotFoundError: if config, data and checkpoints do not fit together.
@@ -85,9 +88,9 @@ def run(
     s = setup(model_config, c, mixture_dir, run_dir, devices)
     steps = s.order.steps
     in_loop = InLoopEvaluation(c.in_loop, run_dir, steps)
-    write_setup(s, c)
+    write_setup(s, c, origin)
     with jax.set_mesh(s.layout.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
-        state, record = restore_or_init(s, checkpoints, c.seed, c.start_from)
+        state, record = restore_or_init(s, checkpoints, c.seed, c.start_from, origin)
         first_step = record.get("step", 0)
         in_loop.start(first_step, benchmarks and partial(benchmarks, s.model, c.in_loop, s.dataset))
         result = make_result(s, resumed_from=first_step if record else None)
@@ -168,10 +171,10 @@ def setup(
     return Setup(run_dir, model_config, dataset, order, plan, layout)
 
 
-def write_setup(s: Setup, training_config: Training) -> None:
+def write_setup(s: Setup, training_config: Training, origin: Origin | None) -> None:
     """Writes config.json, the tokenizer and plan.json, on process 0 only."""
     if distributed.is_process_zero():
-        write_config(s.run_dir, s.model, training_config, s.dataset)
+        write_config(s.run_dir, s.model, training_config, s.dataset, origin_to_plain(origin))
         write_json(s.run_dir / "plan.json", s.plan)
 
 
@@ -181,15 +184,16 @@ def open_checkpoints(s: Setup, config: Checkpointing) -> Checkpoints:
 
 
 def restore_or_init(
-    s: Setup, checkpoints: Checkpoints, seed: int, start_from: str
+    s: Setup, checkpoints: Checkpoints, seed: int, start_from: str, origin: Origin | None
 ) -> tuple[State, dict[str, Any]]:
-    """Restores the latest checkpoint, or creates the state before the first step.
+    """Restores the latest checkpoint, or that of `origin`, or creates the state before any step.
 
     Args:
       s: the setup of the run.
       checkpoints: of the run; damaged ones are moved aside.
       seed: of random initial parameters.
       start_from: run or import whose parameters replace the random ones; "": none.
+      origin: the checkpoint of another run to begin with; None: none.
 
     Returns:
       (state, record): the record of the checkpoint; {} if there is none.
@@ -198,13 +202,19 @@ def restore_or_init(
       ValueError: if the checkpoint was trained on other batches, or holds another model.
     """
     restored = checkpoints.restore(s.layout.placed)
+    if restored is None and origin is not None:
+        restored = checkpoints.restore_origin(
+            Path(origin.checkpoints), origin.step, s.layout.placed
+        )
+        distributed.on_process_zero(lambda: copy_rows(Path(origin.checkpoints).parent, s.run_dir))
+        distributed.print_once(f"begins with {origin.checkpoints}/{origin.step}")
     if restored is None:
         params = start_params(start_from, s.model, s.layout.placed.params)
         checkpoints.drop_after(0)
         return init_state(s.model, seed, s.layout.optimizer, s.layout.placed, params), {}
     state, record = restored
     step = record["step"]
-    checkpoints.drop_after(step)
+    checkpoints.drop_after(step)  # damaged ones
     check_history(record["past"], s.order.history(step), s.run_dir)
     distributed.print_once(f"resumed from step {step} of {s.order.steps}")
     return state, record

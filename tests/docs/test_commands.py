@@ -134,6 +134,9 @@ HELD = {
     r".*--config\.distributed\.coordinator=.*": (
         "needs two hosts; tests/hare_jax/runtime/test_two_processes.py starts two processes"
     ),
+    r".*--config\.training\.continue_from=RUN.*": (
+        "needs a long run; tests/hare_jax/training/test_identity.py continues a small one"
+    ),
     r".*configs/aot\.py:.*": "needs the extra tpu or gpu; tests/hare_jax/aot compiles for the CPU",
     r".*configs/paraphrase\.py.*": (
         "needs a teacher; tests/data_pipeline/test_paraphrase_job.py starts one"

@@ -24,7 +24,7 @@ from hare_jax.runtime import accelerator, distributed
 from hare_jax.tracking.metrics import TIMED
 from hare_jax.training import train
 from hare_jax.training.checkpoint import restore_params
-from hare_jax.training.run_dir import run_name
+from hare_jax.training.identity import run_name
 from tests.builders import ROOT, read_jsonl
 from tests.hare_jax.builders import STEPS, B, run_together, tiny_model, tiny_training
 

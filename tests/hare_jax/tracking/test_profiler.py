@@ -12,7 +12,7 @@ import pytest
 from hare_jax.config import Model, ProfilerWindow
 from hare_jax.tracking.profiler import Profiler
 from hare_jax.training import train
-from hare_jax.training.run_dir import run_name
+from hare_jax.training.identity import run_name
 from tests.hare_jax.builders import tiny_training
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from hare_jax.config import Checkpointing, DType, Mesh, Model, Optimizer, Remat
+from hare_jax.config import Algorithm, Checkpointing, DType, Mesh, Model, Optimizer, Remat
 from hare_jax.runtime import sharding
 from hare_jax.training import checkpoint, optim
-from hare_jax.training.checkpoint import Checkpoints, CorruptCheckpointError, State, restore_params
+from hare_jax.training.checkpoint import (
+    CheckpointReadError,
+    Checkpoints,
+    CorruptCheckpointError,
+    State,
+    restore_params,
+)
 from hare_jax.training.faults import LossHistory
 from hare_jax.training.state import place_state
 from tests.hare_jax.builders import equal_trees
@@ -149,7 +156,9 @@ def test_params_alone_for_evaluation(tmp_path: Path, model: Model, placed: State
 
 def test_how_it_is_computed_may_change(tmp_path: Path, model: Model, placed: State) -> None:
     _save(tmp_path, model, placed, 3)
-    other = dataclasses.replace(model, remat=Remat.FULL, compute_dtype=DType.BFLOAT16)
+    other = dataclasses.replace(
+        model, remat=Remat.FULL, compute_dtype=DType.BFLOAT16, reduce_dtype=DType.BFLOAT16
+    )
     assert _restore(tmp_path, other, placed) is not None
 
 
@@ -320,12 +329,73 @@ def test_damage_everywhere_does_not_begin_again(
     for step in ("3", "5"):
         for path in _data_files(tmp_path / step, "params"):
             _flip(path)
-    with pytest.raises(
-        CorruptCheckpointError, match=r"all checkpoints are damaged \(steps \[5, 3\]\)"
-    ):
+    message = r"all checkpoints are damaged \(steps \[5, 3\]\); bring them back from a copy"
+    with pytest.raises(CorruptCheckpointError, match=message) as e:
         _restore(tmp_path, model, placed)
+    assert not re.search("remove|delete", str(e.value))
     with pytest.raises(CorruptCheckpointError):
         restore_params(tmp_path, model)
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
+    """Lets reads of the arrays of step 5 raise these errors, one after the other."""
+    restore = ocp.CheckpointManager.restore
+
+    def failing(self: Any, step: int, *, args: Any) -> Any:
+        if step == 5 and "params" in args and errors:
+            raise errors.pop(0)
+        return restore(self, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", failing)
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+
+STALE = OSError(errno.ESTALE, "Stale file handle")
+NO_DAMAGE = [
+    STALE,
+    MemoryError(),
+    ValueError('INTERNAL: Error reading "c/0": [OS error 116: ESTALE Stale file handle]'),
+    ValueError('NOT_FOUND: Error reading "c/0": [OS error 116: ESTALE Stale file handle]'),
+    ValueError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes"),
+    RuntimeError("UNAVAILABLE: connection reset by peer"),
+]
+
+
+def test_a_read_error_that_passes_costs_nothing(
+    saved_twice: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _failing(monkeypatch, [STALE, STALE])
+    restored = _restore(saved_twice, SMALL, _placed(SMALL, Mesh()))
+    assert restored is not None and int(restored[0].step) == 5
+    err = capfd.readouterr().err
+    assert err.count("Stale file handle; trying again in 0 s") == 2 and "DAMAGED" not in err
+
+
+@pytest.mark.parametrize(
+    "error", NO_DAMAGE, ids=lambda error: f"{type(error).__name__} {error}"[:40]
+)
+def test_what_cannot_be_read_is_not_called_damaged(
+    saved_twice: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    _failing(monkeypatch, [error] * 4)
+    with pytest.raises(
+        CheckpointReadError, match=r"5: .*tried 4 times\. The checkpoint may be good"
+    ):
+        _restore(saved_twice, SMALL, _placed(SMALL, Mesh()))
+    monkeypatch.undo()
+    restored = _restore(saved_twice, SMALL, _placed(SMALL, Mesh()))
+    assert restored is not None and int(restored[0].step) == 5
+
+
+def test_the_state_of_another_optimizer_is_named(saved_twice: Path) -> None:
+    lion = optim.build(Optimizer(algorithm=Algorithm.LION, warmup_steps=0), 10)
+    placed = place_state(SMALL, lion, sharding.make_mesh(Mesh()))
+    with pytest.raises(
+        ValueError, match=r"holds the state of another optimizer: .*optimizer/"
+    ) as e:
+        _restore(saved_twice, SMALL, placed)
+    assert not isinstance(e.value, CorruptCheckpointError)
+    assert "give the same training.optimizer.algorithm" in str(e.value)
 
 
 def test_a_save_that_was_killed_is_no_checkpoint(

@@ -31,8 +31,8 @@ from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
 from hare_jax.inference import tokenizers
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.training import train
+from hare_jax.training.identity import run_name
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation
-from hare_jax.training.run_dir import run_name
 from tests.builders import ROOT, read_jsonl
 from tests.hare_jax.builders import (
     B,
