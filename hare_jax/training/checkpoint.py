@@ -480,14 +480,17 @@ def _reading(path: Path, read: Callable[[], T]) -> T:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _is_damage(error: Exception) -> bool:
-    """Returns whether an error says that files are missing or not what was written."""
+def _is_damage(error: BaseException) -> bool:
+    """Returns whether an error says that files are missing or not what was written.
+
+    Orbax may wrap the error of the store, which is then its cause.
+    """
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | FileNotFoundError | KeyError):
         return True
     text = str(error)
-    return isinstance(error, ValueError) and (
-        STRUCTURE in text or (DAMAGE.match(text) is not None and "OS error" not in text)
-    )
+    if isinstance(error, ValueError) and (STRUCTURE in text or DAMAGE.match(text)):
+        return "OS error" not in text  # the store reports a failing file system as missing files
+    return error.__cause__ is not None and _is_damage(error.__cause__)
 
 
 def _check_tree(path: Path, record: dict[str, Any], like: State) -> None:
