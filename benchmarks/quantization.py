@@ -23,11 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sentencepiece
 import xllamacpp
 
 from hare_jax.config import GgufExport, Quantization
 from hare_jax.inference.generate import stream
+from hare_jax.inference.tokenizers import beginning, open_fitting
 from hare_jax.interop import export_gguf
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
@@ -64,7 +64,7 @@ def in_jax(run: Run, tokens: list[int]) -> QuantizationRow:
     if len(tokens) > 1:
         logprobs = {t + 1: float(p) for t, p in enumerate(np.asarray(score(weights)))}
     times = []
-    for _ in stream(weights, tokens[:1], max_new_tokens=NEW_TOKENS, eos_id=-1):
+    for _ in stream(weights, tokens[:1], max_new_tokens=NEW_TOKENS, eos_ids=[-1]):
         times.append(time.perf_counter())
     speed = (len(times) - 2) / (times[-1] - times[1])  # the second step is the first compiled one
     return QuantizationRow(f"JAX, {run.model.compute_dtype.value}", size, speed, logprobs)
@@ -129,12 +129,12 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="a folder for the files")
     arguments = parser.parse_args()
     run = open_run(arguments.run)
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(run.tokenizer))
-    tokens = [processor.bos_id()]
+    tokenizer = open_fitting(run.directory, run.model.vocab_size)
+    tokens = beginning(tokenizer) or [tokenizer.eos_id]
     if arguments.text is not None and arguments.tokens:
         # llama.cpp refuses what is longer than the texts that the model was trained on.
         most = min(arguments.tokens, run.mixture.get("sequence_length", arguments.tokens) - 1)
-        tokens += processor.encode(arguments.text.read_text("utf-8"))[:most]
+        tokens += tokenizer.encode(arguments.text.read_text("utf-8"))[:most]
     rows = [in_jax(run, tokens)]
     for quantization in Quantization:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:

@@ -22,7 +22,7 @@ from hare_jax.data import packed_dataset
 from hare_jax.data.order import Order
 from hare_jax.data.packed_dataset import PackedDataset, Span
 from hare_jax.files import write_json
-from hare_jax.inference.tokenizers import SentencePieceTokenizer
+from hare_jax.inference.tokenizers import open_tokenizer
 from hare_jax.training.run_dir import Run, open_run
 
 COLUMNS = ("row", "source", "record_id", "offset", "length", "document_id")
@@ -61,7 +61,7 @@ def run(config: Trace, workdir: Path) -> dict[str, Path]:
         raise ValueError("run_dir: got nothing, expected a run's folder: configs/trace.py:RUN_DIR")
     trained = open_run(config.run_dir)
     dataset, order = _data(trained, config.mixture)
-    decode = SentencePieceTokenizer(trained.tokenizer).decode if config.words else None
+    decode = open_tokenizer(trained.directory).decode if config.words else None
     steps = []
     for number in _numbers(config, order):
         step = StepTrace(

@@ -162,6 +162,7 @@ class InferenceEngine:
         if any(not len(context) for context in contexts):
             raise ValueError("a context is empty: give at least BOS")
         truncated = [list(context)[-max_context:] for context in contexts]
+        self._check_ids(*(np.asarray(context) for context in truncated))
         completions: list[list[int]] = [[] for _ in contexts]
         lengths = [len(context) for context in truncated]
         for batch, rows, length in prefix_tree.context_batches(
@@ -182,6 +183,17 @@ class InferenceEngine:
                 done(i, tokens)
         return completions
 
+    def _check_ids(self, *arrays: np.ndarray) -> None:
+        """Raises ValueError for an id without a row: a device would read another row silently."""
+        highest = max((int(array.max()) for array in arrays if array.size), default=0)
+        lowest = min((int(array.min()) for array in arrays if array.size), default=0)
+        if not 0 <= lowest <= highest < self.config.vocab_size:
+            raise ValueError(
+                f"got the token ids {lowest} to {highest}, expected 0 to"
+                f" {self.config.vocab_size - 1}: the model has vocab_size="
+                f"{self.config.vocab_size}; use the tokenizer that it was trained with"
+            )
+
     def _place(self, array: np.ndarray) -> Array:
         """Distributes an array of B rows over the devices."""
         return jax.device_put(array, NamedSharding(self.mesh, P("rows")))
@@ -194,6 +206,7 @@ class InferenceEngine:
         nearly always that number, so that a row length has one program.
         """
         rows, length = batch.tokens_BT.shape
+        self._check_ids(batch.tokens_BT, *batch.target)
         longest = max(len(place) for place in batch.place)
         tokens_per_device = rows * length // self.mesh.size
         size = max(HEAD_CHUNK, -(-longest // tokens_per_device) * tokens_per_device)

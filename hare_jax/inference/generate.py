@@ -1,11 +1,13 @@
 """Continues prompts token by token, with a cache of keys and values.
 
 Shape legend: B prompts, P positions of the longest prompt, N new tokens, D model width,
-V vocabulary.
+V vocabulary,
+E ids that end a completion.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -25,14 +27,14 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos_id: int,
+    eos_ids: Sequence[int],
     sampling: Sampling | None = None,
 ) -> list[list[int]]:
-    """Returns at most `max_new_tokens` tokens per prompt, up to but without `eos_id`.
+    """Returns at most `max_new_tokens` tokens per prompt, up to but without an end.
 
     A completion depends on its prompt, its index and the seed, not on the other prompts.
 
-        >>> generate(weights, [[1, 7, 8], [1]], max_new_tokens=3, eos_id=2)  # doctest: +SKIP
+        >>> generate(weights, [[1, 7, 8], [1]], max_new_tokens=3, eos_ids=[2])  # doctest: +SKIP
         [[9, 10, 11], [7]]
 
     One program is compiled for each shape (B, P, max_new_tokens).
@@ -41,7 +43,7 @@ def generate(
       weights: the model.
       prompts: token ids, each with at least one (BOS).
       max_new_tokens: per prompt.
-      eos_id: the token that ends a completion.
+      eos_ids: the tokens that end a completion; [-1]: none does.
       sampling: how tokens are drawn; None: the most probable one.
 
     Raises:
@@ -52,8 +54,8 @@ def generate(
     length = max(len(prompt) for prompt in prompts)
     tokens_BP, positions_BP = _pad_left(prompts, length)
     sampler = Sampler.of(sampling, jnp.arange(len(prompts), dtype=jnp.int32))
-    new_BN = _continue(max_new_tokens, weights, tokens_BP, positions_BP, eos_id, sampler)
-    return [_before(row, eos_id) for row in np.asarray(new_BN).tolist()]
+    new_BN = _continue(max_new_tokens, weights, tokens_BP, positions_BP, _array(eos_ids), sampler)
+    return [before_end(row, eos_ids) for row in np.asarray(new_BN).tolist()]
 
 
 def stream(
@@ -61,12 +63,12 @@ def stream(
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
-    eos_id: int,
+    eos_ids: Sequence[int],
     sampling: Sampling | None = None,
 ) -> Iterator[int]:
     """Yields the tokens that `generate` returns for one prompt, each as soon as it is known.
 
-        >>> list(stream(weights, [1, 7, 8], max_new_tokens=3, eos_id=2))  # doctest: +SKIP
+        >>> list(stream(weights, [1, 7, 8], max_new_tokens=3, eos_ids=[2]))  # doctest: +SKIP
         [9, 10, 11]
 
     One program is compiled for prompts of up to 16, of up to 32, 64, ... tokens and each
@@ -84,7 +86,7 @@ def stream(
             position = np.int32(len(prompt) + index)
             token_B, cache = _next(weights, known_B, position, np.int32(index + 1), cache, sampler)
         token = int(known_B[0])
-        if token == eos_id:
+        if token in eos_ids:
             return
         yield token
 
@@ -136,23 +138,26 @@ def _continue(
     weights: Weights,
     tokens_BP: Array,
     positions_BP: Array,
-    eos_id: Array,
+    eos_E: Array,
     sampler: Sampler,
 ) -> Array:
-    """Returns new tokens, int32 [B, N]; after the first `eos_id` of a row all are `eos_id`."""
+    """Returns new tokens, int32 [B, N]; after the first end of a row all are ends."""
     model = merge(weights)
     B, P = tokens_BP.shape
+
+    def is_end(token_B: Array) -> Array:
+        return jnp.any(token_B[:, None] == eos_E[None], axis=1)
 
     def is_unfinished(loop: tuple[Array, Array, Array, KVCache]) -> Array:
         index, new_BN, _, _ = loop
         last_B = new_BN[:, jnp.maximum(index - 1, 0)]
-        return (index < max_new_tokens) & ((index == 0) | jnp.any(last_B != eos_id))
+        return (index < max_new_tokens) & ((index == 0) | jnp.any(~is_end(last_B)))
 
     def step(loop: tuple[Array, Array, Array, KVCache]) -> tuple[Array, Array, Array, KVCache]:
         index, new_BN, x_B1D, cache = loop
-        has_ended_B = (index > 0) & (new_BN[:, jnp.maximum(index - 1, 0)] == eos_id)
+        has_ended_B = (index > 0) & is_end(new_BN[:, jnp.maximum(index - 1, 0)])
         chosen_B = sampler.choose(model.logits(x_B1D[:, -1]), index)
-        token_B = jnp.where(has_ended_B, eos_id, chosen_B)
+        token_B = jnp.where(has_ended_B, eos_E[0], chosen_B)
         new_BN = new_BN.at[:, index].set(token_B)
         # The last position of each prompt is in its last column, since padding is on the left.
         position_B1 = positions_BP[:, -1:] + 1 + index
@@ -160,14 +165,22 @@ def _continue(
         return index + 1, new_BN, x_B1D, cache
 
     x_BPD, cache = model.decode(tokens_BP, positions_BP, model.init_cache(B, P + max_new_tokens))
-    new_BN = jnp.full((B, max_new_tokens), eos_id, jnp.int32)
+    new_BN = jnp.full((B, max_new_tokens), eos_E[0], jnp.int32)
     start = (jnp.int32(0), new_BN, x_BPD[:, -1:], cache)
     return jax.lax.while_loop(is_unfinished, step, start)[1]
 
 
-def _before(tokens: list[int], eos_id: int) -> list[int]:
-    """Returns the tokens before the first `eos_id`."""
-    return tokens[: tokens.index(eos_id)] if eos_id in tokens else tokens
+def _array(eos_ids: Sequence[int]) -> np.ndarray:
+    return np.array(eos_ids, np.int32)
+
+
+def before_end(tokens: list[int], eos_ids: Sequence[int]) -> list[int]:
+    """Returns the tokens before the first of `eos_ids`.
+
+    >>> before_end([5, 6, 3, 2], [2, 3])
+    [5, 6]
+    """
+    return list(itertools.takewhile(lambda token: token not in eos_ids, tokens))
 
 
 def _check(prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling) -> None:

@@ -14,7 +14,7 @@ import jax
 from hare_jax.config import DType, Generation
 from hare_jax.inference.generate import stream
 from hare_jax.inference.sampling import Sampling
-from hare_jax.inference.tokenizers import Decode, open_tokenizer
+from hare_jax.inference.tokenizers import Decode, beginning, open_fitting
 from hare_jax.model import decoder
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import open_run
@@ -36,26 +36,23 @@ def run(config: Generation, workdir: Path) -> dict[str, Path]:
     del workdir
     c = config
     run = open_run(c.checkpoint)
-    tokenizer = open_tokenizer(run.directory)
-    if tokenizer.vocab_size > run.model.vocab_size:
-        raise ValueError(
-            f"{tokenizer.path} has {tokenizer.vocab_size} pieces, the model vocab_size="
-            f"{run.model.vocab_size}; put the tokenizer that the model was trained with there"
-        )
+    tokenizer = open_fitting(run.directory, run.model.vocab_size)
     model = decoder.for_inference(run.model)
     if jax.default_backend() == "cpu":
         # bfloat16 is converted for each token there: at HARE-1.1B's width a third of the speed.
         model = replace(model, compute_dtype=DType.FLOAT32)
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     prompt_ids = tokenizer.encode(c.prompt)
+    before = beginning(tokenizer)
+    if not before and not prompt_ids:  # without a token there is nothing to continue
+        before = [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
     max_length = c.max_length or run.mixture.get("sequence_length") or math.inf
-    max_tokens = room_for_tokens(len(bos) + len(prompt_ids), c.max_tokens, max_length)
+    max_tokens = room_for_tokens(len(before) + len(prompt_ids), c.max_tokens, max_length)
     params, _ = checkpoint.restore_params(run.checkpoints, model, step=run.step)
     tokens = stream(
         decoder.Weights.of(model, decoder.in_compute_dtype(params, model)),
-        [*bos, *prompt_ids],
+        [*before, *prompt_ids],
         max_new_tokens=max_tokens,
-        eos_id=tokenizer.eos_id,
+        eos_ids=tokenizer.eos_ids,
         sampling=Sampling(c.temperature, c.top_k, c.top_p, c.seed),
     )
     times: list[float] = []

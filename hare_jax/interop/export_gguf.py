@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from hare_jax.config import GgufExport, Model, Quantization, RopeMethod
-from hare_jax.interop import names, vocabulary
+from hare_jax.inference.tokenizers import HuggingFaceTokenizer, Tokenizer, open_fitting
+from hare_jax.interop import byte_level, names, vocabulary
 from hare_jax.interop.folders import new_file
 from hare_jax.interop.names import Tensor
 from hare_jax.interop.vocabulary import PieceKind, Vocabulary
 from hare_jax.training import checkpoint
-from hare_jax.training.run_dir import Run, open_run
+from hare_jax.training.run_dir import TOKENIZER, Run, open_run
 
 # A base model has no roles. Without a template, programs would put their own markers into a chat.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -59,7 +60,8 @@ def run(config: GgufExport, workdir: Path) -> dict[str, Path]:
     c, source = config, open_run(config.checkpoint)
     check_architecture(source.model)
     check_widths(source.model, c.quantization)
-    pieces = vocabulary.read(source.tokenizer)
+    tokenizer = open_fitting(source.directory, source.model.vocab_size)
+    pieces = read_pieces(source, tokenizer)
     check_pieces(pieces)
     pieces = pad(pieces, source.model.vocab_size)
     with new_file(c.out) as part:
@@ -67,7 +69,7 @@ def run(config: GgufExport, workdir: Path) -> dict[str, Path]:
         try:
             writer.add_name(c.name or Path(c.out).stem)
             _add_hyperparameters(writer, source, c.quantization)
-            _add_vocabulary(writer, pieces)
+            _add_vocabulary(writer, pieces, tokenizer)
             _write_tensors(writer, source, c.quantization)
         finally:
             writer.close()
@@ -149,9 +151,29 @@ def check_widths(model: Model, quantization: Quantization) -> None:
             )
 
 
+def read_pieces(source: Run, tokenizer: Tokenizer) -> Vocabulary:
+    """Returns the pieces of a run's tokenizer.model, or else of its tokenizer.json.
+
+    Tokens that a Hugging Face folder adds to tokenizer.model come after its pieces. Raises
+    ValueError for a tokenizer that llama.cpp does not reproduce.
+    """
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        return vocabulary.read(source.tokenizer)
+    if not (source.directory / TOKENIZER).is_file():
+        return byte_level.read(tokenizer)
+    pieces = vocabulary.read(source.directory / TOKENIZER)
+    size = len(pieces.pieces)
+    pieces = pad(pieces, max(size, tokenizer.vocab_size))
+    for i, token in tokenizer.added_tokens().items():
+        if i >= size:
+            pieces.pieces[i] = token.content
+            pieces.kinds[i] = PieceKind.CONTROL if token.special else PieceKind.USER_DEFINED
+    return replace(pieces, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+
+
 def check_pieces(pieces: Vocabulary) -> None:
     """Raises ValueError for a vocabulary to which llama.cpp would give other ids."""
-    if PieceKind.USER_DEFINED in pieces.kinds:
+    if not pieces.pre_tokenizer and PieceKind.USER_DEFINED in pieces.kinds:
         piece = pieces.pieces[pieces.kinds.index(PieceKind.USER_DEFINED)]
         raise ValueError(
             f"{pieces.path} has the piece {piece!r} of kind USER_DEFINED, expected none: llama.cpp "
@@ -203,16 +225,39 @@ def _add_hyperparameters(writer: Any, source: Run, quantization: Quantization) -
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _add_vocabulary(writer: Any, pieces: Vocabulary) -> None:
-    writer.add_tokenizer_model("llama")  # SentencePiece's BPE, by scores
-    writer.add_tokenizer_pre("default")
+def _add_vocabulary(writer: Any, pieces: Vocabulary, tokenizer: Tokenizer) -> None:
     writer.add_token_list(pieces.pieces)
-    writer.add_token_scores(pieces.scores)
     writer.add_token_types(pieces.kinds)
-    writer.add_unk_token_id(pieces.unk_id)
-    writer.add_bos_token_id(pieces.bos_id)
-    writer.add_eos_token_id(pieces.eos_id)
-    writer.add_add_bos_token(True)
+    if pieces.pre_tokenizer:
+        writer.add_tokenizer_model("gpt2")  # byte-level BPE, by merges
+        writer.add_tokenizer_pre(pieces.pre_tokenizer)
+        writer.add_token_merges(pieces.merges)
+    else:
+        writer.add_tokenizer_model("llama")  # SentencePiece's BPE, by scores
+        writer.add_tokenizer_pre("default")
+        writer.add_token_scores(pieces.scores)
+    if pieces.unk_id is not None:
+        writer.add_unk_token_id(pieces.unk_id)
+    if pieces.bos_id is not None:
+        writer.add_bos_token_id(pieces.bos_id)
+    # llama.cpp stops at each of these, and at tokens that it knows by name, such as <|im_end|>.
+    ends = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, token_id in zip(ends, tokenizer.eos_ids, strict=False):
+        add(token_id)
+    writer.add_add_bos_token(tokenizer.adds_bos)
     writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(True)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_add_space_prefix(not pieces.pre_tokenizer)
+    writer.add_chat_template(_chat_template(tokenizer))
+
+
+def _chat_template(tokenizer: Tokenizer) -> str:
+    """Returns the template of a Hugging Face folder, or CHAT_TEMPLATE."""
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        return CHAT_TEMPLATE
+    file = tokenizer.path.with_name("chat_template.jinja")
+    if file.is_file():
+        return file.read_text("utf-8")
+    template = tokenizer.settings.get("chat_template")
+    if isinstance(template, list):  # of several, the one without tools
+        template = {one["name"]: one["template"] for one in template}.get("default")
+    return template or CHAT_TEMPLATE

@@ -6,8 +6,10 @@ same on both sides.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -38,6 +40,7 @@ def run(config: HuggingFaceExport, workdir: Path) -> dict[str, Path]:
     hf_model = hf_config.from_model(
         checkpoint_run.model, checkpoint_run.mixture, config.architecture, dtype.name
     )
+    hf_model |= _token_ids(checkpoint_run)
     with new_folder(config.out) as folder:
         write_json(folder / "config.json", hf_model)
         _write_tokenizer(checkpoint_run, folder)
@@ -52,6 +55,14 @@ def run(config: HuggingFaceExport, workdir: Path) -> dict[str, Path]:
             config.shard_gb * 1e9,
         )
     return {"Hugging Face": Path(config.out)}
+
+
+def _token_ids(run: Run) -> dict[str, Any]:
+    """Returns the special ids of the original's config.json, which may be several or null."""
+    original = run.directory / HUGGING_FACE_FOLDER / "config.json"
+    config = json.loads(original.read_text("utf-8")) if original.is_file() else {}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: config[name] for name in names if name in config}
 
 
 def _write_tokenizer(run: Run, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,29 @@ class PieceKind(enum.IntEnum):
 
 @dataclass(slots=True)
 class Vocabulary:
-    """The vocabulary of a SentencePiece model.
+    """The vocabulary of a SentencePiece model, or of byte-level BPE.
 
-    `pieces`, `scores` and `kinds` are indexed by id.
+    Attributes:
+      path: of its file.
+      pieces: by id.
+      scores: by id.
+      kinds: by id.
+      bos_id: None if there is none.
+      eos_id: the end of a text.
+      unk_id: None if there is none.
+      merges: of byte-level BPE, in their order: "a b".
+      pre_tokenizer: of byte-level BPE, its name in GGUF; "": SentencePiece.
     """
 
     path: Path
     pieces: list[str]
     scores: list[float]
     kinds: list[PieceKind]
-    bos_id: int
+    bos_id: int | None
     eos_id: int
-    unk_id: int
+    unk_id: int | None
+    merges: list[str] = field(default_factory=list)
+    pre_tokenizer: str = ""
 
 
 def read(path: Path) -> Vocabulary:
@@ -98,7 +109,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
     ]
     kinds = zip(v.pieces, v.kinds, strict=True)
     user_defined = [piece for piece, kind in kinds if kind is PieceKind.USER_DEFINED]
-    bos = v.pieces[v.bos_id]
+    bos, unk = _text(v, v.bos_id), _text(v, v.unk_id)
     start = {"SpecialToken": {"id": bos, "type_id": 0}}
     return {
         "version": "1.0",
@@ -136,7 +147,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": v.pieces[v.unk_id],
+            "unk_token": unk,
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": True,
@@ -153,9 +164,9 @@ def tokenizer_config(vocabulary: Vocabulary, max_positions: int) -> dict[str, An
     v = vocabulary
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": v.pieces[v.bos_id],
-        "eos_token": v.pieces[v.eos_id],
-        "unk_token": v.pieces[v.unk_id],
+        "bos_token": _text(v, v.bos_id),
+        "eos_token": _text(v, v.eos_id),
+        "unk_token": _text(v, v.unk_id),
         "model_max_length": max_positions,
         "clean_up_tokenization_spaces": False,
         # "<s>" inside a text is encoded as text, as in training; only the first id is the token.
@@ -180,6 +191,12 @@ def write(folder: Path, vocabulary: Vocabulary, max_positions: int) -> None:
         ("special_tokens_map.json", special),
     ):
         write_json(folder / name, value)
+
+
+def _text(vocabulary: Vocabulary, token_id: int | None) -> str:
+    """Returns the piece of a special id, which every SentencePiece model has."""
+    assert token_id is not None
+    return vocabulary.pieces[token_id]
 
 
 def _isolate(pieces: list[str]) -> dict[str, Any]:

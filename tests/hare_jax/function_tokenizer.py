@@ -15,6 +15,7 @@ class FunctionTokenizer:
     decode_ids: Callable[[list[int]], str]
     bos_id: int | None = 1
     eos_id: int = 2
+    eos_ids: tuple[int, ...] = (2,)
     vocab_size: int = 64
     adds_bos: bool = True
     sha256: str = "functions"

@@ -22,6 +22,7 @@ from hare_jax.config import Protocol
 from hare_jax.evaluation.benchmarks import protocols
 from hare_jax.evaluation.benchmarks.response_cache import ResponseCache, key_of
 from hare_jax.inference.engine import InferenceEngine
+from hare_jax.inference.generate import before_end
 from hare_jax.inference.requests import Score, ScoreRequest
 from hare_jax.inference.sampling import Sampling
 from hare_jax.inference.tokenizers import Tokenizer
@@ -171,8 +172,9 @@ class EngineLM(TemplateLM):
         self, settings_text: str, contexts: list[str], settings: dict[str, Any]
     ) -> list[str]:
         """Completes contexts that have the same settings; `settings_text` is part of their keys."""
-        eos_id = self._tokenizer.eos_id
-        stop_texts = handle_stop_sequences(settings["until"], self._tokenizer.special_token(eos_id))
+        eos_ids, eos = self._tokenizer.eos_ids, self._tokenizer.special_token(self.eot_token_id)
+        stop_texts = handle_stop_sequences(settings["until"], eos)
+        ends = frozenset(eos_ids)
         ids = [self.tok_encode(context) for context in contexts]
         # A sampled completion depends on its number as well.
         keys = [key_of(f"generate {settings_text} {n}", context) for n, context in enumerate(ids)]
@@ -180,12 +182,11 @@ class EngineLM(TemplateLM):
         self._advance(len(ids) - len(new))
 
         def text_of(tokens: list[int]) -> str:
-            tokens = tokens[: tokens.index(eos_id)] if eos_id in tokens else tokens
-            return self._tokenizer.decode(tokens)
+            return self._tokenizer.decode(before_end(tokens, eos_ids))
 
         def is_complete(tokens: list[int]) -> bool:
             text = text_of(tokens)
-            return eos_id in tokens or any(stop and stop in text for stop in stop_texts)
+            return not ends.isdisjoint(tokens) or any(stop and stop in text for stop in stop_texts)
 
         def cache(number: int, tokens: list[int]) -> None:
             text = postprocess_generated_text(text_of(tokens), stop_texts, None)

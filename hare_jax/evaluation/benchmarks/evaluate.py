@@ -47,7 +47,7 @@ from hare_jax.evaluation.fingerprint import digest_of_code, digest_of_json, dige
 from hare_jax.evaluation.resumable import read_finished, read_json_or_none
 from hare_jax.files import write_json
 from hare_jax.inference.engine import InferenceEngine
-from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
+from hare_jax.inference.tokenizers import SETTINGS_FILES, Tokenizer, open_fitting
 from hare_jax.model import decoder
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
@@ -159,7 +159,7 @@ def _load_subject(source: Run, config: BenchmarkEvaluation) -> Subject:
     model = dataclasses.replace(
         source.model, compute_dtype=config.compute_dtype, matmul=Model().matmul
     )
-    tokenizer = open_tokenizer(source.directory)
+    tokenizer = open_fitting(source.directory, model.vocab_size)
     params, step = checkpoint.restore_params(source.checkpoints, model, step=source.step)
     return Subject(config.checkpoint, model, params, step, tokenizer, source.mixture)
 
@@ -174,6 +174,8 @@ def _import(folder: Path, workdir: Path) -> Path:
     from hare_jax.interop import import_hf
 
     files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+    deciding = ("tokenizer.json", "tokenizer.model", *SETTINGS_FILES)
+    files += [folder / name for name in deciding if (folder / name).is_file()]
     stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     out = workdir / f"imported-{digest_of_json([str(folder), stamps])[:12]}"
     if not out.is_dir():

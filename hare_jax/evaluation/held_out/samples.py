@@ -39,7 +39,7 @@ def complete(
         weights,
         [[tokenizer.bos_id, *beginning] for beginning in beginnings],
         max_new_tokens=config.sample_tokens,
-        eos_id=tokenizer.eos_id,
+        eos_ids=tokenizer.eos_ids,
         sampling=Sampling(config.temperature, config.top_k, config.top_p, config.seed),
     )
     return [

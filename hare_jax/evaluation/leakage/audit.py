@@ -33,7 +33,7 @@ from hare_jax.evaluation.resumable import FinishedParts, read_finished
 from hare_jax.files import write_json, write_jsonl, write_text
 from hare_jax.inference.engine import InferenceEngine
 from hare_jax.inference.requests import Score, ScoreRequest
-from hare_jax.inference.tokenizers import Tokenizer, open_tokenizer
+from hare_jax.inference.tokenizers import Tokenizer, open_fitting
 from hare_jax.progress import progress
 from hare_jax.training import checkpoint
 from hare_jax.training.run_dir import Run, open_run
@@ -60,7 +60,7 @@ def run(config: LeakageAudit, workdir: Path) -> dict[str, Path]:
     pairs = [draw(read(of_set, config), config) for of_set in files]
 
     # ---------------------------------------------------------------- what decides the numbers
-    tokenizer = open_tokenizer(source.directory)
+    tokenizer = open_fitting(source.directory, source.model.vocab_size)
     params, step = checkpoint.restore_params(source.checkpoints, source.model, step=source.step)
     max_length = config.max_length or source.mixture["sequence_length"]
     inputs = _inputs(config, source, files) | {

@@ -10,8 +10,9 @@ exactly the text. So n-gram accuracy follows from one forward pass over the text
 share as far as their ids agree. If several tokens are equally probable, each counts as the most
 probable one.
 
-As in GAIR-NLP/benbench, a prefix is decoded to text and encoded again, with BOS if there is one. If
-this gives other ids than those of the whole text, the prefix is a separate path of the prefix tree.
+As in GAIR-NLP/benbench, a prefix is decoded to text and encoded again, with BOS if texts begin with
+it. If this gives other ids than those of the whole text, the prefix is a separate path of the
+prefix tree.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from hare_jax.config import LeakageDefinition
 from hare_jax.evaluation.leakage.items import AuditItem
 from hare_jax.inference.requests import Score, ScoreRequest
-from hare_jax.inference.tokenizers import Decode, Encode, Tokenizer
+from hare_jax.inference.tokenizers import Decode, Encode, Tokenizer, beginning
 
 SHORTEST_PREFIX = 2  # tokens, BOS not counted
 
@@ -78,7 +79,8 @@ def requests(
       ids: of the text, without BOS.
       encode: text -> ids, without BOS.
       decode: ids -> text.
-      bos_id: the id of BOS; without BOS the loss is that of all tokens but the first.
+      bos_id: the id of BOS; None: texts begin without it, and the loss is that of all tokens but
+        the first.
       definition: what is measured.
 
     Returns:
@@ -121,7 +123,8 @@ def measure(
     Returns:
       One result per item, in order; None if its text is too short.
     """
-    encode, decode, bos_id = tokenizer.encode, tokenizer.decode, tokenizer.bos_id
+    encode, decode = tokenizer.encode, tokenizer.decode
+    bos_id = next(iter(beginning(tokenizer)), None)
     by_item = [requests(encode(i.text), encode, decode, bos_id, definition) for i in items]
     remaining = iter(scores([request for of_item in by_item for request in of_item]))
     results: list[NgramAccuracy | None] = []

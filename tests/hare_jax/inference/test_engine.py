@@ -223,7 +223,7 @@ def test_greedy_completions_equal_those_of_the_model(
     )
     cut = [tokens[: tokens.index(EOS)] if EOS in tokens else tokens for tokens in found]
     weights = decoder.Weights.of(model, params)
-    assert cut == generate(weights, contexts, max_new_tokens=20, eos_id=EOS)
+    assert cut == generate(weights, contexts, max_new_tokens=20, eos_ids=[EOS])
 
 
 def test_generation_ends_when_all_rows_have_stopped(model: Model, params: decoder.Params) -> None:
@@ -311,3 +311,12 @@ def test_the_cost_of_an_evaluation_is_what_the_engine_computes(
     one.generate(contexts, max_new_tokens=9, is_complete=bool)
     assert counter.computed == computed
     assert told == list(range(len(contexts)))
+
+
+def test_an_id_without_a_row_is_refused(model: Model) -> None:
+    tiny = engine(model, decoder.init(model, 0))
+    for request in (ScoreRequest([1, 64], [5]), ScoreRequest([1], [5, 64])):
+        with pytest.raises(ValueError, match="token ids 0 to 64, expected 0 to 63: the model has"):
+            tiny.scores([request])
+    with pytest.raises(ValueError, match="token ids 1 to 64, expected 0 to 63"):
+        tiny.generate([[1, 64]], max_new_tokens=1, is_complete=lambda tokens: True)

@@ -45,15 +45,15 @@ def _greedy_without_cache(weights: decoder.Weights, prompt: list[int], steps: in
 
 
 def test_greedy_equals_the_full_forward_token_by_token(weights: decoder.Weights) -> None:
-    got = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
+    got = generate(weights, PROMPTS, max_new_tokens=8, eos_ids=[NO_EOS])
     assert got == [_greedy_without_cache(weights, prompt, 8) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in got}) > 1
 
 
 def test_ends_before_eos_and_the_others_go_on(weights: decoder.Weights) -> None:
-    free = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
+    free = generate(weights, PROMPTS, max_new_tokens=8, eos_ids=[NO_EOS])
     eos_id = next(token for token in free[0] if token not in free[1])
-    ended = generate(weights, PROMPTS, max_new_tokens=8, eos_id=eos_id)
+    ended = generate(weights, PROMPTS, max_new_tokens=8, eos_ids=[eos_id])
     assert ended[0] == free[0][: free[0].index(eos_id)]
     assert ended[1] == free[1]
 
@@ -63,7 +63,7 @@ def test_sampling_is_a_function_of_the_seed_and_not_of_the_neighbors(
 ) -> None:
     def sample(prompts: list[list[int]], seed: int) -> list[list[int]]:
         return generate(
-            weights, prompts, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, seed=seed)
+            weights, prompts, max_new_tokens=8, eos_ids=[NO_EOS], sampling=Sampling(1.0, seed=seed)
         )
 
     three = sample(PROMPTS, 0)
@@ -77,26 +77,26 @@ def test_streamed_tokens_are_the_generated_ones(
     weights: decoder.Weights, sampling: Sampling
 ) -> None:
     for prompt in [[1, 7], [1, *range(3, 23)]]:
-        options: dict[str, Any] = {"max_new_tokens": 9, "eos_id": NO_EOS, "sampling": sampling}
+        options: dict[str, Any] = {"max_new_tokens": 9, "eos_ids": [NO_EOS], "sampling": sampling}
         [expected] = generate(weights, [prompt], **options)
         assert list(stream(weights, prompt, **options)) == expected
-        ended = {**options, "eos_id": expected[4]}
+        ended = {**options, "eos_ids": [expected[4]]}
         until = expected.index(expected[4])
         assert list(stream(weights, prompt, **ended)) == expected[:until]
 
 
 def test_streamed_tokens_come_one_by_one(weights: decoder.Weights) -> None:
-    tokens = stream(weights, [1, 7], max_new_tokens=1000, eos_id=NO_EOS, sampling=Sampling(1.0))
+    tokens = stream(weights, [1, 7], max_new_tokens=1000, eos_ids=[NO_EOS], sampling=Sampling(1.0))
     assert len([next(tokens), next(tokens)]) == 2  # long before the other 998
 
 
 def test_one_token_left_is_greedy(weights: decoder.Weights) -> None:
-    greedy = generate(weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS)
+    greedy = generate(weights, PROMPTS, max_new_tokens=8, eos_ids=[NO_EOS])
     assert greedy == generate(
-        weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, top_k=1)
+        weights, PROMPTS, max_new_tokens=8, eos_ids=[NO_EOS], sampling=Sampling(1.0, top_k=1)
     )
     assert greedy == generate(
-        weights, PROMPTS, max_new_tokens=8, eos_id=NO_EOS, sampling=Sampling(1.0, top_p=1e-6)
+        weights, PROMPTS, max_new_tokens=8, eos_ids=[NO_EOS], sampling=Sampling(1.0, top_p=1e-6)
     )
 
 
@@ -105,7 +105,7 @@ def test_sampled_frequencies_are_the_models(weights: decoder.Weights) -> None:
     x = model(jnp.array([[1, 7]]), jnp.arange(2)[None], None)
     expected = jax.nn.softmax(model.logits(x)[0, -1] / 2.0)
     rows = generate(
-        weights, [[1, 7]] * 4000, max_new_tokens=1, eos_id=NO_EOS, sampling=Sampling(2.0)
+        weights, [[1, 7]] * 4000, max_new_tokens=1, eos_ids=[NO_EOS], sampling=Sampling(2.0)
     )
     got = np.bincount([row[0] for row in rows], minlength=64) / len(rows)
     np.testing.assert_allclose(got, expected, atol=0.035)  # 4 standard errors of a half
@@ -144,10 +144,18 @@ def test_keep(top_k: int, top_p: float | None, kept: list[int]) -> None:
     ],
 )
 def test_errors(weights: decoder.Weights, changes: dict[str, Any], message: str) -> None:
-    arguments = {"prompts": [[1]], "max_new_tokens": 1, "eos_id": 2, **changes}
+    arguments = {"prompts": [[1]], "max_new_tokens": 1, "eos_ids": [2], **changes}
     with pytest.raises(ValueError, match=message):
         generate(weights, **arguments)
     if len(arguments["prompts"]) == 1:
         [arguments["prompt"]] = arguments.pop("prompts")
         with pytest.raises(ValueError, match=message):
             next(stream(weights, **arguments))
+
+
+def test_each_of_several_ends_ends(weights: decoder.Weights) -> None:
+    [free] = generate(weights, [[1, 7]], max_new_tokens=8, eos_ids=[NO_EOS])
+    first = next(i for i, token in enumerate(free) if token not in free[:i] and i > 1)
+    ends = [NO_EOS, free[first]]
+    assert generate(weights, [[1, 7]], max_new_tokens=8, eos_ids=ends) == [free[:first]]
+    assert list(stream(weights, [1, 7], max_new_tokens=8, eos_ids=ends)) == free[:first]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ class Bytes:
     """Ids 3 to 258 are the bytes of UTF-8."""
 
     bos_id, eos_id, vocab_size = 1, 2, 259
+    adds_bos, eos_ids = True, (2,)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, eos_ids: Sequence[int] = ()) -> None:
         assert path.name == "tokenizer.model"
         self.path = path
 
@@ -71,7 +73,7 @@ def test_shows_what_generate_has(
         decoder.Weights.of(byte_model, random_params(byte_model)),
         [[1, *ids]],
         max_new_tokens=20,
-        eos_id=2,
+        eos_ids=[2],
         sampling=Sampling(**how),
     )
     assert len(tokens) == 20

@@ -17,6 +17,8 @@ from hare_jax.inference.tokenizers import (
     CACHED_LINE_LENGTH,
     HuggingFaceTokenizer,
     SentencePieceTokenizer,
+    beginning,
+    open_fitting,
     open_tokenizer,
 )
 from tests.builders import ROOT
@@ -154,3 +156,87 @@ def test_an_imported_checkpoint_has_its_own_tokenizer(tmp_path: Path) -> None:
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (0, 1, 4)
     assert tokenizer.encode("hare") == [2] and not tokenizer.adds_bos
     assert tokenizer.special_token(0) == "<s>"
+
+
+def hugging_face_folder(folder: Path, **files: Any) -> Path:
+    """A tokenizer of words with every setting of a Hugging Face folder, beside `files`."""
+    import tokenizers
+
+    vocabulary = {"<s>": 0, "</s>": 1, "hare": 2, "?": 3, "<end>": 4}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.add_special_tokens(["<s>", "</s>", "<end>"])
+    words.enable_truncation(max_length=2)
+    words.enable_padding(length=6, pad_id=3)
+    folder.mkdir(parents=True)
+    words.save(str(folder / "tokenizer.json"))
+    contents = {"tokenizer_config": {"bos_token": "<s>", "eos_token": "</s>"}, **files}
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_texts_are_neither_truncated_nor_padded(tmp_path: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(hugging_face_folder(tmp_path / "f"))
+    assert tokenizer.encode("hare") == [2]
+    assert tokenizer.encode("hare hare hare") == [2, 2, 2]
+
+
+def test_every_end_of_a_folder_is_one(tmp_path: Path) -> None:
+    for name, files, ends in (
+        ("neither", {}, (1,)),
+        ("model", {"config": {"eos_token_id": [1, 4]}}, (1, 4)),
+        (
+            "generation",
+            {"config": {"eos_token_id": 3}, "generation_config": {"eos_token_id": [4, 0]}},
+            (1, 4, 0),
+        ),
+    ):
+        tokenizer = open_tokenizer(hugging_face_folder(tmp_path / name, **files))
+        assert (tokenizer.eos_id, tokenizer.eos_ids) == (1, ends)
+    train(tmp_path)
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    assert open_tokenizer(tmp_path).eos_ids == (2, 5)  # with SentencePiece's pieces, too
+
+
+def test_tokens_beside_tokenizer_json_are_added(tmp_path: Path) -> None:
+    config = {
+        "eos_token": {"content": "<new>"},
+        "bos_token": None,
+        "added_tokens_decoder": {"5": {"content": "<new>", "special": True}},
+    }
+    folder = hugging_face_folder(
+        tmp_path / "f",
+        tokenizer_config=config,
+        added_tokens={"<more>": 6},
+        config={"bos_token_id": 0},
+    )
+    tokenizer = HuggingFaceTokenizer(folder)
+    assert tokenizer.encode("hare<new><more>") == [2, 5, 6]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (None, 5, 7)
+    before = tokenizer.sha256
+    (folder / "generation_config.json").write_text('{"eos_token_id": 6}')
+    assert HuggingFaceTokenizer(folder).sha256 != before
+    (folder / "added_tokens.json").write_text('{"<more>": 9}')
+    with pytest.raises(ValueError, match="'<more>' has the id 6, expected 9 as in tok"):
+        HuggingFaceTokenizer(folder)
+
+
+def test_special_tokens_in_a_text_and_bos_are_as_the_folder_has_them(tmp_path: Path) -> None:
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    config = {**named, "split_special_tokens": True, "add_bos_token": True}
+    split = HuggingFaceTokenizer(hugging_face_folder(tmp_path / "f", tokenizer_config=config))
+    assert 1 not in split.encode("hare</s>") and beginning(split) == [0]
+    whole = HuggingFaceTokenizer(hugging_face_folder(tmp_path / "g"))
+    assert whole.encode("hare</s>") == [2, 1] and beginning(whole) == []
+
+
+def test_ids_without_a_row_are_refused_and_rows_without_a_piece_have_no_text(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=r"has 5 pieces, the model vocab_size=4; put the tok"):
+        open_fitting(hugging_face_folder(tmp_path / "f"), 4)
+    assert open_fitting(tmp_path / "f", 5).decode([2, 60]) == "hare"
+    tokenizer = SentencePieceTokenizer(train(tmp_path))
+    assert tokenizer.decode([*tokenizer.encode("hare"), 400, 450]) == "hare"

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import DType, GgufExport, Model, Quantization
+from hare_jax.config import DType, GgufExport, HuggingFaceExport, Model, Quantization
 from hare_jax.inference.generate import generate
-from hare_jax.interop import export_gguf, vocabulary
+from hare_jax.interop import export_gguf, export_hf, vocabulary
 from hare_jax.interop.names import tensors
 from hare_jax.model import decoder
 from tests.builders import ROOT
@@ -127,7 +127,7 @@ def test_text_and_chat_have_the_ids_of_sentencepiece(f16: Served, tokenizer: Any
 def test_greedy_text_is_ours(f16: Served, tokenizer: Any) -> None:
     prompt = [1, *tokenizer.encode(TEXT)]
     weights = decoder.Weights.of(MODEL, random_params())
-    [expected] = generate(weights, [prompt], max_new_tokens=24, eos_id=-1)
+    [expected] = generate(weights, [prompt], max_new_tokens=24, eos_ids=[-1])
     answer = f16.ask(
         "completion",
         prompt=prompt,
@@ -224,3 +224,66 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").touch()
     with pytest.raises(FileExistsError, match="exists already"):
         exported(run, tmp_path / "m.gguf", Quantization.F16)
+
+
+def byte_level_run(folder: Path, pre_tokenizer: Any) -> Path:
+    """An imported model with the tokenizer.json of byte-level BPE, and three ends of a text."""
+    import tokenizers
+
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = pre_tokenizer
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<start>", "<|end|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(LICENSE.splitlines(), trainer)
+    bpe.enable_truncation(max_length=3)
+    original = folder / "huggingface"
+    original.mkdir(parents=True)
+    bpe.save(str(original / "tokenizer.json"))
+    for name, content in (
+        (
+            "tokenizer_config",
+            {"eos_token": "<|end|>", "bos_token": "<start>", "chat_template": "x"},
+        ),
+        ("config", {"eos_token_id": [2, 0], "bos_token_id": 1}),
+        ("generation_config", {"eos_token_id": [2, 0]}),
+    ):
+        (original / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return save_run(folder, MODEL, random_params(), **MIXTURE)
+
+
+def test_a_tokenizer_json_is_exported(tmp_path: Path) -> None:
+    from tokenizers import pre_tokenizers
+
+    from hare_jax.inference.tokenizers import open_tokenizer
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    for name, step in (
+        ("smollm", pre_tokenizers.Sequence([digits, byte_level])),
+        ("gpt-2", byte_level),
+    ):
+        folder = byte_level_run(tmp_path / name, step)
+        path = exported(folder, tmp_path / f"{name}.gguf", Quantization.F16)
+        reader, tokenizer = gguf.GGUFReader(path), open_tokenizer(folder)
+        for key, expected in (
+            ("pre", name),
+            ("eos_token_id", 2),
+            ("eot_token_id", 0),
+            ("add_bos_token", False),
+        ):
+            field = reader.get_field(f"tokenizer.ggml.{key}")
+            assert field is not None and field.contents() == expected, key
+        served = Served(path)
+        for text in (TEXT, "", "  1234 don't<|end|>x", "\n\n\t a  b"):
+            got = served.ask("tokenize", content=text, add_special=True, parse_special=True)
+            assert got["tokens"] == tokenizer.encode(text), text
+    export_hf.run(HuggingFaceExport(str(folder), str(tmp_path / "hf")), tmp_path)
+    assert json.loads((tmp_path / "hf/config.json").read_text())["eos_token_id"] == [2, 0]
+    folder = byte_level_run(tmp_path / "other", pre_tokenizers.Whitespace())
+    with pytest.raises(ValueError, match="expected no normalizer and that of one of gpt-2"):
+        exported(folder, tmp_path / "other.gguf", Quantization.F16)

@@ -118,7 +118,7 @@ def test_greedy_text_is_that_of_transformers(
     transformers = pytest.importorskip("transformers")
     folder = exported(write_run(model), tmp_path / "hf")
     weights = decoder.Weights.of(model, random_params(model))
-    got = generate(weights, PROMPTS, max_new_tokens=12, eos_id=64)
+    got = generate(weights, PROMPTS, max_new_tokens=12, eos_ids=[64])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
     for prompt, tokens in zip(PROMPTS, got, strict=True):
         length = {"min_new_tokens": 12, "max_new_tokens": 12, "pad_token_id": 0}

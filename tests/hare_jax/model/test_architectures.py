@@ -89,7 +89,7 @@ def test_the_same_parameters_give_something_else(name: str) -> None:
 def test_generated_text_is_that_of_the_whole_forward_pass(name: str) -> None:
     config, params = model_of(name)
     weights = decoder.Weights.of(config, params)
-    (completion,) = generate(weights, [TOKENS_BT[0].tolist()], max_new_tokens=3, eos_id=64)
+    (completion,) = generate(weights, [TOKENS_BT[0].tolist()], max_new_tokens=3, eos_ids=[64])
     assert completion[0] == int(forward(weights)[0, -1].argmax())
 
 

@@ -86,6 +86,7 @@ class Letters:
     """A tokenizer of characters."""
 
     bos_id, eos_id, sha256, adds_bos, vocab_size = 1, 2, "letters", True, 64
+    eos_ids = (eos_id,)
 
     def __init__(self, path: Path):
         assert path.is_file()

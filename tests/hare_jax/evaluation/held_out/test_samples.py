@@ -37,7 +37,7 @@ def test_each_prompt_is_completed_by_the_model(model: Model) -> None:
     made = samples.complete(weights, CONFIG, given, TOKENIZER)
     for prompt, sample in zip(given, made, strict=True):
         tokens = [1, *encode(prompt["text"])[:4]]
-        (expected,) = generate(weights, [tokens], max_new_tokens=5, eos_id=2)
+        (expected,) = generate(weights, [tokens], max_new_tokens=5, eos_ids=[2])
         assert sample == {
             "source": prompt["source"],
             "prompt": prompt["text"][:4],

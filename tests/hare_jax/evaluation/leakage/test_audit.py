@@ -55,9 +55,10 @@ class Words:
     """A token a word."""
 
     bos_id, eos_id, sha256 = BOS, EOS, "words"
+    adds_bos, vocab_size = True, len(WORDS)
 
-    def __init__(self, path: Path | None = None):
-        del path
+    def __init__(self, path: Path | None = None, eos_ids: Sequence[int] = ()):
+        del path, eos_ids
 
     def encode(self, text: str) -> list[int]:
         return [WORDS.index(word) for word in text.split()]
@@ -337,7 +338,7 @@ def test_an_imported_checkpoint_is_read_by_its_own_tokenizer(
     words.pre_tokenizer = WhitespaceSplit()
     (imported / "huggingface").mkdir()
     words.save(str(imported / "huggingface/tokenizer.json"))
-    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    named = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
     (imported / "huggingface/tokenizer_config.json").write_text(json.dumps(named))
     config = LeakageAudit(
         checkpoint=str(imported),

@@ -29,7 +29,7 @@ class Letters:
     So a text's beginning, tokenized anew, may have other ids than it has in the text.
     """
 
-    bos_id = BOS
+    bos_id, adds_bos = BOS, True
     alphabet = "abcdefghijklmnopqrstuvwxyz ?"
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +61,7 @@ def _texts(model: Model, params: decoder.Params, rng: np.random.Generator) -> li
     """What the model writes itself, some of it changed: some n-grams hit, some do not."""
     weights = decoder.Weights.of(model, params)
     prompts = [[BOS, *(3 + rng.integers(28, size=4)).tolist(), SPACE] for _ in range(24)]
-    written = generate(weights, prompts, max_new_tokens=50, eos_id=EOS)
+    written = generate(weights, prompts, max_new_tokens=50, eos_ids=[EOS])
     texts = []
     for prompt, ids in zip(prompts, written, strict=True):
         letters = [*prompt[1:], *ids]
@@ -85,7 +85,7 @@ def _generated_hits(
             prompts.append([BOS, *prefix])
             wanted.append(ids[start : start + n])
     weights = decoder.Weights.of(model, params)
-    new = generate(weights, prompts, max_new_tokens=n, eos_id=EOS)
+    new = generate(weights, prompts, max_new_tokens=n, eos_ids=[EOS])
     hits = [given == gold for given, gold in zip(new, wanted, strict=True)]
     return [hits[k : k + 5] for k in range(0, len(hits), 5)]
 
