@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from hare_jax.config import AttentionKernel, Checkpointing, Model, Training
+from hare_jax.config import AttentionKernel, Checkpointing, Model, Training, plain
 from hare_jax.data import packed_dataset
 from hare_jax.data.batch import Batch, check, check_max_segments
 from hare_jax.files import write_json
-from hare_jax.runtime import distributed, sharding
+from hare_jax.runtime import agreement, distributed, sharding
 from hare_jax.runtime.preemption import PreemptionSignal, exit_after_save
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import Metrics, MetricsWriter, StepCost, peak_flops
@@ -80,11 +80,21 @@ def run(
     Raises:
       ValueError, FileNotFoundError: if config, data and checkpoints do not fit together.
       CheckpointSaveError: if a checkpoint cannot be written, such as on a full disk.
+      DisagreementError: if this process was given something else than process 0.
       BadStepError: if a step is bad and training.faults stops the run.
       SystemExit: at SIGTERM or Ctrl-C, after a checkpoint is saved.
     """
     c = training_config
     profiler = Profiler(c.profile, run_dir)
+    agreement.check(
+        {
+            "config": {"model": plain(model_config), "training": plain(c)},
+            "mixture": distributed.on_all_processes(
+                lambda: packed_dataset.fingerprint_of(mixture_dir)
+            ),
+            "software": agreement.software(),
+        }
+    )
     s = setup(model_config, c, mixture_dir, run_dir, devices)
     steps = s.order.steps
     in_loop = InLoopEvaluation(c.in_loop, run_dir, steps)
@@ -92,6 +102,13 @@ def run(
     with jax.set_mesh(s.layout.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
         state, record = restore_or_init(s, checkpoints, c.seed, c.start_from, origin)
         first_step = record.get("step", 0)
+        agreement.check(
+            {
+                "mesh": dict(s.layout.mesh.shape),
+                "order": s.order.history(steps),
+                "start step": first_step,
+            }
+        )
         in_loop.start(first_step, benchmarks and partial(benchmarks, s.model, c.in_loop, s.dataset))
         result = make_result(s, resumed_from=first_step if record else None)
         if first_step == steps:
