@@ -1,7 +1,9 @@
 """Packed datasets: the folders that the bake stage writes, read as batches by step.
 
 Such a folder holds mixture.json and, for each source, ArrayRecord files of packed rows. Everything
-that mixture.json states about these files is checked when the folder is opened.
+that mixture.json states about these files is checked when they are hashed. After that, opening the
+folder takes no longer with more files: counts come from mixture.json, and files are opened when
+they are read (record_files.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import grain
 from hare_jax.config import Model, Training
 from hare_jax.data.batch import Batch, decode_record, from_records
 from hare_jax.data.order import Order, StageSchedule
+from hare_jax.data.record_files import ReaderPool, Records, listed, plan_pool
+from hare_jax.data.retries import retried
 from hare_jax.data.verify import verify
 
 SCHEMA = 1
@@ -61,7 +65,8 @@ class PackedDataset:
           directory: the folder with mixture.json.
           cache_dir: where hashes that were verified before are stored; None: no cache. See
             verify.py.
-          share: (i, n) hashes the i-th of n parts of the files, so that n processes share the work.
+          share: (i, n) verifies the i-th of n parts of the files and of the sources, so that n
+            processes share the work.
 
         Raises:
           FileNotFoundError: if a file is missing.
@@ -76,11 +81,27 @@ class PackedDataset:
         self.dtype: str = manifest["dtype"]
         self.mixtures: dict[str, dict[str, float]] = manifest["mixtures"]
         self.sources = [PackedSource(**source) for source in manifest["sources"]]
-        verify(self._hashes(), cache_dir, share)
-        self._rows = [self._open(source, "file") for source in self.sources]
-        self._spans = [self._open(source, "spans") for source in self.sources]
-        for source_id, source in enumerate(self.sources):
-            if source.records:
+        self._check_sums()
+        files = {
+            key: [listed(self.directory, source.files, key) for source in self.sources]
+            for key in ("file", "spans")
+        }
+        # Before any file is hashed, which may take hours.
+        max_files, note = plan_pool([file for of_source in files["file"] for file in of_source])
+        if note and share[0] == 0:
+            print(note, flush=True)
+        pool = ReaderPool(max_files)
+        by_path = {Path(f.path): f for key in files for of_source in files[key] for f in of_source}
+
+        def check_count(path: Path) -> None:
+            if path in by_path:  # all but the tokenizer
+                pool.check(by_path[path])
+
+        verify(self._hashes(), cache_dir, share, also=check_count)
+        self._rows = [Records(of_source, pool) for of_source in files["file"]]
+        self._spans = [Records(of_source, pool) for of_source in files["spans"]]
+        for source_id in range(share[0], len(self.sources), share[1]):
+            if self.sources[source_id].records:
                 self._check_first(source_id)
 
     def _hashes(self) -> dict[Path, str]:
@@ -92,23 +113,15 @@ class PackedDataset:
             **{self.directory / file["spans"]: file["spans_sha256"] for file in files},
         }
 
-    def _open(self, source: PackedSource, key: str) -> Any:
-        """Opens the records of a source for random access, its files one after the other."""
-        for file in source.files:
-            path = self.directory / file[key]
-            got = len(grain.sources.ArrayRecordDataSource([str(path)]))
-            if got != file["records"]:
+    def _check_sums(self) -> None:
+        """Raises ValueError if the files of a source are not listed with all of its records."""
+        for source in self.sources:
+            got = sum(file["records"] for file in source.files)
+            if got != source.records:
                 raise ValueError(
-                    f"{path}: got {got} records, expected {file['records']} (mixture.json)"
+                    f"{self.directory / 'mixture.json'}: the files of {source.name!r} have {got} "
+                    f"records, expected {source.records}, the sum that is listed for the source"
                 )
-        got = sum(file["records"] for file in source.files)
-        if got != source.records:
-            raise ValueError(
-                f"{self.directory / 'mixture.json'}: the files of {source.name!r} have {got} "
-                f"records, expected {source.records}, the sum that is listed for the source"
-            )
-        paths = [str(self.directory / file[key]) for file in source.files]
-        return grain.sources.ArrayRecordDataSource(paths) if paths else ()
 
     def _check_first(self, source_id: int) -> None:
         """Raises ValueError if the first record of a source contradicts the manifest."""
@@ -158,16 +171,20 @@ class PackedDataset:
         )
 
     def _record(self, source_id: int, record_id: int) -> bytes:
-        """Reads the bytes of one record; raises ValueError if its checksum does not match.
+        """Reads the bytes of one record.
 
         ArrayRecord stores a checksum per record, so that damage after the opening is detected.
+
+        Raises:
+          ValueError: the record is damaged.
+          OSError: it could not be read, however often it was tried.
         """
         try:
             return self._rows[source_id][record_id]
-        except RuntimeError as error:
-            raise ValueError(
+        except (ValueError, OSError) as error:
+            raise type(error)(
                 f"{self.directory}: record {record_id} of source {self.sources[source_id].name!r} "
-                f"cannot be read: {error}; copy or bake the data again"
+                f"cannot be read: {error}"
             ) from error
 
     def spans(self, rows: Sequence[tuple[int, int]]) -> list[Span]:
@@ -281,7 +298,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory of baked data")
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = json.loads(retried(lambda: path.read_text("utf-8"), str(path)))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); bake the data again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:

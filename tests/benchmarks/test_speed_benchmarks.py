@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +81,27 @@ def test_input_speed(run_benchmark: RunBenchmark) -> None:
     assert len(rates) == 2 and all(int(rate.replace(",", "")) > 0 for _, rate in rates)
     # Weights 1, 2, 3: the 48 rows after the first step are dealt out so.
     assert "rows of each source: 16.7% 33.3% 50.0%" in out
+
+
+def test_scale_claims_more_than_it_writes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixture"
+    size = ["--rows", "400", "--files", "40", "--sources", "3", "--sequence", "64"]
+    command = [sys.executable, "-m", "benchmarks.scale", *size, "--batch", "8", "--steps", "3"]
+    subprocess.run([*command, "--mixture", str(folder)], check=True)
+    out = capfd.readouterr().out
+    assert "400 rows of 64 tokens in 40 files of rows and as many of spans, 3 sources" in out
+    manifest = json.loads((folder / "mixture.json").read_text())
+    files = [file for source in manifest["sources"] for file in source["files"]]
+    assert len(files) == 40 and sum(source["records"] for source in manifest["sources"]) == 400
+    inodes = {path.stat().st_ino for path in folder.glob("*.array_record")}
+    assert len(inodes) == 6 and len(list(folder.glob("*.array_record"))) == 80
+    lines = re.findall(
+        r"^  ([\w, ]+?) +([\d.]+) +([\d.]+) +([\d,.]+) +([\d,]+) +([\d,]+)$", out, re.M
+    )
+    parts = ["imports", "first start, unhashed", "start", "first batch", "3 steps"]
+    assert [line[0] for line in lines] == [*parts, "documents of a step"]
+    opened = {line[0]: int(line[4]) for line in lines}
+    assert opened["start"] - opened["imports"] < 12  # no more than the first files of the sources
+    assert opened["start"] < opened["3 steps"]

@@ -212,8 +212,13 @@ def test_an_invalid_manifest_is_refused(bake: Callable[..., Path], text: str, me
 
 def test_a_wrong_count_is_refused(bake: Callable[..., Path]) -> None:
     directory = bake()
-    _rewrite(directory, lambda m: m["sources"][0]["files"][0].update(records=21))
-    with pytest.raises(ValueError, match=r"web-00000.array_record: got 20 records, expected 21"):
+
+    def mistake(manifest: dict[str, Any]) -> None:
+        manifest["sources"][0]["records"] = 41
+        manifest["sources"][0]["files"][0]["records"] = 21
+
+    _rewrite(directory, mistake)
+    with pytest.raises(ValueError, match=r"web-00000\.\S+: got 20 records, expected 21"):
         packed_dataset.PackedDataset(directory)
 
 

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-import socket
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hare_jax.data import retries
 from hare_jax.data import verify as module
 from hare_jax.data.verify import verify
 
@@ -47,7 +53,7 @@ def test_each_file_is_hashed_once(
     assert len(hashed) == 6, "without a memory all is read"
 
 
-@pytest.mark.parametrize("change", ["size", "time", "inode", "manifest"])
+@pytest.mark.parametrize("change", ["size", "time", "manifest"])
 def test_a_changed_file_is_hashed_again(
     expected: dict[Path, str], hashed: list[str], tmp_path: Path, change: str
 ) -> None:
@@ -61,11 +67,6 @@ def test_a_changed_file_is_hashed_again(
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     elif change == "time":
         path.write_bytes(content[:-1] + b"!")
-    elif change == "inode":
-        other = tmp_path / "other"
-        other.write_bytes(content[:-1] + b"!")
-        os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        other.replace(path)
     else:
         expected[path] = "0" * 64
     with pytest.raises(
@@ -92,8 +93,8 @@ def test_a_damaged_memory_costs_time_only(
 ) -> None:
     memory = tmp_path / "memory"
     memory.mkdir()
-    (memory / f"verified-{socket.gethostname()}-0.json").write_text(text)
-    (memory / "verified-another-0.json").write_text(text)
+    (memory / "verified-0.json").write_text(text)
+    (memory / "verified-1.json").write_text(text)
     verify(expected, memory)
     assert len(hashed) == 3
     verify(expected, memory)
@@ -114,20 +115,130 @@ def test_a_memory_serves_several_mixtures(
 
 
 def test_processes_share_the_hashing_and_its_results(
-    expected: dict[Path, str], hashed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    expected: dict[Path, str], hashed: list[str], tmp_path: Path
 ) -> None:
     memory = tmp_path / "memory"
     for process in (0, 1):
         verify(expected, memory, share=(process, 2))
     assert hashed == ["a", "c", "b"]
-    # Another machine that sees the same files, and another number of processes.
-    monkeypatch.setattr(module.socket, "gethostname", lambda: "host-7")
-    verify(expected, memory)
+    verify(expected, memory)  # another number of processes
     assert len(hashed) == 3
     (tmp_path / "b").write_bytes(b"!")
     verify(expected, memory, share=(0, 2))
     with pytest.raises(ValueError, match="b: got sha256"):
         verify(expected, memory, share=(1, 2))
+
+
+def test_processes_share_the_look_at_the_files(
+    expected: dict[Path, str], hashed: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "b").unlink()
+    verify(expected, tmp_path / "memory", share=(0, 2))
+    assert hashed == ["a", "c"]
+    with pytest.raises(FileNotFoundError, match="b: no such file"):
+        verify(expected, tmp_path / "memory", share=(1, 2))
+
+
+def test_another_inode_is_the_same_file(
+    expected: dict[Path, str], hashed: list[str], tmp_path: Path
+) -> None:
+    verify(expected, tmp_path / "memory")
+    for path in expected:  # as a bucket that is mounted again
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        copy = tmp_path / "copy"
+        copy.write_bytes(path.read_bytes())
+        os.utime(copy, ns=times)
+        copy.replace(path)
+    verify(expected, tmp_path / "memory")
+    assert len(hashed) == 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_an_interrupted_verification_continues(
+    expected: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    memory, hashed = tmp_path / "memory", []
+    monkeypatch.setattr(module, "RECORD_SECONDS", seconds)
+    monkeypatch.setattr(module, "ThreadPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+
+    def interrupted(path: Path) -> None:
+        if path.name == "c":
+            if seconds:
+                raise KeyboardInterrupt
+            # A kill here leaves what was written so far; the thread is ahead by a file at most.
+            deadline = time.monotonic() + 10
+            while not (memory / "verified-0.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            shutil.copytree(memory, tmp_path / "killed")
+        hashed.append(path.name)
+
+    with suppress(KeyboardInterrupt):
+        verify(expected, memory, also=interrupted)
+    hashed.clear()
+    again = memory if seconds else tmp_path / "killed"
+    verify(expected, again, also=lambda path: hashed.append(path.name))
+    assert hashed[-1] == "c" and "a" not in hashed
+
+
+def test_the_record_does_not_grow_with_starts(
+    expected: dict[Path, str], hashed: list[str], tmp_path: Path
+) -> None:
+    memory, sizes = tmp_path / "memory", []
+    for start in range(3):
+        for path in expected:
+            os.utime(path, ns=(start, 10**18 + start))  # seen as changed
+        for process in (0, 1):
+            verify(expected, memory, share=(process, 2))
+        sizes.append({path.name: path.stat().st_size for path in memory.iterdir()})
+    assert len(hashed) == 9
+    assert sizes[0] == sizes[1] == sizes[2] and set(sizes[0]) == {
+        "verified-0.json",
+        "verified-1.json",
+    }
+    (tmp_path / "a").unlink()  # baked data that was deleted
+    del expected[tmp_path / "a"]
+    os.utime(tmp_path / "b", ns=(0, 0))
+    verify(expected, memory)
+    names = [stamp[0] for stamp in json.loads((memory / "verified-0.json").read_text())]
+    assert names == [str(tmp_path / "b"), str(tmp_path / "c")]
+
+
+def test_a_file_that_is_wrong_otherwise_is_not_remembered(
+    expected: dict[Path, str], tmp_path: Path
+) -> None:
+    def wrong(path: Path) -> None:
+        if path.name == "b":
+            raise ValueError("b has 3 records")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="b has 3 records"):
+            verify(expected, tmp_path / "memory", also=wrong)
+
+
+def test_hashing_goes_on_after_a_transient_error(
+    expected: dict[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0))
+    opened, real = [], Path.open
+
+    def failing(self: Path, *args: Any, **named: Any) -> Any:
+        if self in expected and args == ("rb",):
+            opened.append(self.name)
+            if opened.count(self.name) < 3:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+        return real(self, *args, **named)
+
+    monkeypatch.setattr(Path, "open", failing)
+    verify(expected, tmp_path / "memory")
+    assert sorted(opened) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    assert "Stale file handle" in capsys.readouterr().out
+    opened.clear()
+    monkeypatch.setattr(retries, "WAITS", (0.0,))
+    with pytest.raises(OSError, match="Stale file handle"):
+        verify(expected)
 
 
 def test_progress_is_shown_where_it_takes_long(
