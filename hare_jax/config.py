@@ -178,6 +178,7 @@ class Checkpointing:
     """The schedule of checkpoints, and the number that is kept."""
 
     every_steps: int = 1000  # steps between saves, at least 1; also at the last step and at SIGTERM
+    every_minutes: float = 0.0  # minutes after which to save besides; 0: by steps only
     keep: int = 2  # latest checkpoints that are kept, at least 1
     keep_every: int = 0  # checkpoints of multiples of this step are kept permanently; 0: none
 

@@ -134,7 +134,12 @@ RANGES: dict[type, dict[str, FieldRange]] = {
     Stage: {"tokens": AT_LEAST_1, "dropout": SHARE_BELOW_1},
     Slices: {"data": AT_LEAST_0, "fsdp": AT_LEAST_0, "tensor": AT_LEAST_0},
     Mesh: {"data": AXIS, "fsdp": AXIS, "tensor": AXIS},
-    Checkpointing: {"every_steps": AT_LEAST_1, "keep": AT_LEAST_1, "keep_every": AT_LEAST_0},
+    Checkpointing: {
+        "every_steps": AT_LEAST_1,
+        "every_minutes": AT_LEAST_0,
+        "keep": AT_LEAST_1,
+        "keep_every": AT_LEAST_0,
+    },
     Faults: {
         "spike_z": ABOVE_0,
         "spike_window": AT_LEAST_1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from hare_jax.runtime.preemption import PreemptionSignal, exit_after_save
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.tracking.metrics import Metrics, MetricsWriter, StepCost, peak_flops
 from hare_jax.tracking.profiler import Profiler
-from hare_jax.training import faults
+from hare_jax.training import faults, history
 from hare_jax.training.checkpoint import Checkpoints
 from hare_jax.training.identity import Origin, origin_to_plain
 from hare_jax.training.in_loop_evaluation import InLoopEvaluation, Open
 from hare_jax.training.plan import check_history, describe, make_plan
 from hare_jax.training.run_dir import copy_rows, start_params, write_config
+from hare_jax.training.saving import Saver
 from hare_jax.training.state import State, init_state
 from hare_jax.training.step import compile_step, make_step
 from hare_jax.training.validate import Layout, validate
@@ -66,7 +68,8 @@ def run(
 ) -> Result:
     """Trains to the end of the last stage; resumes from the latest checkpoint if there is one.
 
-    Writes config.json, plan.json, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`.
+    Writes config.json, plan.json, history.jsonl, metrics.jsonl, tensorboard/ and checkpoints/
+    under `run_dir`.
 
     Args:
       model_config: the model.
@@ -117,6 +120,9 @@ def run(
             distributed.print_once(f"already complete: step {steps}, {result.checkpoints}")
             return result
 
+        if distributed.is_process_zero():
+            config = json.loads((run_dir / "config.json").read_text("utf-8"))
+            history.append(run_dir, first_step, {"config": config, "plan": s.plan})
         batches = read_batches(s, first_step)
         step_fn, batch = compile_on_first_batch(s, c, state, batches)
         bad_steps = faults.BadSteps(run_dir / "bad-steps", c.faults, partial(documents_of_step, s))
@@ -129,31 +135,30 @@ def run(
             if in_loop.pending:
                 in_loop.run(first_step, state.params, metrics, watchdog)
             input_wait = 0.0
-            for step in range(first_step, steps):
-                done = step + 1
-                watchdog.doing(f"step {done}")
-                profiler.at(step, state)
-                state, values = step_fn(state, batch)
-                metrics.add(step, s.order.stage(step), values, input_wait=input_wait)
-                signal = preemption.requested(done)
-                if done % c.checkpointing.every_steps == 0 or done == steps or signal:
-                    pending = metrics.fetch()  # raises for a bad step, before a save after it
-                    metrics.sync()
-                    watchdog.doing(f"the save of step {done}")
-                    started = time.perf_counter()
-                    checkpoints.save(state, {"past": s.order.history(done), "pending": pending})
-                    metrics.add_stall(time.perf_counter() - started)
-                if signal and done < steps:
-                    checkpoints.wait()
-                    exit_after_save(signal, done, steps)
-                if in_loop.due(done):
-                    in_loop.run(done, state.params, metrics, watchdog)
-                if done < steps:
-                    watchdog.doing(f"the batch of step {done + 1}")
-                    started = time.perf_counter()
-                    local = next(batches)
-                    input_wait = time.perf_counter() - started
-                    batch = sharding.place(local, s.layout.mesh, c.batch_size, s.layout.rows)
+            with Saver(
+                c.checkpointing, c.log_every, checkpoints, metrics, s.order, watchdog
+            ) as saver:
+                for step in range(first_step, steps):
+                    done = step + 1
+                    watchdog.doing(f"step {done}")
+                    profiler.at(step, state)
+                    state, values = step_fn(state, batch)
+                    saver.finished(state, done)
+                    metrics.add(step, s.order.stage(step), values, input_wait=input_wait)
+                    signal = preemption.requested(done)
+                    if saver.due(done) or signal:
+                        saver.save()
+                    if signal and done < steps:
+                        checkpoints.wait()
+                        exit_after_save(signal, done, steps)
+                    if in_loop.due(done):
+                        in_loop.run(done, state.params, metrics, watchdog)
+                    if done < steps:
+                        watchdog.doing(f"the batch of step {done + 1}")
+                        started = time.perf_counter()
+                        local = next(batches)
+                        input_wait = time.perf_counter() - started
+                        batch = sharding.place(local, s.layout.mesh, c.batch_size, s.layout.rows)
             watchdog.doing("the last save")
             checkpoints.wait()
     return result

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ import numpy as np
 import pytest
 
 from hare_jax.config import (
+    Checkpointing,
     Faults,
     Mesh,
     Model,
     OnFault,
+    Remat,
     Stage,
     Training,
 )
-from hare_jax.training import checkpoint, train
+from hare_jax.data import packed_dataset
+from hare_jax.training import checkpoint, history, saving, train
 from hare_jax.training.checkpoint import CheckpointSaveError, restore_params
 from hare_jax.training.faults import NonFiniteError
 from tests.builders import ROOT
@@ -318,13 +321,8 @@ def test_the_loop_waits_for_the_device_where_a_row_or_a_save_is_due_only(
     assert fetched == {5, 6, 8, 12}, "rows (the stage ends at 5), saves"
 
 
-def test_a_nan_loss_stops_the_run_and_writes_its_documents(
-    bake: Callable[..., Path],
-    model: Model,
-    training: Training,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def _spoil_step_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of step 7 is NaN."""
     make_step = train.make_step
 
     def spoiled(*arguments: Any, **named: Any) -> Any:
@@ -340,6 +338,16 @@ def test_a_nan_loss_stops_the_run_and_writes_its_documents(
         return run_step
 
     monkeypatch.setattr(train, "make_step", spoiled)
+
+
+def test_a_nan_loss_stops_the_run_and_writes_its_documents(
+    bake: Callable[..., Path],
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _spoil_step_7(monkeypatch)
     directory = bake()
     message = r"step 7: loss nan, gradient norm nan; its \d+ documents \((web|code)/\d+, .*7.json"
     with pytest.raises(NonFiniteError, match=message):
@@ -353,6 +361,94 @@ def test_a_nan_loss_stops_the_run_and_writes_its_documents(
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(params))
     monkeypatch.undo()
     assert train.run(model, training, directory, tmp_path / "run", one_device()).resumed_from == 4
+
+
+def _unreadable(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The batch of a step, 1 for the first, cannot be read."""
+    batches = packed_dataset.batches
+
+    def failing(*arguments: Any, first_step: int, **named: Any) -> Iterator[Any]:
+        for number, batch in enumerate(batches(*arguments, first_step=first_step, **named), 1):
+            if first_step + number == step:
+                raise OSError("Stale file handle")
+            yield batch
+
+    monkeypatch.setattr(packed_dataset, "batches", failing)
+
+
+def test_an_error_of_the_data_saves_the_steps_before_it(
+    mixture: Path,
+    whole_run: Path,
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patched:
+        _unreadable(patched, 8)
+        with pytest.raises(OSError, match="Stale file handle"):
+            train.run(model, training, mixture, tmp_path / "run", one_device())
+    assert "an error ends the run: saved step 7" in capfd.readouterr().err
+    result = train.run(model, training, mixture, tmp_path / "run", one_device())
+    assert result.resumed_from == 7
+    assert metric_rows(tmp_path / "run") == metric_rows(whole_run)
+    assert same_params(tmp_path / "run", whole_run, model)
+
+
+def test_an_error_after_a_bad_step_saves_nothing(
+    mixture: Path,
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    _spoil_step_7(monkeypatch)
+    _unreadable(monkeypatch, 8)
+    with pytest.raises(OSError, match="Stale file handle"):
+        train.run(model, training, mixture, tmp_path / "run", one_device())
+    assert "step 7 could not be saved: step 7: loss nan" in capfd.readouterr().err
+    assert restore_params(tmp_path / "run" / "checkpoints", model)[1] == 4
+
+
+def test_saves_by_minutes(
+    mixture: Path,
+    model: Model,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training.checkpointing = Checkpointing(every_steps=100, every_minutes=1, keep=20)
+    monkeypatch.setattr(saving, "SECONDS_PER_MINUTE", 1e-9)
+    result = train.run(model, training, mixture, tmp_path / "run", one_device())
+    assert {int(path.name) for path in result.checkpoints.iterdir()} == set(range(1, 13))
+
+
+def test_the_history_has_a_row_for_each_start(
+    mixture: Path, finished_run: Path, model: Model, training: Training
+) -> None:
+    training.stages[-1].tokens += 2 * B * T
+    train.run(model, training, mixture, finished_run, one_device())
+    with (finished_run / "history.jsonl").open("a") as file:
+        file.write('{"cut by a crash')
+    training.stages[-1].tokens += B * T
+    model.remat = Remat.FULL
+    train.run(model, training, mixture, finished_run, one_device())
+    lines = (finished_run / "history.jsonl").read_text().splitlines()
+    assert lines.pop(2) == '{"cut by a crash'
+    rows = list(map(json.loads, lines))
+    assert [row["step"] for row in rows] == [0, 12, 14]
+    assert [row["plan"]["steps"] for row in rows] == [12, 14, 15]
+    assert [row["config"]["model"]["remat"] for row in rows] == ["none", "none", "full"]
+    config = json.loads((finished_run / "config.json").read_text())
+    assert rows[-1]["config"] == config
+    for name in ("version", "commit", "python", "libraries", "devices", "command", "environment"):
+        assert name in rows[0]
+    assert rows[0]["libraries"]["jax"] == jax.__version__ and rows[0]["devices"] == {"cpu": 8}
+    history.append(finished_run, 15, {"config": config, "plan": rows[-1]["plan"]})
+    last = json.loads((finished_run / "history.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 15 and not {"config", "plan"} & set(last), "as before"
 
 
 @pytest.mark.parametrize(
