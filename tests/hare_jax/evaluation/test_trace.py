@@ -112,9 +112,9 @@ def test_words_of_each_piece(
         opened.append(path)
         return SimpleNamespace(decode=lambda ids: " ".join(f"w{i}" for i in ids))
 
-    monkeypatch.setattr(trace, "SentencePieceTokenizer", tokenizer)
+    monkeypatch.setattr(trace, "open_tokenizer", tokenizer)
     trace.run(Trace(run_dir=str(trained.run_dir), step=1, words=2), Path())
-    assert opened == [trained.run_dir / "tokenizer.model"]
+    assert opened == [trained.run_dir]
     lines = capsys.readouterr().out.splitlines()[2:]
     batch = trained.dataset.batch(trained.order.records_of_step(0))
     shown = []

@@ -8,7 +8,7 @@ import pickle
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,8 @@ class Letters:
     bos_id, eos_id, sha256, adds_bos, vocab_size = 1, 2, "letters", True, 64
     eos_ids = (eos_id,)
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, eos_ids: Sequence[int] = ()):
+        del eos_ids
         assert path.is_file()
         self.path = path
 
