@@ -7,6 +7,7 @@ needs neither torch nor transformers.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from hare_jax.inference.tokenizers import Tokenizer
 
 DEFAULT_NEW_TOKENS = 256  # of a completion, if the task does not limit it; lm-eval's own default
 CACHED_CONTEXTS = 16
+NO_SCORE = (math.nan, False)  # of a continuation that cannot be scored
 
 
 class EngineLM(TemplateLM):
@@ -108,7 +110,11 @@ class EngineLM(TemplateLM):
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Returns (log-likelihood in nats, whether it is greedy) per (context, continuation)."""
+        """Returns (log-likelihood in nats, whether it is greedy) per (context, continuation).
+
+        The log-likelihood of a continuation that has no token, or more than the model reads, is
+        NaN: its item fails, and no other.
+        """
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
@@ -118,7 +124,8 @@ class EngineLM(TemplateLM):
         **_: Any,
     ) -> list[tuple[float, bool]]:
         keys = [key_of("score", context, targets) for _, context, targets in requests]
-        new = [i for i, key in enumerate(keys) if self._responses.get(key) is None]
+        possible = [self._can_score(targets) for _, _, targets in requests]
+        new = [i for i, k in enumerate(keys) if possible[i] and self._responses.get(k) is None]
         self._advance(len(requests) - len(new))
 
         def cache(scores: dict[int, Score]) -> None:
@@ -128,8 +135,14 @@ class EngineLM(TemplateLM):
             self._advance(len(scores))
 
         self._engine.scores([ScoreRequest(requests[i][1], requests[i][2]) for i in new], cache)
-        responses = [self._responses.get(key) for key in keys]
-        return [(log_likelihood, is_greedy) for log_likelihood, is_greedy in responses]
+        return [
+            tuple(self._responses.get(key)) if can_score else NO_SCORE
+            for key, can_score in zip(keys, possible, strict=True)
+        ]
+
+    def _can_score(self, targets: Sequence[int]) -> bool:
+        """Returns whether a continuation has a token, and not more than the model reads."""
+        return 0 < len(targets) <= self._engine.max_length
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False

@@ -57,6 +57,10 @@ SCHEMA = 3
 DEFAULT_MAX_LENGTH = 2048  # tokens, for a checkpoint that names no sequence length
 
 
+class NoScoresError(ValueError):
+    """Not one item of a benchmark can be scored."""
+
+
 @dataclass(slots=True)
 class Subject:
     """The model that is evaluated.
@@ -121,7 +125,7 @@ def run(config: BenchmarkEvaluation, workdir: Path) -> dict[str, Path]:
     loaded = lm_harness.load(config.benchmarks, options)
     items = clean_subset.load_contaminated_items(status, layout)
     samples = workdir / f"samples-{fingerprint[:12]}"
-    rows = _evaluate(options, subject, loaded, responses, items, samples)
+    rows, failed = _evaluate(options, subject, loaded, responses, items, samples)
     names = {one.name: one.benchmark.decontaminated_as for one in loaded}
     states = decontamination_status.status_by_benchmark(status, names)
     for name, row in rows.items():
@@ -136,6 +140,8 @@ def run(config: BenchmarkEvaluation, workdir: Path) -> dict[str, Path]:
         "average": statistics.six_average({name: row["score"] for name, row in rows.items()}),
         "benchmarks": rows,
     }
+    if failed:
+        result["failed"] = failed
     write_json(path, result)
     return {"scores": path, **compare.write([result], path)}
 
@@ -223,8 +229,8 @@ def _evaluate(
     responses: ResponseCache,
     items: ContaminatedItems,
     samples: Path,
-) -> dict[str, dict[str, Any]]:
-    """Evaluates the benchmarks one after another; returns name -> row of the results.
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Evaluates the benchmarks one after another.
 
     Args:
       options: how benchmarks are run.
@@ -233,6 +239,9 @@ def _evaluate(
       responses: of the model.
       items: which items are contaminated.
       samples: the folder for one file per task with one line per item.
+
+    Returns:
+      (name -> row of the results, name -> why a benchmark has none)
     """
     engine = InferenceEngine(
         subject.model,
@@ -240,17 +249,25 @@ def _evaluate(
         max_length=options.max_length,
         batch_tokens=options.batch_tokens,
     )
-    rows = {}
+    rows, failed = {}, {}
     for benchmark in loaded:
         total = lm_harness.num_requests(benchmark, options)
         with progress(f"{benchmark.benchmark.title:<13}", total, "requests") as advance:
             lm = lm_harness.model(engine, subject.tokenizer, options.protocol, responses, advance)
-            row = benchmark_row(lm, benchmark, options, samples=samples, items=items)
+            try:
+                row = benchmark_row(lm, benchmark, options, samples=samples, items=items)
+            except NoScoresError as error:
+                failed[benchmark.name] = str(error)
+                continue
         rows[benchmark.name] = row
         print(f"  {_line(row)}", flush=True)
     for line in clean_unknown(list(rows.values())):
         print(f"  {line}", flush=True)
-    return rows
+    for name, reason in failed.items():
+        print(f"  {name}: no score: {reason}", flush=True)
+    if not rows:
+        raise NoScoresError(f"no benchmark has a score: {failed}")
+    return rows, failed
 
 
 def benchmark_row(
@@ -274,11 +291,19 @@ def benchmark_row(
     metrics, golds = {}, []
     for name, task in loaded.tasks.items():
         of_task = evaluated["samples"][name]
+        if not of_task:
+            continue
         golds_of_task = [lm_harness.gold(task, sample) for sample in of_task]
         golds += _one_per_item(of_task, golds_of_task)
         metrics[name] = _metrics(of_task, evaluated["results"][name])
         if samples is not None:
             _write_samples(samples / f"{name}.jsonl", task, of_task, golds_of_task)
+    failed = evaluated["failed"]
+    num_failed = sum(map(len, failed.values()))
+    if not metrics:
+        raise NoScoresError(
+            f"none of the {num_failed} items can be scored: {_first_reason(failed)}"
+        )
     metric = _main_metric(loaded, metrics)
     scores = [by_name[metric] for by_name in metrics.values()]
     by_items = statistics.weighs_by_items(options.protocol, loaded.benchmark.task)
@@ -292,6 +317,8 @@ def benchmark_row(
         "shots": first.get_config("num_fewshot"),
         "metrics": metrics,
     }
+    if num_failed:
+        row["failed"] = {"items": num_failed, "first": _first_reason(failed)}
     if items is not None:
         row["clean"] = clean_subset.of_benchmark(
             items,
@@ -301,6 +328,15 @@ def benchmark_row(
             by_items=by_items,
         )
     return row
+
+
+def _first_reason(failed: Mapping[str, Mapping[int, str]]) -> str:
+    """Returns a description of the first item that cannot be scored."""
+    return next(
+        f"{task}, item {item}: {reason}"
+        for task, of_task in failed.items()
+        for item, reason in of_task.items()
+    )
 
 
 def _main_metric(loaded: LoadedBenchmark, metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -381,6 +417,9 @@ def _line(row: Mapping[str, Any]) -> str:
     text = f"{row['title']}: {row['metric']} {_number(row['score'])}"
     if bits is not None:
         text += f", {bits['value']:.3f} bits per byte of the right answer"
+    if "failed" in row:
+        failed = row["failed"]
+        text += f"; left out {failed['items']:,} items that cannot be scored ({failed['first']})"
     return text + _clean_text(row["clean"])
 
 

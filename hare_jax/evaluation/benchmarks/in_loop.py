@@ -25,7 +25,7 @@ from hare_jax.model import decoder
 from hare_jax.runtime import distributed
 
 # Of a benchmark's row in scores-ID.json.
-KEPT_FIELDS = ("score", "bits_per_byte", "gold_log_likelihood")
+KEPT_FIELDS = ("score", "bits_per_byte", "gold_log_likelihood", "failed")
 
 
 class Benchmarks:
@@ -66,6 +66,8 @@ class Benchmarks:
     def __call__(self, params: decoder.Params, doing: Callable[[str], None]) -> dict[str, Any]:
         """Returns a row of benchmarks.jsonl without its step; the same in all processes.
 
+        A benchmark that fails has no score, and its error is in "failed".
+
         Args:
           params: the current parameters, over all devices of the run; they are not changed.
           doing: called with a text about the progress.
@@ -75,6 +77,8 @@ class Benchmarks:
             return distributed.on_process_zero(lambda: self._score(local, doing))
 
     def _score(self, params: decoder.Params, doing: Callable[[str], None]) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        failed: dict[str, str] = {}
         devices = jax.tree.leaves(params)[0].sharding.mesh.local_devices
         engine = InferenceEngine(
             self._model,
@@ -84,16 +88,22 @@ class Benchmarks:
             devices=devices,
         )
         try:
-            rows = {loaded.name: self._row(engine, loaded, doing) for loaded in self._loaded}
+            for loaded in self._loaded:
+                try:
+                    rows[loaded.name] = self._row(engine, loaded, doing)
+                except Exception as error:  # whatever it is, training goes on without this score
+                    failed[loaded.name] = f"{type(error).__name__}: {error}"
+                    print(f"benchmarks: {loaded.name} has no score: {failed[loaded.name]}")
         finally:
             # lm-eval's objects refer to each other in circles, and may keep the engine for a while.
             del engine.weights
-        return {
+        row = {
             "protocol": self._options.protocol.value,
             "lm_eval": lm_harness.version(),
             "limit": self._options.limit,
             "benchmarks": rows,
         }
+        return {**row, "failed": failed} if failed else row
 
     def _row(
         self, engine: InferenceEngine, loaded: LoadedBenchmark, doing: Callable[[str], None]
@@ -110,7 +120,7 @@ class Benchmarks:
             engine, self._tokenizer, self._options.protocol, ResponseCache(), advance
         )
         row = evaluate.benchmark_row(lm, loaded, self._options)
-        return {name: row[name] for name in KEPT_FIELDS}
+        return {name: row[name] for name in KEPT_FIELDS if name in row}
 
 
 def _replicate_locally(params: decoder.Params) -> decoder.Params:

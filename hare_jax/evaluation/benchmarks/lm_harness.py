@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import random
 import urllib.error
@@ -259,7 +260,8 @@ def _load(manager: Any, benchmark: BenchmarkTask, shots: int, data: Path | None)
             "folder again with configs/benchmarks.py; if only the examples are missing, give "
             "--config.shots=0"
         ) from error
-    except (ConnectionError, OSError, ValueError) as error:
+    except (ConnectionError, OSError, IndexError, TypeError, ValueError) as error:
+        # An IndexError or TypeError: the first item has no text or no choice where lm-eval looks.
         if data is None and not hub_is_reachable():
             raise ValueError(_no_hub(benchmark)) from error
         raise ValueError(f"the data of {benchmark.title} cannot be read: {error}") from error
@@ -387,6 +389,8 @@ def evaluate(lm: Any, loaded: LoadedBenchmark, options: BenchmarkOptions) -> dic
     Returns:
       lm-eval's results: {"results": {task or group: {"acc,none": ...}}, "samples": {...}, ...}.
       Samples of tasks that generate also have "gold_response": the log-likelihood of their target.
+      "failed" has the items that cannot be scored, {task: {item: reason}}; they are in neither of
+      the others.
     """
     from lm_eval import evaluator
 
@@ -398,52 +402,101 @@ def evaluate(lm: Any, loaded: LoadedBenchmark, options: BenchmarkOptions) -> dic
         task.set_fewshot_seed(seed=SEEDS["fewshot"])  # the same examples in each evaluation
         if options.protocol is Protocol.LEADERBOARD_V1:
             _use_leaderboard_examples(task, chosen[name])
-    results = evaluator.evaluate(
-        lm=lm,
-        task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
-        samples=chosen,
-        bootstrap_iters=0,
-        log_samples=True,
-    )
+    with contextlib.ExitStack() as stack:
+        failed = {
+            name: stack.enter_context(_items_may_fail(task)) for name, task in loaded.tasks.items()
+        }
+        results = evaluator.evaluate(
+            lm=lm,
+            task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
+            samples=chosen,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    results["failed"] = {}
+    for name, samples in results["samples"].items():
+        reasons = iter(failed.get(name, ()))
+        ids = [sample["doc_id"] for sample in samples if not sample["metrics"]]
+        lost = results["failed"][name] = {i: next(reasons, "it has no metric") for i in ids}
+        results["samples"][name] = [s for s in samples if s["doc_id"] not in lost]
     for name, task in loaded.tasks.items():
         if task.OUTPUT_TYPE == "generate_until":
             _score_targets(lm, task, results["samples"][name])
     return results
 
 
+@contextlib.contextmanager
+def _items_may_fail(task: Any) -> Iterator[list[str]]:
+    """Yields a list that gets why each failing item of a task has no scores, in their order."""
+    reasons: list[str] = []
+    process_results = task.process_results
+
+    def process(doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        if any(_is_nan(result) for result in results):
+            reasons.append("a text to score has no token, or more than the model reads")
+            return {}
+        try:
+            return process_results(doc, results)
+        except Exception as error:  # of a metric, which may be anyone's code
+            reasons.append(f"{type(error).__name__}: {error}")
+            return {}
+
+    task.process_results = process
+    try:
+        yield reasons
+    finally:
+        task.process_results = process_results
+
+
+def _is_nan(result: Any) -> bool:
+    value = result[0] if isinstance(result, list | tuple) and result else result
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _score_targets(lm: Any, task: Any, samples: Sequence[dict[str, Any]]) -> None:
-    """Adds "gold_response" to the samples of a task that generates."""
+    """Adds "gold_response" to the samples of a task that generates, if they have a target."""
     delimiter = task.config.target_delimiter
 
-    def target(sample: dict[str, Any]) -> str:
+    def target(sample: dict[str, Any]) -> str | None:
         value = sample["target"]
-        return delimiter + str(value[0] if isinstance(value, list) else value)
+        if isinstance(value, list):
+            return delimiter + str(value[0]) if value else None
+        return delimiter + str(value)
 
     pairs = [(sample["arguments"][0][0], target(sample)) for sample in samples]
-    distinct = list(dict.fromkeys(pairs))  # an item has one sample per filter
+    # An item has one sample per filter.
+    distinct = list(dict.fromkeys((c, text) for c, text in pairs if text is not None))
     encoded = [(pair, *lm._encode_pair(*pair)) for pair in distinct]
     scores = dict(zip(distinct, lm._loglikelihood_tokens(encoded), strict=True))
-    for sample, pair in zip(samples, pairs, strict=True):
-        sample["gold_response"] = [pair[1], scores[pair][0]]
+    for sample, (context, text) in zip(samples, pairs, strict=True):
+        if text is not None and not math.isnan(scores[context, text][0]):
+            sample["gold_response"] = [text, scores[context, text][0]]
 
 
 def gold(task: Any, sample: dict[str, Any]) -> tuple[str, float] | None:
     """Returns the right answer of a sample, as it was scored, and its log-likelihood in nats.
 
-    Returns None if the task has no single right answer.
+    Returns None if the task has no single right answer, or the item none that can be scored.
     """
     if "gold_response" in sample:
         text, log_likelihood = sample["gold_response"]
         return text, log_likelihood
+    if task.OUTPUT_TYPE == "generate_until":
+        return None
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return sample["arguments"][0][0], sample["resps"][0][0]
     if task.OUTPUT_TYPE == "loglikelihood":
         return sample["arguments"][0][1], sample["resps"][0][0][0]
     index = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
-    index = index[0] if isinstance(index, list) else index
+    if isinstance(index, list):
+        if not index:
+            return None
+        index = index[0]
     if isinstance(index, str):
         choices = task.doc_to_choice(sample["doc"])
         if index not in choices:
             return None
         index = choices.index(index)
+    if not 0 <= index < len(sample["arguments"]):
+        return None
     return sample["arguments"][index][1], sample["resps"][index][0][0]

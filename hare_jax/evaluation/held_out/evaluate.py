@@ -9,7 +9,7 @@ Files written to the run's folder, evaluation.json last:
     items_scored.jsonl   one line per item: the trained model's log-likelihood of each choice
     samples.json         [{"source", "prompt", "completion"}]
     evaluation.json      {"fingerprint", "inputs", "step", "models", "truncated_requests",
-                          "heldout", "tasks", "item_sources"}
+                          "failed_items", "heldout", "tasks", "item_sources"}
 
 The fingerprint covers all that decides the numbers: weights, data, configs and code. If
 evaluation.json has the same one, nothing is computed again. An evaluation that was killed continues
@@ -98,7 +98,11 @@ def run(
     mixture, held_out = _open_data(model, data, run_dir.parent)
     max_length = held_out.sequence_length
     items = multiple_choice.read_items(data.items)
-    requests = multiple_choice.requests(items, data.tokenizer.encode, held_out.tokenizer["bos_id"])
+    items, requests, failed = multiple_choice.requests(
+        items, data.tokenizer.encode, held_out.tokenizer["bos_id"], max_length
+    )
+    if failed:
+        print(f"evaluation: left out {len(failed):,} items; {failed[0]}", flush=True)
 
     # ---------------------------------------------------------------- the work, part by part
     print(f"evaluation of step {step}: {', '.join(MODELS)}", flush=True)
@@ -125,6 +129,7 @@ def run(
         "step": step,
         "models": list(MODELS),
         "truncated_requests": sum(truncate(r, max_length)[1] for r in requests),
+        "failed_items": len(failed),
         "heldout": loss.table(losses),
         "tasks": multiple_choice.table(scored, by="task"),
         "item_sources": multiple_choice.table(scored, by="source"),

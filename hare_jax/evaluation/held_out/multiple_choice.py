@@ -136,29 +136,45 @@ def encode_pair(encode: Encode, context: str, continuation: str) -> tuple[list[i
     return context_ids, encode(stripped + continuation)[len(context_ids) :]
 
 
-def requests(items: Sequence[EvalItem], encode: Encode, bos_id: int) -> list[ScoreRequest]:
+def requests(
+    items: Sequence[EvalItem], encode: Encode, bos_id: int, max_length: int
+) -> tuple[list[EvalItem], list[ScoreRequest], list[str]]:
     """Returns two requests per choice, item by item: after BOS and the context, and after BOS.
+
+    An item of which a choice adds no token to its context, or more tokens than the model reads,
+    cannot be scored and is left out.
 
     Args:
       items: the questions.
       encode: text -> ids, without BOS.
       bos_id: the id of BOS.
+      max_length: tokens that the model reads at most.
+
+    Returns:
+      (items that can be scored, their requests, a description of each of the others)
 
     Raises:
-      ValueError: a choice adds no token to its context.
+      ValueError: no item can be scored.
     """
-    pairs = []
+    kept, pairs, failed = [], [], []
     for item in items:
-        for number, choice in enumerate(item.choices):
-            context, continuation = encode_pair(encode, item.context, choice)
-            if not continuation:
-                raise ValueError(
-                    f"line {item.line} of the evaluation items ({item.id!r}): choice {number},"
-                    f" {choice!r}, adds no token to its context; expected a text that does"
-                )
+        encoded = [encode_pair(encode, item.context, choice) for choice in item.choices]
+        sizes = [len(continuation) for _, continuation in encoded]
+        if not all(0 < size <= max_length for size in sizes):
+            number = next(k for k, size in enumerate(sizes) if not 0 < size <= max_length)
+            failed.append(
+                f"line {item.line} of the evaluation items ({item.id!r}): choice {number},"
+                f" {item.choices[number]!r:.60}, adds {sizes[number]} tokens to its context,"
+                f" expected 1 to {max_length}"
+            )
+            continue
+        kept.append(item)
+        for context, continuation in encoded:
             pairs.append(ScoreRequest([bos_id, *context], continuation))
             pairs.append(ScoreRequest([bos_id], continuation))
-    return pairs
+    if not kept:
+        raise ValueError(f"no item can be scored; {failed[0]}")
+    return kept, pairs, failed
 
 
 def assign(items: Sequence[EvalItem], scores: Sequence[Score]) -> list[ScoredItem]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -295,6 +296,55 @@ def test_a_run_is_complete_and_served_again(
     # Another protocol is another result.
     config.protocol = Protocol.LEADERBOARD_V1
     assert evaluate.run(config, tmp_path)["scores"] != written["scores"]
+
+
+def test_items_that_cannot_be_scored_are_counted_and_end_nothing(
+    theirs: Path, ask: Ask, write_tasks: WriteTasks, tmp_path: Path
+) -> None:
+    """A choice without a token, a metric that fails, a text longer than the model reads."""
+    odd = [dict(row) for row in ROWS]
+    odd[6]["choices"] = ["", "", ""]
+    odd[7]["choices"] = ["an owl " * 200, "a", "b"]
+    tasks = {name: TASKS[name] for name in ("tiny_choices", "tiny_open")}
+    tasks["tiny_open"] = tasks["tiny_open"].replace("{{choices[0]}}", "{{choices}}")
+    config = BenchmarkEvaluation(
+        checkpoint=str(theirs),
+        benchmarks=("tiny_choices", "tiny_open"),
+        task_folders=(str(write_tasks(odd, tasks)),),
+        shots=0,
+        max_length=MAX_LENGTH,
+    )
+    result = json.loads(evaluate.run(config, tmp_path)["scores"].read_text("utf-8"))
+    choices = result["benchmarks"]["tiny_choices"]
+    assert choices["score"]["items"] == len(ROWS) - 5 - 2
+    assert choices["failed"]["items"] == 2
+    assert choices["failed"]["first"].startswith("tiny_choices, item 1: RuntimeWarning")
+    (empty, is_greedy), (known, _) = ask(Protocol.CURRENT)._loglikelihood_tokens(
+        [(None, [1], []), (None, [1], [5])]
+    )
+    assert math.isnan(empty) and not is_greedy and known < 0
+    completions = result["benchmarks"]["tiny_open"]
+    assert completions["score"]["items"] == len(ROWS) - 5  # the long answer is only not scored
+
+
+def test_a_benchmark_without_any_score_leaves_the_others(
+    theirs: Path, write_tasks: WriteTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = [row | {"choices": ["an owl " * 200, "a", "b"]} for row in ROWS]
+    tasks = {name: TASKS[name] for name in ("tiny_choices", "tiny_text")}
+    config = BenchmarkEvaluation(
+        checkpoint=str(theirs),
+        benchmarks=("tiny_choices", "tiny_text"),
+        task_folders=(str(write_tasks(none, tasks)),),
+        shots=0,
+        max_length=MAX_LENGTH,
+    )
+    result = json.loads(evaluate.run(config, tmp_path)["scores"].read_text("utf-8"))
+    assert list(result["benchmarks"]) == ["tiny_text"]
+    assert "none of the 3 items can be scored" in result["failed"]["tiny_choices"]
+    config.benchmarks = ("tiny_choices",)
+    with pytest.raises(ValueError, match="no benchmark has a score"):
+        evaluate.run(config, tmp_path)
 
 
 def test_a_killed_run_goes_on(

@@ -29,6 +29,7 @@ from hare_jax.evaluation.benchmarks import evaluate, lm_harness
 from hare_jax.evaluation.benchmarks import in_loop as in_loop_module
 from hare_jax.evaluation.benchmarks.in_loop import Benchmarks
 from hare_jax.inference import tokenizers
+from hare_jax.inference.engine import InferenceEngine
 from hare_jax.runtime.watchdog import Watchdog
 from hare_jax.training import train
 from hare_jax.training.identity import run_name
@@ -221,6 +222,20 @@ def test_the_run_is_the_same_without(
     assert same_params(tmp_path, wholes[5], MODEL)
     looked_at = replace(training, in_loop=in_loop)
     assert run_name(MODEL, training, mixture) == run_name(MODEL, looked_at, mixture)
+
+
+def test_a_benchmark_that_fails_does_not_end_training(
+    run: Run, wholes: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr(InferenceEngine, "scores", fails)
+    run(tmp_path, every_steps=5)
+    assert [row["failed"] for row in _looks(tmp_path)] == [
+        {"tiny_choices": "RuntimeError: RESOURCE_EXHAUSTED"}
+    ] * 3
+    assert same_params(tmp_path, wholes[5], MODEL)
 
 
 def test_boards_show_the_rows(wholes: dict[int, Path], curves: Curves) -> None:

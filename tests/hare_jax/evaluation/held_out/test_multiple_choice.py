@@ -104,16 +104,25 @@ def test_trailing_white_space_moves_to_the_continuation() -> None:
 
 
 def test_requests_begin_with_bos() -> None:
-    first, alone, second, _ = multiple_choice.requests([item()], encode, bos_id=1)
+    _, requests, failed = multiple_choice.requests([item()], encode, bos_id=1, max_length=99)
+    first, alone, second, _ = requests
+    assert not failed
     context = encode("The hare is")
     assert first == ScoreRequest([1, *context], encode("The hare is fast.")[len(context) :])
     assert alone == ScoreRequest([1], first.continuation)
     assert second == ScoreRequest([1, *context], encode("The hare is a stone.")[len(context) :])
 
 
-def test_a_choice_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"line 1 of .*'docs/7#0'.*choice 1, '', adds no token"):
-        multiple_choice.requests([item(choices=[" fast", ""])], encode, bos_id=1)
+def test_items_that_cannot_be_scored_are_left_out_and_described() -> None:
+    empty, long = item(choices=[" fast", ""]), item(choices=[" a", " fast" * 20])
+    items = [empty, item(), long]
+    kept, requests, failed = multiple_choice.requests(items, encode, bos_id=1, max_length=40)
+    assert kept == [items[1]]
+    assert requests == multiple_choice.requests([item()], encode, bos_id=1, max_length=40)[1]
+    assert "'docs/7#0'): choice 1, '', adds 0 tokens to its context, expected 1 to 40" in failed[0]
+    assert "choice 1" in failed[1]
+    with pytest.raises(ValueError, match="no item can be scored; line 1 of the evaluation items"):
+        multiple_choice.requests([empty], encode, bos_id=1, max_length=40)
 
 
 def test_each_item_gets_the_scores_of_its_choices() -> None:
