@@ -89,15 +89,7 @@ def run(
     """
     c = training_config
     profiler = Profiler(c.profile, run_dir)
-    agreement.check(
-        {
-            "config": {"model": plain(model_config), "training": plain(c)},
-            "mixture": distributed.on_all_processes(
-                lambda: packed_dataset.fingerprint_of(mixture_dir)
-            ),
-            "software": agreement.software(),
-        }
-    )
+    check_same_settings(model_config, c, mixture_dir)
     s = setup(model_config, c, mixture_dir, run_dir, devices)
     steps = s.order.steps
     in_loop = InLoopEvaluation(c.in_loop, run_dir, steps)
@@ -105,13 +97,7 @@ def run(
     with jax.set_mesh(s.layout.mesh), open_checkpoints(s, c.checkpointing) as checkpoints:
         state, record = restore_or_init(s, checkpoints, c.seed, c.start_from, origin)
         first_step = record.get("step", 0)
-        agreement.check(
-            {
-                "mesh": dict(s.layout.mesh.shape),
-                "order": s.order.history(steps),
-                "start step": first_step,
-            }
-        )
+        check_same_start(s, first_step)
         in_loop.start(first_step, benchmarks and partial(benchmarks, s.model, c.in_loop, s.dataset))
         result = make_result(s, resumed_from=first_step if record else None)
         if first_step == steps:
@@ -120,9 +106,7 @@ def run(
             distributed.print_once(f"already complete: step {steps}, {result.checkpoints}")
             return result
 
-        if distributed.is_process_zero():
-            config = json.loads((run_dir / "config.json").read_text("utf-8"))
-            history.append(run_dir, first_step, {"config": config, "plan": s.plan})
+        write_start(s, first_step)
         batches = read_batches(s, first_step)
         step_fn, batch = compile_on_first_batch(s, c, state, batches)
         bad_steps = faults.BadSteps(run_dir / "bad-steps", c.faults, partial(documents_of_step, s))
@@ -164,6 +148,29 @@ def run(
     return result
 
 
+def check_same_settings(model_config: Model, training_config: Training, mixture_dir: Path) -> None:
+    """Raises DisagreementError if this process was given something else than process 0."""
+    fingerprint = distributed.on_all_processes(lambda: packed_dataset.fingerprint_of(mixture_dir))
+    agreement.check(
+        {
+            "config": {"model": plain(model_config), "training": plain(training_config)},
+            "mixture": fingerprint,
+            "software": agreement.software(),
+        }
+    )
+
+
+def check_same_start(s: Setup, first_step: int) -> None:
+    """Raises DisagreementError if this process would start at another step, or with other rows."""
+    agreement.check(
+        {
+            "mesh": dict(s.layout.mesh.shape),
+            "order": s.order.history(s.order.steps),
+            "start step": first_step,
+        }
+    )
+
+
 def setup(
     model_config: Model,
     training_config: Training,
@@ -198,6 +205,13 @@ def write_setup(s: Setup, training_config: Training, origin: Origin | None) -> N
     if distributed.is_process_zero():
         write_config(s.run_dir, s.model, training_config, s.dataset, origin_to_plain(origin))
         write_json(s.run_dir / "plan.json", s.plan)
+
+
+def write_start(s: Setup, first_step: int) -> None:
+    """Adds a row to history.jsonl, on process 0 only."""
+    if distributed.is_process_zero():
+        config = json.loads((s.run_dir / "config.json").read_text("utf-8"))
+        history.append(s.run_dir, first_step, {"config": config, "plan": s.plan})
 
 
 def open_checkpoints(s: Setup, config: Checkpointing) -> Checkpoints:
