@@ -7,7 +7,7 @@
 Each of --sources sources has one real file, of rows / files rows of --sequence tokens. All its
 other files are hard links to it under names of their own, so that the mixture of the default size
 takes about half a gigabyte. A new process then runs the code of training on it, under the limits of
---open-files and --hard-limit: it opens the mixture as the --process-th of --processes processes,
+--open-files and --hard-limit: it opens the mixture as process number --process of --processes,
 schedules an epoch, and reads --steps batches of --batch rows. "first start" is without the time of
 hashing, since to hash the links is to hash the claimed size; "start" is every start after it.
 

@@ -5,6 +5,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
+
+# Hypothesis would fail an example that takes more than 200 ms: no test asserts speed.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -13,7 +13,7 @@ from hare_jax.model import decoder
 from hare_jax.model.kernels import cudnn, request, splash
 
 FORWARD = {"cuda": "@__cudnn$fmhaSoftmax(", "tpu": '"splash_mha_fwd_segmented'}
-BACKWARD = {"cuda": "@__cudnn$fmhaSoftmaxBackward(", "tpu": '"splash_mha_dq_segmented'}
+BACKWARD = {"cuda": "@__cudnn$fmhaSoftmaxBackward(", "tpu": '"splash_mha_dkv_segmented'}
 ONCE, TWICE = 1, 2
 
 
