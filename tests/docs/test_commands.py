@@ -448,6 +448,7 @@ def test_commands_of_main_can_be_parsed(parse: Parse, tmp_path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_settings_can_be_parsed(parse: Parse) -> None:
     """Settings without a command belong to the config of their page, or else to some config."""
     assert len(SETTINGS) > 20

@@ -57,6 +57,7 @@ def forward(weights: decoder.Weights) -> jax.Array:
     return model.logits(model(jnp.asarray(TOKENS_BT), jnp.asarray(POSITIONS_BT), None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_token_at_a_time_gives_the_same(name: str) -> None:
     config, params = model_of(name)

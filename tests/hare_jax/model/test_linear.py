@@ -158,6 +158,7 @@ def _losses(model: Model, steps: int) -> np.ndarray:
     return np.asarray(train())
 
 
+@pytest.mark.slow
 def test_loss_falls_in_fp8_as_it_does_without(model: Model) -> None:
     exact = _losses(model, 60)
     rounded = _losses(dataclasses.replace(model, matmul=Matmul.FP8), 60)

@@ -56,6 +56,7 @@ def test_gradients_are_those_of_float32(
     assert max(found.values()) < BOUND, found
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_frequent_token_is_not_lost(
     batch: Batch, exact: dict[str, np.ndarray]
 ) -> None:

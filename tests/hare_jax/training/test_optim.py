@@ -79,6 +79,7 @@ def test_first_step_is_lion_by_hand() -> None:
     np.testing.assert_allclose(after["scale"], [0.99], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_muon_makes_each_layers_matrix_near_orthogonal_and_leaves_the_rest_to_adamw(
     model: Model,
 ) -> None:

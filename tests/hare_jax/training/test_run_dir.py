@@ -34,6 +34,7 @@ def training() -> Training:
     )
 
 
+@pytest.mark.slow
 def test_a_run_folder_has_its_model_and_the_path_of_its_data(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def initial(model: Model, seed: int) -> decoder.Params:
     return jax.jit(decoder.init, static_argnums=(0, 1))(model, seed)
 
 
+@pytest.mark.slow
 def test_starting_from_the_initial_parameters_changes_nothing(
     bake: Callable[..., Path], model: Model, training: Training, tmp_path: Path
 ) -> None:

@@ -187,6 +187,7 @@ def backend(theirs: Path) -> Any:
     return HFLM(str(theirs), device="cpu", dtype="float32", batch_size=2, max_length=MAX_LENGTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_answers_equal_those_of_the_hugging_face_backend(
     name: str, ask: Ask, backend: Any, tasks: Path

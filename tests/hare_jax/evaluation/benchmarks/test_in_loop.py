@@ -184,6 +184,7 @@ def _evaluated(checkpoint: Path, looked: InLoopConfig, tmp_path: Path) -> dict[s
     return json.loads(written["scores"].read_text("utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_row_is_what_evaluation_says_of_that_checkpoint(
     run: Run, in_loop: InLoopConfig, tmp_path: Path, protocol: Protocol
@@ -207,6 +208,7 @@ def test_a_row_is_what_evaluation_says_of_that_checkpoint(
             }
 
 
+@pytest.mark.slow
 def test_the_run_is_the_same_without(
     run: Run,
     wholes: dict[int, Path],
@@ -431,6 +433,7 @@ train.run(model, training, mixture, folder / "run", benchmarks=in_loop.Benchmark
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_looked_at_as_one(
     in_loop: InLoopConfig, mixture: Path, tmp_path: Path, compiled: Path
 ) -> None:
