@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hare_jax.runtime import distributed
+from hare_jax.runtime.versions import library_versions
 
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 MAX_NAMED = 5  # differences that the error lists
 
 
@@ -70,11 +69,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 def software() -> dict[str, str]:
     """Returns the versions of Python and the libraries, and a hash of this package's code."""
     versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
+    versions |= {name: found or "not installed" for name, found in library_versions().items()}
     root = Path(__file__).parents[1]
     code = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

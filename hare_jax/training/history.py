@@ -19,14 +19,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from hare_jax.runtime.versions import library_versions, version_of
+
 PACKAGE = "hare-jax"
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 VARIABLES = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES")  # names begin with one of these
 
 
@@ -58,23 +58,15 @@ def append(run_dir: Path, step: int, parts: Mapping[str, Any]) -> None:
 def environment() -> dict[str, Any]:
     """Returns the versions of code and libraries, the devices and the command."""
     return {
-        "version": _version(PACKAGE),
+        "version": version_of(PACKAGE),
         "commit": _commit(),
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": library_versions(),
         "devices": dict(collections.Counter(device.device_kind for device in jax.devices())),
         "processes": jax.process_count(),
         "command": sys.argv,
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
     }
-
-
-def _version(name: str) -> str | None:
-    """Returns the version of an installed distribution; None: not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -58,4 +58,4 @@ steps stay the same, else refused'>)
     for size in range(len(parts), 1, -1):
         if rule := RULES.get(".".join(parts[:size])):
             return rule
-    raise KeyError(f"{name}: training/identity.py has no rule for it")
+    raise KeyError(f"{name}: training/rules.py has no rule for it")

@@ -150,6 +150,8 @@ def run(
 
 def check_same_settings(model_config: Model, training_config: Training, mixture_dir: Path) -> None:
     """Raises DisagreementError if this process was given something else than process 0."""
+    if not distributed.is_multi_process():  # nothing to read and to hash
+        return
     fingerprint = distributed.on_all_processes(lambda: packed_dataset.fingerprint_of(mixture_dir))
     agreement.check(
         {

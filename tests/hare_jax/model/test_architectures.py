@@ -10,21 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hare_jax.config import DType, Mesh, Model, RopeMethod, RopeScaling
+from hare_jax.config import Mesh, Model, RopeMethod, RopeScaling
 from hare_jax.inference.generate import generate
 from hare_jax.model import decoder
 from hare_jax.runtime import sharding
+from tests.hare_jax.builders import tiny_model
 
-MODEL = Model(
-    vocab_size=64,
-    num_layers=4,
-    d_model=32,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    d_ff=48,
-    compute_dtype=DType.FLOAT32,
-)
+MODEL = replace(tiny_model(), num_layers=4)
 VARIANTS: dict[str, dict[str, Any]] = {
     "qk_norm": {"qk_norm": True},
     "nope": {"nope_every": 2},
